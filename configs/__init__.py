@@ -1,0 +1,1 @@
+"""One complete experiment per file."""

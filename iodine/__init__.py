@@ -1,0 +1,1 @@
+"""IODINE (Greff et al. 2019) for TensorFlow 2 and Sonnet 2."""
