@@ -1,0 +1,123 @@
+"""Multi-dSprites, the paper's configuration.
+
+Greff et al. 2019, section B.3 (arXiv:1903.00450). Run with
+
+  python main.py with multi_dsprites
+
+The paper reaches a foreground ARI of 0.767 after a million steps on 8 GPUs.
+"""
+
+import math
+
+
+def multi_dsprites():
+  # 64x64 images, sprites on a grey background.
+  n_z = 16  # Z, size of a slot's latent
+  num_components = 6  # K, slots
+  num_iters = 5  # refinements
+  batch_size = 16
+  learn_rate = 3e-4 * math.sqrt(batch_size / 128)
+
+  checkpoint_dir = "iodine/checkpoints/multi_dsprites"
+
+  data = {
+    "constructor": "iodine.modules.data.MultiDSprites",
+    "dataset_variant": "colored_on_grayscale",
+    "path": (
+      "multi_object_datasets/multi_dsprites_colored_on_grayscale.tfrecords"
+    ),
+    "batch_size": batch_size,
+    # The original asks for 3 to 3 objects here, under misspelt names that are
+    # swallowed: it filters nothing. So does this configuration.
+    "min_num_objects": None,
+    "max_num_objects": None,
+  }
+
+  model = {
+    "constructor": "iodine.modules.iodine.IODINE",
+    "n_z": n_z,
+    "num_components": num_components,
+    "num_iters": num_iters,
+    "iter_loss_weight": "linspace",
+    "coord_type": "cos",
+    "coord_freqs": 3,
+    "decoder": {
+      "constructor": "iodine.modules.decoder.ComponentDecoder",
+      "pixel_decoder": {
+        "constructor": "iodine.modules.networks.BroadcastConv",
+        "cnn_opt": {
+          # The last one is set from the output distribution.
+          "output_channels": [32, 32, 32, 32, None],
+          "kernel_shapes": [5],
+          "strides": [1],
+          "activation": "elu",
+        },
+        "coord_type": "linear",
+        "coord_freqs": 3,
+      },
+    },
+    "refinement_core": {
+      "constructor": "iodine.modules.refinement.RefinementCore",
+      "encoder_net": {
+        "constructor": "iodine.modules.networks.CNN",
+        "mode": "avg_pool",
+        "cnn_opt": {
+          "output_channels": [32, 32, 32],
+          "kernel_shapes": [5],
+          "strides": [2],
+          "activation": "elu",
+        },
+        "mlp_opt": {"output_sizes": [128], "activation": "elu"},
+      },
+      "recurrent_net": {
+        "constructor": "iodine.modules.networks.LSTM",
+        "hidden_sizes": [128],
+      },
+      "refinement_head": {
+        "constructor": "iodine.modules.refinement.ResHead",
+      },
+    },
+    "latent_dist": {
+      "constructor": "iodine.modules.distributions.LocScaleDistribution",
+      "dist": "normal",
+      "scale": "var",
+      "scale_act": "softplus",
+      "name": "latent_dist",
+    },
+    "output_dist": {
+      "constructor": "iodine.modules.distributions.MaskedMixture",
+      "num_components": num_components,
+      "component_dist": {
+        "constructor": "iodine.modules.distributions.LocScaleDistribution",
+        "dist": "logistic",
+        "scale": "fixed",
+        "scale_val": 0.03,
+        "name": "pixel_distribution",
+      },
+    },
+    "factor_evaluator": {
+      "constructor": "iodine.modules.factor_eval.FactorRegressor",
+      "mapping": [
+        ("color", 3, "scalar"),
+        ("shape", 4, "categorical"),
+        ("scale", 1, "scalar"),
+        ("x", 1, "scalar"),
+        ("y", 1, "scalar"),
+        ("orientation", 2, "angle"),
+      ],
+    },
+  }
+
+  optimizer = {
+    "constructor": "iodine.optimizers.Adam",
+    "learning_rate": {
+      "constructor": "iodine.optimizers.ExponentialDecay",
+      "learning_rate": learn_rate,
+      "decay_rate": 0.1,
+      "decay_steps": 1e6,
+    },
+    "beta1": 0.95,
+    "beta2": 0.999,
+    "epsilon": 1e-8,
+    "max_gradient_norm": 5.0,
+  }

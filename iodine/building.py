@@ -1,0 +1,96 @@
+"""From a nested config to objects.
+
+A dict with the key "constructor" stands for a call of what that dotted path
+names, with the other entries as keyword arguments; dicts without one stay
+dicts. Everything is built afresh at every call.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from iodine import errors
+
+CONSTRUCTOR = "constructor"
+
+
+def build(config: Mapping[str, Any], path: str = "config") -> Any:
+  """Builds the object that a config describes, its parts first.
+
+  Args:
+    config: a nested dict as described above. It is left unchanged, and
+      nothing that is built shares a list or dict with it.
+    path: name of this entry, for error messages.
+
+  Raises:
+    errors.UserError: if a constructor is unknown or does not take its
+      arguments, with the place in the config.
+  """
+  return _build(config, path)
+
+
+def _build(value: Any, path: str) -> Any:
+  if isinstance(value, Mapping):
+    parts = {key: _build(v, f"{path}.{key}") for key, v in value.items()}
+    if CONSTRUCTOR in parts:
+      return _construct(parts.pop(CONSTRUCTOR), parts, path)
+    return parts
+  if isinstance(value, (list, tuple)):
+    # Lists stay lists: a read-only wrapper of Sacred would not.
+    return [_build(v, f"{path}[{i}]") for i, v in enumerate(value)]
+  return value
+
+
+def _construct(name: Any, arguments: dict[str, Any], path: str) -> Any:
+  constructor = _resolve(name, path)
+  accepted = _parameters(constructor)
+  unknown = [key for key in arguments if key not in accepted]
+  if unknown:
+    raise errors.UserError(
+      f"`{path}.{unknown[0]}` is not an argument of `{name}`: use some of "
+      f"{', '.join(accepted)}"
+    )
+  missing = [
+    key
+    for key, parameter in accepted.items()
+    if parameter.default is parameter.empty and key not in arguments
+  ]
+  if missing:
+    raise errors.UserError(
+      f"`{path}.{missing[0]}` is missing: `{name}` needs it"
+    )
+  try:
+    return constructor(**arguments)
+  except (KeyError, TypeError, ValueError) as error:
+    reason = error.args[0] if error.args else error
+    raise errors.UserError(f"`{path}` does not work: {reason}") from error
+
+
+def _parameters(
+  constructor: Callable[..., Any],
+) -> dict[str, inspect.Parameter]:
+  """The named parameters of a function, or of a class without `self`."""
+  # The metaclass of Sonnet hides the signature of its classes.
+  is_class = inspect.isclass(constructor)
+  function = constructor.__init__ if is_class else constructor
+  parameters = list(inspect.signature(function).parameters.items())
+  return dict(parameters[1:] if is_class else parameters)
+
+
+def _resolve(name: Any, path: str) -> Callable[..., Any]:
+  """The class or function with that dotted path."""
+  module_name, _, attribute = str(name).rpartition(".")
+  try:
+    return getattr(importlib.import_module(module_name), attribute)
+  except (ImportError, AttributeError, ValueError) as error:
+    if isinstance(error, ModuleNotFoundError) and error.name is not None:
+      # A broken import inside an existing module is no misspelt name.
+      if not module_name.startswith(error.name):
+        raise
+    raise errors.UserError(
+      f"`{path}.{CONSTRUCTOR}` names `{name}`, which does not exist: give the "
+      "dotted path of a class, such as `iodine.modules.networks.CNN`"
+    ) from error

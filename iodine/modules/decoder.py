@@ -1,0 +1,57 @@
+"""The component decoder: every slot on its own, with shared weights.
+
+Dimensions: B batch, K slots, H W image, Z latent size, Cp pixel parameter
+channels. Source: section B.1 of the paper, the original's
+`iodine/modules/decoder.py`.
+"""
+
+from __future__ import annotations
+
+import shapeguard
+import sonnet as snt
+import tensorflow as tf
+
+from iodine.modules import networks, types, utils
+
+
+class ComponentDecoder(snt.Module):
+  """Decodes every slot to pixel parameters and a mask logit."""
+
+  def __init__(
+    self,
+    pixel_decoder: networks.PixelDecoder,
+    name: str = "component_decoder",
+  ):
+    """Wraps the pixel decoder, which all slots share."""
+    super().__init__(name=name)
+    self.pixel_decoder = pixel_decoder
+    self._shapes: types.MixtureParameters | None = None
+
+  def set_output_shapes(self, shapes: types.MixtureParameters) -> None:
+    """Tells the shapes of pixel parameters (H, W, Cp) and masks (H, W, 1).
+
+    Raises:
+      ValueError: if the two sizes differ.
+    """
+    if tuple(shapes.pixel[:2]) != tuple(shapes.mask[:2]):
+      raise ValueError(
+        f"pixel parameters of {tuple(shapes.pixel)} and masks of "
+        f"{tuple(shapes.mask)} must have the same height and width"
+      )
+    self._shapes = shapes
+    height, width, channels = shapes.pixel
+    self.pixel_decoder.set_output_shape((height, width, 1 + channels))
+
+  def __call__(self, z: tf.Tensor) -> types.MixtureParameters:
+    """[B, K, Z] -> pixel [B, K, H, W, Cp] and mask [B, K, H, W, 1].
+
+    Channel 0 of the pixel decoder is the mask logit.
+    """
+    sg = shapeguard.ShapeGuard()
+    sg.guard(z, "B, K, Z")
+    decoded = self.pixel_decoder(utils.merge_leading(z))
+    decoded = utils.split_leading(decoded, [sg.B, sg.K])
+    return types.MixtureParameters(
+      pixel=sg.guard(decoded[..., 1:], "B, K, H, W, Cp"),
+      mask=sg.guard(decoded[..., :1], "B, K, H, W, 1"),
+    )

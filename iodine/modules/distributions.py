@@ -1,0 +1,266 @@
+"""Distributions over latents and pixels, parameterised by network outputs.
+
+Dimensions: B batch, K slots, H W C image, Z latent size, Cp pixel parameter
+channels. Source: section 3 of the paper's supplement and the original's
+`iodine/modules/distributions.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import shapeguard
+import sonnet as snt
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from iodine.modules import types, utils
+
+tfd = tfp.distributions
+
+
+class DistributionModule(snt.Module):
+  """Turns the output of a network into a distribution.
+
+  It is told the shape of one sample after construction and then knows the
+  shape of its parameters (original: `DistributionModule`).
+  """
+
+  def __init__(self, name: str | None = None):
+    super().__init__(name=name)
+    self._output_shape: tuple[int, ...] | None = None
+
+  def set_output_shape(self, shape: Sequence[int]) -> None:
+    """Tells the shape of one sample, the event axis last."""
+    self._output_shape = tuple(int(size) for size in shape)
+
+  @property
+  def output_shape(self) -> tuple[int, ...]:
+    """The shape of one sample.
+
+    Raises:
+      ValueError: if it has not been told yet.
+    """
+    if self._output_shape is None:
+      raise ValueError(
+        f"`{self.name}` does not know its output shape yet: call "
+        "`set_output_shape` first"
+      )
+    return self._output_shape
+
+  @property
+  def input_shape(self) -> tuple[int, ...]:
+    """The shape of the parameters of one sample."""
+    raise NotImplementedError
+
+  def default_prior(self) -> tfd.Distribution:
+    """The distribution at all-zero parameters.
+
+    FIDELITY: with scale `var` and softplus the variance of this prior is
+    softplus(0) = ln 2, not 1, as in the original.
+    """
+    return self(tf.zeros(self.input_shape))
+
+
+@snt.allow_empty_variables
+class BernoulliOutput(DistributionModule):
+  """Bernoulli pixels from logits; the last axis is the event."""
+
+  def __init__(self, name: str = "bernoulli_output"):
+    super().__init__(name=name)
+
+  @property
+  def input_shape(self) -> tuple[int, ...]:
+    """As many logits as outputs."""
+    return self.output_shape
+
+  def __call__(self, params: tf.Tensor) -> tfd.Distribution:
+    """[..., C] logits -> float32 Bernoulli with event shape [C]."""
+    return tfd.Independent(
+      tfd.Bernoulli(logits=params, dtype=tf.float32),
+      reinterpreted_batch_ndims=1,
+    )
+
+
+@snt.allow_empty_variables
+class LocScaleDistribution(DistributionModule):
+  """A location-scale family with one of four ways to set the scale."""
+
+  def __init__(
+    self,
+    dist: str | type = "normal",
+    scale: str = "stddev",
+    scale_act: Any = "exp",
+    loc_act: Any = None,
+    scale_val: float = 1.0,
+    dist_kwargs: dict[str, Any] | None = None,
+    name: str = "loc_scale_dist",
+  ):
+    """Chooses the family and the meaning of its parameters.
+
+    Args:
+      dist: normal, log_normal, laplace, logistic, or a tfd class.
+      scale: how the raw scale s is read: "stddev" act(s), "var"
+        sqrt(act(s)), "prec" 1 / act(s), or "fixed" (no s in the parameters).
+      scale_act: activation of the raw scale, by name.
+      loc_act: activation of the location, by name; None for the identity.
+      scale_val: the scale in mode "fixed"; -1.0 means one trained scalar that
+        starts at 0.1 and is used as it is.
+      dist_kwargs: further arguments of the family.
+      name: name of the module (and of its variables in TF1 checkpoints).
+
+    Raises:
+      ValueError: if `scale` is none of the four.
+    """
+    super().__init__(name=name)
+    if scale not in ("stddev", "var", "prec", "fixed"):
+      raise ValueError(
+        f"`scale` is {scale!r}: use 'stddev', 'var', 'prec' or 'fixed'"
+      )
+    self._dist = utils.get_distribution(dist)
+    self._scale_mode = scale
+    self._scale_act = utils.get_activation(scale_act)
+    self._loc_act = utils.get_activation(loc_act)
+    self._scale_val = float(scale_val)
+    self._dist_kwargs = tuple((dist_kwargs or {}).items())
+    if scale == "fixed" and self._scale_val == -1.0:
+      self.scale = tf.Variable(0.1, name="scale")
+
+  @property
+  def input_shape(self) -> tuple[int, ...]:
+    """[..., loc and raw scale], or [..., loc] where the scale is fixed."""
+    *leading, last = self.output_shape
+    return (*leading, last if self._scale_mode == "fixed" else 2 * last)
+
+  def _scale(self, raw: tf.Tensor | None) -> tf.Tensor:
+    if self._scale_mode == "fixed":
+      if self._scale_val == -1.0:
+        return tf.convert_to_tensor(self.scale)
+      return tf.constant(self._scale_val)
+    activated = self._scale_act(raw)
+    if self._scale_mode == "var":
+      return tf.sqrt(activated)
+    if self._scale_mode == "prec":
+      return 1.0 / activated
+    return activated
+
+  def __call__(self, params: tf.Tensor) -> tfd.Distribution:
+    """[..., Z or 2Z] parameters -> distribution with event shape [Z]."""
+    if self._scale_mode == "fixed":
+      loc, raw = params, None
+    else:
+      loc, raw = tf.split(params, 2, axis=-1)
+    return tfd.Independent(
+      self._dist(
+        loc=self._loc_act(loc),
+        scale=self._scale(raw),
+        **dict(self._dist_kwargs),
+      ),
+      reinterpreted_batch_ndims=1,
+    )
+
+
+@snt.allow_empty_variables
+class MaskedMixture(DistributionModule):
+  """A spatial mixture: every pixel chooses one of K components."""
+
+  def __init__(
+    self,
+    num_components: int,
+    component_dist: DistributionModule,
+    mask_activation: Any = None,
+    name: str = "masked_mixture",
+  ):
+    """Combines masks and components.
+
+    Args:
+      num_components: K.
+      component_dist: the distribution of a pixel within one component.
+      mask_activation: activation of the mask logits, by name; None for none.
+      name: name of the module.
+    """
+    super().__init__(name=name)
+    self._num_components = num_components
+    self._mask_activation = utils.get_activation(mask_activation)
+    self.component_dist = component_dist
+
+  def set_output_shape(self, shape: Sequence[int]) -> None:
+    """Tells the shape of the image, [H, W, C]."""
+    super().set_output_shape(shape)
+    self.component_dist.set_output_shape(shape)
+
+  @property
+  def input_shapes(self) -> types.MixtureParameters:
+    """The shapes of the pixel parameters, (H, W, Cp), and masks, (H, W, 1)."""
+    height, width, _ = self.output_shape
+    return types.MixtureParameters(
+      pixel=self.component_dist.input_shape, mask=(height, width, 1)
+    )
+
+  def __call__(self, pixel: tf.Tensor, mask: tf.Tensor) -> tfd.Distribution:
+    """Pixel parameters and mask logits -> tfd.MixtureSameFamily.
+
+    Args:
+      pixel: [B, K, H, W, Cp].
+      mask: [B, K, H, W, 1] logits.
+
+    Returns:
+      A distribution with batch shape [B, 1, H, W] and event shape [C].
+    """
+    sg = shapeguard.ShapeGuard({"K": self._num_components})
+    sg.guard(pixel, "B, K, H, W, Cp")
+    sg.guard(mask, "B, K, H, W, 1")
+    logits = self._mask_activation(mask)
+    logits = tf.transpose(logits, [0, 4, 2, 3, 1])  # [B, 1, H, W, K]
+    pixel = tf.transpose(pixel, [0, 2, 3, 1, 4])[:, None]  # [B, 1, H, W, K, Cp]
+    x_dist = tfd.MixtureSameFamily(
+      mixture_distribution=tfd.Categorical(logits=logits),
+      components_distribution=self.component_dist(pixel),
+    )
+    sg.guard(x_dist, "B, 1, H, W, C")
+    return x_dist
+
+
+def score(x_dist: tfd.Distribution, x: tf.Tensor) -> types.MixtureScores:
+  """Scores an image under a mixture, keeping the parts of the sum.
+
+  `x_dist.log_prob(x)` is `.log_prob` of the result; the refinement inputs
+  `posterior` and `counterfactual` need the parts, so they are computed once.
+
+  Args:
+    x_dist: mixture with batch shape [B, 1, H, W] and event shape [C].
+    x: [B, 1, H, W, C].
+  """
+  component = x_dist.components_distribution.log_prob(x[..., None, :])
+  log_weight = tf.nn.log_softmax(
+    x_dist.mixture_distribution.logits_parameter(), axis=-1
+  )
+  return types.MixtureScores(
+    component=component,
+    log_weight=log_weight,
+    log_prob=tf.reduce_logsumexp(component + log_weight, axis=-1),
+  )
+
+
+def mask_probabilities(scores: types.MixtureScores) -> tf.Tensor:
+  """The mask probabilities [B, K, H, W, 1] of a scored mixture."""
+  return utils.to_slots(tf.exp(scores.log_weight))
+
+
+def replay(dist: tfd.Distribution, value: tf.Tensor) -> tf.Tensor:
+  """`value` as if `dist` had just drawn it, for the reparameterised gradient.
+
+  The noise is recovered as (value - loc) / scale and held constant, so that
+  gradients flow to loc and scale as they did when the value was drawn.
+
+  Args:
+    dist: tfd.Independent over a location-scale family.
+    value: a recorded sample of it, of its shape.
+  """
+  base = dist.distribution
+  log_scale = isinstance(base, tfd.LogNormal)
+  value = tf.math.log(value) if log_scale else value
+  noise = tf.stop_gradient((value - base.loc) / base.scale)
+  replayed = base.loc + base.scale * noise
+  return tf.exp(replayed) if log_scale else replayed

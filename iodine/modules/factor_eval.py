@@ -1,0 +1,247 @@
+"""Do the latents tell the factors of the objects? A linear regressor.
+
+Dimensions: B batch, K slots, L true entities, H W image, Z latent size, M sum
+of the factor sizes. Source: section 4.2 of the paper, the original's
+`iodine/modules/factor_eval.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import shapeguard
+import sonnet as snt
+import tensorflow as tf
+
+from iodine.modules import types
+
+KINDS = ("scalar", "categorical", "angle")
+
+
+class OnlineMeanVarEstimator(snt.Module):
+  """Running weighted mean and variance (Welford), per feature."""
+
+  def __init__(
+    self,
+    axis: Sequence[int] = (0, 1),
+    ddof: float = 1.0,
+    name: str = "online_mean_var",
+  ):
+    """Sets the axes that are averaged over and the degrees of freedom."""
+    super().__init__(name=name)
+    self._axis = tuple(axis)
+    self._ddof = ddof
+
+  @snt.once
+  def initialize(self, shape: Sequence[int]) -> None:
+    """Creates the variables, for features of that shape."""
+
+    def zeros(name: str) -> tf.Variable:
+      return tf.Variable(tf.zeros(shape), trainable=False, name=name)
+
+    self.mean = zeros("mean")
+    self.m2 = zeros("M2")
+    self.total = zeros("total")
+
+  def __call__(
+    self, x: tf.Tensor, weights: tf.Tensor, update: bool = True
+  ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Takes in a batch.
+
+    Args:
+      x: values; for axes (0, 1) of shape [B, L, n].
+      weights: of a shape that broadcasts to x.
+      update: False computes what the result would be and changes nothing.
+
+    Returns:
+      mean [n], variance [n] and sum of the weights [n], x included.
+    """
+    shape = [
+      size
+      for axis, size in enumerate(x.shape)
+      if axis not in [a % x.shape.rank for a in self._axis]
+    ]
+    self.initialize(shape)
+    weights = tf.broadcast_to(weights, x.shape)
+    total = self.total + tf.reduce_sum(weights, axis=self._axis)
+    delta = (x - self.mean) * weights
+    mean = self.mean + tf.math.divide_no_nan(
+      tf.reduce_sum(delta, axis=self._axis), total
+    )
+    m2 = self.m2 + tf.reduce_sum(delta * (x - mean), axis=self._axis)
+    if update:
+      self.total.assign(total)
+      self.mean.assign(mean)
+      self.m2.assign(m2)
+    return mean, m2 / (total - self._ddof), total
+
+
+class FactorRegressor(snt.Module):
+  """Predicts the factors of every true entity from its slot's latent."""
+
+  def __init__(
+    self,
+    mapping: Sequence[tuple[str, int, str]],
+    name: str = "repres_content",
+  ):
+    """Sets the factors.
+
+    Args:
+      mapping: (name, size, kind) of every factor; kind is "scalar" (squared
+        error), "categorical" (cross-entropy over `size` classes) or "angle"
+        (squared error of cosine and sine, size 2).
+      name: name of the module.
+
+    Raises:
+      ValueError: if a kind is unknown, or an angle has another size than 2.
+    """
+    super().__init__(name=name)
+    self._mapping = tuple(
+      (str(name), int(size), str(kind)) for name, size, kind in mapping
+    )
+    for factor, size, kind in self._mapping:
+      if kind not in KINDS:
+        raise ValueError(
+          f"factor `{factor}` is of unknown kind {kind!r}: use one of "
+          f"{', '.join(KINDS)}"
+        )
+      if kind == "angle" and size != 2:
+        raise ValueError(
+          f"factor `{factor}` is an angle of size {size}: an angle has size 2"
+        )
+    self.predict_latents = snt.Linear(sum(size for _, size, _ in self._mapping))
+    self.mean_var = {
+      factor: OnlineMeanVarEstimator(name=f"{factor}_mean_var")
+      for factor, _, kind in self._mapping
+      if kind != "categorical"
+    }
+
+  def initialize(self, n_z: int) -> None:
+    """Creates every variable, for latents of size n_z."""
+    self.predict_latents(tf.zeros([1, n_z]))
+    for factor, size, _ in self._mapping:
+      if factor in self.mean_var:
+        self.mean_var[factor].initialize([size])
+
+  def __call__(
+    self,
+    z: tf.Tensor,
+    true_mask: tf.Tensor,
+    pred_mask: tf.Tensor,
+    visibility: tf.Tensor,
+    factors: dict[str, tf.Tensor],
+    update: bool = True,
+  ) -> types.FactorPredictions:
+    """Regresses and scores.
+
+    Args:
+      z: [B, K, Z] latents.
+      true_mask: [B, L, H, W, 1].
+      pred_mask: [B, K, H, W, 1].
+      visibility: [B, L], 1 for entities that are there.
+      factors: {name: [B, L, n]}, of which the mapping's are used.
+      update: whether the running statistics take this batch in.
+
+    Raises:
+      ValueError: if a factor of the mapping is missing in `factors`.
+    """
+    sg = shapeguard.ShapeGuard()
+    sg.guard(z, "B, K, Z")
+    sg.guard(true_mask, "B, L, H, W, 1")
+    sg.guard(pred_mask, "B, K, H, W, 1")
+    sg.guard(visibility, "B, L")
+    assignment = assign_slots(true_mask, pred_mask, visibility)
+    sizes = [size for _, size, _ in self._mapping]
+    outputs = tf.split(
+      snt.BatchApply(self.predict_latents)(z), sizes, axis=-1
+    )
+    losses, metrics, predictions = [], {}, {}
+    for (factor, size, kind), output in zip(
+      self._mapping, outputs, strict=True
+    ):
+      target = _target(factors, factor, size, kind)
+      error = _error(target, output, kind)  # [B, L, K]
+      assigned_error = tf.reduce_sum(error * assignment, axis=-1)
+      predictions[factor] = tf.einsum("blk,bkn->bln", assignment, output)
+      losses.append(tf.reduce_sum(assigned_error))
+      if kind == "categorical":
+        metrics[factor] = _accuracy(target, predictions[factor], visibility)
+      else:
+        squared_error = tf.reduce_sum(
+          tf.square(target[:, :, None] - output[:, None])
+          * assignment[..., None],
+          axis=2,
+        )
+        _, variance, _ = self.mean_var[factor](
+          target, visibility[..., None], update=update
+        )
+        # FIDELITY: the mean runs over all entities, so that invisible ones,
+        # whose error is zero, count as R2 = 1.
+        metrics[factor] = tf.reduce_mean(1.0 - squared_error / variance)
+    return types.FactorPredictions(
+      loss=tf.add_n(losses) / tf.reduce_sum(visibility),
+      metrics=metrics,
+      predictions=predictions,
+      assignment=assignment,
+    )
+
+
+def assign_slots(
+  true_mask: tf.Tensor, pred_mask: tf.Tensor, visibility: tf.Tensor
+) -> tf.Tensor:
+  """For each true entity the slot whose mask overlaps it most.
+
+  Several entities may get the same slot.
+
+  Args:
+    true_mask: [B, L, H, W, 1].
+    pred_mask: [B, K, H, W, 1].
+    visibility: [B, L].
+
+  Returns:
+    [B, L, K] one-hot, zero for invisible entities.
+  """
+  overlap = tf.einsum("blhwc,bkhwc->blk", true_mask, pred_mask)
+  best = tf.one_hot(tf.argmax(overlap, axis=-1), pred_mask.shape[1])
+  return best * visibility[..., None]
+
+
+def _target(
+  factors: dict[str, tf.Tensor], factor: str, size: int, kind: str
+) -> tf.Tensor:
+  """The target [B, L, size] of one factor."""
+  if factor not in factors:
+    raise ValueError(
+      f"the factor `{factor}` of the regressor's `mapping` is not in the data, "
+      f"which has {', '.join(sorted(factors)) or 'none'}: change `mapping`, or "
+      "set `model.factor_evaluator=None`"
+    )
+  values = factors[factor]
+  if kind == "categorical":
+    return tf.one_hot(tf.cast(values[..., 0], tf.int32), size)
+  values = tf.cast(values, tf.float32)
+  if kind == "angle":
+    return tf.concat([tf.cos(values), tf.sin(values)], axis=-1)
+  if values.shape[-1] != size:
+    raise ValueError(
+      f"the factor `{factor}` has {values.shape[-1]} values in the data and "
+      f"{size} in the regressor's `mapping`: make them equal"
+    )
+  return values
+
+
+def _error(target: tf.Tensor, output: tf.Tensor, kind: str) -> tf.Tensor:
+  """The error [B, L, K] of every slot's output for every entity."""
+  target, output = target[:, :, None], output[:, None]
+  if kind == "categorical":
+    return -tf.reduce_sum(target * tf.nn.log_softmax(output), axis=-1)
+  return tf.reduce_sum(tf.square(target - output), axis=-1)
+
+
+def _accuracy(
+  target: tf.Tensor, prediction: tf.Tensor, visibility: tf.Tensor
+) -> tf.Tensor:
+  """Share of the visible entities whose class is predicted."""
+  right = tf.equal(tf.argmax(target, axis=-1), tf.argmax(prediction, axis=-1))
+  hits = tf.reduce_sum(tf.cast(right, tf.float32) * visibility)
+  return hits / tf.reduce_sum(visibility)

@@ -1,0 +1,545 @@
+"""The IODINE model.
+
+Dimensions: B batch, T iterations + 1 (in results) or frames (in data), K
+slots, L true entities, H W C image, Z latent size, Zp latent parameter size,
+Cp pixel parameter channels. Source: sections 2 and 3 of the paper
+(arXiv:1903.00450), the original's `iodine/modules/iodine.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import shapeguard
+import sonnet as snt
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from iodine.modules import (
+  decoder as decoder_lib,
+  distributions,
+  factor_eval,
+  image_grids,
+  info,
+  metrics,
+  refinement,
+  refinement_inputs,
+  types,
+  utils,
+)
+
+tfd = tfp.distributions
+Data = dict[str, Any]
+
+# FIDELITY: the decoder sees this constant behind every latent.
+CAPACITY = 5.0
+
+
+class IODINE(snt.Module):
+  """Iterative object decomposition inference network."""
+
+  def __init__(
+    self,
+    n_z: int,
+    num_components: int,
+    num_iters: int,
+    latent_dist: distributions.DistributionModule,
+    output_dist: distributions.MaskedMixture,
+    decoder: decoder_lib.ComponentDecoder,
+    refinement_core: refinement.RefinementCore,
+    factor_evaluator: factor_eval.FactorRegressor | None = None,
+    iter_loss_weight: str | float | Sequence[float] = "linspace",
+    sequential: bool = False,
+    inputs: Sequence[str] = refinement_inputs.ALL,
+    preprocess: Sequence[str] = refinement_inputs.NORMALIZED,
+    stop_gradients: Sequence[str] = refinement_inputs.NORMALIZED,
+    coord_type: str | None = "linear",
+    coord_freqs: int = 3,
+    name: str = "iodine",
+  ):
+    """Puts the parts together.
+
+    Args:
+      n_z: Z, size of a slot's latent.
+      num_components: K, number of slots.
+      num_iters: number of refinements; there are num_iters + 1 decodes.
+      latent_dist: distribution of the latents; its prior is the one at zero.
+      output_dist: distribution of the pixels.
+      decoder: from latents to the parameters of output_dist.
+      refinement_core: from refinement inputs to the next latent parameters.
+      factor_evaluator: regressor of the true factors, or None.
+      iter_loss_weight: weight of every iteration's loss: "linspace" (0 to 1),
+        a number for all, or a list of num_iters + 1.
+      sequential: whether iteration t sees frame t of the data.
+      inputs: names of the refinement inputs in use.
+      preprocess: names of the inputs that get a layer norm.
+      stop_gradients: names of the inputs that training gradients do not enter.
+      coord_type: of the input `coordinates`: "linear", "cos" or None.
+      coord_freqs: number of frequencies for "cos".
+      name: name of the module.
+
+    Raises:
+      ValueError: if the loss weights are of an unknown kind or number, or an
+        input is unknown.
+      KeyError: if coord_type is unknown.
+    """
+    super().__init__(name=name)
+    self.num_iters = num_iters
+    self.num_components = num_components
+    self.latent_dist = latent_dist
+    self.output_dist = output_dist
+    self.decoder = decoder
+    self.refinement_core = refinement_core
+    self.factor_evaluator = factor_evaluator
+    self.preprocess = refinement_inputs.RefinementInputMaker(
+      inputs, preprocess, stop_gradients
+    )
+    self._iter_weights = _iter_weights(iter_loss_weight, num_iters)
+    self._sequential = sequential
+    self._coord_type = coord_type
+    self._coord_freqs = coord_freqs
+    utils.coordinate_map(coord_type, 1, 1, coord_freqs)
+
+    self.latent_dist.set_output_shape([n_z])
+    (zp_size,) = self.latent_dist.input_shape
+    # Glorot uniform of a 1-D shape, which has as many inputs as outputs.
+    limit = math.sqrt(6.0 / (2 * zp_size))
+    self.initial_sample_distribution = tf.Variable(
+      snt.initializers.RandomUniform(-limit, limit)([zp_size], tf.float32),
+      name="initial_sample_distribution",
+    )
+
+  # ------------------------------------------------------------ the loop
+
+  def __call__(
+    self,
+    data: Data,
+    z: tf.Tensor | Sequence[tf.Tensor] | None = None,
+    seed: tf.Tensor | None = None,
+  ) -> tuple[tf.Tensor, dict[str, tf.Tensor], dict[str, list[Any]]]:
+    """The training loss of a batch.
+
+    The loss that the slots are refined by is a mean over the batch and meets
+    layer norms with an epsilon, so the result for one image depends a little
+    on the batch size, as in the original.
+
+    Args:
+      data: image [B, T, H, W, C] in [0, 1], mask [B, T, L, H, W, 1],
+        visibility [B, L], factors {name: [B, L, n]}. It is left unchanged.
+      z: recorded samples to replay, [num_iters + 1, B, K, Z] or a list.
+      seed: [2] integers from which all samples are drawn; None for the global
+        random state.
+
+    Returns:
+      The loss, a dict of scalars, and the iterations: a dict of lists, zp,
+      z_dist, z, params, x_dist, scores, kl and re of num_iters + 1 entries,
+      inputs of num_iters.
+
+    Raises:
+      ValueError: if a sequential model gets too few frames.
+    """
+    data = self._cut_frames(data)
+    estimates, inputs = self.encode(data["image"], z, seed)
+    recons_loss, kl_loss = self._weighted_losses(estimates)
+    last = estimates[-1]
+    frame = self._frame(data["image"], self.num_iters)
+    loss = recons_loss + kl_loss
+    scalars = {
+      "loss/kl": tf.add_n(
+        [tf.reduce_mean(tf.reduce_sum(e.kl, axis=1)) for e in estimates]
+      ),
+      "loss/recons": recons_loss,
+    }
+    if self.factor_evaluator is not None:
+      factors = self.evaluate_factors(
+        data, tf.stop_gradient(last.z), tf.stop_gradient(distributions.mask_probabilities(last.scores))
+      )
+      loss += factors.loss
+      scalars["factor/loss"] = factors.loss
+      for factor, value in factors.metrics.items():
+        scalars[f"factor/{factor}"] = value
+    scalars["loss/total"] = loss
+    scalars["loss/mse"] = tf.reduce_mean(
+      metrics.mean_squared_error(frame, last.x_dist.mean())
+    )
+    true_mask, last_mask = data["mask"][:, -1], distributions.mask_probabilities(last.scores)
+    scalars["loss/ari"] = tf.reduce_mean(metrics.mask_ari(true_mask, last_mask))
+    scalars["loss/ari_nobg"] = tf.reduce_mean(
+      metrics.mask_ari(true_mask, last_mask, foreground=True)
+    )
+    return loss, scalars, _iterations(estimates, inputs)
+
+  def encode(
+    self,
+    images: tf.Tensor,
+    z: tf.Tensor | Sequence[tf.Tensor] | None = None,
+    seed: tf.Tensor | None = None,
+  ) -> tuple[list[types.Estimate], list[types.RefinementInputs]]:
+    """Refines the latents of every slot until they explain the image.
+
+    Args:
+      images: [B, T, H, W, C].
+      z: recorded samples to replay, see `__call__`.
+      seed: see `__call__`.
+
+    Returns:
+      num_iters + 1 estimates and the num_iters inputs between them.
+    """
+    sg = shapeguard.ShapeGuard()
+    sg.guard(images, "B, T, H, W, C")
+    self._set_image_shape(images.shape[2:])
+    samples = self._samples(z, seed)
+    state = self.refinement_core.initial_state(sg.B, self.num_components)
+    zp = tf.tile(
+      self.initial_sample_distribution[None, None],
+      [sg.B, self.num_components, 1],
+    )
+    estimates, inputs = [], []
+    for t in range(self.num_iters):
+      frame = self._frame(images, t)
+      estimate, gradients = self._estimate_with_gradients(
+        zp, frame, *samples[t]
+      )
+      refinement_input = self._make_inputs(frame, estimate, gradients)
+      zp, state = self.refinement_core(refinement_input, zp, state)
+      estimates.append(estimate)
+      inputs.append(refinement_input)
+    frame = self._frame(images, self.num_iters)
+    estimates.append(self._estimate(zp, frame, *samples[-1]))
+    return estimates, inputs
+
+  def decode(
+    self, z: tf.Tensor
+  ) -> tuple[types.MixtureParameters, tfd.Distribution]:
+    """[B, K, Z] latents -> parameters and distribution of the image.
+
+    The image has the shape of the last batch, or of `initialize`.
+    """
+    sg = shapeguard.ShapeGuard({"K": z.shape[1]})
+    sg.guard(z, "B, K, Z")
+    capacity = tf.fill([sg.B, sg.K, 1], CAPACITY)
+    params = self.decoder(tf.concat([z, capacity], axis=-1))
+    x_dist = self.output_dist(params.pixel, params.mask)
+    return params, x_dist
+
+  def _estimate(
+    self,
+    zp: tf.Tensor,
+    frame: tf.Tensor,
+    z: tf.Tensor | None,
+    seed: tf.Tensor | None,
+  ) -> types.Estimate:
+    """Samples, decodes and scores: all that zp implies about the frame."""
+    sg = shapeguard.ShapeGuard({"K": self.num_components})
+    sg.guard(zp, "B, K, Zp")
+    sg.guard(frame, "B, 1, H, W, C")
+    z_dist = self.latent_dist(zp)
+    if z is None:
+      z = z_dist.sample(seed=seed)
+    else:
+      z = distributions.replay(z_dist, sg.guard(z, "B, K, Z"))
+    params, x_dist = self.decode(z)
+    scores = distributions.score(x_dist, frame)
+    kl = tfd.kl_divergence(z_dist, self.latent_dist.default_prior())
+    re = -tf.reduce_sum(scores.log_prob, axis=[1, 2, 3])
+    return types.Estimate(
+      zp=zp,
+      z_dist=z_dist,
+      z=sg.guard(z, "B, K, Z"),
+      params=params,
+      x_dist=x_dist,
+      scores=scores,
+      kl=sg.guard(kl, "B, K"),
+      re=sg.guard(re, "B"),
+    )
+
+  def _estimate_with_gradients(
+    self,
+    zp: tf.Tensor,
+    frame: tf.Tensor,
+    z: tf.Tensor | None,
+    seed: tf.Tensor | None,
+  ) -> tuple[types.Estimate, types.Gradients]:
+    """The estimate, and the gradients of its own loss and no earlier one."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+      tape.watch(zp)
+      estimate = self._estimate(zp, frame, z, seed)
+      # FIDELITY: the mean over the batch, so gradients shrink with its size.
+      loss = tf.reduce_mean(estimate.re) + tf.reduce_mean(
+        tf.reduce_sum(estimate.kl, axis=1)
+      )
+    gradients = tape.gradient(
+      loss,
+      types.Gradients(
+        zp=zp, pixel=estimate.params.pixel, mask=estimate.params.mask
+      ),
+      unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
+    return estimate, gradients
+
+  def _make_inputs(
+    self,
+    frame: tf.Tensor,
+    estimate: types.Estimate,
+    gradients: types.Gradients,
+  ) -> types.RefinementInputs:
+    _, _, height, width, _ = frame.shape
+    coordinates = utils.coordinate_map(
+      self._coord_type, height, width, self._coord_freqs, order="wh"
+    )
+    return self.preprocess(
+      refinement_inputs.Evidence(
+        image=frame,
+        estimate=estimate,
+        gradients=gradients,
+        coordinates=tf.constant(coordinates),
+      )
+    )
+
+  def _weighted_losses(
+    self, estimates: Sequence[types.Estimate]
+  ) -> tuple[tf.Tensor, tf.Tensor]:
+    """Weighted reconstruction loss and KL, summed over the iterations."""
+    # Each summed by itself and added at the end, the original's rounding.
+    recons = [tf.reduce_mean(e.re) for e in estimates]
+    kl = [tf.reduce_mean(tf.reduce_sum(e.kl, axis=1)) for e in estimates]
+    weights = self._iter_weights
+    return (
+      tf.add_n([w * x for w, x in zip(weights, recons, strict=True)]),
+      tf.add_n([w * x for w, x in zip(weights, kl, strict=True)]),
+    )
+
+  # ------------------------------------------------------------ inspection
+
+  def initialize(self, image_shape: Sequence[int]) -> None:
+    """Creates every variable, for images of that (H, W, C).
+
+    One refinement of a blank image; batches of other sizes may follow.
+    """
+    image = tf.zeros([1, 1, *image_shape])
+    self._set_image_shape(image.shape[2:])
+    zp = tf.tile(
+      self.initial_sample_distribution[None, None],
+      [1, self.num_components, 1],
+    )
+    estimate = self._estimate(zp, image, None, tf.zeros([2], tf.int32))
+    zeros = types.Gradients(
+      zp=tf.zeros_like(zp),
+      pixel=tf.zeros_like(estimate.params.pixel),
+      mask=tf.zeros_like(estimate.params.mask),
+    )
+    self.refinement_core(
+      self._make_inputs(image, estimate, zeros),
+      zp,
+      self.refinement_core.initial_state(1, self.num_components),
+    )
+    if self.factor_evaluator is not None:
+      self.factor_evaluator.initialize(estimate.z.shape[-1])
+
+  def eval(
+    self,
+    data: Data,
+    z: tf.Tensor | Sequence[tf.Tensor] | None = None,
+    seed: tf.Tensor | None = None,
+    update: bool = True,
+  ) -> dict[str, Any]:
+    """Everything there is to know about a batch, per iteration.
+
+    Args:
+      data: as for `__call__`.
+      z: as for `__call__`.
+      seed: as for `__call__`.
+      update: whether the factor regressor's running statistics change, which
+        they do once more per iteration in the original (FIDELITY).
+
+    Returns:
+      A nested dict of tensors: data, inputs, latent, outputs, losses, metrics
+      and, with a regressor, factor_regressor; see `info.collect`.
+    """
+    data = self._cut_frames(data)
+    estimates, inputs = self.encode(data["image"], z, seed)
+    loss = tf.add_n(self._weighted_losses(estimates))
+    factors = []
+    if self.factor_evaluator is not None:
+      last = estimates[-1]
+      loss += self.evaluate_factors(
+        data, last.z, distributions.mask_probabilities(last.scores), update=update
+      ).loss
+      factors = [
+        self.evaluate_factors(data, e.z, distributions.mask_probabilities(e.scores), frame=t, update=update)
+        for t, e in enumerate(estimates)
+      ]
+    frames = [self._frame_index(t) for t in range(self.num_iters + 1)]
+    return info.collect(data, frames, estimates, inputs, loss, factors)
+
+  def evaluate_factors(
+    self,
+    data: Data,
+    z: tf.Tensor,
+    mask: tf.Tensor,
+    frame: int | None = None,
+    update: bool = True,
+  ) -> types.FactorPredictions:
+    """Runs the factor regressor.
+
+    Args:
+      data: as for `__call__`.
+      z: [B, K, Z] latents.
+      mask: [B, K, H, W, 1] mask probabilities.
+      frame: iteration whose frame's true mask counts; None for the last.
+      update: whether its running statistics change.
+
+    Raises:
+      ValueError: if the model has no regressor.
+    """
+    if self.factor_evaluator is None:
+      raise ValueError("this model has no `factor_evaluator`")
+    index = self._frame_index(self.num_iters if frame is None else frame)
+    return self.factor_evaluator(
+      z=z,
+      true_mask=data["mask"][:, index],
+      pred_mask=mask,
+      visibility=data["visibility"],
+      factors=data["factors"],
+      update=update,
+    )
+
+  def get_sample_images(
+    self, num_images: int = 16, seed: tf.Tensor | None = None
+  ) -> tf.Tensor:
+    """Images decoded from the prior, on a grid: [1, height, width, C]."""
+    prior = self.latent_dist.default_prior()
+    z = prior.sample([num_images, self.num_components], seed=seed)
+    _, x_dist = self.decode(z)
+    images = tf.clip_by_value(x_dist.mean()[:, 0], 0.0, 1.0)
+    return image_grids.images_to_grid(images)[None]
+
+  def get_overview_images(
+    self,
+    data: Data,
+    num_images: int = 4,
+    mask_components: bool = False,
+    seed: tf.Tensor | None = None,
+  ) -> dict[str, tf.Tensor]:
+    """The images `overview` and `sequence` of a batch.
+
+    Args:
+      data: as for `__call__`.
+      num_images: how many scenes are decomposed.
+      mask_components: whether components are multiplied by their masks.
+      seed: as for `__call__`.
+
+    Returns:
+      Two images [1, height, width, 3]: `overview` shows one scene a row
+      (image, reconstruction, mask, components), `sequence` the iterations.
+    """
+    images = self._cut_frames(data)["image"][:num_images]
+    estimates, _ = self.encode(images, seed=seed)
+    last = estimates[-1]
+    recons = tf.stack([e.x_dist.mean() for e in estimates], axis=1)
+    masks = tf.stack([distributions.mask_probabilities(e.scores) for e in estimates], axis=1)
+    return {
+      "overview": image_grids.diagnostic_image(
+        images=self._frame(images, self.num_iters)[:, 0],
+        recons=recons[:, -1, 0],
+        masks=tf.transpose(masks[:, -1, ..., 0], [0, 2, 3, 1]),
+        components=last.x_dist.components_distribution.mean()[:, 0],
+        mask_components=mask_components,
+      ),
+      "sequence": image_grids.iterations_image(
+        images[:, :, None], recons, masks
+      ),
+    }
+
+  # ------------------------------------------------------------ small parts
+
+  def _set_image_shape(self, image_shape: tf.TensorShape) -> None:
+    self.output_dist.set_output_shape(image_shape)
+    self.decoder.set_output_shapes(self.output_dist.input_shapes)
+
+  def _frame_index(self, t: int) -> int:
+    return t if self._sequential else 0
+
+  def _frame(self, images: tf.Tensor, t: int) -> tf.Tensor:
+    """The frame [B, 1, H, W, C] that iteration t sees."""
+    index = self._frame_index(t)
+    return images[:, index : index + 1]
+
+  def _cut_frames(self, data: Data) -> Data:
+    """A copy of the batch with the first num_iters + 1 frames."""
+    num_frames = data["image"].shape[1]
+    needed = self.num_iters + 1
+    if self._sequential and num_frames < needed:
+      raise ValueError(
+        f"a sequential model with `num_iters` {self.num_iters} needs {needed} "
+        f"frames, and the data has {num_frames}: lower `num_iters`"
+      )
+    cut = {
+      **data,
+      "image": data["image"][:, :needed],
+      "mask": data["mask"][:, :needed],
+    }
+    sg = shapeguard.ShapeGuard()
+    sg.guard(cut["image"], "B, T, H, W, C")
+    sg.guard(cut["mask"], "B, T, L, H, W, 1")
+    sg.guard(cut["visibility"], "B, L")
+    return cut
+
+  def _samples(
+    self,
+    z: tf.Tensor | Sequence[tf.Tensor] | None,
+    seed: tf.Tensor | None,
+  ) -> list[tuple[tf.Tensor | None, tf.Tensor | None]]:
+    """For every iteration the sample to replay or the seed to draw from."""
+    steps = self.num_iters + 1
+    if z is not None:
+      recorded = list(z) if isinstance(z, (list, tuple)) else tf.unstack(z)
+      if len(recorded) != steps:
+        raise ValueError(
+          f"`z` has {len(recorded)} recorded samples, and `num_iters` "
+          f"{self.num_iters} needs {steps}"
+        )
+      return [(tf.convert_to_tensor(sample), None) for sample in recorded]
+    if seed is None:
+      return [(None, None)] * steps
+    return [
+      (None, tf.random.experimental.stateless_fold_in(seed, t))
+      for t in range(steps)
+    ]
+
+
+def _iterations(
+  estimates: Sequence[types.Estimate],
+  inputs: Sequence[types.RefinementInputs],
+) -> dict[str, list[Any]]:
+  """The records as one dict of lists, as the original returns them."""
+  iterations = {
+    field: [getattr(estimate, field) for estimate in estimates]
+    for field in types.Estimate._fields
+  }
+  return {**iterations, "inputs": list(inputs)}
+
+
+def _iter_weights(
+  kind: str | float | Sequence[float], num_iters: int
+) -> tuple[float, ...]:
+  """The loss weight of each of the num_iters + 1 decodes."""
+  steps = num_iters + 1
+  if kind == "linspace":
+    # FIDELITY: from 0 to 1 inclusive, the initial decode has no weight.
+    return tuple(t / num_iters for t in range(steps)) if num_iters else (0.0,)
+  if isinstance(kind, (int, float)):
+    return (float(kind),) * steps
+  if isinstance(kind, (list, tuple)):
+    if len(kind) != steps:
+      raise ValueError(
+        f"`iter_loss_weight` has {len(kind)} entries, and `num_iters` "
+        f"{num_iters} needs {steps}"
+      )
+    return tuple(float(weight) for weight in kind)
+  raise ValueError(
+    f"`iter_loss_weight` is {kind!r}: use 'linspace', a number, or a list of "
+    f"{steps} numbers"
+  )

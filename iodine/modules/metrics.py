@@ -1,0 +1,99 @@
+"""Segmentation scores.
+
+Dimensions: B batch, N points (pixels), L true groups, K predicted groups, H W
+image. Source: the original's `iodine/modules/utils.py`, Hubert & Arabie 1985.
+"""
+
+from __future__ import annotations
+
+import shapeguard
+import tensorflow as tf
+
+
+def adjusted_rand_index(
+  true_groups: tf.Tensor, pred_groups: tf.Tensor
+) -> tf.Tensor:
+  """Adjusted Rand index of two segmentations, chance-corrected.
+
+  Points whose true membership is zero in every group are ignored. Where both
+  sides put everything into one cluster the score is 1.
+
+  Args:
+    true_groups: [B, N, L] one-hot membership.
+    pred_groups: [B, N, K] scores; a point belongs to the largest.
+
+  Returns:
+    [B] float32 scores, 1 for identical segmentations, 0 for chance.
+
+  Raises:
+    ValueError: if there are no more points than true groups and no more than
+      predicted ones, since every point may then be its own cluster.
+  """
+  sg = shapeguard.ShapeGuard()
+  sg.guard(true_groups, "B, N, L")
+  sg.guard(pred_groups, "B, N, K")
+  if sg.L >= sg.N and sg.K >= sg.N:
+    raise ValueError(
+      f"{sg.N} points for {sg.L} true and {sg.K} predicted groups: the "
+      "adjusted Rand index needs more points than groups"
+    )
+  predicted = tf.one_hot(tf.argmax(pred_groups, axis=-1), sg.K)
+  counts = tf.einsum("bnl,bnk->blk", true_groups, predicted)
+  true_sizes = tf.reduce_sum(counts, axis=2)
+  pred_sizes = tf.reduce_sum(counts, axis=1)
+  num_points = tf.reduce_sum(true_sizes, axis=1)
+
+  # Ordered pairs of points that share a cluster on both sides, on one side,
+  # and all of them.
+  together = _num_pairs(counts, [1, 2])
+  true_pairs = _num_pairs(true_sizes, [1])
+  pred_pairs = _num_pairs(pred_sizes, [1])
+  all_pairs = num_points * (num_points - 1.0)
+
+  expected = tf.math.divide_no_nan(true_pairs * pred_pairs, all_pairs)
+  largest = (true_pairs + pred_pairs) / 2.0
+  index = tf.math.divide_no_nan(together - expected, largest - expected)
+  single = (true_pairs >= all_pairs) & (pred_pairs >= all_pairs)
+  return sg.guard(tf.where(single, 1.0, index), "B")
+
+
+def _num_pairs(sizes: tf.Tensor, axis: list[int]) -> tf.Tensor:
+  return tf.reduce_sum(sizes * (sizes - 1.0), axis=axis)
+
+
+def mask_ari(
+  true_mask: tf.Tensor, pred_mask: tf.Tensor, foreground: bool = False
+) -> tf.Tensor:
+  """Adjusted Rand index of masks.
+
+  Args:
+    true_mask: [B, L, H, W, 1], entity 0 is the background.
+    pred_mask: [B, K, H, W, 1].
+    foreground: leave the background out.
+
+  Returns:
+    [B] float32.
+  """
+  sg = shapeguard.ShapeGuard()
+  sg.guard(true_mask, "B, L, H, W, 1")
+  sg.guard(pred_mask, "B, K, H, W, 1")
+  true_points = _to_points(true_mask)
+  if foreground:
+    true_points = true_points[..., 1:]
+  return adjusted_rand_index(true_points, _to_points(pred_mask))
+
+
+def _to_points(mask: tf.Tensor) -> tf.Tensor:
+  """[B, K, H, W, 1] -> [B, H * W, K]."""
+  batch_size, num_groups, height, width, _ = mask.shape
+  return tf.transpose(
+    tf.reshape(mask, [batch_size, num_groups, height * width]), [0, 2, 1]
+  )
+
+
+def mean_squared_error(image: tf.Tensor, recons: tf.Tensor) -> tf.Tensor:
+  """[B, 1, H, W, C] twice -> [B] mean squared error over everything else."""
+  sg = shapeguard.ShapeGuard()
+  sg.guard(image, "B, 1, H, W, C")
+  sg.guard(recons, "B, 1, H, W, C")
+  return tf.reduce_mean(tf.square(image - recons), axis=[1, 2, 3, 4])

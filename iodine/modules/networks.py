@@ -1,0 +1,419 @@
+"""CNN, MLP, DeConv, BroadcastConv, LSTM, and the ConvNet2D Sonnet 2 lacks.
+
+Dimensions: N batch and slots folded together, H W image, C channels, F
+features. Source: section 8 says how weights start, and the original's
+`iodine/modules/networks.py` names the classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import shapeguard
+import sonnet as snt
+import tensorflow as tf
+
+from iodine.modules import utils
+
+Options = dict[str, Any]
+
+
+def _per_layer(values: Any, num_layers: int, what: str) -> tuple[Any, ...]:
+  """One value per layer; a single value, or a list of one, serves them all."""
+  if not isinstance(values, (list, tuple)):
+    values = [values]
+  if len(values) == 1:
+    values = list(values) * num_layers
+  if len(values) != num_layers:
+    raise ValueError(
+      f"`{what}` has {len(values)} entries where `output_channels` has "
+      f"{num_layers}: give one for each layer, or a single one for all"
+    )
+  return tuple(values)
+
+
+class ConvNet2D(snt.Module):
+  """A stack of SAME-padded convolutions (Sonnet 1's `ConvNet2D`)."""
+
+  def __init__(
+    self,
+    output_channels: Sequence[int],
+    kernel_shapes: Sequence[int] | int,
+    strides: Sequence[int] | int = 1,
+    activation: Any = "relu",
+    activate_final: bool = False,
+    name: str = "conv_net_2d",
+  ):
+    """Makes the layers.
+
+    Args:
+      output_channels: channels of every layer.
+      kernel_shapes: kernel size of every layer, or one for all.
+      strides: stride of every layer, or one for all.
+      activation: activation between the layers, by name.
+      activate_final: whether the last layer is activated too.
+      name: name of the module.
+
+    Raises:
+      ValueError: if the lists do not fit each other.
+    """
+    super().__init__(name=name)
+    num_layers = len(output_channels)
+    kernels = _per_layer(kernel_shapes, num_layers, "kernel_shapes")
+    steps = _per_layer(strides, num_layers, "strides")
+    self._activation = utils.get_activation(activation)
+    self._activate_final = activate_final
+    self.layers = [
+      snt.Conv2D(channels, kernel, stride=step, padding="SAME")
+      for channels, kernel, step in zip(
+        output_channels, kernels, steps, strict=True
+      )
+    ]
+
+  def __call__(self, x: tf.Tensor) -> tf.Tensor:
+    """[N, H, W, C] -> [N, H', W', output_channels[-1]]."""
+    for i, layer in enumerate(self.layers):
+      x = layer(x)
+      if self._activate_final or i < len(self.layers) - 1:
+        x = self._activation(x)
+    return x
+
+
+class MLP(snt.Module):
+  """Linear layers with an activation between them."""
+
+  def __init__(
+    self,
+    output_sizes: Sequence[int],
+    activation: Any = "relu",
+    activate_final: bool = False,
+    name: str = "mlp",
+  ):
+    """Makes the layers.
+
+    Args:
+      output_sizes: size of every layer.
+      activation: activation between the layers, by name.
+      activate_final: whether the last layer is activated too.
+      name: name of the module.
+    """
+    super().__init__(name=name)
+    self.net = snt.nets.MLP(
+      list(output_sizes),
+      activation=utils.get_activation(activation),
+      activate_final=activate_final,
+    )
+
+  def __call__(self, x: tf.Tensor) -> tf.Tensor:
+    """[N, F] -> [N, output_sizes[-1]]."""
+    shapeguard.ShapeGuard().guard(x, "N, F")
+    return self.net(x)
+
+
+class CNN(snt.Module):
+  """Convolutions, then pooling or flattening, then an MLP."""
+
+  def __init__(
+    self,
+    cnn_opt: Options,
+    mlp_opt: Options | None = None,
+    mode: str = "flatten",
+    name: str = "cnn",
+  ):
+    """Makes the layers.
+
+    Args:
+      cnn_opt: arguments of `ConvNet2D`; the last layer is activated too.
+      mlp_opt: arguments of `MLP`, or None for no MLP. Its last layer is not
+        activated.
+      mode: "flatten" or "avg_pool" (mean over H and W).
+      name: name of the module.
+
+    Raises:
+      KeyError: if the mode is none of the two.
+    """
+    super().__init__(name=name)
+    if mode not in ("flatten", "avg_pool"):
+      raise KeyError(f"unknown `mode` {mode!r}: use 'flatten' or 'avg_pool'")
+    self._mode = mode
+    self.conv_net = ConvNet2D(**{"activate_final": True, **cnn_opt})
+    self.mlp = None if mlp_opt is None else MLP(**mlp_opt)
+
+  def __call__(self, image: tf.Tensor) -> tf.Tensor:
+    """[N, H, W, C] -> [N, F]."""
+    sg = shapeguard.ShapeGuard()
+    sg.guard(image, "N, H, W, C")
+    features = self.conv_net(image)
+    if self._mode == "avg_pool":
+      features = tf.reduce_mean(features, axis=[1, 2])
+    else:
+      features = snt.flatten(features)
+    if self.mlp is not None:
+      features = self.mlp(features)
+    return sg.guard(features, "N, F")
+
+
+class PixelDecoder(snt.Module):
+  """A module that turns vectors into images of a shape it is told."""
+
+  def __init__(self, name: str | None = None):
+    super().__init__(name=name)
+    self._output_shape: tuple[int, ...] | None = None
+
+  def set_output_shape(self, shape: Sequence[int]) -> None:
+    """Tells the height, width and channels to produce; sizes may change.
+
+    Raises:
+      ValueError: if another number of channels was told before.
+    """
+    shape = tuple(int(size) for size in shape)
+    if self._output_shape is None:
+      self._make_layers(shape)
+    elif self._output_shape[-1] != shape[-1]:
+      raise ValueError(
+        f"`{self.name}` was made for {self._output_shape[-1]} output channels "
+        f"and cannot give {shape[-1]}: build a new model"
+      )
+    self._output_shape = shape
+
+  @property
+  def output_shape(self) -> tuple[int, ...]:
+    """Height, width and channels.
+
+    Raises:
+      ValueError: if they have not been told yet.
+    """
+    if self._output_shape is None:
+      raise ValueError(
+        f"`{self.name}` does not know its output shape yet: call "
+        "`set_output_shape` first"
+      )
+    return self._output_shape
+
+  def _make_layers(self, shape: tuple[int, ...]) -> None:
+    """Makes the layers; called once, with the first output shape."""
+    raise NotImplementedError
+
+
+def _set_last_channels(cnn_opt: Options, channels: int) -> Options:
+  """Puts the number of output channels in place of the last entry."""
+  *hidden, last = cnn_opt["output_channels"]
+  if last is not None:
+    raise ValueError(
+      f"the last entry of `output_channels` is {last}, but it is set from the "
+      "output distribution: write None there"
+    )
+  return {**cnn_opt, "output_channels": [*hidden, channels]}
+
+
+class BroadcastConv(PixelDecoder):
+  """The spatial broadcast decoder (paper section B.1, Watters et al. 2019)."""
+
+  def __init__(
+    self,
+    cnn_opt: Options,
+    mlp_opt: Options | None = None,
+    coord_type: str | None = "linear",
+    coord_freqs: int = 3,
+    name: str = "broadcast_conv",
+  ):
+    """Sets the options.
+
+    Args:
+      cnn_opt: arguments of `ConvNet2D`; the last of `output_channels` is None.
+        The last layer is not activated.
+      mlp_opt: arguments of an `MLP` before the broadcast, or None. Its last
+        layer is activated too.
+      coord_type: "linear", "cos" or None, see `utils.coordinate_map`.
+      coord_freqs: number of frequencies for "cos".
+      name: name of the module.
+
+    Raises:
+      KeyError: if coord_type is unknown.
+      ValueError: if the last of `output_channels` is not None.
+    """
+    super().__init__(name=name)
+    _set_last_channels(cnn_opt, 1)
+    utils.coordinate_map(coord_type, 1, 1, coord_freqs)
+    self._cnn_opt = tuple(cnn_opt.items())
+    self._coord_type = coord_type
+    self._coord_freqs = coord_freqs
+    self.mlp = (
+      None if mlp_opt is None else MLP(**{"activate_final": True, **mlp_opt})
+    )
+
+  def _make_layers(self, shape: tuple[int, ...]) -> None:
+    self.conv_net = ConvNet2D(
+      **_set_last_channels(dict(self._cnn_opt), shape[-1])
+    )
+
+  def __call__(self, z: tf.Tensor) -> tf.Tensor:
+    """[N, F] -> [N, H, W, C] with the shape told before."""
+    sg = shapeguard.ShapeGuard()
+    sg.guard(z, "N, F")
+    height, width, _ = self.output_shape
+    if self.mlp is not None:
+      z = self.mlp(z)
+    num, features = z.shape
+    coordinates = tf.constant(
+      utils.coordinate_map(
+        self._coord_type, height, width, self._coord_freqs, order="hw"
+      )
+    )
+    tiled = tf.broadcast_to(
+      z[:, None, None, :], [num, height, width, features]
+    )
+    coordinates = tf.tile(coordinates[None], [num, 1, 1, 1])
+    image = self.conv_net(tf.concat([tiled, coordinates], axis=-1))
+    return sg.guard(image, "N, H, W, C")
+
+
+class DeConv(PixelDecoder):
+  """An MLP, then transposed convolutions.
+
+  This class cannot run in the original: its transposed convolutions never get
+  their output shapes, and the MLP gives them rank 2 where they need rank 4.
+  Here the sizes are counted backwards from the image, each divided by its
+  stride (rounded up), and the MLP's output is read as the first of these maps.
+  """
+
+  def __init__(
+    self,
+    cnn_opt: Options,
+    mlp_opt: Options,
+    name: str = "deconv",
+  ):
+    """Sets the options.
+
+    Args:
+      cnn_opt: output_channels (the last is None), kernel_shapes, strides,
+        activation (between the layers) of the transposed convolutions.
+      mlp_opt: arguments of the `MLP`; its last size must be a multiple of the
+        number of positions of the first map. Its last layer is activated too.
+      name: name of the module.
+
+    Raises:
+      ValueError: if the last of `output_channels` is not None.
+    """
+    super().__init__(name=name)
+    _set_last_channels(cnn_opt, 1)
+    self._cnn_opt = tuple(cnn_opt.items())
+    self._activation = utils.get_activation(cnn_opt.get("activation", "relu"))
+    num_layers = len(cnn_opt["output_channels"])
+    self._strides = _per_layer(cnn_opt.get("strides", 1), num_layers, "strides")
+    self.mlp = MLP(**{"activate_final": True, **mlp_opt})
+    self._num_features = int(mlp_opt["output_sizes"][-1])
+
+  def _make_layers(self, shape: tuple[int, ...]) -> None:
+    options = _set_last_channels(dict(self._cnn_opt), shape[-1])
+    channels = options["output_channels"]
+    kernels = _per_layer(
+      options["kernel_shapes"], len(channels), "kernel_shapes"
+    )
+    sizes = self._map_sizes(shape)
+    positions = math.prod(sizes[0])
+    if self._num_features % positions:
+      raise ValueError(
+        f"the MLP of `{self.name}` gives {self._num_features} features, which "
+        f"do not fill a first map of {sizes[0][0]}x{sizes[0][1]}: make its "
+        f"last size a multiple of {positions}"
+      )
+    self.layers = [
+      snt.Conv2DTranspose(
+        channels[i],
+        kernels[i],
+        output_shape=sizes[i + 1],
+        stride=self._strides[i],
+        padding="SAME",
+      )
+      for i in range(len(channels))
+    ]
+
+  def _map_sizes(self, shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Height and width before the first layer and after every layer."""
+    sizes = [(shape[0], shape[1])]
+    for stride in reversed(self._strides):
+      height, width = sizes[0]
+      sizes.insert(0, (-(-height // stride), -(-width // stride)))
+    return sizes
+
+  def set_output_shape(self, shape: Sequence[int]) -> None:
+    """Tells height, width and channels; unlike convolutions, for good.
+
+    Raises:
+      ValueError: if another shape was told before.
+    """
+    told = self._output_shape
+    if told is not None and told != tuple(shape):
+      raise ValueError(
+        f"`{self.name}` was made for images of shape {told} and cannot give "
+        f"{tuple(shape)}: build a new model"
+      )
+    super().set_output_shape(shape)
+
+  def __call__(self, z: tf.Tensor) -> tf.Tensor:
+    """[N, F] -> [N, H, W, C] with the shape told before."""
+    sg = shapeguard.ShapeGuard()
+    sg.guard(z, "N, F")
+    height, width = self._map_sizes(self.output_shape)[0]
+    x = self.mlp(z)
+    x = tf.reshape(x, [x.shape[0], height, width, -1])
+    for i, layer in enumerate(self.layers):
+      x = layer(x)
+      if i < len(self.layers) - 1:
+        x = self._activation(x)
+    return sg.guard(x, "N, H, W, C")
+
+
+@snt.allow_empty_variables
+class LSTM(snt.Module):
+  """A list of LSTM layers; an empty list is the identity."""
+
+  def __init__(self, hidden_sizes: Sequence[int], name: str = "lstm"):
+    """Sets the size of every layer."""
+    super().__init__(name=name)
+    self._hidden_sizes = tuple(hidden_sizes)
+
+  @snt.once
+  def _make_layers(self, input_size: int) -> None:
+    # Made at the first call, not before: the initial values depend on the
+    # input size. FIDELITY: Sonnet 1 starts the whole gate matrix and, unlike
+    # other biases, the gate bias too from one truncated normal of standard
+    # deviation 1/sqrt(input + hidden); the forget bias 1.0 comes on top.
+    self.layers = []
+    for hidden_size in self._hidden_sizes:
+      initializer = snt.initializers.TruncatedNormal(
+        stddev=1.0 / math.sqrt(input_size + hidden_size)
+      )
+      self.layers.append(
+        snt.LSTM(
+          hidden_size,
+          w_i_init=initializer,
+          w_h_init=initializer,
+          b_init=initializer,
+          forget_bias=1.0,
+        )
+      )
+      input_size = hidden_size
+
+  def initial_state(self, num: int) -> list[snt.LSTMState]:
+    """Zeros, one state per layer, each of [N, hidden size]."""
+    return [
+      snt.LSTMState(tf.zeros([num, size]), tf.zeros([num, size]))
+      for size in self._hidden_sizes
+    ]
+
+  def __call__(
+    self, x: tf.Tensor, state: list[snt.LSTMState]
+  ) -> tuple[tf.Tensor, list[snt.LSTMState]]:
+    """[N, F] and the state -> [N, hidden_sizes[-1]] and the next state."""
+    sg = shapeguard.ShapeGuard()
+    sg.guard(x, "N, F")
+    self._make_layers(x.shape[-1])
+    next_state = []
+    for layer, layer_state in zip(self.layers, state, strict=True):
+      x, new_layer_state = layer(x, layer_state)
+      next_state.append(new_layer_state)
+    return sg.guard(x, "N, _F"), next_state

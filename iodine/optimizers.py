@@ -1,0 +1,141 @@
+"""Adam in TF1's form, and the schedule of its learning rate.
+
+Source: Kingma & Ba 2014, the efficient form at the end of section 2; what
+`tf.train.AdamOptimizer` and `tf.train.exponential_decay` compute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sonnet as snt
+import tensorflow as tf
+
+
+class ExponentialDecay:
+  """learning_rate * decay_rate^(step / decay_steps), without stairs."""
+
+  def __init__(
+    self,
+    learning_rate: float,
+    decay_rate: float = 0.1,
+    decay_steps: float = 1e6,
+  ):
+    """Sets the numbers; decay_steps is in updates."""
+    self._learning_rate = learning_rate
+    self._decay_rate = decay_rate
+    self._decay_steps = decay_steps
+
+  def __call__(self, step: tf.Tensor) -> tf.Tensor:
+    """The learning rate of the update after `step` updates, a scalar."""
+    exponent = tf.cast(step, tf.float32) / self._decay_steps
+    return self._learning_rate * tf.pow(self._decay_rate, exponent)
+
+
+class Adam(snt.Module):
+  """Adam whose epsilon is not bias-corrected, with gradients clipped.
+
+  lr_t = lr * sqrt(1 - beta2^t) / (1 - beta1^t), then
+  variable -= lr_t * m / (sqrt(v) + epsilon). `snt.optimizers.Adam` and Keras
+  compute something else.
+
+  Attributes:
+    global_step: int64, counts updates; the schedule sees it.
+    beta1_power: beta1^(updates + 1), as TF1 stores it; likewise beta2_power.
+      They count by themselves, since a checkpoint may hold a global_step but
+      no moments.
+    m, v: first and second moments, in the order of the variables.
+  """
+
+  def __init__(
+    self,
+    learning_rate: float | ExponentialDecay,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    epsilon: float = 1e-8,
+    max_gradient_norm: float | None = None,
+    name: str = "adam",
+  ):
+    """Sets the numbers.
+
+    Args:
+      learning_rate: a number or a schedule.
+      beta1: decay of the first moment.
+      beta2: decay of the second moment.
+      epsilon: added to the square root of the second moment.
+      max_gradient_norm: gradients are scaled down to this global norm; None
+        for no clipping.
+      name: name of the module.
+    """
+    super().__init__(name=name)
+    self._learning_rate = learning_rate
+    self._beta1 = beta1
+    self._beta2 = beta2
+    self._epsilon = epsilon
+    self._max_gradient_norm = max_gradient_norm
+    self.global_step = tf.Variable(
+      0, dtype=tf.int64, trainable=False, name="global_step"
+    )
+    self.beta1_power = tf.Variable(beta1, trainable=False, name="beta1_power")
+    self.beta2_power = tf.Variable(beta2, trainable=False, name="beta2_power")
+
+  @snt.once
+  def initialize(self, variables: Sequence[tf.Variable]) -> None:
+    """Creates the moments; done on the first `apply` otherwise."""
+    with tf.init_scope():
+      self.m = [_zeros_like(variable, "m") for variable in variables]
+      self.v = [_zeros_like(variable, "v") for variable in variables]
+
+  @property
+  def learning_rate(self) -> tf.Tensor:
+    """The learning rate of the next update."""
+    if callable(self._learning_rate):
+      return self._learning_rate(self.global_step)
+    return tf.constant(self._learning_rate, tf.float32)
+
+  def apply(
+    self,
+    gradients: Sequence[tf.Tensor],
+    variables: Sequence[tf.Variable],
+  ) -> tf.Tensor:
+    """One update.
+
+    Args:
+      gradients: one for each variable.
+      variables: the same at every call, in the same order.
+
+    Returns:
+      The global norm of the gradients before clipping, a scalar.
+    """
+    self.initialize(variables)
+    global_norm = tf.linalg.global_norm(gradients)
+    if self._max_gradient_norm is not None:
+      gradients, _ = tf.clip_by_global_norm(
+        gradients, self._max_gradient_norm, use_norm=global_norm
+      )
+    learning_rate = self.learning_rate
+    for gradient, variable, m, v in zip(
+      gradients, variables, self.m, self.v, strict=True
+    ):
+      # The kernel that TF1's optimizer calls too.
+      tf.raw_ops.ResourceApplyAdam(
+        var=variable.handle,
+        m=m.handle,
+        v=v.handle,
+        beta1_power=self.beta1_power,
+        beta2_power=self.beta2_power,
+        lr=learning_rate,
+        beta1=self._beta1,
+        beta2=self._beta2,
+        epsilon=self._epsilon,
+        grad=gradient,
+      )
+    self.beta1_power.assign(self.beta1_power * self._beta1)
+    self.beta2_power.assign(self.beta2_power * self._beta2)
+    self.global_step.assign_add(1)
+    return global_norm
+
+
+def _zeros_like(variable: tf.Variable, slot: str) -> tf.Variable:
+  name = f"{variable.name.split(':')[0]}/{slot}"
+  return tf.Variable(tf.zeros_like(variable), trainable=False, name=name)
