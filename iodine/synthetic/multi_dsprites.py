@@ -1,0 +1,154 @@
+"""Multi-dSprites: squares, ellipses and hearts that occlude each other.
+
+Glossary: L entities (entity 0 is the background), images 64 x 64 pixels, C
+colour channels. Entities that a scene lacks come last and are zero throughout.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+SIZE = 64
+SHAPES = {1: "square", 2: "ellipse", 3: "heart"}  # 0: background, absent.
+SCALES = np.linspace(0.5, 1.0, 6, dtype=np.float32)  # Those of dSprites.
+
+# At scale 1 a sprite just fits a circle of this radius in pixels. Its centre
+# keeps that distance from the border: x = 0 is column 16, x = 1 column 48.
+RADIUS = 16.0
+_ELLIPSE_ASPECT = 0.55
+# The smallest circle around the heart (x^2 + y^2 - 1)^3 = x^2 y^3 has this
+# radius and its centre at (0, _HEART_CENTER).
+_HEART_EXTENT = 1.25
+_HEART_CENTER = 0.25
+
+# A scene in which a sprite shows less of itself than this is drawn anew.
+MIN_VISIBLE_SHARE = 0.1
+
+
+def sprite_cover(
+  shape: int, x: float, y: float, orientation: float, scale: float
+) -> np.ndarray:
+  """Returns the pixels that a sprite covers when nothing is in front of it.
+
+  Args:
+    shape: a key of `SHAPES`.
+    x: horizontal position in [0, 1].
+    y: vertical position in [0, 1], growing downwards.
+    orientation: clockwise rotation in radians.
+    scale: size, at most 1 for the sprite to stay within the image.
+
+  Returns:
+    [64, 64] bool.
+  """
+  centers = np.arange(SIZE, dtype=np.float32) + 0.5
+  span = SIZE - 2 * RADIUS
+  right = ((centers - RADIUS - span * x) / (RADIUS * scale))[np.newaxis, :]
+  down = ((centers - RADIUS - span * y) / (RADIUS * scale))[:, np.newaxis]
+  cos, sin = np.cos(orientation), np.sin(orientation)
+  u = cos * right + sin * down
+  v = cos * down - sin * right
+  if shape == 1:
+    return np.maximum(np.abs(u), np.abs(v)) <= np.sqrt(0.5)
+  if shape == 2:
+    return u**2 + (v / _ELLIPSE_ASPECT) ** 2 <= 1
+  # Rows count downwards, the formula's y upwards.
+  u2, v = (_HEART_EXTENT * u) ** 2, _HEART_CENTER - _HEART_EXTENT * v
+  v2 = v * v
+  ring = u2 + v2 - 1
+  return ring * ring * ring <= u2 * v2 * v
+
+
+def make_colored_on_grayscale(
+  rng: np.random.Generator,
+) -> dict[str, np.ndarray]:
+  """Draws 2 to 5 coloured sprites on grey; see `_make_scene` (L = 6, C = 3)."""
+  background = np.repeat(rng.random(1), 3)
+  return _make_scene(rng, 6, (2, 5), background)
+
+
+def make_colored_on_colored(rng: np.random.Generator) -> dict[str, np.ndarray]:
+  """Draws 1 to 4 coloured sprites on a colour (L = 5, C = 3)."""
+  return _make_scene(rng, 5, (1, 4), rng.random(3))
+
+
+def make_binarized(rng: np.random.Generator) -> dict[str, np.ndarray]:
+  """Draws 2 to 3 white sprites on black (L = 4, C = 1)."""
+  return _make_scene(rng, 4, (2, 3), np.zeros(1), white=True)
+
+
+def _make_scene(
+  rng: np.random.Generator,
+  num_entities: int,
+  count_range: tuple[int, int],
+  background: np.ndarray,
+  white: bool = False,
+) -> dict[str, np.ndarray]:
+  """Draws a scene.
+
+  Args:
+    rng: where the randomness comes from.
+    num_entities: L.
+    count_range: fewest and most sprites.
+    background: [C] colour in [0, 1].
+    white: whether sprites are white rather than of any colour.
+
+  Returns:
+    image [64, 64, C] and mask [64, 64, L, 1] (the pixels that show, 0 or 255)
+    as uint8; x and y (in [0, 1]), shape (a key of `SHAPES`), visibility,
+    orientation (radians), scale [L] and color [L, C] (in [0, 1]) as float32.
+  """
+  count = int(rng.integers(count_range[0], count_range[1], endpoint=True))
+  while True:
+    sprites = {
+      "shape": rng.integers(1, len(SHAPES), count, endpoint=True),
+      "x": rng.random(count),
+      "y": rng.random(count),
+      "orientation": rng.uniform(0, 2 * np.pi, count),
+      "scale": rng.choice(SCALES, count),
+    }
+    factors = {
+      name: np.zeros(num_entities, np.float32)
+      for name in [*sprites, "visibility"]
+    }
+    for name, values in sprites.items():
+      factors[name][1 : count + 1] = values
+    owner, visible_share = _occlude(factors, count)
+    if visible_share.min() >= MIN_VISIBLE_SHARE:
+      break
+  factors["visibility"][: count + 1] = 1
+  color = np.zeros((num_entities, len(background)), np.float32)
+  color[0] = background
+  color[1 : count + 1] = 1 if white else rng.random((count, len(background)))
+  image = np.round(255 * color).astype(np.uint8)[owner]
+  mask = (owner[..., np.newaxis] == np.arange(num_entities)) * np.uint8(255)
+  return {
+    "image": image,
+    "mask": mask[..., np.newaxis],
+    "color": color,
+    **factors,
+  }
+
+
+def _occlude(
+  factors: dict[str, np.ndarray], count: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Puts the sprites 1 to `count` over each other, later ones in front.
+
+  Returns:
+    owner [64, 64]: the entity that shows at each pixel; and [count]: the share
+    of each sprite that shows.
+  """
+  owner = np.zeros((SIZE, SIZE), np.int64)
+  areas = np.zeros(count)
+  for entity in range(1, count + 1):
+    cover = sprite_cover(
+      int(factors["shape"][entity]),
+      *(
+        float(factors[name][entity])
+        for name in ["x", "y", "orientation", "scale"]
+      ),
+    )
+    owner[cover] = entity
+    areas[entity - 1] = cover.sum()
+  shown = np.bincount(owner.ravel(), minlength=count + 1)[1:]
+  return owner, shown / areas

@@ -1,0 +1,316 @@
+"""A small ray caster: solids on a floor under point lights, in NumPy.
+
+Glossary: N rays or points, H x W pixels, S solids. World coordinates have z
+upwards and the floor at z = 0. Each solid is a unit solid (a cube of edge 2, a
+ball of radius 1, an upright cylinder of radius 1 and height 2) that is
+scaled, turned about z and moved; intersections are computed in those unit
+coordinates. Rays are not normalized: seen from the camera, their parameter is
+the depth along the optical axis.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+CUBE, SPHERE, CYLINDER = 1, 2, 3
+
+_UNIT_CORNERS = np.array(list(itertools.product([-1.0, 1.0], repeat=3)))
+
+# Normals bend this sharply towards the neighbouring face, which looks like
+# a bevelled edge; an even number.
+_EDGE_SHARPNESS = 16
+
+_FLOOR_COLOR = np.array([0.60, 0.59, 0.58], np.float32)
+_AMBIENT = 0.42
+
+
+class Camera(NamedTuple):
+  """A pinhole camera.
+
+  Attributes:
+    position: [3].
+    axes: [3, 3], the unit vectors right, down and forward, in rows.
+    focal: focal length in pixels.
+    height: H.
+    width: W.
+  """
+
+  position: np.ndarray
+  axes: np.ndarray
+  focal: float
+  height: int
+  width: int
+
+
+class Solid(NamedTuple):
+  """One object.
+
+  Attributes:
+    kind: CUBE, SPHERE or CYLINDER.
+    center: [3].
+    radius: half the height (and for a cube half the edge).
+    angle: rotation about z in radians.
+    color: [3] in [0, 1].
+    metal: metal rather than rubber.
+  """
+
+  kind: int
+  center: np.ndarray
+  radius: float
+  angle: float
+  color: np.ndarray
+  metal: bool
+
+
+class Light(NamedTuple):
+  """A point light; `power` is the diffuse brightness it gives."""
+
+  position: np.ndarray
+  power: float
+  casts_shadow: bool
+
+
+class Hits(NamedTuple):
+  """What the camera sees.
+
+  Attributes:
+    owner: [H, W] int, 0 the floor, s + 1 solid s.
+    point: [H, W, 3] float32, the point of the world that shows.
+    normal: [H, W, 3] float32, the unit normal there.
+  """
+
+  owner: np.ndarray
+  point: np.ndarray
+  normal: np.ndarray
+
+
+def look_at(
+  position: np.ndarray,
+  target: np.ndarray,
+  focal: float,
+  height: int,
+  width: int,
+) -> Camera:
+  """Returns a camera at `position` [3], upright, that looks at `target` [3]."""
+  forward = _unit(target - position)
+  right = _unit(np.cross(forward, [0.0, 0.0, 1.0]))
+  down = np.cross(forward, right)
+  axes = np.stack([right, down, forward])
+  return Camera(position, axes, focal, height, width)
+
+
+def project(camera: Camera, points: np.ndarray) -> np.ndarray:
+  """Projects points [N, 3]; returns pixel column, pixel row, depth [N, 3]."""
+  seen = (points - camera.position) @ camera.axes.T
+  depth = seen[:, 2:]
+  middle = np.array([camera.width / 2, camera.height / 2])
+  return np.concatenate(
+    [middle + camera.focal * seen[:, :2] / depth, depth], axis=1
+  )
+
+
+def trace(camera: Camera, solids: Sequence[Solid]) -> Hits:
+  """Finds what shows at each pixel; nearer solids hide farther ones."""
+  rays = _rays(camera)
+  origin = camera.position.astype(np.float32)
+  # The camera looks down steeply enough for all rays to meet the floor.
+  depth = -origin[2] / rays[..., 2]
+  owner = np.zeros(depth.shape, np.int64)
+  normal = np.zeros_like(rays)
+  normal[..., 2] = 1
+  for index, solid in enumerate(solids):
+    box = _bounding_box(camera, _corners(solid))
+    directions = _to_unit(solid, rays[box], np.zeros(3, np.float32))
+    start = _to_unit(solid, origin, solid.center)
+    enter, leave = _span(solid.kind, start, directions)
+    nearest = (enter < leave) & (enter > 0) & (enter < depth[box])
+    enter, directions = enter[nearest], directions[nearest]
+    depth[box][nearest] = enter
+    owner[box][nearest] = index + 1
+    unit_points = start + enter[:, np.newaxis] * directions
+    normal[box][nearest] = _normals(solid, unit_points)
+  point = origin + depth[..., np.newaxis] * rays
+  return Hits(owner, point, normal)
+
+
+def shade(
+  camera: Camera,
+  lights: Sequence[Light],
+  solids: Sequence[Solid],
+  hits: Hits,
+) -> np.ndarray:
+  """Colours what `trace` found; returns [H, W, 3] uint8."""
+  albedo = np.stack([_FLOOR_COLOR, *(solid.color for solid in solids)])
+  metal = np.array([False, *(solid.metal for solid in solids)])[hits.owner]
+  solid_pixels = hits.owner > 0
+  view = _unit(camera.position.astype(np.float32) - hits.point)
+  diffuse = np.full(hits.owner.shape, _AMBIENT, np.float32)
+  # Undersides see less of the sky.
+  diffuse *= 0.75 + 0.25 * hits.normal[..., 2]
+  glare = np.zeros(np.count_nonzero(solid_pixels), np.float32)
+  exponent = np.where(metal, 120.0, 14.0)[solid_pixels].astype(np.float32)
+  strength = np.where(metal, 1.0, 0.14)[solid_pixels].astype(np.float32)
+  for light in lights:
+    toward = light.position.astype(np.float32) - hits.point
+    direction = _unit(toward)
+    lit = np.maximum(_dot(hits.normal, direction), 0)
+    if light.casts_shadow:
+      lit *= 1 - _shadow(camera, light, solids, hits)
+    diffuse += light.power * lit
+    half = _unit(direction[solid_pixels] + view[solid_pixels])
+    facing = np.maximum(_dot(hits.normal[solid_pixels], half), 0)
+    shows = lit[solid_pixels] > 0
+    glare += light.power * strength * shows * facing**exponent
+  color = albedo.astype(np.float32)[hits.owner] * diffuse[..., np.newaxis]
+  _mirror(color, albedo, hits, view, metal)
+  color[solid_pixels] += glare[:, np.newaxis]
+  return np.round(255 * np.clip(color, 0, 1)).astype(np.uint8)
+
+
+def _mirror(
+  color: np.ndarray,
+  albedo: np.ndarray,
+  hits: Hits,
+  view: np.ndarray,
+  metal: np.ndarray,
+) -> None:
+  """Lets the metal pixels of `color` [H, W, 3] reflect a room, in place."""
+  normal, view = hits.normal[metal], view[metal]
+  upward = 2 * _dot(normal, view) * normal[:, 2] - view[:, 2]
+  # The room: a mid-grey floor below, above it dark walls and a bright ceiling.
+  room = np.where(upward < 0, 0.5 + 0.3 * upward, 0.25 + 1.1 * upward**2)
+  tint = 0.15 + 0.85 * albedo.astype(np.float32)[hits.owner[metal]]
+  color[metal] = 0.55 * color[metal] + 0.55 * tint * room[:, np.newaxis]
+
+
+def _shadow(
+  camera: Camera, light: Light, solids: Sequence[Solid], hits: Hits
+) -> np.ndarray:
+  """Returns [H, W]: 1 where a solid is between the light and the point."""
+  shadow = np.zeros(hits.owner.shape, np.float32)
+  for index, solid in enumerate(solids):
+    corners = _corners(solid)
+    # All that the solid can darken lies between it and its shadow.
+    reach = light.position[2] / (light.position[2] - corners[:, 2:])
+    ends = light.position + reach * (corners - light.position)
+    box = _bounding_box(camera, np.concatenate([corners, ends]))
+    # A convex solid shades itself by its normals.
+    others = hits.owner[box] != index + 1
+    points = hits.point[box][others]
+    toward = light.position.astype(np.float32) - points
+    start = _to_unit(solid, points, solid.center)
+    directions = _to_unit(solid, toward, np.zeros(3, np.float32))
+    enter, leave = _span(solid.kind, start, directions)
+    blocked = (enter < leave) & (leave > 1e-3) & (enter < 1)
+    shadow[box][others] = np.maximum(shadow[box][others], blocked)
+  return shadow
+
+
+def _rays(camera: Camera) -> np.ndarray:
+  """Returns the direction for each pixel's middle, [H, W, 3] float32."""
+  columns = (np.arange(camera.width) + 0.5 - camera.width / 2) / camera.focal
+  rows = (np.arange(camera.height) + 0.5 - camera.height / 2) / camera.focal
+  right, down, forward = camera.axes
+  rays = (
+    forward
+    + columns[np.newaxis, :, np.newaxis] * right
+    + rows[:, np.newaxis, np.newaxis] * down
+  )
+  return rays.astype(np.float32)
+
+
+def _span(
+  kind: int, start: np.ndarray, directions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns where rays enter and leave a unit solid (enter > leave: never).
+
+  Args:
+    kind: of the solid.
+    start: [N, 3] or [3], the rays' origins.
+    directions: [N, 3].
+  """
+  if kind == SPHERE:
+    return _round_span(start, directions)
+  # Solids are convex: a ray is inside one while it is inside all its sides.
+  flat = slice(2, 3) if kind == CYLINDER else slice(0, 3)
+  steep = np.where(np.abs(directions) < 1e-9, np.float32(1e-9), directions)
+  near = (-1 - start[..., flat]) / steep[..., flat]
+  far = (1 - start[..., flat]) / steep[..., flat]
+  enter = np.minimum(near, far).max(axis=-1)
+  leave = np.maximum(near, far).min(axis=-1)
+  if kind == CYLINDER:
+    enter_side, leave_side = _round_span(start[..., :2], directions[..., :2])
+    enter = np.maximum(enter, enter_side)
+    leave = np.minimum(leave, leave_side)
+  return enter, leave
+
+
+def _round_span(
+  start: np.ndarray, directions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Does the same for the unit ball, or in two dimensions the unit disc."""
+  a = _dot(directions, directions)
+  b = _dot(directions, start)
+  c = _dot(start, start) - 1
+  discriminant = b * b - a * c
+  root = np.sqrt(np.maximum(discriminant, 0))
+  missed = discriminant <= 0
+  enter = np.where(missed, np.float32(np.inf), (-b - root) / a)
+  leave = np.where(missed, np.float32(-np.inf), (-b + root) / a)
+  return enter, leave
+
+
+def _normals(solid: Solid, unit_points: np.ndarray) -> np.ndarray:
+  """Returns the unit normals [N, 3] in the world at points on a unit solid."""
+  normals = unit_points.copy()
+  if solid.kind == CUBE:
+    normals *= unit_points**_EDGE_SHARPNESS
+  elif solid.kind == CYLINDER:
+    across = unit_points[:, :2]
+    normals[:, :2] *= _dot(across, across)[:, np.newaxis] ** (
+      _EDGE_SHARPNESS // 2
+    )
+    normals[:, 2] *= unit_points[:, 2] ** _EDGE_SHARPNESS
+  return _unit(normals @ _turn(solid).T)
+
+
+def _turn(solid: Solid) -> np.ndarray:
+  """Returns the rotation [3, 3] from unit coordinates to the world's."""
+  cos, sin = np.cos(solid.angle), np.sin(solid.angle)
+  return np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]], np.float32)
+
+
+def _to_unit(
+  solid: Solid, vectors: np.ndarray, center: np.ndarray
+) -> np.ndarray:
+  """Takes vectors [..., 3] of the world to unit coordinates about `center`."""
+  offsets = vectors - center.astype(np.float32)
+  return offsets @ (_turn(solid) / np.float32(solid.radius))
+
+
+def _corners(solid: Solid) -> np.ndarray:
+  """Returns the corners [8, 3] of the box around a solid."""
+  return solid.center + solid.radius * _UNIT_CORNERS @ _turn(solid).T
+
+
+def _bounding_box(camera: Camera, points: np.ndarray) -> tuple[slice, slice]:
+  """Returns the rows and columns of the image that points [N, 3] span."""
+  pixels = project(camera, points)[:, :2]
+  limits = np.array([camera.width, camera.height])
+  low = np.clip(np.floor(pixels.min(axis=0)), 0, limits).astype(int)
+  high = np.clip(np.ceil(pixels.max(axis=0)) + 1, 0, limits).astype(int)
+  return slice(low[1], high[1]), slice(low[0], high[0])
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+  """Scales vectors [..., 3] to length 1."""
+  return vectors / np.sqrt(_dot(vectors, vectors))[..., np.newaxis]
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+  """Returns the scalar products along the last axis."""
+  return np.einsum("...i,...i->...", a, b)

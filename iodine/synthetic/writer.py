@@ -1,0 +1,183 @@
+"""Writes generated data sets, in one process or several, to the same bytes."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import contextlib
+import itertools
+import multiprocessing
+import numbers
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import process
+
+import numpy as np
+
+from iodine import errors
+from iodine.synthetic import registry
+
+_COMPRESSIONS = ("GZIP", "", None)
+
+# Starting processes takes some seconds, more if the program that calls
+# imports TensorFlow: with less work than this they do not pay.
+_SECONDS_WORTH_WORKERS = 20.0
+
+# Scenes a worker hands over at a time; a CLEVR scene has 1 MB.
+_CHUNK = 8
+
+
+def write_dataset(
+  name: str,
+  path: str | os.PathLike[str],
+  num_scenes: int,
+  seed: int,
+  num_workers: int | None = None,
+  compression: str | None = "GZIP",
+  progress: Callable[[int, int], None] | None = None,
+) -> None:
+  """Generates scenes and writes them to a TFRecord file.
+
+  The bytes depend on `name`, `num_scenes`, `seed` and `compression` only. The
+  file appears when it is complete: if anything goes wrong or the user
+  interrupts, what was at `path` before is still there, and nothing else.
+
+  Args:
+    name: a key of `DATASETS`.
+    path: the file to write; folders that are missing are made.
+    num_scenes: how many scenes, at least 1.
+    seed: 0 or more; scene i is drawn from `default_rng([seed, i])`, so a
+      longer file begins with the scenes of a shorter one.
+    num_workers: processes that draw scenes; 1 draws them in this one. None
+      takes one for every core if there is enough work. As always with spawned
+      processes, the script that calls must guard its own main code by
+      `if __name__ == "__main__":`.
+    compression: "GZIP" (as the public files), or None or "" for none.
+    progress: called as `progress(done, num_scenes)` after every scene.
+
+  Raises:
+    iodine.errors.UserError: if an argument is unusable, the file cannot be
+      written, or worker processes do not start.
+  """
+  _check(name, num_scenes, seed, num_workers, compression)
+  # Not at the top: worker processes import this module and need no TensorFlow.
+  from iodine.synthetic import records
+
+  dataset = registry.DATASETS[name]
+  if num_workers is None:
+    num_workers = _default_workers(num_scenes * dataset.seconds_per_scene)
+  with (
+    records.atomic_writer(path, compression) as write,
+    contextlib.closing(
+      _make_scenes(dataset.make_scene, seed, num_scenes, num_workers)
+    ) as scenes,
+  ):
+    for done, scene in enumerate(scenes, start=1):
+      write(records.serialize(scene))
+      if progress is not None:
+        progress(done, num_scenes)
+
+
+def _check(
+  name: str,
+  num_scenes: int,
+  seed: int,
+  num_workers: int | None,
+  compression: str | None,
+) -> None:
+  """Raises a UserError for the first argument that cannot be used."""
+  if name not in registry.DATASETS:
+    raise errors.UserError(
+      f"There is no generator `{name}`: choose one of "
+      f"{', '.join(registry.DATASETS)}."
+    )
+  _check_whole("num_scenes", num_scenes, 1)
+  _check_whole("seed", seed, 0)
+  if num_workers is not None:
+    _check_whole("num_workers", num_workers, 1)
+  if compression not in _COMPRESSIONS:
+    raise errors.UserError(
+      f"`compression` is {compression!r}: give 'GZIP', or None for none."
+    )
+
+
+def _check_whole(argument: str, value: int, least: int) -> None:
+  """Raises a UserError if `value` is no whole number of at least `least`."""
+  if not isinstance(value, numbers.Integral) or value < least:
+    raise errors.UserError(
+      f"`{argument}` is {value!r}, but has to be a whole number: give "
+      f"{least} or more."
+    )
+
+
+def _default_workers(seconds: float) -> int:
+  """Returns how many processes suit work that takes one core `seconds`."""
+  return (os.cpu_count() or 1) if seconds > _SECONDS_WORTH_WORKERS else 1
+
+
+def _make_scenes(
+  make_scene: Callable[[np.random.Generator], dict[str, np.ndarray]],
+  seed: int,
+  num_scenes: int,
+  num_workers: int,
+) -> Generator[dict[str, np.ndarray], None, None]:
+  """Yields the scenes in order, whoever draws them."""
+  if num_workers == 1:
+    for index in range(num_scenes):
+      yield make_scene(np.random.default_rng([seed, index]))
+    return
+  chunks = (
+    range(start, min(start + _CHUNK, num_scenes))
+    for start in range(0, num_scenes, _CHUNK)
+  )
+  pool = concurrent.futures.ProcessPoolExecutor(
+    num_workers,
+    # A fork of a process in which TensorFlow has threads may hang.
+    mp_context=multiprocessing.get_context("spawn"),
+    initializer=_follow_parent,
+  )
+  try:
+    # Never more than two chunks a worker under way, or the memory would fill.
+    pending = collections.deque(
+      pool.submit(_make_chunk, make_scene, seed, chunk)
+      for chunk in itertools.islice(chunks, 2 * num_workers)
+    )
+    while pending:
+      scenes = pending.popleft().result()
+      for chunk in itertools.islice(chunks, 1):
+        pending.append(pool.submit(_make_chunk, make_scene, seed, chunk))
+      yield from scenes
+  except process.BrokenProcessPool as error:
+    raise errors.UserError(
+      "The worker processes died: call `write_dataset` below "
+      '`if __name__ == "__main__":`, or give it `num_workers=1`.'
+    ) from error
+  finally:
+    pool.shutdown(cancel_futures=True)
+
+
+def _follow_parent() -> None:
+  """Makes a worker process end when, and only when, its parent ends it."""
+  # Ctrl-C reaches all processes; one of them is enough to report it.
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+  def end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+  # A parent that was killed cannot shut the pool down, and the workers would
+  # wait for work for ever.
+  threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _make_chunk(
+  make_scene: Callable[[np.random.Generator], dict[str, np.ndarray]],
+  seed: int,
+  indices: range,
+) -> list[dict[str, np.ndarray]]:
+  """Draws the scenes with the given indices."""
+  return [make_scene(np.random.default_rng([seed, i])) for i in indices]
