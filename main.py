@@ -1,24 +1,107 @@
-"""Wiring."""
-import sacred
-from configs import clevr6, multi_dsprites, tetrominoes
-ex = sacred.Experiment("iodine")
-for f in (clevr6.clevr6, multi_dsprites.multi_dsprites, tetrominoes.tetrominoes):
-  ex.named_config(f)
+"""IODINE at the command line: `python main.py [COMMAND] with CONFIG...`.
 
-@ex.config
-def defaults():
-  continue_run = False
-  n_z = 64
-  num_components=7
-  num_iters=5
-  batch_size=4
-  learn_rate=1e-3
-  checkpoint_dir=''
+Named configs are complete experiments, see `configs/`. Every entry can be
+overridden, `python main.py with tetrominoes batch_size=16 n_z=8`, and reaches
+all that depends on it. Sacred's own options and commands work too:
+`print_config`, `print_named_configs`, `-F FOLDER`, `-m URL:DB`, `-l LEVEL`.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from typing import Any
+
+# Before TensorFlow is imported: its start-up messages are not for users.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import sacred
+
+from configs import (
+  clevr6,
+  defaults,
+  multi_dsprites,
+  paper_data,
+  quick,
+  tetrominoes,
+)
+from iodine import command_line
+
+sacred.SETTINGS.CAPTURE_MODE = "sys"
+
+ex = command_line.Experiment("iodine")
+ex.config(defaults.defaults)
+ex.named_config(clevr6.clevr6)
+ex.named_config(multi_dsprites.multi_dsprites)
+ex.named_config(tetrominoes.tetrominoes)
+ex.named_config(paper_data.paper_data)
+ex.named_config(quick.quick)
+
+
+def get_config(
+  named_configs: Sequence[str] = (),
+  config_updates: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+  """The complete config of an experiment as a plain dict.
+
+  Args:
+    named_configs: names of named configs, later ones after earlier ones.
+    config_updates: nested or dotted keys, as at the command line.
+
+  Raises:
+    errors.UserError: if a name or a key is unknown.
+  """
+  run = ex._create_run("train", copy.deepcopy(config_updates), named_configs)
+  return copy.deepcopy(dict(run.config))
+
 
 @ex.main
-def train(model, data, optimizer, _run): pass
+def train(_run, _config, checkpoint_dir, continue_run, model, data, optimizer):
+  """Trains a model (the default command)."""
+  from iodine import commands
 
-def get_config(named_configs=(), config_updates=None):
-  run = ex._create_run("train", config_updates, named_configs)
-  import copy
-  return copy.deepcopy(dict(run.config))
+  del model, data, optimizer  # arguments so that Sacred knows their entries
+  folder = commands.run_folder(checkpoint_dir, _run._id, continue_run)
+  _run.info["tensorflow"] = {"logdirs": [folder]}
+  outcome = commands.train(_config, folder, continue_run, ex.log_scalar)
+  if outcome.interrupted_by:
+    raise KeyboardInterrupt(outcome.interrupted_by)
+  return outcome.step
+
+
+@ex.command
+def make_data(data, data_dir, num_scenes, seed):
+  """Generates a data set that stands in for the public one."""
+  from iodine import commands
+
+  commands.make_data(data, data_dir, num_scenes, seed)
+
+
+@ex.command
+def load_checkpoint(_config, checkpoint_dir):
+  """Restores a checkpoint and prints its variables."""
+  from iodine import commands
+
+  commands.load_checkpoint(_config, checkpoint_dir)
+
+
+@ex.command
+def evaluate(_config, checkpoint_dir):
+  """Evaluates a checkpoint on held-out scenes, with pictures."""
+  from iodine import commands
+
+  return commands.evaluate(_config, checkpoint_dir).as_json()
+
+
+@ex.command
+def quickstart(_run, _config, checkpoint_dir):
+  """Makes data, trains, evaluates and draws; reuses what is there."""
+  from iodine import commands
+
+  _run.info["tensorflow"] = {"logdirs": [checkpoint_dir]}
+  return commands.quickstart(_config, ex.log_scalar).as_json()
+
+
+if __name__ == "__main__":
+  ex.run_commandline()

@@ -1,10 +1,255 @@
-"""Train step, loop."""
+"""The training step, the loop around it, and when it stops.
+
+Dimensions: B batch, T iterations + 1, K slots, Z latent size. Source: section
+B.3 of the paper and the original's `main.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 import tensorflow as tf
-def train_step(model, optimizer, data, z=None, seed=None):
+
+from iodine import checkpoints, errors, optimizers
+from iodine.modules import data as data_lib, iodine
+
+Data = dict[str, Any]
+# What has to stay finite; a factor's R2 may be infinite where it is constant.
+_VITAL = ("loss/total", "debug/global_grad_norm")
+
+
+def train_step(
+  model: iodine.IODINE,
+  optimizer: optimizers.Adam,
+  data: Data,
+  z: tf.Tensor | Sequence[tf.Tensor] | None = None,
+  seed: tf.Tensor | None = None,
+) -> dict[str, tf.Tensor]:
+  """One update of every trainable variable.
+
+  Args:
+    model: the model.
+    optimizer: its optimizer.
+    data: a batch, see `IODINE.__call__`; left unchanged.
+    z: recorded samples to replay.
+    seed: [2] integers to draw samples from.
+
+  Returns:
+    The model's scalars, debug/global_grad_norm (before clipping) and
+    debug/learning_rate.
+  """
   with tf.GradientTape() as tape:
     loss, scalars, _ = model(data, z=z, seed=seed)
   variables = model.trainable_variables
+  gradients = tape.gradient(
+    loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
+  )
   learning_rate = optimizer.learning_rate
-  gradients = tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-  norm = optimizer.apply(gradients, variables)
-  return {**scalars, "debug/global_grad_norm": norm, "debug/learning_rate": learning_rate}
+  global_norm = optimizer.apply(gradients, variables)
+  return {
+    **scalars,
+    "debug/global_grad_norm": global_norm,
+    "debug/learning_rate": learning_rate,
+  }
+
+
+class CompiledStep:
+  """`train_step` as a graph, with samples that depend on the step alone.
+
+  A run that is continued therefore draws what it would have drawn.
+
+  Attributes:
+    num_traces: how often the graph was made; once for every batch shape.
+  """
+
+  def __init__(
+    self, model: iodine.IODINE, optimizer: optimizers.Adam, seed: int
+  ):
+    """Prepares the graph; it is made at the first call."""
+    self.num_traces = 0
+
+    def step(data: Data) -> dict[str, tf.Tensor]:
+      self.num_traces += 1
+      step_seed = tf.stack([tf.constant(seed, tf.int64), optimizer.global_step])
+      return train_step(model, optimizer, data, seed=step_seed)
+
+    self._step = tf.function(step)
+
+  def __call__(self, data: Data) -> dict[str, float]:
+    """One update; returns its scalars as numbers."""
+    return {name: float(value) for name, value in self._step(data).items()}
+
+
+class Schedule(NamedTuple):
+  """When a training does what, in steps.
+
+  Attributes:
+    stop_after_steps: the step after which it ends.
+    save_summaries_steps: between two reports.
+    save_checkpoint_steps: between two checkpoints.
+    save_images_steps: between two sets of overview images.
+  """
+
+  stop_after_steps: int
+  save_summaries_steps: int = 10
+  save_checkpoint_steps: int = 1000
+  save_images_steps: int = 1000
+
+
+class Report(NamedTuple):
+  """Progress since the last report.
+
+  Attributes:
+    step: number of updates so far.
+    means: mean of every scalar since the last report.
+    images_per_second: training images.
+    seconds_left: until the last step, at this pace.
+  """
+
+  step: int
+  means: dict[str, float]
+  images_per_second: float
+  seconds_left: float
+
+
+class Outcome(NamedTuple):
+  """How a training ended.
+
+  Attributes:
+    step: number of updates.
+    checkpoint: prefix of the last checkpoint.
+    interrupted_by: the signal that ended it, or None.
+  """
+
+  step: int
+  checkpoint: str | None
+  interrupted_by: signal.Signals | None
+
+
+def train(
+  compiled_step: Callable[[Data], Mapping[str, float]],
+  dataset: data_lib.IODINEDataset,
+  store: checkpoints.CheckpointStore,
+  schedule: Schedule,
+  start_step: int = 0,
+  on_report: Callable[[Report], None] = lambda report: None,
+  on_images: Callable[[int], None] = lambda step: None,
+) -> Outcome:
+  """Trains until the last step, SIGINT or SIGTERM, and saves.
+
+  Args:
+    compiled_step: from a batch to its scalars.
+    dataset: yields the batches; those of earlier steps are skipped.
+    store: where checkpoints go.
+    schedule: when what happens.
+    start_step: number of updates already done.
+    on_report: called every `save_summaries_steps` and at the end.
+    on_images: called with the step every `save_images_steps`.
+
+  Raises:
+    errors.UserError: if the loss or a gradient is no longer finite, with the
+      step, the scalars and the last good checkpoint; or if data or checkpoints
+      cannot be read or written.
+  """
+  step, last = start_step, schedule.stop_after_steps
+  recent = _Means(step, dataset.batch_size)
+  since_save = _Means(step, dataset.batch_size)
+  saved = step if store.latest else None
+  with _catch_signals() as caught:
+    for batch in dataset.batches("train", skip_batches=step):
+      if step >= last or caught:
+        break
+      scalars = compiled_step(batch)
+      step += 1
+      _check_finite(scalars, step, store.latest)
+      recent.add(scalars)
+      since_save.add(scalars)
+      if step % schedule.save_summaries_steps == 0 or step == last:
+        on_report(recent.report(step, last))
+        recent = _Means(step, dataset.batch_size)
+      if step % schedule.save_images_steps == 0 or step == last:
+        on_images(step)
+      if step % schedule.save_checkpoint_steps == 0 or step == last:
+        store.save(since_save.means()["loss/total"])
+        since_save = _Means(step, dataset.batch_size)
+        saved = step
+    if saved != step:
+      store.save()
+  return Outcome(step, store.latest, caught[0] if caught else None)
+
+
+class _Means:
+  """Running means of scalars, and the time they took."""
+
+  def __init__(self, step: int, batch_size: int):
+    self._first_step = step
+    self._batch_size = batch_size
+    self._start = time.monotonic()
+    self._scalars: list[Mapping[str, float]] = []
+
+  def add(self, scalars: Mapping[str, float]) -> None:
+    self._scalars.append(scalars)
+
+  def means(self) -> dict[str, float]:
+    return {
+      name: float(np.mean([scalars[name] for scalars in self._scalars]))
+      for name in self._scalars[0]
+    }
+
+  def report(self, step: int, last_step: int) -> Report:
+    seconds = max(time.monotonic() - self._start, 1e-9)
+    num_steps = step - self._first_step
+    return Report(
+      step=step,
+      means=self.means(),
+      images_per_second=num_steps * self._batch_size / seconds,
+      seconds_left=(last_step - step) * seconds / num_steps,
+    )
+
+
+def _check_finite(
+  scalars: Mapping[str, float], step: int, checkpoint: str | None
+) -> None:
+  if all(math.isfinite(scalars[name]) for name in _VITAL):
+    return
+  offending = ", ".join(
+    f"{name} = {value}"
+    for name, value in scalars.items()
+    if not math.isfinite(value)
+  )
+  remedy = (
+    f"go on from the last good checkpoint `{checkpoint}` with a lower "
+    "`learn_rate`"
+    if checkpoint
+    else "there is no checkpoint yet, start again with a lower `learn_rate`"
+  )
+  raise errors.UserError(
+    f"the training diverged at step {step} ({offending}): {remedy}"
+  )
+
+
+@contextlib.contextmanager
+def _catch_signals() -> Iterator[list[signal.Signals]]:
+  """Collects the first SIGINT or SIGTERM; a second one acts as usual."""
+  caught: list[signal.Signals] = []
+  numbers = (signal.SIGINT, signal.SIGTERM)
+
+  def catch(number: int, _: Any) -> None:
+    caught.append(signal.Signals(number))
+    for each, handler in previous.items():
+      signal.signal(each, handler)
+
+  previous = {number: signal.getsignal(number) for number in numbers}
+  for number in numbers:
+    signal.signal(number, catch)
+  try:
+    yield caught
+  finally:
+    for number, handler in previous.items():
+      signal.signal(number, handler)

@@ -152,10 +152,8 @@ class FactorRegressor(snt.Module):
     sg.guard(visibility, "B, L")
     assignment = assign_slots(true_mask, pred_mask, visibility)
     sizes = [size for _, size, _ in self._mapping]
-    outputs = tf.split(
-      snt.BatchApply(self.predict_latents)(z), sizes, axis=-1
-    )
-    losses, metrics, predictions = [], {}, {}
+    outputs = tf.split(snt.BatchApply(self.predict_latents)(z), sizes, axis=-1)
+    errors, metrics, predictions = [], {}, {}
     for (factor, size, kind), output in zip(
       self._mapping, outputs, strict=True
     ):
@@ -163,7 +161,7 @@ class FactorRegressor(snt.Module):
       error = _error(target, output, kind)  # [B, L, K]
       assigned_error = tf.reduce_sum(error * assignment, axis=-1)
       predictions[factor] = tf.einsum("blk,bkn->bln", assignment, output)
-      losses.append(tf.reduce_sum(assigned_error))
+      errors.append(assigned_error)
       if kind == "categorical":
         metrics[factor] = _accuracy(target, predictions[factor], visibility)
       else:
@@ -179,7 +177,9 @@ class FactorRegressor(snt.Module):
         # whose error is zero, count as R2 = 1.
         metrics[factor] = tf.reduce_mean(1.0 - squared_error / variance)
     return types.FactorPredictions(
-      loss=tf.add_n(losses) / tf.reduce_sum(visibility),
+      loss=tf.add_n([tf.reduce_sum(error) for error in errors])
+      / tf.reduce_sum(visibility),
+      entity_loss=tf.add_n(errors),
       metrics=metrics,
       predictions=predictions,
       assignment=assignment,

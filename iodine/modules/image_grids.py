@@ -153,7 +153,5 @@ def iterations_image(
   tiles = tf.stack([add_border(to_rgb(row)) for row in rows], axis=1)
   tiles = tf.transpose(tiles[:max_scenes], [0, 1, 3, 2, 4, 5])
   scenes, num_rows, height, steps, width, _ = tiles.shape
-  picture = tf.reshape(
-    tiles, [scenes * num_rows * height, steps * width, 3]
-  )
+  picture = tf.reshape(tiles, [scenes * num_rows * height, steps * width, 3])
   return tf.clip_by_value(picture, 0.0, 1.0)[None]

@@ -96,7 +96,7 @@ class IODINE(snt.Module):
     self.preprocess = refinement_inputs.RefinementInputMaker(
       inputs, preprocess, stop_gradients
     )
-    self._iter_weights = _iter_weights(iter_loss_weight, num_iters)
+    self.iter_weights = _iter_weights(iter_loss_weight, num_iters)
     self._sequential = sequential
     self._coord_type = coord_type
     self._coord_freqs = coord_freqs
@@ -154,7 +154,9 @@ class IODINE(snt.Module):
     }
     if self.factor_evaluator is not None:
       factors = self.evaluate_factors(
-        data, tf.stop_gradient(last.z), tf.stop_gradient(distributions.mask_probabilities(last.scores))
+        data,
+        tf.stop_gradient(last.z),
+        tf.stop_gradient(distributions.mask_probabilities(last.scores)),
       )
       loss += factors.loss
       scalars["factor/loss"] = factors.loss
@@ -164,7 +166,10 @@ class IODINE(snt.Module):
     scalars["loss/mse"] = tf.reduce_mean(
       metrics.mean_squared_error(frame, last.x_dist.mean())
     )
-    true_mask, last_mask = data["mask"][:, -1], distributions.mask_probabilities(last.scores)
+    true_mask, last_mask = (
+      data["mask"][:, -1],
+      distributions.mask_probabilities(last.scores),
+    )
     scalars["loss/ari"] = tf.reduce_mean(metrics.mask_ari(true_mask, last_mask))
     scalars["loss/ari_nobg"] = tf.reduce_mean(
       metrics.mask_ari(true_mask, last_mask, foreground=True)
@@ -305,7 +310,7 @@ class IODINE(snt.Module):
     # Each summed by itself and added at the end, the original's rounding.
     recons = [tf.reduce_mean(e.re) for e in estimates]
     kl = [tf.reduce_mean(tf.reduce_sum(e.kl, axis=1)) for e in estimates]
-    weights = self._iter_weights
+    weights = self.iter_weights
     return (
       tf.add_n([w * x for w, x in zip(weights, recons, strict=True)]),
       tf.add_n([w * x for w, x in zip(weights, kl, strict=True)]),
@@ -365,10 +370,19 @@ class IODINE(snt.Module):
     if self.factor_evaluator is not None:
       last = estimates[-1]
       loss += self.evaluate_factors(
-        data, last.z, distributions.mask_probabilities(last.scores), update=update
+        data,
+        last.z,
+        distributions.mask_probabilities(last.scores),
+        update=update,
       ).loss
       factors = [
-        self.evaluate_factors(data, e.z, distributions.mask_probabilities(e.scores), frame=t, update=update)
+        self.evaluate_factors(
+          data,
+          e.z,
+          distributions.mask_probabilities(e.scores),
+          frame=t,
+          update=update,
+        )
         for t, e in enumerate(estimates)
       ]
     frames = [self._frame_index(t) for t in range(self.num_iters + 1)]
@@ -439,7 +453,9 @@ class IODINE(snt.Module):
     estimates, _ = self.encode(images, seed=seed)
     last = estimates[-1]
     recons = tf.stack([e.x_dist.mean() for e in estimates], axis=1)
-    masks = tf.stack([distributions.mask_probabilities(e.scores) for e in estimates], axis=1)
+    masks = tf.stack(
+      [distributions.mask_probabilities(e.scores) for e in estimates], axis=1
+    )
     return {
       "overview": image_grids.diagnostic_image(
         images=self._frame(images, self.num_iters)[:, 0],
@@ -458,6 +474,11 @@ class IODINE(snt.Module):
   def _set_image_shape(self, image_shape: tf.TensorShape) -> None:
     self.output_dist.set_output_shape(image_shape)
     self.decoder.set_output_shapes(self.output_dist.input_shapes)
+
+  @property
+  def final_frame_index(self) -> int:
+    """The frame that the last decode is compared with."""
+    return self._frame_index(self.num_iters)
 
   def _frame_index(self, t: int) -> int:
     return t if self._sequential else 0

@@ -6,6 +6,8 @@ image. Source: the original's `iodine/modules/utils.py`, Hubert & Arabie 1985.
 
 from __future__ import annotations
 
+import numpy as np
+import scipy.optimize
 import shapeguard
 import tensorflow as tf
 
@@ -37,8 +39,7 @@ def adjusted_rand_index(
       f"{sg.N} points for {sg.L} true and {sg.K} predicted groups: the "
       "adjusted Rand index needs more points than groups"
     )
-  predicted = tf.one_hot(tf.argmax(pred_groups, axis=-1), sg.K)
-  counts = tf.einsum("bnl,bnk->blk", true_groups, predicted)
+  counts = contingency(true_groups, pred_groups)
   true_sizes = tf.reduce_sum(counts, axis=2)
   pred_sizes = tf.reduce_sum(counts, axis=1)
   num_points = tf.reduce_sum(true_sizes, axis=1)
@@ -55,6 +56,51 @@ def adjusted_rand_index(
   index = tf.math.divide_no_nan(together - expected, largest - expected)
   single = (true_pairs >= all_pairs) & (pred_pairs >= all_pairs)
   return sg.guard(tf.where(single, 1.0, index), "B")
+
+
+def contingency(true_groups: tf.Tensor, pred_groups: tf.Tensor) -> tf.Tensor:
+  """How many points every true group shares with every predicted one.
+
+  Args:
+    true_groups: [B, N, L] one-hot membership.
+    pred_groups: [B, N, K] scores; a point belongs to the largest.
+
+  Returns:
+    [B, L, K] float32 counts.
+  """
+  sg = shapeguard.ShapeGuard()
+  sg.guard(true_groups, "B, N, L")
+  sg.guard(pred_groups, "B, N, K")
+  predicted = tf.one_hot(tf.argmax(pred_groups, axis=-1), sg.K)
+  return tf.einsum("bnl,bnk->blk", true_groups, predicted)
+
+
+def mask_contingency(true_mask: tf.Tensor, pred_mask: tf.Tensor) -> tf.Tensor:
+  """`contingency` of masks: [B, L, H, W, 1], [B, K, H, W, 1] -> [B, L, K]."""
+  return contingency(_to_points(true_mask), _to_points(pred_mask))
+
+
+def mean_iou(counts: np.ndarray) -> float:
+  """Mean intersection over union of one scene, slots matched to entities.
+
+  The matching maximises the sum (Hungarian algorithm). The mean runs over the
+  true entities that are visible, the background among them; one without a
+  slot counts as 0.
+
+  Args:
+    counts: [L, K] contingency table.
+
+  Returns:
+    A number from 0 to 1; nan where nothing is visible.
+  """
+  counts = np.asarray(counts, np.float64)
+  counts = counts[counts.sum(axis=1) > 0]
+  if not len(counts):
+    return float("nan")
+  union = counts.sum(axis=1)[:, None] + counts.sum(axis=0)[None] - counts
+  iou = counts / union
+  rows, columns = scipy.optimize.linear_sum_assignment(iou, maximize=True)
+  return float(iou[rows, columns].sum() / len(counts))
 
 
 def _num_pairs(sizes: tf.Tensor, axis: list[int]) -> tf.Tensor:

@@ -262,9 +262,7 @@ class BroadcastConv(PixelDecoder):
         self._coord_type, height, width, self._coord_freqs, order="hw"
       )
     )
-    tiled = tf.broadcast_to(
-      z[:, None, None, :], [num, height, width, features]
-    )
+    tiled = tf.broadcast_to(z[:, None, None, :], [num, height, width, features])
     coordinates = tf.tile(coordinates[None], [num, 1, 1, 1])
     image = self.conv_net(tf.concat([tiled, coordinates], axis=-1))
     return sg.guard(image, "N, H, W, C")

@@ -153,6 +153,4 @@ class PredictorCorrectorHead(snt.Module):
     # FIDELITY: the predictor sees zp as it was before the correction.
     prediction, logit = tf.split(self.predictor(zp), 2, axis=-1)
     pred_gate = tf.sigmoid(logit + self._pred_gate_bias)
-    return sg.guard(
-      corrected + pred_gate * (prediction - corrected), "N, Zp"
-    )
+    return sg.guard(corrected + pred_gate * (prediction - corrected), "N, Zp")

@@ -88,9 +88,7 @@ def _constant_feature(evidence: Evidence) -> tf.Tensor:
 def _coordinates(evidence: Evidence) -> tf.Tensor:
   """Coordinate channels [B, 1, H, W, n]."""
   batch_size = evidence.image.shape[0]
-  return tf.tile(
-    evidence.coordinates[None, None], [batch_size, 1, 1, 1, 1]
-  )
+  return tf.tile(evidence.coordinates[None, None], [batch_size, 1, 1, 1, 1])
 
 
 SPATIAL: dict[str, Callable[[Evidence], tf.Tensor]] = {

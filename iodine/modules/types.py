@@ -90,12 +90,14 @@ class FactorPredictions(NamedTuple):
 
   Attributes:
     loss: scalar, mean loss of a visible entity, summed over the factors.
+    entity_loss: [B, L] loss of every entity, zero for invisible ones.
     metrics: {factor: scalar}, accuracy or R2.
     predictions: {factor: [B, L, size]} raw outputs of the assigned slots.
     assignment: [B, L, K] one-hot, zero for invisible entities.
   """
 
   loss: tf.Tensor
+  entity_loss: tf.Tensor
   metrics: dict[str, tf.Tensor]
   predictions: dict[str, tf.Tensor]
   assignment: tf.Tensor

@@ -1,0 +1,30 @@
+"""What holds for every experiment unless its config says otherwise."""
+
+
+def defaults():
+  # The experiment; a named config fills these in.
+  model = {}
+  data = {}
+  optimizer = {}
+  n_z = 64  # Z, size of a slot's latent
+  num_components = 7  # K, slots
+  num_iters = 5  # refinements
+  learn_rate = 0.001
+  batch_size = 4
+
+  # Training.
+  checkpoint_dir = "iodine/checkpoints/iodine"
+  continue_run = False  # go on in exactly `checkpoint_dir`
+  stop_after_steps = int(1e6)
+  save_summaries_steps = 10
+  save_checkpoint_steps = 1000
+  save_images_steps = 1000
+
+  # make_data
+  data_dir = None  # None: write to `data.path`
+  num_scenes = 1000
+
+  # evaluate
+  evaluation = {"num_scenes": None}  # None: the whole test subset
+  json_path = None  # figures as JSON, too
+  pictures_dir = None  # None: `pictures` beside the checkpoint

@@ -1,0 +1,238 @@
+"""TF2 checkpoints of a run: the last ones, the best one, and restoring them.
+
+A run's folder holds `ckpt-<step>.*` with the `checkpoint` state file of
+`tf.train.CheckpointManager`, and the same for the best one in `best/`.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+from typing import Any
+
+import tensorflow as tf
+
+from iodine import errors, optimizers
+from iodine.modules import iodine
+
+BEST_FOLDER = "best"
+_VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+class CheckpointStore:
+  """Saves the state of a training in one folder and finds it again."""
+
+  def __init__(
+    self,
+    folder: str,
+    model: iodine.IODINE,
+    optimizer: optimizers.Adam,
+    max_to_keep: int = 5,
+  ):
+    """Opens the folder; model and optimizer must have all their variables.
+
+    Args:
+      folder: where the checkpoints are; it is created if missing.
+      model: the model.
+      optimizer: its optimizer, with moments and step.
+      max_to_keep: how many of the latest checkpoints are kept.
+
+    Raises:
+      errors.UserError: if the folder cannot be created or written to.
+    """
+    self.folder = folder
+    self._optimizer = optimizer
+    self._best_loss = tf.Variable(float("inf"), trainable=False)
+    self._checkpoint = tf.train.Checkpoint(
+      model=model, optimizer=optimizer, best_loss=self._best_loss
+    )
+    make_folder(folder)
+    self._latest = tf.train.CheckpointManager(
+      self._checkpoint, folder, max_to_keep=max_to_keep
+    )
+    self._best = tf.train.CheckpointManager(
+      self._checkpoint, os.path.join(folder, BEST_FOLDER), max_to_keep=1
+    )
+
+  @property
+  def latest(self) -> str | None:
+    """Prefix of the newest checkpoint, or None."""
+    return self._latest.latest_checkpoint
+
+  @property
+  def best(self) -> str | None:
+    """Prefix of the checkpoint with the lowest training loss, or None."""
+    return self._best.latest_checkpoint
+
+  def save(self, mean_loss: float | None = None) -> str:
+    """Writes a checkpoint under the optimizer's step; returns its prefix.
+
+    TensorFlow writes to temporary files and renames them at the end, so an
+    interrupted save leaves the older checkpoints as they are.
+
+    Args:
+      mean_loss: mean training loss since the last save; where it is the
+        lowest so far, the checkpoint is kept as the best, too.
+
+    Raises:
+      errors.UserError: if the files cannot be written.
+    """
+    step = int(self._optimizer.global_step)
+    is_best = mean_loss is not None and mean_loss < float(self._best_loss)
+    if is_best:
+      self._best_loss.assign(mean_loss)
+    try:
+      path = self._latest.save(checkpoint_number=step)
+      if is_best:
+        self._best.save(checkpoint_number=step)
+    except (tf.errors.OpError, OSError) as error:
+      raise errors.UserError(
+        f"cannot write a checkpoint to `{self.folder}` at step {step}: make "
+        "room or choose another `checkpoint_dir`, then go on with "
+        f"`continue_run=True` ({_first_line(error)})"
+      ) from error
+    return path
+
+  def restore(self) -> str:
+    """Restores the newest checkpoint of the folder; returns its prefix.
+
+    Raises:
+      errors.UserError: if there is none, or it does not fit.
+    """
+    return restore(
+      self.folder,
+      model=self._checkpoint.model,
+      optimizer=self._optimizer,
+      best_loss=self._best_loss,
+    )
+
+
+def make_folder(folder: str) -> None:
+  """Creates a folder, with its parents.
+
+  Raises:
+    errors.UserError: if that fails.
+  """
+  try:
+    os.makedirs(folder, exist_ok=True)
+  except OSError as error:
+    raise errors.UserError(
+      f"cannot create the folder `{folder}` ({error.strerror}): choose a "
+      "place that you may write to"
+    ) from error
+
+
+def find(path: str) -> str:
+  """The prefix of the checkpoint that `path` means.
+
+  Args:
+    path: a checkpoint prefix, or a folder, of which the newest counts.
+
+  Raises:
+    errors.UserError: if there is none.
+  """
+  if os.path.isdir(path):
+    prefix = tf.train.latest_checkpoint(path)
+    if prefix is None:
+      raise errors.UserError(
+        f"the folder `{path}` holds no checkpoint: give `checkpoint_dir` the "
+        "folder that a training printed, or a checkpoint's prefix"
+      )
+    return prefix
+  if not tf.io.gfile.exists(path + ".index"):
+    raise errors.UserError(
+      f"there is no checkpoint at `{path}`: give `checkpoint_dir` the folder "
+      "that a training printed, or a checkpoint's prefix such as "
+      "`folder/ckpt-1000`"
+    )
+  return path
+
+
+def restore(path: str, **objects: Any) -> str:
+  """Restores objects from a TF2 checkpoint, all of their variables or none.
+
+  Args:
+    path: a checkpoint prefix or a folder, see `find`.
+    **objects: what to restore, under the names they were saved by: `model`,
+      `optimizer`, `best_loss`. Everything else in the checkpoint is ignored.
+
+  Returns:
+    The prefix of the checkpoint that was read.
+
+  Raises:
+    errors.UserError: if there is no checkpoint, it cannot be read, or a
+      variable is missing in it or of another shape.
+  """
+  prefix = find(path)
+  checkpoint = tf.train.Checkpoint(**objects)
+  try:
+    saved = {
+      key.removesuffix(_VALUE_SUFFIX): list(shape)
+      for key, shape in tf.train.load_checkpoint(prefix)
+      .get_variable_to_shape_map()
+      .items()
+      if key.endswith(_VALUE_SUFFIX)
+    }
+    _check_fit(prefix, saved, variables_by_path(checkpoint), objects)
+    checkpoint.read(prefix).assert_existing_objects_matched()
+  except (tf.errors.OpError, AssertionError, RuntimeError) as error:
+    raise errors.UserError(
+      f"the checkpoint `{prefix}` cannot be read, its files are broken or "
+      f"incomplete: use an older one ({_first_line(error)})"
+    ) from error
+  return prefix
+
+
+def _check_fit(
+  prefix: str,
+  saved: dict[str, list[int]],
+  variables: dict[str, tf.Variable],
+  objects: dict[str, Any],
+) -> None:
+  """Raises a UserError that lists every variable that does not fit."""
+  differences = []
+  for name, variable in variables.items():
+    there, here = saved.get(name), variable.shape.as_list()
+    if there is None:
+      differences.append(f"{name} is not in the checkpoint")
+    elif there != here:
+      differences.append(f"{name} is {there} there and {here} here")
+  differences += [
+    f"{name} {shape} is only there"
+    for name, shape in sorted(saved.items())
+    if name.split("/")[0] in objects and name not in variables
+  ]
+  if differences:
+    raise errors.UserError(
+      f"the checkpoint `{prefix}` does not fit this configuration, give the "
+      "named config and updates it was trained with: " + "; ".join(differences)
+    )
+
+
+def variables_by_path(root: Any) -> dict[str, tf.Variable]:
+  """The variables below `root` under the names that a checkpoint gives them.
+
+  That is the first path that a breadth-first walk over the attributes finds.
+  """
+  view = tf.train.TrackableView(root)
+  queue = collections.deque([("", root)])
+  seen = {id(root)}
+  variables = {}
+  while queue:
+    path, node = queue.popleft()
+    for name, child in view.children(node).items():
+      if id(child) in seen:
+        continue
+      seen.add(id(child))
+      child_path = f"{path}/{name}" if path else name
+      if isinstance(child, tf.Variable):
+        variables[child_path] = child
+      else:
+        queue.append((child_path, child))
+  # TensorFlow's own, which it makes in every checkpoint.
+  variables.pop("save_counter", None)
+  return variables
+
+
+def _first_line(error: Exception) -> str:
+  return str(error).strip().split("\n")[0]

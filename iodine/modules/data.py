@@ -1,0 +1,408 @@
+"""Scenes for training and evaluation, as a tf.data pipeline.
+
+The four data sets of the paper's code: CLEVR, Multi-dSprites, Tetrominoes and
+the Objects Room. A data set object keeps options only; it reads nothing until
+it is called.
+
+  raw records -> range -> filter -> shuffle -> repeat -> parse -> batch
+    -> crop, scale, resize
+
+Everything up to `parse` handles serialised scenes, so that neither the filter
+nor the resumption of a run decodes an image.
+
+Dimensions:
+  B: batch size.
+  T: frames, always 1.
+  L: entities of a scene, the background among them (entity 0).
+  H, W: rows and columns of the image.
+  C: colour channels.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import shapeguard
+import tensorflow as tf
+
+from iodine.modules import data_arguments, data_files, records, scene_stream
+
+# No Python control flow here depends on tensors, and AutoGraph takes longer to
+# find that out than it takes to build the graph.
+_untransformed = tf.autograph.experimental.do_not_convert
+
+
+def preprocess(
+  image: tf.Tensor,
+  mask: tf.Tensor,
+  image_dim: Sequence[int],
+  crop_region: Sequence[Sequence[int]] | None = None,
+  grayscale: bool = False,
+) -> tuple[tf.Tensor, tf.Tensor]:
+  """Crops, scales and resizes stored images and masks.
+
+  Source: `IODINEDataset.preprocess` of the original.
+
+  Args:
+    image: [B, H', W', C] uint8, 0 to 255.
+    mask: [B, L, H', W', 1] uint8, 0 or 255.
+    image_dim: (H, W) of the result, in pixels.
+    crop_region: ((top, bottom), (left, right)), the rows and columns that are
+      kept, the ends excluded; None keeps all.
+    grayscale: average the channels.
+
+  Returns:
+    image: [B, 1, H, W, C] float32 in [0, 1]; C is 1 if `grayscale`.
+    mask: [B, 1, L, H, W, 1] float32, 0 or 1.
+  """
+  sg = shapeguard.ShapeGuard()
+  sg.guard(image, "B?, H, W, C")
+  sg.guard(mask, "B?, L, H, W, 1")
+  if crop_region is not None:
+    (top, bottom), (left, right) = crop_region
+    image = image[:, top:bottom, left:right, :]
+    mask = mask[:, :, top:bottom, left:right, :]
+  image = tf.cast(image, tf.float32) / 255.0
+  # FIDELITY: TF1's sampling rule (corner-aligned, no antialiasing), which the
+  # published results rest on. tf.image.resize of TF2 gives other numbers.
+  size = list(image_dim)
+  image = tf.compat.v1.image.resize(
+    image, size, tf.compat.v1.image.ResizeMethod.BILINEAR
+  )
+  num_entities = mask.shape[1]
+  # Entities are folded into the batch, as resizing wants four axes.
+  mask = tf.compat.v1.image.resize(
+    tf.reshape(mask, [-1, *mask.shape[2:]]),
+    size,
+    tf.compat.v1.image.ResizeMethod.NEAREST_NEIGHBOR,
+  )
+  mask = tf.reshape(mask, [-1, num_entities, *size, 1])
+  mask = tf.cast(mask, tf.float32) / 255.0
+  if grayscale:
+    image = tf.reduce_mean(image, axis=-1, keepdims=True)
+  return image[:, tf.newaxis], mask[:, tf.newaxis]
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class IODINEDataset:
+  """Base class of the data sets.
+
+  Calling an instance gives a `tf.data.Dataset` of dicts:
+    image: [B, 1, H, W, C] float32 in [0, 1].
+    mask: [B, 1, L, H, W, 1] float32, 0 or 1.
+    visibility: [B, L] float32, 1 for the entities of a scene, 0 for padding.
+    factors: {name: [B, L, n]} float32, or uint8 where the file holds bytes.
+
+  Scene indices count the scenes of all files one after another, before the
+  filter. The shuffle buffer holds serialised scenes, which take three bytes
+  for each element of image and masks: 3.2 MB for a CLEVR scene, so 3.2 GB of
+  memory for the default `shuffle_buffer`.
+
+  Source: `iodine.modules.data.IODINEDataset` of the original.
+
+  Attributes:
+    path: a file, a glob, or a list of those. What one glob matches is sorted.
+    batch_size: B.
+    image_dim: (H, W) to resize to, in pixels.
+    crop_region: ((top, bottom), (left, right)) to keep before resizing, in
+      pixels of the stored image, ends excluded; None keeps all.
+    shuffle_buffer: number of scenes to shuffle among; None: no shuffling.
+    min_num_objects: smallest sum of visibilities that passes the filter. The
+      background counts as one; None: no bound.
+    max_num_objects: largest sum that passes; None: no bound.
+    grayscale: average the colour channels.
+    train: [start, stop) scene indices to train on, stop may be None; None: all.
+    test: the same for the subset "test".
+    num_test_scenes: the subset "test" ends after so many scenes that pass the
+      filter; None: it does not.
+    seed: decides the order of the training scenes.
+
+  Raises:
+    UserError: an argument has a value that makes no sense.
+  """
+
+  path: str | Sequence[str]
+  batch_size: int
+  image_dim: Sequence[int]
+  crop_region: Sequence[Sequence[int]] | None = None
+  shuffle_buffer: int | None = 1000
+  min_num_objects: int | None = None
+  max_num_objects: int | None = None
+  grayscale: bool = False
+  train: Sequence[int | None] | None = None
+  test: Sequence[int | None] | None = None
+  num_test_scenes: int | None = None
+  seed: int = 0
+
+  # The features that make up a factor, side by side in its last axis.
+  factor_features: ClassVar[dict[str, tuple[str, ...]]] = {}
+
+  def __post_init__(self):
+    self._layout = self._find_layout()
+    self._streams: dict[str | None, scene_stream.SceneStream] = {}
+    data_arguments.check_whole("batch_size", self.batch_size, 1)
+    for name in ("shuffle_buffer", "num_test_scenes"):
+      if getattr(self, name) is not None:
+        data_arguments.check_whole(name, getattr(self, name), 1)
+    data_arguments.check_whole("seed", self.seed, 0)
+    data_arguments.check_bounds(self.min_num_objects, self.max_num_objects)
+    data_arguments.check_range("train", self.train)
+    data_arguments.check_range("test", self.test)
+    data_arguments.check_image_dim(self.image_dim)
+    height, width, _ = self._layout.image_shape
+    data_arguments.check_crop_region(self.crop_region, height, width)
+
+  def _find_layout(self) -> records.Layout:
+    raise NotImplementedError
+
+  @property
+  def num_true_objects(self) -> int:
+    """L, the entities per scene in the files, background included."""
+    # Unlike the original, which says 6 for Tetrominoes: its files hold 4.
+    return self._layout.num_entities
+
+  @property
+  def image_shape(self) -> tuple[int, int, int]:
+    """(H, W, C) of the images that come out."""
+    channels = 1 if self.grayscale else self._layout.image_shape[-1]
+    return (self.image_dim[0], self.image_dim[1], channels)
+
+  def __call__(
+    self, subset: str | None = "train", skip_batches: int = 0
+  ) -> tf.data.Dataset:
+    """Returns batches of scenes.
+
+    The order of the scenes is a function of `seed` and epoch alone, not of
+    TensorFlow's global seed.
+
+    Args:
+      subset: "train": the range `train`, shuffled and repeated. "summary": the
+        first `batch_size` scenes of that range, repeated. None: that range in
+        order, repeated. "test": the range `test` in order, once; its last
+        batch may be smaller.
+      skip_batches: how many batches to leave out at the beginning, because a
+        run has consumed them before it was resumed.
+
+    Raises:
+      UserError: the subset is unknown, a file is missing or of the wrong kind,
+        or no scene passes the filter. Records other than the first of a file
+        are read in the iteration only, see `batches`.
+    """
+    stream = self._stream(subset)
+    stream.require_scenes()
+    return self._batch(stream, subset, skip_batches)
+
+  def batches(
+    self, subset: str | None = "train", skip_batches: int = 0
+  ) -> Iterator[dict[str, Any]]:
+    """Yields what calling the instance gives, with errors that say where.
+
+    Args:
+      subset: as for `__call__`.
+      skip_batches: as for `__call__`.
+
+    Raises:
+      UserError: as for `__call__`; and in the iteration, with the name of the
+        file and the index of the record, if a record cannot be read, or if the
+        subset "test" turns out to be empty.
+    """
+    stream = self._stream(subset)
+    # The test range can begin after many scenes, which take minutes to pass:
+    # as this subset ends, it can be checked afterwards.
+    if subset != "test":
+      stream.require_scenes()
+    dataset = self._batch(stream, subset, skip_batches)
+
+    def iterate() -> Iterator[dict[str, Any]]:
+      num_batches = 0
+      with stream.explained_errors():
+        for batch in dataset:
+          num_batches += 1
+          yield batch
+      if not num_batches:
+        stream.require_scenes()
+
+    # Not a generator itself, so that the checks run at once.
+    return iterate()
+
+  def _stream(self, subset: str | None) -> scene_stream.SceneStream:
+    """Opens the files and returns the raw records of a subset."""
+    data_arguments.check_subset(subset)
+    files = data_files.open_files(self.path, self._layout)
+    range_name = "test" if subset == "test" else "train"
+    start, stop = getattr(self, range_name) or (0, None)
+    limits: dict[str | None, int | None] = {
+      "summary": self.batch_size,
+      "test": self.num_test_scenes,
+    }
+    stream = scene_stream.SceneStream(
+      files=files,
+      layout=self._layout,
+      range_name=range_name,
+      scene_range=(start, stop),
+      min_num_objects=self.min_num_objects,
+      max_num_objects=self.max_num_objects,
+      limit=limits.get(subset),
+    )
+    # An equal stream from before may know the size of an epoch already.
+    known = self._streams.get(subset)
+    self._streams[subset] = known if known == stream else stream
+    return self._streams[subset]
+
+  def _batch(
+    self,
+    stream: scene_stream.SceneStream,
+    subset: str | None,
+    skip_batches: int,
+  ) -> tf.data.Dataset:
+    """Returns the batches of a stream."""
+    data_arguments.check_whole("skip_batches", skip_batches, 0)
+    skip = skip_batches * self.batch_size
+    if subset == "test":
+      scenes = stream.epoch().skip(skip)
+    else:
+      buffer_size = self.shuffle_buffer if subset == "train" else None
+      scenes = stream.repeated(skip, buffer_size, self.seed)
+    return (
+      scenes.map(self._read, tf.data.AUTOTUNE, deterministic=True)
+      .batch(self.batch_size, drop_remainder=subset != "test")
+      .map(self._preprocess, tf.data.AUTOTUNE, deterministic=True)
+      .prefetch(tf.data.AUTOTUNE)
+    )
+
+  @_untransformed
+  def _read(self, record: tf.Tensor) -> dict[str, Any]:
+    """Returns one scene: image, mask, visibility and factors, as stored."""
+    scene = records.parse(record, self._layout)
+    entities = self._layout.num_entities
+    factors = {}
+    for factor, names in self.factor_features.items():
+      columns = [tf.reshape(scene[name], [entities, -1]) for name in names]
+      factors[factor] = tf.concat(columns, axis=-1)
+    return {
+      "image": scene["image"],
+      "mask": scene["mask"],
+      "visibility": scene.get("visibility", tf.ones([entities])),
+      "factors": factors,
+    }
+
+  @_untransformed
+  def _preprocess(self, batch: dict[str, Any]) -> dict[str, Any]:
+    """Returns the batch with image and mask as the model wants them."""
+    image, mask = preprocess(
+      batch["image"],
+      batch["mask"],
+      self.image_dim,
+      self.crop_region,
+      self.grayscale,
+    )
+    sg = shapeguard.ShapeGuard()
+    factors = batch["factors"]
+    return {
+      "image": sg.guard(image, "B?, 1, H, W, C"),
+      "mask": sg.guard(mask, "B?, 1, L, H, W, 1"),
+      "visibility": sg.guard(batch["visibility"], "B?, L"),
+      "factors": {name: sg.guard(f, "B?, L, *") for name, f in factors.items()},
+    }
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class CLEVR(IODINEDataset):
+  """CLEVR with masks: 240x320, cropped to the middle and resized to 128x128.
+
+  Factors: color, shape, size [B, L, 1] uint8; position [B, L, 3] (pixel
+  coordinates and depth) and rotation [B, L, 1] float32.
+
+  Source: paper section 4, `iodine.modules.data.CLEVR` of the original.
+  Attributes and errors: see `IODINEDataset`.
+  """
+
+  image_dim: Sequence[int] = (128, 128)
+  crop_region: Sequence[Sequence[int]] | None = ((29, 221), (64, 256))
+
+  factor_features: ClassVar[dict[str, tuple[str, ...]]] = {
+    "color": ("color",),
+    "shape": ("shape",),
+    # Unlike the original, which reads color here, by mistake.
+    "size": ("size",),
+    "position": ("pixel_coords",),
+    "rotation": ("rotation",),
+  }
+
+  def _find_layout(self) -> records.Layout:
+    return records.find_layout("clevr_with_masks")
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class MultiDSprites(IODINEDataset):
+  """Multi-dSprites: 64x64.
+
+  Factors, float32: color [B, L, C]; shape, scale, x, y, orientation [B, L, 1].
+
+  Source: paper section 4, `iodine.modules.data.MultiDSprites` of the original.
+  Errors: see `IODINEDataset`.
+
+  Attributes:
+    dataset_variant: "colored_on_grayscale" (L = 6), "colored_on_colored" (5)
+      or "binarized" (4, one channel).
+  """
+
+  image_dim: Sequence[int] = (64, 64)
+  dataset_variant: str = "colored_on_grayscale"
+
+  factor_features: ClassVar[dict[str, tuple[str, ...]]] = {
+    "color": ("color",),
+    "shape": ("shape",),
+    "scale": ("scale",),
+    "x": ("x",),
+    "y": ("y",),
+    "orientation": ("orientation",),
+  }
+
+  def _find_layout(self) -> records.Layout:
+    return records.find_layout("multi_dsprites", self.dataset_variant)
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class Tetrominoes(IODINEDataset):
+  """Tetrominoes: 35x35, three pieces on black.
+
+  Factors, float32: color [B, L, 3], shape [B, L, 1] (1 to 19, 0 for the
+  background), position [B, L, 2] (x, y).
+
+  Source: paper section 4, `iodine.modules.data.Tetrominoes` of the original.
+  Attributes and errors: see `IODINEDataset`.
+  """
+
+  image_dim: Sequence[int] = (35, 35)
+
+  factor_features: ClassVar[dict[str, tuple[str, ...]]] = {
+    "color": ("color",),
+    "shape": ("shape",),
+    "position": ("x", "y"),
+  }
+
+  def _find_layout(self) -> records.Layout:
+    return records.find_layout("tetrominoes")
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class ObjectsRoom(IODINEDataset):
+  """The Objects Room: 64x64, without factors.
+
+  Its files have no visibility, so all entities count as visible, and a filter
+  by number of objects lets through every scene or none.
+
+  Source: `iodine.modules.data.ObjectsRoom` of the original.
+  Errors: see `IODINEDataset`.
+
+  Attributes:
+    dataset_variant: "train" (L = 7), "six_objects" (10), "empty_room" (4) or
+      "identical_color" (10).
+  """
+
+  image_dim: Sequence[int] = (64, 64)
+  dataset_variant: str = "train"
+
+  def _find_layout(self) -> records.Layout:
+    return records.find_layout("objects_room", self.dataset_variant)

@@ -1,0 +1,240 @@
+"""The records of `multi_object_datasets`: their layouts, parsing, diagnosis.
+
+One record is one scene, a serialised `tf.train.Example`. Images, masks and
+some factors are stored with every array element as a byte string of length
+one, so a CLEVR scene is a list of 1.07 million strings. The layouts are those
+of github.com/google-deepmind/multi_object_datasets.
+
+Dimensions:
+  L: entities of a scene, the background among them (entity 0).
+  H, W: rows and columns of the stored image.
+  C: colour channels.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from iodine import errors
+
+
+class Feature(NamedTuple):
+  """One array of a record.
+
+  Attributes:
+    shape: shape of the array as stored.
+    dtype: tf.float32, or tf.uint8 for arrays that are stored as one byte
+      string per element.
+  """
+
+  shape: tuple[int, ...]
+  dtype: tf.DType
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """What a record of one data set (and variant) holds.
+
+  Attributes:
+    name: name of the data set.
+    variant: name of the variant, None if the data set has none.
+    image_shape: (H, W, C) of the stored image.
+    num_entities: L.
+    features: the arrays that are read, by name. Files may hold more.
+    entities_last: the mask is stored [H, W, L, 1], not [L, H, W, 1].
+  """
+
+  name: str
+  variant: str | None
+  image_shape: tuple[int, int, int]
+  num_entities: int
+  features: Mapping[str, Feature]
+  entities_last: bool = False
+
+  @property
+  def title(self) -> str:
+    """Name and variant, for messages."""
+    return self.name if self.variant is None else f"{self.name} {self.variant}"
+
+
+def _layout(
+  name: str,
+  variant: str | None,
+  image_shape: tuple[int, int, int],
+  num_entities: int,
+  floats: Mapping[str, tuple[int, ...]],
+  bytes_names: Sequence[str] = (),
+  entities_last: bool = False,
+) -> Layout:
+  """Spells out a layout. `floats` maps a name to its shape after [L]."""
+  entities = (num_entities,)
+  height, width, _ = image_shape
+  frame = (height, width)
+  mask = (*frame, *entities, 1) if entities_last else (*entities, *frame, 1)
+  features = {
+    "image": Feature(image_shape, tf.uint8),
+    "mask": Feature(mask, tf.uint8),
+    **{n: Feature(entities + s, tf.float32) for n, s in floats.items()},
+    **{n: Feature(entities, tf.uint8) for n in bytes_names},
+  }
+  return Layout(
+    name, variant, image_shape, num_entities, features, entities_last
+  )
+
+
+def _dsprites(variant: str, channels: int, num_entities: int) -> Layout:
+  scalars = ("shape", "scale", "x", "y", "orientation", "visibility")
+  floats: dict[str, tuple[int, ...]] = dict.fromkeys(scalars, ())
+  floats["color"] = (channels,)
+  image_shape = (64, 64, channels)
+  return _layout(
+    "multi_dsprites", variant, image_shape, num_entities, floats, (), True
+  )
+
+
+def _room(variant: str, num_entities: int) -> Layout:
+  return _layout("objects_room", variant, (64, 64, 3), num_entities, {})
+
+
+LAYOUTS: tuple[Layout, ...] = (
+  _layout(
+    "tetrominoes",
+    None,
+    (35, 35, 3),
+    4,
+    {"x": (), "y": (), "shape": (), "visibility": (), "color": (3,)},
+  ),
+  _dsprites("colored_on_grayscale", 3, 6),
+  _dsprites("colored_on_colored", 3, 5),
+  _dsprites("binarized", 1, 4),
+  _layout(
+    "clevr_with_masks",
+    None,
+    (240, 320, 3),
+    11,
+    {"rotation": (), "visibility": (), "pixel_coords": (3,)},
+    ("color", "shape", "size"),
+  ),
+  _room("train", 7),
+  _room("six_objects", 10),
+  _room("empty_room", 4),
+  _room("identical_color", 10),
+)
+
+
+def find_layout(name: str, variant: str | None = None) -> Layout:
+  """Returns the layout of a data set.
+
+  Args:
+    name: name of the data set, one of those in `LAYOUTS`.
+    variant: name of the variant, None for data sets without variants.
+
+  Raises:
+    UserError: the data set has no such variant.
+  """
+  family = {layout.variant: layout for layout in LAYOUTS if layout.name == name}
+  if variant not in family:
+    known = ", ".join(f'"{known}"' for known in family)
+    raise errors.UserError(
+      f'`dataset_variant` is "{variant}", but {name} has {known}: choose one'
+      " of these."
+    )
+  return family[variant]
+
+
+def parse(
+  record: tf.Tensor, layout: Layout, names: Sequence[str] | None = None
+) -> dict[str, tf.Tensor]:
+  """Reads one scene.
+
+  Args:
+    record: scalar string, a serialised `tf.train.Example`.
+    layout: what the record holds.
+    names: the arrays to read; None means all.
+
+  Returns:
+    The arrays by name, float32 or uint8 (0 to 255), with the shapes of the
+    layout, except that "mask" is always [L, H, W, 1].
+
+  Raises:
+    tf.errors.InvalidArgumentError: when it runs on a record that has another
+      layout.
+  """
+  features = {name: layout.features[name] for name in names or layout.features}
+  spec = {
+    name: tf.io.FixedLenFeature(
+      feature.shape, tf.string if feature.dtype == tf.uint8 else feature.dtype
+    )
+    for name, feature in features.items()
+  }
+  scene = tf.io.parse_single_example(record, spec)
+  for name, feature in features.items():
+    if feature.dtype == tf.uint8:
+      # decode_raw appends an axis for the bytes of a string: here always one.
+      array = tf.io.decode_raw(scene[name], tf.uint8)
+      scene[name] = tf.reshape(array, feature.shape)
+  if layout.entities_last and "mask" in scene:
+    scene["mask"] = tf.transpose(scene["mask"], (2, 0, 1, 3))
+  return scene
+
+
+def find_problem(record: bytes, layout: Layout) -> str | None:
+  """Explains why a record cannot be read.
+
+  Args:
+    record: a serialised scene, or what should have been one.
+    layout: what the record has to hold.
+
+  Returns:
+    The predicate of a sentence about the record, without the full stop; None
+    if the record has the layout.
+  """
+  try:
+    features = tf.train.Example.FromString(record).features.feature
+  except Exception:  # DecodeError has moved between versions of protobuf.
+    return (
+      "is no tf.train.Example: give files in the layout of"
+      " github.com/google-deepmind/multi_object_datasets"
+    )
+  problems = _mismatches(features, layout)
+  if not problems:
+    return None
+  fitting = [other for other in LAYOUTS if not _mismatches(features, other)]
+  # A layout with few features fits records with more: prefer the fullest.
+  most = max((len(other.features) for other in fitting), default=0)
+  titles = [other.title for other in fitting if len(other.features) == most]
+  if titles:
+    return (
+      f"is a scene of {' or '.join(titles)}, not of {layout.title}: change"
+      " the path, or the data set and `dataset_variant`"
+    )
+  return (
+    f"is no scene of {layout.title}, as {problems[0]}: give a file of that"
+    " data set, or write it again"
+  )
+
+
+def _mismatches(features: Mapping[str, Any], layout: Layout) -> list[str]:
+  """Returns what keeps an Example from having the layout, as clauses."""
+  problems = []
+  for name, expected in layout.features.items():
+    if name not in features:
+      problems.append(f"it lacks the feature `{name}`")
+      continue
+    kind = "bytes_list" if expected.dtype == tf.uint8 else "float_list"
+    found = features[name].WhichOneof("kind")
+    values = getattr(features[name], found).value if found else ()
+    size = math.prod(expected.shape)
+    if found != kind or len(values) != size:
+      problems.append(
+        f"its feature `{name}` is a {found} of {len(values)} values where a"
+        f" {kind} of {size} is needed"
+      )
+    elif kind == "bytes_list" and any(len(value) != 1 for value in values):
+      problems.append(
+        f"its feature `{name}` has elements that are not one byte"
+      )
+  return problems

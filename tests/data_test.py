@@ -1,0 +1,822 @@
+"""Tests of the data pipeline, on small files written here and real scenes."""
+
+import copy
+import gzip
+import math
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from iodine import errors
+from iodine.modules import data
+
+ROOT = pathlib.Path(__file__).parents[1]
+REAL = ROOT.parent / "shared/data/tetrominoes_mini.tfrecords"
+UNITS = [
+  ROOT / "tests/golden/units/units.npz",
+  ROOT.parent / "shared/golden/units/units.npz",
+]
+
+# The layouts as the data sets' documentation has them, written down a second
+# time: {case: (class, variant, image, mask in the file, L, floats, bytes)}.
+_SPRITE = ("x", "y", "shape", "visibility", "orientation", "scale")
+
+
+def _floats(num_entities, names, **others):
+  shapes = dict.fromkeys(names, (num_entities,))
+  return shapes | {k: (num_entities, n) for k, n in others.items()}
+
+
+LAYOUTS = {
+  "tetrominoes": (
+    data.Tetrominoes,
+    None,
+    (35, 35, 3),
+    (4, 35, 35, 1),
+    _floats(4, ("x", "y", "shape", "visibility"), color=3),
+    {},
+  ),
+  "colored_on_grayscale": (
+    data.MultiDSprites,
+    "colored_on_grayscale",
+    (64, 64, 3),
+    (64, 64, 6, 1),
+    _floats(6, _SPRITE, color=3),
+    {},
+  ),
+  "colored_on_colored": (
+    data.MultiDSprites,
+    "colored_on_colored",
+    (64, 64, 3),
+    (64, 64, 5, 1),
+    _floats(5, _SPRITE, color=3),
+    {},
+  ),
+  "binarized": (
+    data.MultiDSprites,
+    "binarized",
+    (64, 64, 1),
+    (64, 64, 4, 1),
+    _floats(4, _SPRITE, color=1),
+    {},
+  ),
+  "clevr": (
+    data.CLEVR,
+    None,
+    (240, 320, 3),
+    (11, 240, 320, 1),
+    _floats(11, ("x", "y", "z", "rotation", "visibility"), pixel_coords=3),
+    dict.fromkeys(("size", "material", "shape", "color"), (11,)),
+  ),
+}
+for _variant, _num in {
+  "train": 7,
+  "six_objects": 10,
+  "empty_room": 4,
+  "identical_color": 10,
+}.items():
+  LAYOUTS[_variant] = (
+    data.ObjectsRoom,
+    _variant,
+    (64, 64, 3),
+    (_num, 64, 64, 1),
+    {},
+    {},
+  )
+
+
+# -----------------------------------------------------------------------------
+# Writing files.
+
+
+def make_scene(case, seed=0):
+  """Returns the arrays of one scene by name."""
+  _, _, image, mask, floats, byte_arrays = LAYOUTS[case]
+  rng = np.random.default_rng(seed)
+  scene = {
+    "image": rng.integers(0, 256, image, np.uint8),
+    "mask": rng.integers(0, 2, mask, np.uint8) * np.uint8(255),
+  }
+  for name, shape in floats.items():
+    scene[name] = rng.uniform(-1, 1, shape).astype(np.float32)
+  for name, shape in byte_arrays.items():
+    scene[name] = rng.integers(0, 9, shape, np.uint8)
+  if "visibility" in scene:
+    scene["visibility"] = (rng.uniform(size=floats["visibility"]) < 0.5).astype(
+      np.float32
+    )
+  return scene
+
+
+def serialize(scene):
+  """Returns the scene as a tf.train.Example in bytes."""
+
+  def feature(array):
+    if array.dtype == np.uint8:
+      values = [bytes([value]) for value in array.ravel().tolist()]
+      return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+    return tf.train.Feature(
+      float_list=tf.train.FloatList(value=array.ravel().tolist())
+    )
+
+  features = {name: feature(array) for name, array in scene.items()}
+  return tf.train.Example(
+    features=tf.train.Features(feature=features)
+  ).SerializeToString()
+
+
+def write(path, records, compression="GZIP"):
+  """Writes scenes (or raw bytes) as TFRecord file, returns its path."""
+  with tf.io.TFRecordWriter(str(path), compression) as writer:
+    for record in records:
+      writer.write(record if isinstance(record, bytes) else serialize(record))
+  return str(path)
+
+
+def numbered(index, visible=4):
+  """A Tetrominoes scene that is recognised by its first `shape` value."""
+  scene = {
+    "image": np.full((35, 35, 3), index, np.uint8),
+    "mask": np.zeros((4, 35, 35, 1), np.uint8),
+    "visibility": np.float32([1] * visible + [0] * (4 - visible)),
+    "color": np.zeros((4, 3), np.float32),
+  }
+  for name in ("x", "y", "shape"):
+    scene[name] = np.full([4], index, np.float32)
+  return scene
+
+
+@pytest.fixture(scope="session")
+def eleven(tmp_path_factory):
+  """A file of scenes 0 to 10 whose visibilities sum to 1, 2, 3, 4, 1, ..."""
+  path = tmp_path_factory.mktemp("data") / "eleven.tfrecords"
+  return write(path, [numbered(i, 1 + i % 4) for i in range(11)])
+
+
+def tetrominoes(path, **options):
+  return data.Tetrominoes(**({"path": path, "batch_size": 2} | options))
+
+
+def indices(dataset, num_batches=None):
+  """Returns the scene numbers of each batch, as lists."""
+  batches = dataset if num_batches is None else dataset.take(num_batches)
+  return [b["factors"]["shape"].numpy()[:, 0, 0].tolist() for b in batches]
+
+
+def flat(batches):
+  return [index for batch in batches for index in batch]
+
+
+# -----------------------------------------------------------------------------
+# Values.
+
+
+@pytest.mark.parametrize("case", LAYOUTS)
+def test_round_trip(case, tmp_path):
+  cls, variant, _, _, _, _ = LAYOUTS[case]
+  scenes = [make_scene(case, seed) for seed in range(2)]
+  path = write(tmp_path / "scenes.tfrecords", scenes)
+  options = {} if variant is None else {"dataset_variant": variant}
+  if cls is data.CLEVR:
+    options["image_dim"] = [192, 192]  # The size of the crop: no resizing.
+  dataset = cls(path=path, batch_size=2, **options)
+  batch = next(iter(dataset("test")))
+
+  image = np.stack([scene["image"] for scene in scenes])[:, None]
+  mask = np.stack([scene["mask"] for scene in scenes])[:, None]
+  if cls is data.MultiDSprites:
+    mask = np.moveaxis(mask, 4, 2)
+  if cls is data.CLEVR:
+    image = image[:, :, 29:221, 64:256]
+    mask = mask[:, :, :, 29:221, 64:256]
+  np.testing.assert_allclose(batch["image"], image / 255, atol=1e-7)
+  np.testing.assert_array_equal(batch["mask"], mask / 255)
+  assert batch["image"].dtype == batch["mask"].dtype == tf.float32
+  assert dataset.image_shape == tuple(image.shape[-3:])
+  assert dataset.num_true_objects == mask.shape[2]
+
+  if cls is data.ObjectsRoom:
+    visibility = np.ones([2, mask.shape[2]])
+  else:
+    visibility = np.stack([scene["visibility"] for scene in scenes])
+  np.testing.assert_array_equal(batch["visibility"], visibility)
+  assert batch["visibility"].dtype == tf.float32
+
+  check_factors(cls, batch["factors"], scenes)
+
+
+def check_factors(cls, factors, scenes):
+  """Compares factors [B, L, n] with the arrays that were written."""
+  sources = {
+    data.CLEVR: {
+      "color": ["color"],
+      "shape": ["shape"],
+      "size": ["size"],
+      "position": ["pixel_coords"],
+      "rotation": ["rotation"],
+    },
+    data.MultiDSprites: {
+      name: [name]
+      for name in ("color", "shape", "scale", "x", "y", "orientation")
+    },
+    data.Tetrominoes: {
+      "color": ["color"],
+      "shape": ["shape"],
+      "position": ["x", "y"],
+    },
+    data.ObjectsRoom: {},
+  }[cls]
+  assert set(factors) == set(sources)
+  for factor, names in sources.items():
+    columns = []
+    for name in names:
+      array = np.stack([scene[name] for scene in scenes])
+      columns.append(array if array.ndim == 3 else array[..., None])
+    expected = np.concatenate(columns, axis=-1)
+    np.testing.assert_array_equal(factors[factor], expected)
+    assert factors[factor].dtype == expected.dtype
+
+
+def test_defaults_of_clevr(tmp_path):
+  path = write(tmp_path / "clevr.tfrecords", [make_scene("clevr")])
+  dataset = data.CLEVR(path=path, batch_size=1)
+  spec = dataset("train").element_spec
+  assert spec["image"].shape == (1, 1, 128, 128, 3)
+  assert spec["mask"].shape == (1, 1, 11, 128, 128, 1)
+  assert spec["factors"]["size"].dtype == tf.uint8
+  whole = data.CLEVR(
+    path=path, batch_size=1, crop_region=None, image_dim=(240, 320)
+  )
+  image = next(iter(whole("test")))["image"][0, 0]
+  expected = make_scene("clevr")["image"] / 255
+  np.testing.assert_allclose(image, expected, atol=1e-7)  # float32 rounding
+
+
+@pytest.mark.parametrize("case", ["clevr", "same", "up"])
+def test_preprocess_matches_the_original(case):
+  path = next((path for path in UNITS if path.exists()), None)
+  if path is None:
+    pytest.skip("the recorded tensors units.npz are not there")
+  prefix = f"preprocess/{case}/"
+  with np.load(path) as units:
+    golden = {
+      key.removeprefix(prefix): units[key]
+      for key in units.files
+      if key.startswith(prefix)
+    }
+  image, mask = data.preprocess(
+    tf.constant(golden["in_image"]),
+    tf.constant(golden["in_mask"]),
+    golden["image_dim"].tolist(),
+    golden["crop"].tolist() or None,
+    bool(golden["grayscale"]),
+  )
+  # The same operations on the same bytes: nothing but rounding may differ.
+  np.testing.assert_allclose(image, golden["image"], rtol=0, atol=1e-6)
+  np.testing.assert_array_equal(mask, golden["mask"])
+
+
+def test_preprocess_keeps_its_arguments_and_static_shapes():
+  image = np.full((2, 6, 8, 3), 51, np.uint8)
+  mask = np.full((2, 3, 6, 8, 1), 255, np.uint8)
+  before = copy.deepcopy((image, mask))
+
+  @tf.function
+  def run(image, mask):
+    return data.preprocess(image, mask, (4, 5), ((1, 5), (2, 7)), True)
+
+  small_image, small_mask = run(image, mask)
+  np.testing.assert_array_equal(image, before[0])
+  np.testing.assert_array_equal(mask, before[1])
+  shapes = [
+    t.shape for t in run.get_concrete_function(image, mask).structured_outputs
+  ]
+  assert shapes == [(2, 1, 4, 5, 1), (2, 1, 3, 4, 5, 1)]
+  np.testing.assert_allclose(small_image, 0.2, atol=1e-7)  # 51 / 255
+  np.testing.assert_array_equal(small_mask, 1)
+
+
+def test_grayscale_is_the_mean_over_channels(tmp_path):
+  scene = make_scene("tetrominoes")
+  path = write(tmp_path / "scene.tfrecords", [scene])
+  dataset = tetrominoes(path, batch_size=1, grayscale=True)
+  image = next(iter(dataset()))["image"]
+  assert dataset.image_shape == (35, 35, 1)
+  expected = scene["image"].mean(-1, keepdims=True) / 255
+  np.testing.assert_allclose(image[0, 0], expected, atol=1e-6)  # float32 mean
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the real scenes are not there")
+def test_real_scenes():
+  batches = list(tetrominoes(str(REAL), batch_size=4)("test"))
+  assert [len(batch["image"]) for batch in batches] == [4, 4, 2]
+  batch = batches[0]
+  np.testing.assert_array_equal(batch["visibility"], np.ones((4, 4)))
+  shapes = batch["factors"]["shape"].numpy()[..., 0]
+  np.testing.assert_array_equal(
+    shapes,
+    [[0, 6, 5, 15], [0, 9, 14, 5], [0, 13, 5, 2], [0, 14, 11, 16]],
+  )
+  mask = batch["mask"].numpy()
+  np.testing.assert_array_equal(mask.sum(axis=2), np.ones((4, 1, 35, 35, 1)))
+  # Pieces are flat, but their edges fade into the black background.
+  color = batch["factors"]["color"].numpy()
+  painted = np.einsum("btlhwi,blc->bthwc", mask, color)
+  excess = batch["image"].numpy() - painted
+  assert excess.max() < 1 / 255  # one byte
+  assert np.mean(np.abs(excess) < 1 / 255) > 0.8
+
+
+# -----------------------------------------------------------------------------
+# Subsets and order.
+
+
+def test_static_shapes(eleven):
+  dataset = tetrominoes(eleven, batch_size=3)
+  for subset in ("train", "summary", None):
+    for spec in tf.nest.flatten(dataset(subset).element_spec):
+      assert spec.shape.is_fully_defined() and spec.shape[0] == 3
+  for spec in tf.nest.flatten(dataset("test").element_spec):
+    assert spec.shape[0] is None and spec.shape[1:].is_fully_defined()
+
+
+def test_train_shuffles_every_epoch_anew(eleven):
+  dataset = tetrominoes(eleven, batch_size=11)
+  epochs = indices(dataset(), 3)
+  for epoch in epochs:
+    assert sorted(epoch) == list(range(11))
+  assert epochs[0] != epochs[1] != epochs[2]
+  assert epochs[0] != list(range(11))
+
+
+def test_order_depends_on_seed_alone(eleven):
+  order = indices(tetrominoes(eleven)(), 12)
+  tf.random.set_seed(123)
+  try:
+    assert indices(tetrominoes(eleven)(), 12) == order
+  finally:
+    tf.random.set_seed(None)
+  assert indices(tetrominoes(eleven, seed=1)(), 12) != order
+  assert indices(tetrominoes(eleven, batch_size=4)(), 6) == [
+    first + second
+    for first, second in zip(order[::2], order[1::2], strict=True)
+  ]
+
+
+def test_building_a_dataset_leaves_the_global_seed(eleven):
+  tf.random.set_seed(7)
+  expected = tf.random.uniform([3]).numpy()
+  tf.random.set_seed(7)
+  next(iter(tetrominoes(eleven)()))
+  try:
+    np.testing.assert_array_equal(tf.random.uniform([3]), expected)
+  finally:
+    tf.random.set_seed(None)
+
+
+def test_small_shuffle_buffer_moves_scenes_a_little(eleven):
+  dataset = tetrominoes(eleven, batch_size=11, shuffle_buffer=2)
+  (epoch,) = indices(dataset(), 1)
+  assert sorted(epoch) == list(range(11))
+  # With a buffer of two, nothing comes out more than one place early.
+  assert all(index <= place + 1 for place, index in enumerate(epoch))
+
+
+def test_no_shuffling(eleven):
+  in_order = [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 0], [1, 2, 3]]
+  options = {"batch_size": 3}
+  dataset = tetrominoes(eleven, shuffle_buffer=None, **options)
+  assert indices(dataset("train"), 5) == in_order
+  assert indices(tetrominoes(eleven, **options)(None), 5) == in_order
+
+
+@pytest.mark.parametrize("options", [{}, {"shuffle_buffer": 3}, {"seed": 5}])
+def test_skip_batches(eleven, options):
+  options = {
+    "max_num_objects": 3,
+    "train": [1, None],
+    "batch_size": 3,
+  } | options
+  order = indices(tetrominoes(eleven, **options)(), 12)
+  for skip in (1, 3, 10):  # 7 scenes an epoch: the first, second and fifth.
+    dataset = tetrominoes(eleven, **options)
+    assert (
+      indices(dataset("train", skip_batches=skip), 12 - skip) == (order[skip:])
+    )
+
+
+def test_skip_batches_of_every_subset(eleven):
+  dataset = tetrominoes(eleven, batch_size=4)
+  for subset in (None, "summary", "train"):
+    expected = indices(dataset(subset), 9)
+    for skip in (7, 3):  # In this order, as epochs are counted once.
+      assert indices(dataset(subset, skip), 9 - skip) == expected[skip:]
+  assert indices(dataset("test", 2)) == [[8, 9, 10]]
+  assert indices(dataset("test", 3)) == []
+  with pytest.raises(errors.UserError, match="`skip_batches` is -1"):
+    dataset("train", -1)
+
+
+def test_skipping_does_not_decode(eleven, monkeypatch):
+  decoded = []
+  read = data.IODINEDataset._read
+
+  def counting(self, record):
+    scene = read(self, record)
+    tf.numpy_function(decoded.append, [scene["factors"]["shape"][0, 0]], [])
+    return scene
+
+  monkeypatch.setattr(data.IODINEDataset, "_read", counting)
+  dataset = tetrominoes(eleven, batch_size=1)("test", 10)
+  assert indices(dataset) == [[10]]
+  assert decoded == [10]
+
+
+def test_ranges(eleven):
+  dataset = tetrominoes(eleven, train=[2, 6], test=[6, None], batch_size=2)
+  assert set(flat(indices(dataset(), 8))) == {2, 3, 4, 5}
+  assert indices(dataset(None), 3) == [[2, 3], [4, 5], [2, 3]]
+  assert indices(dataset("summary"), 2) == [[2, 3], [2, 3]]
+  assert indices(dataset("test")) == [[6, 7], [8, 9], [10]]
+
+
+def test_ranges_count_raw_scenes(eleven):
+  # Sums are 1 2 3 4 1 2 3 4 1 2 3: the filter leaves 2, 3 and 6, 7 and 10.
+  dataset = tetrominoes(
+    eleven, train=(0, 4), test=(4, None), min_num_objects=3, num_test_scenes=2
+  )
+  assert set(flat(indices(dataset(), 4))) == {2, 3}
+  assert flat(indices(dataset("test"))) == [6, 7]
+
+
+def test_summary_of_few_scenes_repeats_them_in_the_batch(eleven):
+  dataset = tetrominoes(eleven, batch_size=5, min_num_objects=4)
+  assert indices(dataset("summary"), 2) == [[3, 7, 3, 7, 3], [7, 3, 7, 3, 7]]
+
+
+def test_summary_repeats_the_first_scenes(eleven):
+  dataset = tetrominoes(eleven, batch_size=3, min_num_objects=2)
+  assert indices(dataset("summary"), 3) == [[1, 2, 3]] * 3
+
+
+def test_test_subset_ends(eleven):
+  dataset = tetrominoes(eleven, batch_size=4)
+  assert indices(dataset("test")) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]
+  five = tetrominoes(eleven, batch_size=4, num_test_scenes=5)
+  assert indices(five("test")) == [[0, 1, 2, 3], [4]]
+
+
+@pytest.mark.parametrize(
+  "low, high, expected",
+  [
+    (None, None, {1, 2, 3, 4}),
+    (3, None, {3, 4}),
+    (None, 3, {1, 2, 3}),
+    (2, 3, {2, 3}),
+    (2, 2, {2}),
+  ],
+)
+def test_filter_bounds(eleven, low, high, expected):
+  dataset = tetrominoes(eleven, min_num_objects=low, max_num_objects=high)
+  sums = set()
+  for batch in dataset("test"):
+    sums |= set(batch["visibility"].numpy().sum(axis=1).tolist())
+  assert sums == expected
+
+
+def test_filter_has_slack_at_the_bounds(tmp_path):
+  scenes = [numbered(0), numbered(1), numbered(2), numbered(3)]
+  for scene, excess in zip(scenes, (5e-6, -5e-6, 5e-5, -5e-5), strict=True):
+    scene["visibility"] = np.float32([2 + excess, 0, 0, 0])
+  path = write(tmp_path / "scenes.tfrecords", scenes)
+  dataset = tetrominoes(path, min_num_objects=2, max_num_objects=2)
+  assert flat(indices(dataset("test"))) == [0, 1]
+
+
+def test_filter_of_objects_room_counts_ones(tmp_path):
+  path = write(tmp_path / "room.tfrecords", [make_scene("empty_room")])
+  options = {"path": path, "batch_size": 1, "dataset_variant": "empty_room"}
+  passing = data.ObjectsRoom(max_num_objects=4, **options)
+  assert len(list(passing("test"))) == 1
+  with pytest.raises(errors.UserError, match="No scene"):
+    data.ObjectsRoom(max_num_objects=3, **options)()
+
+
+# -----------------------------------------------------------------------------
+# Files.
+
+
+def test_several_files_globs_and_compressions(tmp_path):
+  for name, first, compression in [
+    ("b-1", 2, "GZIP"),
+    ("a", 6, ""),
+    ("b-0", 0, ""),
+    ("b-2", 4, "GZIP"),
+  ]:
+    write(
+      tmp_path / f"{name}.tfrecords",
+      [numbered(first), numbered(first + 1)],
+      compression,
+    )
+  glob = str(tmp_path / "b-*.tfrecords")
+  single = str(tmp_path / "a.tfrecords")
+  assert flat(indices(tetrominoes(glob)("test"))) == [0, 1, 2, 3, 4, 5]
+  paths = [single, glob]
+  both = tetrominoes(paths, test=[1, 5])
+  assert flat(indices(both("test"))) == [7, 0, 1, 2]
+  assert paths == [single, glob]
+  assert flat(indices(tetrominoes(tmp_path / "a.tfrecords")("test"))) == [6, 7]
+
+
+def test_a_name_that_looks_like_a_glob_is_taken_as_it_is(tmp_path):
+  path = write(tmp_path / "scenes[1].tfrecords", [numbered(3)])
+  assert flat(indices(tetrominoes(path)("test"))) == [3]
+
+
+def test_nothing_is_read_before_the_call():
+  tetrominoes("/no/such/file")
+
+
+def test_missing_file_says_where_to_get_it(tmp_path):
+  path = str(tmp_path / "none.tfrecords")
+  with pytest.raises(errors.UserError) as info:
+    tetrominoes(path)()
+  message = str(info.value)
+  for part in (
+    path,
+    "gs://multi-object-datasets",
+    "github.com/google-deepmind/multi_object_datasets",
+    f"`python main.py make_data with tetrominoes data_dir={tmp_path}"
+    " num_scenes=1000 seed=0`",
+  ):
+    assert part in message
+
+
+def test_missing_file_of_other_data_sets(tmp_path):
+  path = str(tmp_path / "*.tfrecords")
+  options = {"path": path, "batch_size": 1}
+  with pytest.raises(errors.UserError, match="make_data with clevr6 data_dir"):
+    data.CLEVR(**options)()
+  with pytest.raises(
+    errors.UserError,
+    match="make_data with multi_dsprites .* data.dataset_variant=binarized`",
+  ):
+    data.MultiDSprites(dataset_variant="binarized", **options)()
+  with pytest.raises(errors.UserError) as info:
+    data.ObjectsRoom(**options)()
+  assert path in str(info.value) and "gs://" in str(info.value)
+  assert "make_data" not in str(info.value)
+
+
+def test_folder_and_empty_list(tmp_path):
+  with pytest.raises(errors.UserError, match="a folder.*gs://") as info:
+    tetrominoes(str(tmp_path))()
+  assert str(tmp_path) in str(info.value)
+  with pytest.raises(errors.UserError, match="`path` is an empty list.*gs://"):
+    tetrominoes([])()
+
+
+@pytest.mark.parametrize(
+  "content, message",
+  [
+    (b"", "is empty"),
+    (b"abc", "holds no complete record"),
+    (gzip.compress(b""), "holds no complete record"),
+    (b"This is no TFRecord file. " * 9, "is not a TFRecord file"),
+    (gzip.compress(b"Nor is this one. " * 9), "is not a TFRecord file"),
+  ],
+)
+def test_wrong_files(tmp_path, content, message):
+  path = tmp_path / "wrong.tfrecords"
+  path.write_bytes(content)
+  with pytest.raises(errors.UserError, match=message) as info:
+    tetrominoes(str(path))()
+  assert str(path) in str(info.value)
+
+
+def drain(dataset):
+  return [len(batch["image"]) for batch in dataset.batches("test")]
+
+
+@pytest.mark.parametrize("compression", ["", "GZIP"])
+@pytest.mark.parametrize("damage", ["cut", "flip"])
+def test_truncated_or_corrupt_file(tmp_path, compression, damage):
+  records = [serialize(make_scene("tetrominoes", seed)) for seed in range(5)]
+  good = write(tmp_path / "good.tfrecords", records[:2])
+  path = tmp_path / "bad.tfrecords"
+  content = bytearray(
+    pathlib.Path(write(path, records, compression)).read_bytes()
+  )
+  middle = len(content) // 2
+  if damage == "cut":
+    del content[middle:]
+  else:
+    content[middle] ^= 0xFF
+  path.write_bytes(content)
+  dataset = tetrominoes([good, str(path)], batch_size=1)
+  # A damaged byte spoils all of a compressed file that is as short as this, a
+  # cut or a damaged byte in the middle of five plain records the third.
+  place = (
+    "soon after record 0"
+    if (damage, compression)
+    == (
+      "flip",
+      "GZIP",
+    )
+    else "record 2"
+  )
+  with pytest.raises(
+    errors.UserError, match=f"truncated or corrupt in .*{place}"
+  ) as info:
+    drain(dataset)
+  assert str(path) in str(info.value) and good not in str(info.value)
+
+
+def test_corrupt_record_is_found_while_counting(tmp_path):
+  path = tmp_path / "bad.tfrecords"
+  write(path, [numbered(i) for i in range(3)], "")
+  content = bytearray(path.read_bytes())
+  content[-20] ^= 0xFF
+  path.write_bytes(content)
+  with pytest.raises(errors.UserError, match="corrupt in record 2"):
+    tetrominoes(str(path), batch_size=1)("train", skip_batches=5)
+
+
+@pytest.mark.parametrize("index", [0, 2])
+@pytest.mark.parametrize(
+  "kind, message",
+  [
+    ("no example", "is no tf.train.Example"),
+    ("no features", "lacks the feature `image`"),
+    ("no color", "lacks the feature `color`"),
+    ("no visibility", "lacks the feature `visibility`"),
+    ("small image", "`image` is a bytes_list of 12 values where a bytes_list"),
+    ("float image", "`image` is a float_list of 3675 values"),
+    ("fat bytes", "`mask` has elements that are not one byte"),
+    ("other", "is a scene of multi_dsprites binarized, not of tetrominoes"),
+  ],
+)
+def test_wrong_records(tmp_path, kind, message, index):
+  path = write(
+    tmp_path / "scenes.tfrecords",
+    [numbered(0), numbered(1)][:index] + [wrong_record(kind)],
+  )
+  with pytest.raises(errors.UserError, match=message) as info:
+    drain(tetrominoes(path))
+  assert f"Record {index} of {path}" in str(info.value)
+  if index == 0:  # Seen at once, without iterating.
+    with pytest.raises(errors.UserError, match=message):
+      tetrominoes(path)()
+
+
+def wrong_record(kind):
+  """Returns a record that is no Tetrominoes scene."""
+  scene = numbered(0)
+  if kind == "no example":
+    return b"no example at all"
+  if kind == "no features":
+    return b""
+  if kind in ("no color", "no visibility"):
+    del scene[kind.removeprefix("no ")]
+  if kind == "small image":
+    scene["image"] = scene["image"][:2, :2]
+  if kind == "float image":
+    scene["image"] = scene["image"].astype(np.float32)
+  if kind == "other":
+    scene = make_scene("binarized")
+  if kind == "fat bytes":
+    example = tf.train.Example.FromString(serialize(scene))
+    example.features.feature["mask"].bytes_list.value[7] = b"\x00\x01"
+    return example.SerializeToString()
+  return serialize(scene)
+
+
+@pytest.mark.parametrize("case", ["colored_on_colored", "six_objects", "clevr"])
+def test_wrong_variant_is_recognised(tmp_path, case):
+  path = write(tmp_path / "scenes.tfrecords", [make_scene(case)])
+  looks = {
+    "colored_on_colored": "of multi_dsprites colored_on_colored, not of",
+    "six_objects": "objects_room six_objects or objects_room identical_color",
+    "clevr": "clevr_with_masks, not of multi_dsprites colored_on_grayscale",
+  }[case]
+  with pytest.raises(errors.UserError, match=looks):
+    data.MultiDSprites(path=path, batch_size=1)()
+
+
+def test_batches_gives_the_same_as_the_call(eleven):
+  dataset = tetrominoes(eleven)
+  batches = dataset.batches("train", skip_batches=2)
+  found = [next(batches)["image"].numpy()[:, 0, 0, 0, 0] for _ in range(4)]
+  expected = [b["image"].numpy()[:, 0, 0, 0, 0] for b in dataset().take(6)]
+  np.testing.assert_array_equal(found, expected[2:])
+
+
+def test_batches_checks_at_once():
+  with pytest.raises(errors.UserError, match="no such file"):
+    tetrominoes("/no/such/file").batches()
+
+
+def test_other_errors_pass_through_batches(eleven, monkeypatch):
+  def failing(self, record):
+    with tf.control_dependencies([tf.debugging.Assert(False, ["own"])]):
+      return {"image": tf.identity(record)}
+
+  monkeypatch.setattr(data.IODINEDataset, "_read", failing)
+  monkeypatch.setattr(data.IODINEDataset, "_preprocess", lambda self, b: b)
+  with pytest.raises(tf.errors.InvalidArgumentError, match="own"):
+    drain(tetrominoes(eleven))
+
+
+# -----------------------------------------------------------------------------
+# Arguments.
+
+
+def test_filter_that_passes_nothing_ends(eleven):
+  dataset = tetrominoes(eleven, min_num_objects=5)
+  for subset in ("train", "summary", "test", None):
+    with pytest.raises(errors.UserError, match="No scene of .* from 5") as info:
+      dataset(subset)
+    assert eleven in str(info.value)
+  with pytest.raises(errors.UserError, match="No scene of .* from 5"):
+    drain(dataset)
+  with pytest.raises(errors.UserError, match="begins at scene 11.*11 scenes"):
+    tetrominoes(eleven, train=[11, None])()
+
+
+@pytest.mark.parametrize(
+  "options",
+  [
+    {"batch_size": 0},
+    {"batch_size": 2.5},
+    {"seed": "one"},
+    {"seed": -1},
+    {"max_num_objects": "6"},
+    {"train": "05"},
+    {"image_dim": 35},
+    {"train": 5},
+    {"image_dim": [0, 35]},
+    {"image_dim": [35]},
+    {"shuffle_buffer": 0},
+    {"num_test_scenes": 0},
+    {"min_num_objects": 4, "max_num_objects": 3},
+    {"train": [5, 5]},
+    {"train": [-1, 5]},
+    {"train": [1, 2, 3]},
+    {"test": [5, 2]},
+    {"crop_region": [[0, 36], [0, 35]]},
+    {"crop_region": [[0, 35], [20, 10]]},
+    {"crop_region": [[-1, 35], [0, 35]]},
+    {"crop_region": [0, 35]},
+  ],
+)
+def test_bad_values(options):
+  (name, *_) = options
+  with pytest.raises(errors.UserError, match=f"^`{name}` is .*\\.$"):
+    tetrominoes("unused", **options)
+
+
+def test_unknown_variants_and_subsets(eleven):
+  for cls in (data.MultiDSprites, data.ObjectsRoom):
+    with pytest.raises(errors.UserError, match='`dataset_variant` is "nope"'):
+      cls(path="unused", batch_size=1, dataset_variant="nope")
+  with pytest.raises(errors.UserError, match="`subset` is 'valid'"):
+    tetrominoes(eleven)("valid")
+
+
+@pytest.mark.parametrize(
+  "cls", [data.CLEVR, data.MultiDSprites, data.Tetrominoes, data.ObjectsRoom]
+)
+def test_unknown_arguments(cls):
+  # The original swallowed misspelt bounds and filtered nothing.
+  with pytest.raises(TypeError, match="max_objects"):
+    cls(path="unused", batch_size=1, max_objects=3)
+  with pytest.raises(TypeError):
+    cls("unused", 1)
+
+
+def test_datasets_can_be_copied(eleven):
+  dataset = tetrominoes(eleven)
+  order = indices(dataset("train", 6), 3)
+  assert indices(copy.deepcopy(dataset)("train", 6), 3) == order
+
+
+def test_arguments_stay_as_they_are(eleven):
+  options = {
+    "path": [eleven],
+    "batch_size": 2,
+    "image_dim": [20, 20],
+    "crop_region": [[0, 30], [5, 35]],
+    "train": [0, None],
+    "test": [0, 5],
+  }
+  before = copy.deepcopy(options)
+  next(iter(data.Tetrominoes(**options)()))
+  assert options == before
+
+
+def test_element_counts_of_this_file():
+  # One CLEVR scene holds 1.07 million strings, as the documentation says.
+  _, _, image, mask, _, _ = LAYOUTS["clevr"]
+  assert math.prod(image) + math.prod(mask) == 1_075_200
