@@ -9,7 +9,9 @@ all that depends on it. Sacred's own options and commands work too:
 from __future__ import annotations
 
 import copy
+import importlib
 import os
+import types
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +29,8 @@ from configs import (
   tetrominoes,
 )
 from iodine import command_line
+
+Config = dict[str, Any]
 
 sacred.SETTINGS.CAPTURE_MODE = "sys"
 
@@ -56,11 +60,26 @@ def get_config(
   return copy.deepcopy(dict(run.config))
 
 
-@ex.main
-def train(_run, _config, checkpoint_dir, continue_run, model, data, optimizer):
-  """Trains a model (the default command)."""
-  from iodine import commands
+def _commands() -> types.ModuleType:
+  """The module behind the commands; TensorFlow starts when one is run."""
+  with command_line.quiet_native_output():
+    commands = importlib.import_module("iodine.commands")
+    commands.start_tensorflow()
+  return commands
 
+
+@ex.main
+def train(
+  _run: Any,
+  _config: Config,
+  checkpoint_dir: str,
+  continue_run: bool,
+  model: Config,
+  data: Config,
+  optimizer: Config,
+) -> int:
+  """Trains a model (the default command)."""
+  commands = _commands()
   del model, data, optimizer  # arguments so that Sacred knows their entries
   folder = commands.run_folder(checkpoint_dir, _run._id, continue_run)
   _run.info["tensorflow"] = {"logdirs": [folder]}
@@ -71,34 +90,32 @@ def train(_run, _config, checkpoint_dir, continue_run, model, data, optimizer):
 
 
 @ex.command
-def make_data(data, data_dir, num_scenes, seed):
+def make_data(
+  data: Config, data_dir: str | None, num_scenes: int, seed: int
+) -> None:
   """Generates a data set that stands in for the public one."""
-  from iodine import commands
-
+  commands = _commands()
   commands.make_data(data, data_dir, num_scenes, seed)
 
 
 @ex.command
-def load_checkpoint(_config, checkpoint_dir):
+def load_checkpoint(_config: Config, checkpoint_dir: str) -> None:
   """Restores a checkpoint and prints its variables."""
-  from iodine import commands
-
+  commands = _commands()
   commands.load_checkpoint(_config, checkpoint_dir)
 
 
 @ex.command
-def evaluate(_config, checkpoint_dir):
+def evaluate(_config: Config, checkpoint_dir: str) -> Config:
   """Evaluates a checkpoint on held-out scenes, with pictures."""
-  from iodine import commands
-
+  commands = _commands()
   return commands.evaluate(_config, checkpoint_dir).as_json()
 
 
 @ex.command
-def quickstart(_run, _config, checkpoint_dir):
+def quickstart(_run: Any, _config: Config, checkpoint_dir: str) -> Config:
   """Makes data, trains, evaluates and draws; reuses what is there."""
-  from iodine import commands
-
+  commands = _commands()
   _run.info["tensorflow"] = {"logdirs": [checkpoint_dir]}
   return commands.quickstart(_config, ex.log_scalar).as_json()
 

@@ -86,10 +86,10 @@ def _resolve(name: Any, path: str) -> Callable[..., Any]:
   try:
     return getattr(importlib.import_module(module_name), attribute)
   except (ImportError, AttributeError, ValueError) as error:
-    if isinstance(error, ModuleNotFoundError) and error.name is not None:
-      # A broken import inside an existing module is no misspelt name.
-      if not module_name.startswith(error.name):
-        raise
+    # A broken import inside an existing module is no misspelt name.
+    broken = getattr(error, "name", None) or module_name
+    if isinstance(error, ImportError) and not module_name.startswith(broken):
+      raise
     raise errors.UserError(
       f"`{path}.{CONSTRUCTOR}` names `{name}`, which does not exist: give the "
       "dotted path of a class, such as `iodine.modules.networks.CNN`"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import logging
 import os
 import sys
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import sacred
@@ -13,7 +15,13 @@ from sacred import utils as sacred_utils
 
 from iodine import errors
 
-_ADDED_ENTRY = "Added new config entry"
+# What Sacred says at every run and adds to our own error messages. A named config adds all of its entries to the
+# few defaults; what is misspelt is found by `building` and by Sacred itself.
+_IDLE_WARNINGS = (
+  "Added new config entry",
+  "No observers have been added",
+  "Failed after",
+)
 
 
 class Experiment(sacred.Experiment):
@@ -27,13 +35,13 @@ class Experiment(sacred.Experiment):
   def __init__(self, *args: Any, **kwargs: Any):
     """Takes the arguments of `sacred.Experiment`."""
     super().__init__(*args, **kwargs)
-    self.logger = sacred_utils.create_basic_stream_logger()
-    # A named config adds all of its entries to the few defaults. What is
-    # misspelt is found by `building` and by Sacred itself.
-    self.logger.addFilter(
-      lambda record: not record.getMessage().startswith(_ADDED_ENTRY)
-    )
-    self.logger.setLevel(logging.WARNING)
+    logger = sacred_utils.create_basic_stream_logger()
+    for handler in logger.handlers:
+      handler.addFilter(
+        lambda record: not record.getMessage().startswith(_IDLE_WARNINGS)
+      )
+    logger.setLevel(logging.WARNING)
+    self.logger = logger
     self._at_command_line = False
 
   def run_commandline(self, argv: Any = None) -> Any:
@@ -63,16 +71,26 @@ class Experiment(sacred.Experiment):
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
       sys.exit(1)
 
-  def _create_run(self, *args: Any, **kwargs: Any) -> Any:
+  def _create_run(
+    self,
+    command_name: str | None = None,
+    config_updates: dict[str, Any] | None = None,
+    named_configs: Sequence[str] = (),
+    *args: Any,
+    **kwargs: Any,
+  ) -> Any:
+    for name in named_configs:
+      if name not in self.named_configs and not os.path.exists(name):
+        raise errors.UserError(
+          f"there is no named config `{name}`: use one of "
+          f"{', '.join(sorted(self.named_configs))}"
+        )
     try:
-      return super()._create_run(*args, **kwargs)
+      return super()._create_run(
+        command_name, config_updates, named_configs, *args, **kwargs
+      )
     except sacred_utils.ConfigAddedError as error:
       raise errors.UserError(_unknown_entry(error)) from error
-    except sacred_utils.NamedConfigNotFoundError as error:
-      raise errors.UserError(
-        f"there is no named config `{error.named_config}`: use one of "
-        f"{', '.join(sorted(self.named_configs))}"
-      ) from error
     except (TypeError, ValueError, ArithmeticError, KeyError) as error:
       raise errors.UserError(
         f"the config cannot be made with these updates ({error}): check that "
@@ -81,18 +99,39 @@ class Experiment(sacred.Experiment):
       ) from error
 
 
-def _unknown_entry(error: sacred_utils.ConfigAddedError) -> str:
-  (name, *_) = error.conflicting_configs
-  known = _names(error.config or {}) - {name}
-  close = difflib.get_close_matches(name, sorted(known), n=1)
-  meant = f", did you mean `{close[0]}`?" if close else ":"
+def _unknown_entry(error: Any) -> str:
+  name = next(iter(error.__conflicting_configs__))
+  known = sacred_utils.iterate_flattened(error.__config__)
+  names = {prefix for path, _ in known for prefix in _prefixes(path)} - {name}
+  close = difflib.get_close_matches(name, sorted(names), n=1)
+  meant = f"did you mean `{close[0]}`? " if close else ""
   return (
-    f"there is no config entry `{name}`{meant} `python main.py print_config "
+    f"there is no config entry `{name}`: {meant}`python main.py print_config "
     "with CONFIG` lists all entries"
   )
 
 
-def _names(config: dict[str, Any]) -> set[str]:
-  return {path for path, _ in sacred_utils.iterate_flattened(config)} | set(
-    config
-  )
+def _prefixes(path: str) -> list[str]:
+  parts = path.split(".")
+  return [".".join(parts[: i + 1]) for i in range(len(parts))]
+
+
+@contextlib.contextmanager
+def quiet_native_output() -> Iterator[None]:
+  """Drops what native code writes to the standard error stream.
+
+  TensorFlow's libraries greet with a page about processors and drivers, and
+  no setting stops them. Python's own messages still get through, as
+  exceptions do.
+  """
+  saved = os.dup(2)
+  python_stderr = sys.stderr
+  with open(os.devnull, "wb") as null, os.fdopen(saved, "w") as stderr:
+    sys.stderr = stderr
+    os.dup2(null.fileno(), 2)
+    try:
+      yield
+    finally:
+      stderr.flush()
+      os.dup2(saved, 2)
+      sys.stderr = python_stderr

@@ -9,13 +9,11 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import shapeguard
-import sonnet as snt
 import tabulate
 import tensorflow as tf
 
@@ -29,9 +27,15 @@ from iodine import (
   synthetic,
   training,
 )
-from iodine.modules import data as data_lib, iodine, plotting
+from iodine.modules import data as data_lib
+from iodine.modules import iodine, plotting
 
 Config = Mapping[str, Any]
+
+
+def start_tensorflow() -> None:
+  """Looks for devices, which makes some drivers write to the terminal."""
+  tf.config.list_physical_devices()
 
 
 # ------------------------------------------------------------------ building
@@ -230,6 +234,11 @@ def make_data(
   """
   dataset = build_dataset(config, seed)
   name = dataset.generator_name
+  if name is None:
+    raise errors.UserError(
+      "there is no generator for this data set: use the public files, or "
+      "another named config"
+    )
   if data_dir is not None:
     path = os.path.join(data_dir, synthetic.DATASETS[name].file_name)
   elif isinstance(dataset.path, str):
@@ -386,9 +395,10 @@ def quickstart(
   Raises:
     errors.UserError: see the commands that it runs.
   """
-  dataset = build_dataset(config["data"], config["seed"])
-  if os.path.exists(dataset.path):
-    print(f"data: {dataset.path} (already there)", flush=True)
+  _require_experiment(config["data"])
+  path = config["data"]["path"]
+  if os.path.exists(path):
+    print(f"data: {path} (already there)", flush=True)
   else:
     make_data(config["data"], None, config["num_scenes"], config["seed"])
   folder = config["checkpoint_dir"]

@@ -17,7 +17,8 @@ import numpy as np
 import tensorflow as tf
 
 from iodine import checkpoints, errors, optimizers
-from iodine.modules import data as data_lib, iodine
+from iodine.modules import data as data_lib
+from iodine.modules import iodine
 
 Data = dict[str, Any]
 # What has to stay finite; a factor's R2 may be infinite where it is constant.

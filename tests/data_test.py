@@ -548,7 +548,7 @@ def test_missing_file_says_where_to_get_it(tmp_path):
     path,
     "gs://multi-object-datasets",
     "github.com/google-deepmind/multi_object_datasets",
-    f"`python main.py make_data with tetrominoes data_dir={tmp_path}"
+    f"`python main.py make_data with tetrominoes data.path={path}"
     " num_scenes=1000 seed=0`",
   ):
     assert part in message

@@ -156,6 +156,11 @@ class IODINEDataset:
     raise NotImplementedError
 
   @property
+  def generator_name(self) -> str | None:
+    """Name of the generator in `iodine.synthetic`, None if there is none."""
+    return self._layout.generator_name
+
+  @property
   def num_true_objects(self) -> int:
     """L, the entities per scene in the files, background included."""
     # Unlike the original, which says 6 for Tetrominoes: its files hold 4.

@@ -11,7 +11,7 @@ from typing import Any
 from iodine import errors
 
 
-def require(condition: bool, name: str, value: Any, need: str) -> None:
+def _require(condition: bool, name: str, value: Any, need: str) -> None:
   """Checks a condition on an argument.
 
   Args:
@@ -30,39 +30,39 @@ def require(condition: bool, name: str, value: Any, need: str) -> None:
 def check_whole(name: str, value: Any, least: int) -> None:
   """Checks that a value is a whole number of at least `least`."""
   fits = _is_whole(value) and value >= least
-  require(fits, name, value, f"a whole number, {least} or more")
+  _require(fits, name, value, f"a whole number, {least} or more")
 
 
 def check_subset(value: Any) -> None:
   """Checks the name of a subset."""
   fits = value in ("train", "summary", "test", None)
-  require(fits, "subset", value, '"train", "summary", "test" or None')
+  _require(fits, "subset", value, '"train", "summary", "test" or None')
 
 
 def check_bounds(low: Any, high: Any) -> None:
   """Checks `min_num_objects` and `max_num_objects`, each may be None."""
   for name, value in (("min_num_objects", low), ("max_num_objects", high)):
     fits = value is None or isinstance(value, numbers.Real)
-    require(fits, name, value, "a number or None")
+    _require(fits, name, value, "a number or None")
   if low is not None and high is not None:
     need = f"at most `max_num_objects`, {high}"
-    require(low <= high, "min_num_objects", low, need)
+    _require(low <= high, "min_num_objects", low, need)
 
 
 def check_range(name: str, value: Any) -> None:
   """Checks a range of scenes, [start, stop) or None."""
   need = "[start, stop] with 0 <= start < stop (stop may be None), or None"
-  require(value is None or _is_pair(value), name, value, need)
+  _require(value is None or _is_pair(value), name, value, need)
   start, stop = value or (0, None)
-  require(_is_whole(start) and start >= 0, name, value, need)
+  _require(_is_whole(start) and start >= 0, name, value, need)
   fits = stop is None or (_is_whole(stop) and start < stop)
-  require(fits, name, value, need)
+  _require(fits, name, value, need)
 
 
 def check_image_dim(value: Any) -> None:
   """Checks the size of an image, (H, W) in pixels."""
   fits = _is_pair(value) and all(_is_whole(n) and n >= 1 for n in value)
-  require(fits, "image_dim", value, "[height, width], whole numbers from 1")
+  _require(fits, "image_dim", value, "[height, width], whole numbers from 1")
 
 
 def check_crop_region(value: Any, height: int, width: int) -> None:
@@ -74,10 +74,10 @@ def check_crop_region(value: Any, height: int, width: int) -> None:
     " or None"
   )
   fits = _is_pair(value) and all(_is_pair(pair) for pair in value)
-  require(fits, "crop_region", value, need)
+  _require(fits, "crop_region", value, need)
   for (start, stop), size in zip(value, (height, width), strict=True):
     whole = _is_whole(start) and _is_whole(stop)
-    require(whole and 0 <= start < stop <= size, "crop_region", value, need)
+    _require(whole and 0 <= start < stop <= size, "crop_region", value, need)
 
 
 def _is_whole(value: Any) -> bool:

@@ -42,7 +42,9 @@ def open_files(path: str | Sequence[str], layout: records.Layout) -> list[File]:
   """
   paths = [path] if isinstance(path, str | os.PathLike) else list(path)
   if not paths:
-    raise errors.UserError("`path` is an empty list: " + _remedy(layout, "."))
+    raise errors.UserError(
+      "`path` is an empty list: " + _remedy(layout, "data_dir=.")
+    )
   names = itertools.chain.from_iterable(_expand(p, layout) for p in paths)
   files = [File(name, _compression(name)) for name in names]
   for file in files:
@@ -70,21 +72,27 @@ def _expand(path: str, layout: records.Layout) -> list[str]:
   if os.path.isdir(path):
     raise errors.UserError(
       f"`path` is {path}, a folder, where a file or a glob such as"
-      f" {os.path.join(path, '*.tfrecords')} is needed: {_remedy(layout, path)}"
+      f" {os.path.join(path, '*.tfrecords')} is needed: {_remedy(layout, f'data_dir={path}')}"
     )
   if os.path.exists(path):
     return [path]
   matches = sorted(filter(os.path.isfile, glob.glob(path, recursive=True)))
   if not matches:
+    # A glob is no place to write to.
+    is_glob = glob.has_magic(path)
     folder = os.path.dirname(path) or "."
+    place = f"data_dir={folder}" if is_glob else f"data.path={path}"
     raise errors.UserError(
-      f"`path` is {path}, but there is no such file: {_remedy(layout, folder)}"
+      f"`path` is {path}, but there is no such file: {_remedy(layout, place)}"
     )
   return matches
 
 
-def _remedy(layout: records.Layout, folder: str) -> str:
-  """Returns the end of a sentence: where to get data of this layout."""
+def _remedy(layout: records.Layout, place: str) -> str:
+  """Returns the end of a sentence: where to get data of this layout.
+
+  `place` is the argument that tells make_data where to write.
+  """
   # No generator exists for the objects room.
   named_config = {
     "tetrominoes": "tetrominoes",
@@ -99,7 +107,7 @@ def _remedy(layout: records.Layout, folder: str) -> str:
   if named_config is None:
     return remedy + "."
   command = (
-    f"python main.py make_data with {named_config} data_dir={folder}"
+    f"python main.py make_data with {named_config} {place}"
     " num_scenes=1000 seed=0"
   )
   if layout.variant is not None:

@@ -54,7 +54,7 @@ class DistributionModule(snt.Module):
     """The shape of the parameters of one sample."""
     raise NotImplementedError
 
-  def default_prior(self) -> tfd.Distribution:
+  def default_prior(self) -> types.Distribution:
     """The distribution at all-zero parameters.
 
     FIDELITY: with scale `var` and softplus the variance of this prior is
@@ -75,7 +75,7 @@ class BernoulliOutput(DistributionModule):
     """As many logits as outputs."""
     return self.output_shape
 
-  def __call__(self, params: tf.Tensor) -> tfd.Distribution:
+  def __call__(self, params: tf.Tensor) -> types.Distribution:
     """[..., C] logits -> float32 Bernoulli with event shape [C]."""
     return tfd.Independent(
       tfd.Bernoulli(logits=params, dtype=tf.float32),
@@ -145,7 +145,7 @@ class LocScaleDistribution(DistributionModule):
       return 1.0 / activated
     return activated
 
-  def __call__(self, params: tf.Tensor) -> tfd.Distribution:
+  def __call__(self, params: tf.Tensor) -> types.Distribution:
     """[..., Z or 2Z] parameters -> distribution with event shape [Z]."""
     if self._scale_mode == "fixed":
       loc, raw = params, None
@@ -198,7 +198,7 @@ class MaskedMixture(DistributionModule):
       pixel=self.component_dist.input_shape, mask=(height, width, 1)
     )
 
-  def __call__(self, pixel: tf.Tensor, mask: tf.Tensor) -> tfd.Distribution:
+  def __call__(self, pixel: tf.Tensor, mask: tf.Tensor) -> types.Distribution:
     """Pixel parameters and mask logits -> tfd.MixtureSameFamily.
 
     Args:
@@ -222,7 +222,7 @@ class MaskedMixture(DistributionModule):
     return x_dist
 
 
-def score(x_dist: tfd.Distribution, x: tf.Tensor) -> types.MixtureScores:
+def score(x_dist: types.Distribution, x: tf.Tensor) -> types.MixtureScores:
   """Scores an image under a mixture, keeping the parts of the sum.
 
   `x_dist.log_prob(x)` is `.log_prob` of the result; the refinement inputs
@@ -248,7 +248,7 @@ def mask_probabilities(scores: types.MixtureScores) -> tf.Tensor:
   return utils.to_slots(tf.exp(scores.log_weight))
 
 
-def replay(dist: tfd.Distribution, value: tf.Tensor) -> tf.Tensor:
+def replay(dist: types.Distribution, value: tf.Tensor) -> tf.Tensor:
   """`value` as if `dist` had just drawn it, for the reparameterised gradient.
 
   The noise is recovered as (value - loc) / scale and held constant, so that

@@ -114,7 +114,7 @@ def diagnostic_image(
     columns.append(add_border(color_masks(masks), 1.0))
   if components is not None:
     sg.guard(components, "B, H, W, K, C")
-    if mask_components:
+    if mask_components and masks is not None:
       components = components * masks[..., None]
     tiles = add_border(to_rgb(tf.transpose(components, [0, 3, 1, 2, 4])))
     columns += tf.unstack(tiles, axis=1)

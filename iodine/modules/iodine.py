@@ -19,6 +19,8 @@ import tensorflow_probability as tfp
 
 from iodine.modules import (
   decoder as decoder_lib,
+)
+from iodine.modules import (
   distributions,
   factor_eval,
   image_grids,
@@ -217,7 +219,7 @@ class IODINE(snt.Module):
 
   def decode(
     self, z: tf.Tensor
-  ) -> tuple[types.MixtureParameters, tfd.Distribution]:
+  ) -> tuple[types.MixtureParameters, types.Distribution]:
     """[B, K, Z] latents -> parameters and distribution of the image.
 
     The image has the shape of the last batch, or of `initialize`.

@@ -55,6 +55,15 @@ class Layout:
   entities_last: bool = False
 
   @property
+  def generator_name(self) -> str | None:
+    """Name of the generator in `iodine.synthetic`, None if there is none."""
+    if self.name == "objects_room":
+      return None
+    if self.name == "multi_dsprites":
+      return f"{self.name}_{self.variant}"
+    return {"clevr_with_masks": "clevr"}.get(self.name, self.name)
+
+  @property
   def title(self) -> str:
     """Name and variant, for messages."""
     return self.name if self.variant is None else f"{self.name} {self.variant}"

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+# `tfp.distributions.Distribution`; TensorFlow Probability has no type hints.
+Distribution = Any
+
 
 class MixtureParameters(NamedTuple):
   """What the decoder says about every pixel.
@@ -52,10 +55,10 @@ class Estimate(NamedTuple):
   """
 
   zp: tf.Tensor
-  z_dist: Any
+  z_dist: Distribution
   z: tf.Tensor
   params: MixtureParameters
-  x_dist: Any
+  x_dist: Distribution
   scores: MixtureScores
   kl: tf.Tensor
   re: tf.Tensor

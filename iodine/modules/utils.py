@@ -93,8 +93,8 @@ def coordinate_map(
       np.linspace(-1.0, 1.0, width),
       indexing="ij",
     )
-    channels = [rows, columns] if order == "hw" else [columns, rows]
-    return np.stack(channels, axis=-1).astype(np.float32)
+    ordered = (rows, columns) if order == "hw" else (columns, rows)
+    return np.stack(ordered, axis=-1).astype(np.float32)
   if coord_type == "cos":
     frequencies = np.arange(freqs)
     cos_x = np.cos(frequencies * np.linspace(0.0, np.pi, width)[:, None])

@@ -1,0 +1,23 @@
+"""Fixtures for all tests."""
+
+import pathlib
+import sys
+
+# So that `pytest` finds the project however it is started.
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+  tf.random.set_seed(0)
+
+
+@pytest.fixture(scope="session")
+def units():
+  """Recorded inputs and outputs of single parts of the original."""
+  path = pathlib.Path(__file__).parent / "golden/units/units.npz"
+  return dict(np.load(path))

@@ -1,0 +1,130 @@
+"""What several tests share: tiny models, random scenes, comparisons."""
+
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+import main
+from iodine import building
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+
+TINY = {
+  "n_z": 3,
+  "num_components": 3,
+  "num_iters": 2,
+  "model.decoder.pixel_decoder.cnn_opt.output_channels": [4, None],
+  "model.decoder.pixel_decoder.cnn_opt.kernel_shapes": [3],
+  "model.refinement_core.encoder_net.cnn_opt.output_channels": [4],
+  "model.refinement_core.encoder_net.cnn_opt.kernel_shapes": [3],
+  "model.refinement_core.encoder_net.mlp_opt.output_sizes": [6],
+}
+
+
+def tiny_config(updates=None, replace=None):
+  """The config of Tetrominoes with a model of few channels.
+
+  Args:
+    updates: dotted config updates.
+    replace: {dotted path under `model`: value} put in place of what is there,
+      where updates would be merged into it.
+  """
+  config = main.get_config(("tetrominoes",), {**TINY, **(updates or {})})
+  for path, value in (replace or {}).items():
+    *parents, last = path.split(".")
+    entry = config["model"]
+    for key in parents:
+      entry = entry[key]
+    entry[last] = value
+  return config
+
+
+def tiny_model(updates=None, replace=None):
+  """A tiny model, freshly built."""
+  return building.build(tiny_config(updates, replace)["model"])
+
+
+def make_batch(
+  batch_size=2,
+  size=(8, 8),
+  channels=3,
+  frames=1,
+  num_entities=4,
+  seed=0,
+  binary=False,
+):
+  """Random scenes; the last entity of the first one is invisible."""
+  rng = np.random.default_rng(seed)
+  height, width = size
+  shape = [batch_size, frames, height, width, channels]
+  image = rng.uniform(size=shape)
+  if binary:
+    image = np.round(image)
+  visible = np.ones([batch_size, num_entities])
+  visible[0, -1] = 0.0
+  owner = rng.integers(
+    0, visible.sum(1).astype(int)[:, None, None, None], shape[:-1]
+  )
+  mask = np.eye(num_entities)[owner]  # [B, T, H, W, L]
+  data = {
+    "image": image,
+    "mask": np.moveaxis(mask, -1, 2)[..., None],
+    "visibility": visible,
+    "factors": {
+      "position": rng.uniform(size=[batch_size, num_entities, 2]),
+      "color": rng.uniform(size=[batch_size, num_entities, 3]),
+      "shape": rng.integers(0, 20, [batch_size, num_entities, 1]),
+    },
+  }
+  return tf.nest.map_structure(lambda x: tf.constant(x, tf.float32), data)
+
+
+def perturb(module, seed=0, stddev=0.1):
+  """Adds noise to all variables, so that no bias or offset is trivial."""
+  rng = np.random.default_rng(seed)
+  for variable in module.trainable_variables:
+    noise = rng.normal(scale=stddev, size=variable.shape)
+    variable.assign_add(noise.astype(np.float32))
+
+
+def assert_near(actual, expected, relative=1e-5):
+  """Compares within a fraction of the largest expected magnitude."""
+  actual, expected = np.asarray(actual), np.asarray(expected)
+  assert actual.shape == expected.shape
+  assert np.all(np.isfinite(expected)), "the expectation is not finite"
+  bound = relative * max(np.max(np.abs(expected), initial=0.0), 1e-6)
+  np.testing.assert_allclose(actual, expected, rtol=0.0, atol=bound)
+
+
+def convolve(x, w, stride=1):
+  """SAME-padded convolution [N, H, W, C] * [k, k, C, D] in plain NumPy."""
+  num, height, width, _ = x.shape
+  k = w.shape[0]
+  sizes = [-(-n // stride) for n in (height, width)]
+  pads = [
+    max((out - 1) * stride + k - n, 0)
+    for out, n in zip(sizes, (height, width), strict=True)
+  ]
+  before_after = [(p // 2, p - p // 2) for p in pads]
+  padded = np.pad(x, [(0, 0), *before_after, (0, 0)])
+  result = np.zeros([num, *sizes, w.shape[-1]])
+  for i in range(sizes[0]):
+    for j in range(sizes[1]):
+      a, b = i * stride, j * stride
+      patch = padded[:, a : a + k, b : b + k]
+      result[:, i, j] = np.einsum("nhwc,hwcd->nd", patch, w)
+  return result
+
+
+def sigmoid(x):
+  return 1.0 / (1.0 + np.exp(-x))
+
+
+def elu(x):
+  return np.where(x > 0, x, np.expm1(np.minimum(x, 0.0)))
+
+
+def log_softmax(x, axis=-1):
+  shifted = x - x.max(axis, keepdims=True)
+  return shifted - np.log(np.exp(shifted).sum(axis, keepdims=True))

@@ -1,0 +1,170 @@
+"""Tests of names, coordinate maps and reshapes against NumPy."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from iodine.modules import utils
+from tests import helpers
+
+tfd = tfp.distributions
+
+X = np.linspace(-3.0, 3.0, 13).astype(np.float32)
+SELU_SCALE, SELU_ALPHA = 1.05070098, 1.67326324
+EXPECTED = {
+  "identity": X,
+  "sigmoid": helpers.sigmoid(X),
+  "tanh": np.tanh(X),
+  "relu": np.maximum(X, 0.0),
+  "elu": helpers.elu(X),
+  "selu": SELU_SCALE
+  * np.where(X > 0, X, SELU_ALPHA * np.expm1(np.minimum(X, 0))),
+  "softplus": np.log1p(np.exp(X)),
+  "exp": np.exp(X),
+  "softmax": np.exp(X) / np.exp(X).sum(),
+}
+
+
+def test_every_activation_has_an_expectation():
+  assert set(utils.ACTIVATIONS) == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+@pytest.mark.parametrize("change_case", [str.lower, str.upper, str.title])
+def test_activation_by_name_in_any_case(name, change_case):
+  actual = utils.get_activation(change_case(name))(tf.constant(X))
+  np.testing.assert_allclose(actual, EXPECTED[name], 2e-6)  # float32 rounding
+
+
+def test_no_activation_is_the_identity():
+  np.testing.assert_array_equal(utils.get_activation(None)(tf.constant(X)), X)
+
+
+def test_callable_activation_is_itself():
+  assert utils.get_activation(tf.square) is tf.square
+
+
+@pytest.mark.parametrize("name", ["swishy", "", 3])
+def test_unknown_activation_is_a_key_error(name):
+  with pytest.raises(KeyError, match="unknown activation .* softplus"):
+    utils.get_activation(name)
+
+
+@pytest.mark.parametrize(
+  "name, family",
+  [
+    ("normal", tfd.Normal),
+    ("log_normal", tfd.LogNormal),
+    ("laplace", tfd.Laplace),
+    ("logistic", tfd.Logistic),
+    ("Logistic", tfd.Logistic),
+    (tfd.Cauchy, tfd.Cauchy),
+  ],
+)
+def test_distribution_by_name_or_class(name, family):
+  assert utils.get_distribution(name) is family
+
+
+@pytest.mark.parametrize("name", ["gumbel", None])
+def test_unknown_distribution_is_a_key_error(name):
+  with pytest.raises(KeyError, match="unknown distribution .* log_normal"):
+    utils.get_distribution(name)
+
+
+def test_linear_coordinates_are_rows_then_columns_for_the_decoder():
+  actual = utils.coordinate_map("linear", 3, 5, order="hw")
+  assert actual.shape == (3, 5, 2) and actual.dtype == np.float32
+  for i in range(3):
+    for j in range(5):
+      expected = [-1 + i, -1 + j / 2]
+      np.testing.assert_allclose(actual[i, j], expected, 0, 1e-7)  # float32
+
+
+def test_linear_coordinates_are_columns_then_rows_for_the_refinement():
+  actual = utils.coordinate_map("linear", 3, 5, order="wh")
+  expected = utils.coordinate_map("linear", 3, 5, order="hw")[..., ::-1]
+  np.testing.assert_array_equal(actual, expected)
+
+
+def test_linear_is_in_decoder_order_unless_told():
+  actual = utils.coordinate_map("linear", 3, 5)
+  expected = utils.coordinate_map("linear", 3, 5, order="hw")
+  np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("freqs", [1, 2, 3, 4])
+def test_cosine_coordinates(freqs):
+  height, width = 4, 7
+  actual = utils.coordinate_map("cos", height, width, freqs)
+  assert actual.shape == (height, width, freqs**2 - 1)
+  assert actual.dtype == np.float32
+  channels = []
+  for along_width in range(freqs):  # the slow axis
+    for along_height in range(freqs):  # the fast axis
+      channel = np.zeros([height, width])
+      for i in range(height):
+        for j in range(width):
+          y, x = np.pi * i / (height - 1), np.pi * j / (width - 1)
+          channel[i, j] = np.cos(along_width * x) * np.cos(along_height * y)
+      channels.append(channel)
+  np.testing.assert_array_equal(channels[0], 1.0)  # the one that is dropped
+  for c, expected in enumerate(channels[1:]):
+    np.testing.assert_allclose(actual[..., c], expected, 0, 1e-6)  # float32
+
+
+def test_cosine_coordinates_have_three_frequencies_unless_told():
+  assert utils.coordinate_map("cos", 4, 4).shape == (4, 4, 8)
+
+
+def test_cosine_coordinates_do_not_depend_on_the_order():
+  np.testing.assert_array_equal(
+    utils.coordinate_map("cos", 4, 6, order="wh"),
+    utils.coordinate_map("cos", 4, 6, order="hw"),
+  )
+
+
+def test_no_coordinates_are_no_channels():
+  assert utils.coordinate_map(None, 4, 6).shape == (4, 6, 0)
+
+
+@pytest.mark.parametrize("coord_type", ["polar", "Linear", 2])
+def test_unknown_coordinates_are_a_key_error(coord_type):
+  with pytest.raises(KeyError, match="unknown `coord_type`"):
+    utils.coordinate_map(coord_type, 4, 6)
+
+
+def test_merge_and_split_are_inverse_and_batch_major():
+  x = tf.reshape(tf.range(2 * 3 * 4 * 5), [2, 3, 4, 5])
+  merged = utils.merge_leading(x)
+  assert merged.shape == (6, 4, 5)
+  np.testing.assert_array_equal(merged[1 * 3 + 2], x[1, 2])
+  np.testing.assert_array_equal(utils.split_leading(merged, [2, 3]), x)
+
+
+def test_merge_more_axes():
+  x = tf.reshape(tf.range(24), [2, 3, 4])
+  np.testing.assert_array_equal(utils.merge_leading(x, 3), tf.range(24))
+
+
+def test_merge_and_split_in_a_tf_function():
+  x = tf.reshape(tf.range(24), [2, 3, 4])
+
+  @tf.function
+  def there_and_back(x):
+    return utils.split_leading(utils.merge_leading(x), [2, 3])
+
+  np.testing.assert_array_equal(there_and_back(x), x)
+
+
+def test_to_slots():
+  x = tf.random.normal([2, 1, 3, 4, 5])
+  slots = utils.to_slots(x)
+  assert slots.shape == (2, 5, 3, 4, 1)
+  np.testing.assert_array_equal(slots[1, 4, :, :, 0], x[1, 0, :, :, 4])
+
+
+def test_flatten_dict():
+  nested = {"a": {"b": 1, "c": {"d": [2]}}, "e": 3, "f": {}}
+  assert utils.flatten_dict(nested) == {"a/b": 1, "a/c/d": [2], "e": 3}
+  assert utils.flatten_dict(nested, ".") == {"a.b": 1, "a.c.d": [2], "e": 3}
