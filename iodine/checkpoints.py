@@ -16,6 +16,13 @@ from iodine import errors, optimizers
 from iodine.modules import iodine
 
 BEST_FOLDER = "best"
+# What TensorFlow raises for files that are broken in one way or another.
+_READ_ERRORS = (
+  tf.errors.OpError,
+  AssertionError,
+  IndexError,
+  RuntimeError,
+)
 _VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
@@ -174,8 +181,9 @@ def restore(path: str, **objects: Any) -> str:
       if key.endswith(_VALUE_SUFFIX)
     }
     _check_fit(prefix, saved, variables_by_path(checkpoint), objects)
-    checkpoint.read(prefix).assert_existing_objects_matched()
-  except (tf.errors.OpError, AssertionError, RuntimeError) as error:
+    status = checkpoint.read(prefix).assert_existing_objects_matched()
+    status.expect_partial()  # what is only in the checkpoint is no surprise
+  except _READ_ERRORS as error:
     raise errors.UserError(
       f"the checkpoint `{prefix}` cannot be read, its files are broken or "
       f"incomplete: use an older one ({_first_line(error)})"

@@ -78,7 +78,9 @@ def evaluate(
   Raises:
     errors.UserError: if there is no scene.
   """
-  compiled = tf.function(lambda data, index: _scores(model, data, seed, index))
+  compiled = tf.function(
+    lambda data, index: _scores(model, data, seed, index), autograph=False
+  )
   scores: list[Mapping[str, np.ndarray]] = []
   done = 0
   for index, batch in enumerate(batches):

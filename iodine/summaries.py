@@ -45,9 +45,12 @@ class OverviewImages:
     seed = tf.constant([0, 0])
     # The forward pass is compiled once for the batch shape of the summaries.
     self._draw_scenes = tf.function(
-      lambda data: model.get_overview_images(data, num_images, seed=seed)
+      lambda data: model.get_overview_images(data, num_images, seed=seed),
+      autograph=False,
     )
-    self._draw_samples = tf.function(lambda: model.get_sample_images(seed=seed))
+    self._draw_samples = tf.function(
+      lambda: model.get_sample_images(seed=seed), autograph=False
+    )
 
   def __call__(self, data: dict[str, Any]) -> dict[str, tf.Tensor]:
     """Draws scenes of `data` and prior samples; images [1, h, w, 3 or 1]."""

@@ -80,7 +80,8 @@ class CompiledStep:
       step_seed = tf.stack([tf.constant(seed, tf.int64), optimizer.global_step])
       return train_step(model, optimizer, data, seed=step_seed)
 
-    self._step = tf.function(step)
+    # Without AutoGraph, which has nothing to convert and takes its time.
+    self._step = tf.function(step, autograph=False)
 
   def __call__(self, data: Data) -> dict[str, float]:
     """One update; returns its scalars as numbers."""

@@ -1,12 +1,12 @@
 """Tests of names, coordinate maps and reshapes against NumPy."""
 
+import helpers
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from iodine.modules import utils
-from tests import helpers
 
 tfd = tfp.distributions
 

@@ -106,6 +106,11 @@ class MLP(snt.Module):
       activate_final=activate_final,
     )
 
+  @property
+  def layers(self) -> Sequence[snt.Linear]:
+    """The linear layers, in order."""
+    return self.net._layers
+
   def __call__(self, x: tf.Tensor) -> tf.Tensor:
     """[N, F] -> [N, output_sizes[-1]]."""
     shapeguard.ShapeGuard().guard(x, "N, F")

@@ -1,0 +1,42 @@
+# The two commands: `make run` shows IODINE at work, `make test` checks it all.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: run test test-slow lint format clean
+
+run: $(VENV)/.run-ready
+	$(BIN)/python main.py quickstart with quick
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.test-ready
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.test-ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.test-ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.run-ready: requirements.txt requirements-shapeguard.txt constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
+	  || { echo "error: $(PYTHON) is no Python 3.10 to 3.12: run make with PYTHON=python3.12" >&2; exit 1; }
+	@echo "installing into $(VENV), which takes some minutes the first time"
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -r requirements.txt -c constraints.txt
+	$(PIP) --no-deps -r requirements-shapeguard.txt
+	@touch $@
+
+$(VENV)/.test-ready: $(VENV)/.run-ready requirements-dev.txt
+	$(PIP) -r requirements-dev.txt -c constraints.txt
+	@touch $@

@@ -1,0 +1,217 @@
+"""Tests of the builder: what it builds and what it rejects."""
+
+import copy
+import sys
+import types
+
+import helpers
+import pytest
+
+from iodine import building, errors
+from iodine.modules import networks, refinement
+
+
+class Thing:
+  """Keeps its arguments."""
+
+  def __init__(self, part=None, options=None, *, size=3):
+    self.part, self.options, self.size = part, options, size
+
+
+def make_thing(needed, other=2):
+  return Thing(part=(needed, other))
+
+
+def take_anything(first, **others):
+  return first, others
+
+
+def fail(kind):
+  errors_by_name = {
+    "value": ValueError("no such value"),
+    "type": TypeError("no such type"),
+    "key": KeyError("no such key"),
+    "empty": ValueError(),
+    "other": RuntimeError("no error of the user"),
+  }
+  raise errors_by_name[kind]
+
+
+def _here(name):
+  return f"{__name__}.{name}"
+
+
+def _thing(**arguments):
+  return {"constructor": _here("Thing"), **arguments}
+
+
+def test_nested_parts_are_built_first():
+  thing = building.build(_thing(part=_thing(size=1), size=2))
+  assert isinstance(thing, Thing) and isinstance(thing.part, Thing)
+  assert (thing.size, thing.part.size) == (2, 1)
+  assert thing.options is None and thing.part.part is None
+
+
+def test_dicts_without_a_constructor_stay_dicts():
+  built = building.build({"a": {"b": _thing()}, "c": 1, "d": None})
+  assert isinstance(built["a"]["b"], Thing)
+  assert built["c"] == 1 and built["d"] is None
+
+
+def test_parts_in_lists_and_tuples():
+  built = building.build(_thing(part=[_thing(size=1), [2, _thing()], (3, "x")]))
+  first, second, third = built.part
+  assert first.size == 1 and second[0] == 2 and isinstance(second[1], Thing)
+  assert third == [3, "x"]  # lists, whatever they came as
+
+
+def test_functions_construct_too():
+  config = {"constructor": _here("make_thing"), "needed": 1}
+  assert building.build(config).part == (1, 2)
+
+
+def test_functions_that_take_anything():
+  config = {"constructor": _here("take_anything"), "first": 1, "second": 2}
+  assert building.build(config) == (1, {"second": 2})
+
+
+def test_every_call_builds_afresh():
+  config = _thing(part=_thing(), options=[[1]])
+  first, second = building.build(config), building.build(config)
+  assert first is not second and first.part is not second.part
+  assert first.options is not second.options
+  assert first.options[0] is not second.options[0]
+
+
+def test_the_config_is_left_unchanged_and_not_shared():
+  config = _thing(part=_thing(), options={"sizes": [1, 2], "more": {"a": 1}})
+  before = copy.deepcopy(config)
+  thing = building.build(config)
+  assert config == before
+  thing.options["sizes"].append(3)
+  thing.options["more"]["a"] = 2
+  assert config == before
+
+
+def test_the_model_of_a_named_config():
+  config = helpers.tiny_config()
+  before = copy.deepcopy(config)
+  model = building.build(config["model"])
+  assert config == before
+  head = model.refinement_core.refinement_head
+  assert isinstance(head, refinement.ResHead)
+  assert isinstance(model.decoder.pixel_decoder, networks.BroadcastConv)
+  assert building.build(config["model"]).decoder is not model.decoder
+
+
+def _message(config, **options):
+  with pytest.raises(errors.UserError) as error:
+    building.build(config, **options)
+  return str(error.value)
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    "iodine.modules.networks.Nothing",
+    "iodine.modules.nothing.CNN",
+    "nothing.CNN",
+    "nodots",
+    ".networks.CNN",
+    "",
+    None,
+    3,
+    "math.pi",
+  ],
+)
+def test_unknown_constructors(name):
+  message = _message({"a": [{"b": {"constructor": name}}]})
+  assert "`config.a[0].b.constructor`" in message and str(name) in message
+
+
+def test_a_broken_import_is_no_unknown_constructor(tmp_path, monkeypatch):
+  (tmp_path / "broken_module.py").write_text("import does_not_exist_at_all\n")
+  monkeypatch.syspath_prepend(tmp_path)
+  with pytest.raises(ModuleNotFoundError, match="does_not_exist_at_all"):
+    building.build({"constructor": "broken_module.Thing"})
+
+
+def test_unknown_arguments():
+  message = _message(_thing(part=_thing(sise=1)))
+  assert "`config.part.sise` is not an argument" in message
+  assert _here("Thing") in message and "part, options, size" in message
+
+
+def test_unknown_arguments_of_modules():
+  config = helpers.tiny_config(replace={"refinement_core.encoder_net.pool": 1})
+  message = _message(config["model"], path="model")
+  assert "`model.refinement_core.encoder_net.pool`" in message
+  assert "cnn_opt, mlp_opt, mode" in message
+
+
+def test_missing_arguments():
+  message = _message([{"constructor": _here("make_thing"), "other": 1}])
+  assert "`config[0].needed` is missing" in message
+  assert _here("make_thing") in message
+
+
+@pytest.mark.parametrize("kind", ["value", "type", "key"])
+def test_errors_in_a_constructor_name_the_place(kind):
+  config = {"a": _thing(part={"constructor": _here("fail"), "kind": kind})}
+  message = _message(config, path="model")
+  assert "`model.a.part` does not work: no such " + kind in message
+  assert "'" not in message  # a KeyError without the quotes of its repr
+
+
+def test_errors_without_a_message():
+  config = {"constructor": _here("fail"), "kind": "empty"}
+  assert "`config` does not work" in _message(config)
+
+
+def test_other_errors_are_passed_on():
+  with pytest.raises(RuntimeError, match="no error of the user"):
+    building.build({"constructor": _here("fail"), "kind": "other"})
+
+
+@pytest.mark.parametrize(
+  "path, value, sentence",
+  [
+    ("refinement_core.encoder_net.mode", "max", "unknown `mode` 'max'"),
+    ("decoder.pixel_decoder.coord_type", "polar", "unknown `coord_type`"),
+    ("output_dist.component_dist.scale", "std", "`scale` is 'std'"),
+    ("latent_dist.dist", "gauss", "unknown distribution 'gauss'"),
+    (
+      "refinement_core.encoder_net.cnn_opt.strides",
+      [1, 2, 3],
+      "`strides` has 3 entries",
+    ),
+    (
+      "decoder.pixel_decoder.cnn_opt.output_channels",
+      [4, 4],
+      "the last entry of `output_channels` is 4",
+    ),
+    (
+      "factor_evaluator.mapping",
+      [["shape", 4, "ordinal"]],
+      "unknown kind 'ordinal'",
+    ),
+    ("coord_type", "polar", "unknown `coord_type`"),
+    ("inputs", ["pixels"], "unknown refinement input 'pixels'"),
+    ("iter_loss_weight", "quadratic", "`iter_loss_weight` is 'quadratic'"),
+  ],
+)
+def test_errors_of_the_model_name_the_place(path, value, sentence):
+  config = helpers.tiny_config(replace={path: value})
+  message = _message(config["model"], path="model")
+  parts = path.split(".")[:-1]
+  parts = [part for part in parts if part not in ("cnn_opt",)]
+  assert ".".join(["`model", *parts]) + "` does not work: " in message
+  assert sentence in message
+
+
+def test_a_constructor_of_a_module_made_at_run_time(monkeypatch):
+  module = types.ModuleType("made_at_run_time")
+  module.Thing = Thing
+  monkeypatch.setitem(sys.modules, "made_at_run_time", module)
+  built = building.build({"constructor": "made_at_run_time.Thing"})
+  assert isinstance(built, Thing)

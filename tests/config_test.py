@@ -1,0 +1,209 @@
+import json
+import math
+
+import pytest
+
+import main
+from iodine import building, errors
+from iodine.modules import data
+
+PAPER = {
+  # Z, K, batch, learning rate, decoder, kernel, encoder, MLP, LSTM, coordinates
+  "clevr6": (
+    *(64, 7, 4, 1e-3 * math.sqrt(4 / 32), [64] * 4, 3),
+    *([64] * 4, [256, 256], [256], "linear"),
+  ),
+  "multi_dsprites": (
+    *(16, 6, 16, 3e-4 * math.sqrt(16 / 128), [32] * 4, 5),
+    *([32] * 3, [128], [128], "cos"),
+  ),
+  "tetrominoes": (
+    *(32, 4, 128, 3e-4 * math.sqrt(128 / 256), [32] * 4, 5),
+    *([32] * 3, [128], [], "cos"),
+  ),
+}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_configurations(name):
+  config = main.get_config((name,))
+  model = config["model"]
+  decoder = model["decoder"]["pixel_decoder"]
+  core = model["refinement_core"]
+  encoder = core["encoder_net"]
+  learning_rate = config["optimizer"]["learning_rate"]
+  assert PAPER[name] == (
+    model["n_z"],
+    model["num_components"],
+    config["data"]["batch_size"],
+    learning_rate["learning_rate"],
+    decoder["cnn_opt"]["output_channels"][:-1],
+    decoder["cnn_opt"]["kernel_shapes"][0],
+    encoder["cnn_opt"]["output_channels"],
+    encoder["mlp_opt"]["output_sizes"],
+    core["recurrent_net"]["hidden_sizes"],
+    model["coord_type"],
+  )
+  assert model["num_iters"] == 5
+  assert decoder["cnn_opt"]["output_channels"][-1] is None
+  assert decoder["coord_type"] == "linear"
+  assert encoder["mode"] == "avg_pool"
+  assert encoder["cnn_opt"]["strides"] == [2]
+  pixel = model["output_dist"]["component_dist"]
+  assert (pixel["dist"], pixel["scale"], pixel["scale_val"]) == (
+    *("logistic", "fixed", 0.03),
+  )
+  latent = model["latent_dist"]
+  assert (latent["dist"], latent["scale"], latent["scale_act"]) == (
+    *("normal", "var", "softplus"),
+  )
+  optimizer = config["optimizer"]
+  assert (optimizer["beta1"], optimizer["beta2"]) == (0.95, 0.999)
+  assert (optimizer["epsilon"], optimizer["max_gradient_norm"]) == (1e-8, 5.0)
+  assert learning_rate["decay_rate"] == 0.1
+  assert learning_rate["decay_steps"] == 1e6
+  assert config["checkpoint_dir"] == f"iodine/checkpoints/{name}"
+
+
+def test_defaults():
+  config = main.get_config()
+  expected = {
+    "continue_run": False,
+    "save_summaries_steps": 10,
+    "save_checkpoint_steps": 1000,
+    "n_z": 64,
+    "num_components": 7,
+    "num_iters": 5,
+    "learn_rate": 0.001,
+    "batch_size": 4,
+    "stop_after_steps": 1000000,
+  }
+  assert expected.items() <= config.items()
+
+
+@pytest.mark.parametrize("name", [*PAPER, "quick"])
+def test_overrides_reach_everything_that_depends_on_them(name):
+  config = main.get_config(
+    (name,),
+    {"batch_size": 2, "n_z": 5, "num_components": 3, "num_iters": 1},
+  )
+  model = config["model"]
+  assert config["data"]["batch_size"] == 2
+  assert model["n_z"] == 5
+  assert model["num_iters"] == 1
+  assert model["num_components"] == 3
+  assert model["output_dist"]["num_components"] == 3
+  rate = config["optimizer"]["learning_rate"]["learning_rate"]
+  assert rate == config["learn_rate"]
+  config = main.get_config((name,), {"learn_rate": 0.5})
+  assert config["optimizer"]["learning_rate"]["learning_rate"] == 0.5
+
+
+def test_the_learning_rate_follows_the_batch_size():
+  config = main.get_config(("clevr6",), {"batch_size": 32})
+  assert config["learn_rate"] == pytest.approx(1e-3)
+
+
+def test_dotted_and_nested_updates():
+  key = "model.decoder.pixel_decoder.cnn_opt.kernel_shapes"
+  dotted = main.get_config(
+    ("tetrominoes",), {"data.shuffle_buffer": 100, key: [3]}
+  )
+  nested = main.get_config(
+    ("tetrominoes",),
+    {
+      "data": {"shuffle_buffer": 100},
+      "model": {
+        "decoder": {"pixel_decoder": {"cnn_opt": {"kernel_shapes": [3]}}}
+      },
+    },
+  )
+  for config in (dotted, nested):
+    assert config["data"]["shuffle_buffer"] == 100
+    cnn_opt = config["model"]["decoder"]["pixel_decoder"]["cnn_opt"]
+    assert cnn_opt["kernel_shapes"] == [3]
+    assert cnn_opt["output_channels"] == [32, 32, 32, 32, None]
+
+
+def test_a_head_can_be_replaced():
+  head = {
+    "constructor": "iodine.modules.refinement.PredictorCorrectorHead",
+    "hidden_sizes": [5],
+  }
+  config = main.get_config(
+    ("tetrominoes",), {"model.refinement_core.refinement_head": head}
+  )
+  assert config["model"]["refinement_core"]["refinement_head"] == head
+
+
+def test_updates_are_left_unchanged():
+  updates = {"model": {"n_z": 3}, "data.batch_size": 7}
+  main.get_config(("tetrominoes",), updates)
+  assert updates == {"model": {"n_z": 3}, "data.batch_size": 7}
+
+
+def test_configs_are_plain_and_independent():
+  first = main.get_config(("tetrominoes",))
+  json.dumps(first)
+  first["model"]["decoder"].clear()
+  second = main.get_config(("tetrominoes",))
+  assert second["model"]["decoder"]
+  assert type(second["model"]) is dict
+  assert type(second["model"]["decoder"]["pixel_decoder"]) is dict
+
+
+@pytest.mark.parametrize(
+  "name, num_train, bounds",
+  [
+    ("clevr6", 70000, (None, 7)),
+    ("multi_dsprites", 60000, (None, None)),
+    ("tetrominoes", 60000, (None, None)),
+  ],
+)
+def test_paper_data(name, num_train, bounds):
+  config = main.get_config((name, "paper_data"))["data"]
+  assert config["train"] == [0, num_train]
+  assert config["test"] == [num_train, None]
+  assert config["num_test_scenes"] == 320
+  dataset = building.build(config)
+  assert (dataset.min_num_objects, dataset.max_num_objects) == bounds
+  assert config["path"] == main.get_config((name,))["data"]["path"]
+
+
+def test_clevr6_keeps_what_the_original_keeps():
+  dataset = building.build(main.get_config(("clevr6",))["data"])
+  assert isinstance(dataset, data.CLEVR)
+  assert (dataset.min_num_objects, dataset.max_num_objects) == (6, 6)
+
+
+def test_data_overrides_win_over_paper_data():
+  config = main.get_config(("clevr6", "paper_data"), {"data.train": [0, 9]})
+  assert config["data"]["train"] == [0, 9]
+
+
+@pytest.mark.parametrize("name", [*PAPER, "quick"])
+def test_every_config_builds(name):
+  config = main.get_config((name,))
+  for key in ("data", "model", "optimizer"):
+    assert building.build(config[key]) is not building.build(config[key])
+
+
+@pytest.mark.parametrize(
+  "names, updates, part",
+  [
+    (("tetromino",), {}, "no named config `tetromino`"),
+    (("tetrominoes",), {"n_zz": 3}, "did you mean `n_z`?"),
+    (("tetrominoes",), {"modle": {"n_z": 3}}, "no config entry `modle.n_z`"),
+    (("tetrominoes",), {"batch_size": "many"}, "cannot be made"),
+  ],
+)
+def test_unknown_names_are_errors(names, updates, part):
+  with pytest.raises(errors.UserError) as info:
+    main.get_config(names, updates)
+  assert part in str(info.value)
+
+
+def test_an_unknown_data_argument_is_an_error():
+  config = main.get_config(("multi_dsprites",), {"data.min_objects": 3})
+  with pytest.raises(errors.UserError, match="min_objects` is not an argument"):
+    building.build(config["data"], "data")

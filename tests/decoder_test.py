@@ -1,0 +1,75 @@
+"""Tests of the component decoder."""
+
+import helpers
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from iodine.modules import decoder, networks, types
+
+
+def _decoder(channels=3, size=(6, 5)):
+  cnn_opt = {"output_channels": [4, None], "kernel_shapes": [3]}
+  net = decoder.ComponentDecoder(networks.BroadcastConv(cnn_opt))
+  net.set_output_shapes(
+    types.MixtureParameters(pixel=(*size, channels), mask=(*size, 1))
+  )
+  return net
+
+
+@pytest.mark.parametrize("channels", [1, 3, 6])
+def test_channel_0_is_the_mask_and_the_rest_the_pixels(channels):
+  net = _decoder(channels)
+  z = tf.random.normal([2, 3, 4])
+  params = net(z)
+  assert params.pixel.shape == (2, 3, 6, 5, channels)
+  assert params.mask.shape == (2, 3, 6, 5, 1)
+  for b in range(2):
+    for k in range(3):
+      image = net.pixel_decoder(z[b, k][None])[0]
+      # float32 sums in another order, as the batch is another
+      helpers.assert_near(params.mask[b, k], image[..., :1])
+      helpers.assert_near(params.pixel[b, k], image[..., 1:])
+
+
+def test_slots_do_not_see_each_other():
+  net = _decoder()
+  z = tf.random.normal([2, 3, 4])
+  permuted = net(tf.gather(z, [2, 0, 1], axis=1))
+  for name, expected in net(z)._asdict().items():
+    actual = getattr(permuted, name)
+    # float32 sums in another order
+    helpers.assert_near(actual, tf.gather(expected, [2, 0, 1], axis=1), 1e-6)
+
+
+def test_all_slots_share_the_weights():
+  net = _decoder()
+  net(tf.zeros([2, 3, 4]))
+  variables = {v.ref() for v in net.variables}
+  net(tf.zeros([1, 5, 4]))
+  assert len(variables) == 4 and {v.ref() for v in net.variables} == variables
+
+
+def test_other_image_sizes_keep_the_weights():
+  net = _decoder()
+  z = tf.random.normal([2, 3, 4])
+  net(z)
+  variables = {v.ref() for v in net.variables}
+  net.set_output_shapes(types.MixtureParameters((4, 9, 3), (4, 9, 1)))
+  assert net(z).pixel.shape == (2, 3, 4, 9, 3)
+  assert {v.ref() for v in net.variables} == variables
+
+
+def test_sizes_of_masks_and_pixels_must_agree():
+  net = _decoder()
+  with pytest.raises(ValueError, match="must have the same height and width"):
+    net.set_output_shapes(types.MixtureParameters((4, 4, 3), (4, 5, 1)))
+
+
+def test_eager_equals_tf_function():
+  net = _decoder()
+  z = tf.random.normal([2, 3, 4])
+  expected = net(z)
+  actual = tf.function(net)(z)
+  np.testing.assert_allclose(actual.pixel, expected.pixel, 0, 1e-6)  # float32
+  np.testing.assert_allclose(actual.mask, expected.mask, 0, 1e-6)  # float32

@@ -1,0 +1,323 @@
+"""Tests of the distributions against SciPy and the original."""
+
+import json
+
+import helpers
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+import sonnet as snt
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from iodine.modules import distributions
+
+tfd = tfp.distributions
+LocScale = distributions.LocScaleDistribution
+
+FAMILIES = {
+  "normal": lambda m, s: scipy.stats.norm(m, s),
+  "log_normal": lambda m, s: scipy.stats.lognorm(s, scale=np.exp(m)),
+  "laplace": lambda m, s: scipy.stats.laplace(m, s),
+  "logistic": lambda m, s: scipy.stats.logistic(m, s),
+}
+SCALES = {
+  "stddev": lambda act: act,
+  "var": np.sqrt,
+  "prec": lambda act: 1.0 / act,
+}
+
+
+def _params(shape, seed=0):
+  rng = np.random.default_rng(seed)
+  return rng.normal(scale=0.7, size=shape).astype(np.float32)
+
+
+# ------------------------------------------------------------ location-scale
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("mode", sorted(SCALES))
+def test_density_in_every_scale_mode(family, mode):
+  params = _params([4, 6])
+  x = np.abs(_params([4, 3], seed=1)) + 0.1
+  dist = LocScale(family, scale=mode, scale_act="softplus", loc_act="tanh")
+  loc, raw = params[:, :3].astype(float), params[:, 3:].astype(float)
+  reference = FAMILIES[family](
+    np.tanh(loc), SCALES[mode](np.log1p(np.exp(raw)))
+  )
+  actual = dist(tf.constant(params))
+  assert actual.batch_shape == (4,) and actual.event_shape == (3,)
+  expected = reference.logpdf(x).sum(axis=-1)
+  np.testing.assert_allclose(actual.log_prob(x), expected, 1e-5)  # float32
+  # float32 rounding of exp and softplus
+  np.testing.assert_allclose(actual.mean(), reference.mean(), 1e-5, 1e-6)
+  np.testing.assert_allclose(actual.stddev(), reference.std(), 1e-4)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_density_with_fixed_scale(family):
+  params = _params([4, 3])
+  x = np.abs(_params([4, 3], seed=1)) + 0.1
+  dist = LocScale(family, scale="fixed", scale_val=0.3)
+  assert not dist.variables
+  expected = FAMILIES[family](params.astype(float), 0.3).logpdf(x).sum(-1)
+  actual = dist(tf.constant(params)).log_prob(x)
+  np.testing.assert_allclose(actual, expected, 1e-5)  # float32 rounding
+
+
+@pytest.mark.parametrize("case", range(4))
+def test_location_scale_as_in_the_original(units, case):
+  kwargs = json.loads(str(units[f"locscale/{case}/kwargs"]))
+  dist = LocScale(**kwargs)(tf.constant(units[f"locscale/{case}/params"]))
+  log_prob = dist.log_prob(units[f"locscale/{case}/value"])
+  helpers.assert_near(log_prob, units[f"locscale/{case}/log_prob"])
+  helpers.assert_near(dist.mean(), units[f"locscale/{case}/mean"])
+
+
+def test_defaults_are_normal_with_exp_of_the_raw_scale():
+  params = _params([2, 4])
+  dist = LocScale()(tf.constant(params)).distribution
+  assert isinstance(dist, tfd.Normal)
+  np.testing.assert_array_equal(dist.loc, params[:, :2])
+  # float32 rounding of exp
+  np.testing.assert_allclose(dist.scale, np.exp(params[:, 2:]), 1e-6)
+
+
+def test_distribution_class_and_its_arguments():
+  dist = LocScale(tfd.StudentT, scale="fixed", dist_kwargs={"df": 3.0})
+  x = _params([5, 2], seed=1)
+  expected = scipy.stats.t(3.0).logpdf(x).sum(-1)
+  actual = dist(tf.zeros([5, 2])).log_prob(x)
+  np.testing.assert_allclose(actual, expected, 1e-5)  # float32 rounding
+
+
+def test_dist_kwargs_are_copied():
+  kwargs = {"allow_nan_stats": False}
+  dist = LocScale(dist_kwargs=kwargs)
+  kwargs["nonsense"] = 1
+  assert not dist(tf.zeros([1, 2])).distribution.allow_nan_stats
+
+
+def test_learned_scale_is_one_trained_scalar_used_as_it_is():
+  dist = LocScale("logistic", scale="fixed", scale_val=-1.0, scale_act="exp")
+  (variable,) = dist.trainable_variables
+  assert variable.shape == () and "scale" in variable.name
+  np.testing.assert_allclose(variable, 0.1, 1e-7)  # float32 rounding
+  loc, x = _params([4, 3]), _params([4, 3], seed=1)
+  with tf.GradientTape() as tape:
+    log_prob = tf.reduce_sum(dist(tf.constant(loc)).log_prob(x))
+  reference = scipy.stats.logistic(loc.astype(float), 0.1).logpdf(x).sum()
+  np.testing.assert_allclose(log_prob, reference, 1e-5)  # float32 rounding
+  u = (x - loc).astype(float) / 0.1
+  expected = ((u * np.tanh(u / 2) - 1) / 0.1).sum()
+  actual = tape.gradient(log_prob, variable)
+  np.testing.assert_allclose(actual, expected, 1e-5)  # float32 rounding
+
+
+def test_learned_scale_needs_the_mode_fixed():
+  assert not LocScale(scale="stddev", scale_val=-1.0).variables
+
+
+def test_unknown_options_are_errors():
+  with pytest.raises(ValueError, match="`scale` is 'std': use 'stddev'"):
+    LocScale(scale="std")
+  with pytest.raises(KeyError, match="unknown distribution"):
+    LocScale("gauss")
+  with pytest.raises(KeyError, match="unknown activation"):
+    LocScale(scale_act="soft")
+  with pytest.raises(KeyError, match="unknown activation"):
+    LocScale(loc_act="soft")
+
+
+@pytest.mark.parametrize("mode", ["stddev", "var", "prec", "fixed"])
+def test_shapes(mode):
+  dist = LocScale(scale=mode)
+  with pytest.raises(ValueError, match="call `set_output_shape` first"):
+    _ = dist.output_shape
+  dist.set_output_shape(tf.TensorShape([5, 6, 3]))
+  assert dist.output_shape == (5, 6, 3)
+  assert dist.input_shape == (5, 6, 3 if mode == "fixed" else 6)
+
+
+def test_default_prior_has_variance_ln_2():
+  dist = LocScale(scale="var", scale_act="softplus")
+  dist.set_output_shape([5])
+  prior = dist.default_prior()
+  assert prior.batch_shape == () and prior.event_shape == (5,)
+  np.testing.assert_array_equal(prior.mean(), np.zeros(5))
+  np.testing.assert_allclose(prior.variance(), np.log(2.0), 1e-6)  # float32
+
+
+def test_kl_to_the_default_prior():
+  dist = LocScale(scale="var", scale_act="softplus")
+  dist.set_output_shape([3])
+  params = _params([2, 4, 6])
+  mean = params[..., :3].astype(float)
+  var = np.log1p(np.exp(params[..., 3:].astype(float)))
+  ratio = var / np.log(2)
+  expected = 0.5 * (ratio + mean**2 / np.log(2) - 1 - np.log(ratio))
+  actual = tfd.kl_divergence(dist(tf.constant(params)), dist.default_prior())
+  assert actual.shape == (2, 4)
+  np.testing.assert_allclose(actual, expected.sum(-1), 1e-5)  # float32
+
+
+def test_base_class_leaves_the_parameter_shape_open():
+  module = distributions.DistributionModule("base")
+  with pytest.raises(NotImplementedError):
+    _ = module.input_shape
+
+
+# ------------------------------------------------------------ samples
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_samples_have_the_mean_and_spread_of_the_family(family):
+  n, loc, scale = 20_000, 0.3, 0.4
+  dist = LocScale(family, scale="fixed", scale_val=scale)
+  z = dist(tf.constant([loc])).sample(n, seed=tf.constant([1, 2])).numpy()
+  reference = FAMILIES[family](loc, scale)
+  mean, var, _, kurtosis = reference.stats("mvsk")
+  mean_error = np.sqrt(var / n)
+  var_error = var * np.sqrt((kurtosis + 2) / n)
+  assert abs(z.mean() - mean) < 4 * mean_error  # four standard errors
+  assert abs(z.var() - var) < 4 * var_error  # four standard errors
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("mode", ["var", "fixed"])
+def test_replay_gives_the_value_and_the_gradient_of_the_draw(family, mode):
+  dist = LocScale(family, scale=mode, scale_act="softplus", scale_val=0.4)
+  params = tf.constant(_params([4, 5, 3 if mode == "fixed" else 6]))
+  weights = _params([4, 5, 3], seed=2)
+
+  def loss(z):
+    return tf.reduce_sum(weights * z**2)
+
+  with tf.GradientTape() as tape:
+    tape.watch(params)
+    drawn = dist(params).sample(seed=tf.constant([1, 2]))
+    drawn_loss = loss(drawn)
+  drawn_gradient = tape.gradient(drawn_loss, params)
+  with tf.GradientTape() as tape:
+    tape.watch(params)
+    replayed = distributions.replay(dist(params), tf.constant(drawn.numpy()))
+    replayed_loss = loss(replayed)
+  gradient = tape.gradient(replayed_loss, params)
+  helpers.assert_near(replayed, drawn, 1e-6)  # one float32 division and back
+  helpers.assert_near(gradient, drawn_gradient, 1e-5)  # float32 rounding
+
+
+def test_replay_of_a_learned_scale_reaches_the_scale():
+  dist = LocScale(scale="fixed", scale_val=-1.0)
+  value = tf.constant([[0.3, -0.2]])
+  with tf.GradientTape() as tape:
+    loss = tf.reduce_sum(distributions.replay(dist(tf.zeros([1, 2])), value))
+  # d (0.1 n) / d 0.1 with the noise n = value / 0.1, float32 rounding
+  np.testing.assert_allclose(tape.gradient(loss, dist.scale), 1.0, 1e-5)
+
+
+# ------------------------------------------------------------ Bernoulli
+
+
+def test_bernoulli_as_in_the_original(units):
+  dist = distributions.BernoulliOutput()(tf.constant(units["bernoulli/params"]))
+  helpers.assert_near(
+    dist.log_prob(units["bernoulli/value"]), units["bernoulli/log_prob"]
+  )
+
+
+def test_bernoulli_against_scipy():
+  module = distributions.BernoulliOutput()
+  module.set_output_shape([4, 3])
+  assert module.input_shape == (4, 3) and not module.variables
+  logits = _params([4, 3])
+  x = (np.arange(12).reshape(4, 3) % 2).astype(np.float32)
+  dist = module(tf.constant(logits))
+  probs = helpers.sigmoid(logits.astype(float))
+  expected = scipy.stats.bernoulli(probs).logpmf(x).sum(-1)
+  np.testing.assert_allclose(dist.log_prob(x), expected, 1e-5)  # float32
+  np.testing.assert_allclose(dist.mean(), probs, 1e-6)  # float32 rounding
+  assert dist.dtype == tf.float32 and dist.event_shape == (3,)
+  np.testing.assert_array_equal(module.default_prior().mean(), 0.5)
+
+
+# ------------------------------------------------------------ mixture
+
+
+def test_mixture_as_in_the_original(units):
+  mixture = distributions.MaskedMixture(
+    4, LocScale("logistic", scale="fixed", scale_val=0.1)
+  )
+  x_dist = mixture(
+    tf.constant(units["mixture/pixel"]), tf.constant(units["mixture/mask"])
+  )
+  log_prob = x_dist.log_prob(units["mixture/value"])
+  helpers.assert_near(log_prob, units["mixture/log_prob"])
+  helpers.assert_near(x_dist.mean(), units["mixture/mean"])
+
+
+@pytest.mark.parametrize("activation", [None, "tanh"])
+@pytest.mark.parametrize("num_components", [1, 2, 5])
+def test_mixture_and_its_scores_against_scipy(activation, num_components):
+  pixel = _params([2, num_components, 3, 4, 6])
+  mask = 3.0 * _params([2, num_components, 3, 4, 1], seed=1)
+  x = _params([2, 1, 3, 4, 3], seed=2)
+  mixture = distributions.MaskedMixture(num_components, LocScale(), activation)
+  x_dist = mixture(tf.constant(pixel), tf.constant(mask))
+  assert x_dist.batch_shape == (2, 1, 3, 4) and x_dist.event_shape == (3,)
+  scores = distributions.score(x_dist, tf.constant(x))
+
+  loc, raw = np.split(pixel.astype(float), 2, axis=-1)
+  component = scipy.stats.norm(loc, np.exp(raw)).logpdf(x).sum(-1)
+  logits = np.tanh(mask) if activation else mask
+  weight = helpers.log_softmax(logits[..., 0].astype(float), axis=1)
+  log_prob = scipy.special.logsumexp(weight + component, axis=1)[:, None]
+  mean = (np.exp(weight)[..., None] * loc).sum(1, keepdims=True)
+  slots_last = [0, 2, 3, 1]
+  helpers.assert_near(
+    scores.component, component.transpose(slots_last)[:, None]
+  )
+  helpers.assert_near(scores.log_weight, weight.transpose(slots_last)[:, None])
+  helpers.assert_near(scores.log_prob, log_prob)
+  helpers.assert_near(x_dist.log_prob(x), log_prob)
+  helpers.assert_near(x_dist.mean(), mean)
+  helpers.assert_near(
+    distributions.mask_probabilities(scores), np.exp(weight)[..., None]
+  )
+
+
+def test_score_stays_finite_where_densities_underflow():
+  mixture = distributions.MaskedMixture(
+    3, LocScale("logistic", scale="fixed", scale_val=0.03)
+  )
+  pixel = tf.zeros([1, 3, 2, 2, 3])
+  mask = tf.constant([50.0, 0.0, -200.0])[None, :, None, None, None]
+  mask = tf.tile(mask, [1, 1, 2, 2, 1])
+  x = tf.fill([1, 1, 2, 2, 3], 30.0)  # a thousand scales away
+  scores = distributions.score(mixture(pixel, mask), x)
+  assert np.all(np.isfinite(scores.log_prob))
+
+
+def test_mixture_shapes_reach_the_components():
+  mixture = distributions.MaskedMixture(3, LocScale())
+  mixture.set_output_shape([5, 6, 3])
+  assert mixture.input_shapes.pixel == (5, 6, 6)
+  assert mixture.input_shapes.mask == (5, 6, 1)
+  assert not mixture.variables
+
+
+def test_mixture_rejects_another_number_of_slots():
+  mixture = distributions.MaskedMixture(3, LocScale())
+  with pytest.raises(Exception, match="K"):
+    mixture(tf.zeros([1, 2, 4, 4, 6]), tf.zeros([1, 2, 4, 4, 1]))
+
+
+def test_learned_scale_is_a_variable_of_the_mixture():
+  component = LocScale(scale="fixed", scale_val=-1.0, name="pixel_distribution")
+  mixture = distributions.MaskedMixture(3, component)
+  assert isinstance(mixture, snt.Module)
+  assert [v.ref() for v in mixture.trainable_variables] == [
+    component.scale.ref()
+  ]

@@ -1,0 +1,296 @@
+"""Tests of the factor regressor against NumPy."""
+
+import helpers
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from iodine.modules import factor_eval
+
+B, K, L, H, W, Z = 3, 4, 5, 4, 4, 6
+MAPPING = [
+  ("position", 2, "scalar"),
+  ("shape", 4, "categorical"),
+  ("rotation", 2, "angle"),
+  ("scale", 1, "scalar"),
+]
+
+
+def _batch(seed=0):
+  """One batch as NumPy arrays; some entities are invisible."""
+  rng = np.random.default_rng(seed)
+  visibility = np.ones([B, L])
+  visibility[0, 3:], visibility[2, 1] = 0.0, 0.0
+  data = {
+    "z": rng.normal(size=[B, K, Z]),
+    "true_mask": np.round(rng.uniform(size=[B, L, H, W, 1])),
+    "pred_mask": rng.uniform(size=[B, K, H, W, 1]),
+    "visibility": visibility,
+    "factors": {
+      "position": rng.normal(size=[B, L, 2]),
+      "shape": rng.integers(0, 4, [B, L, 1]),
+      "rotation": rng.uniform(0, 6, [B, L, 1]),
+      "scale": rng.normal(size=[B, L, 1]),
+      "unused": rng.normal(size=[B, L, 7]),
+    },
+  }
+  return tf.nest.map_structure(lambda x: x.astype(np.float32), data)
+
+
+def _tensors(batch):
+  return tf.nest.map_structure(tf.constant, batch)
+
+
+def _regressor(mapping=MAPPING):
+  regressor = factor_eval.FactorRegressor(mapping)
+  regressor.initialize(Z)
+  helpers.perturb(regressor)
+  return regressor
+
+
+def _expectation(regressor, batch, earlier=()):
+  """Loss, metrics, predictions and assignment by plain loops."""
+  weights = regressor.predict_latents.w.numpy().astype(float)
+  outputs = batch["z"] @ weights + regressor.predict_latents.b.numpy()
+  assignment = np.zeros([B, L, K])
+  for b, i in np.ndindex(B, L):
+    overlap = [
+      (batch["true_mask"][b, i] * batch["pred_mask"][b, k]).sum()
+      for k in range(K)
+    ]
+    if batch["visibility"][b, i]:
+      assignment[b, i, np.argmax(overlap)] = 1.0
+  num_visible = batch["visibility"].sum()
+  entity_loss = np.zeros([B, L])
+  predictions, metrics, start = {}, {}, 0
+  for name, size, kind in regressor._mapping:
+    values = batch["factors"][name].astype(float)
+    output = outputs[..., start : start + size]
+    start += size
+    predictions[name] = np.zeros([B, L, size])
+    hits, residual = 0.0, np.zeros([B, L, size])
+    for b, i in np.ndindex(B, L):
+      if not batch["visibility"][b, i]:
+        continue
+      y = output[b, assignment[b, i].argmax()]
+      predictions[name][b, i] = y
+      if kind == "categorical":
+        label = int(values[b, i, 0])
+        entity_loss[b, i] -= helpers.log_softmax(y)[label]
+        hits += y.argmax() == label
+      else:
+        residual[b, i] = (_target(values[b, i], kind) - y) ** 2
+        entity_loss[b, i] += residual[b, i].sum()
+    if kind == "categorical":
+      metrics[name] = hits / num_visible
+    else:
+      seen = [*earlier, batch]
+      x = np.concatenate(
+        [
+          _target(s["factors"][name].astype(float), kind)[s["visibility"] > 0]
+          for s in seen
+        ]
+      )
+      metrics[name] = (1.0 - residual / x.var(axis=0, ddof=1)).mean()
+  return entity_loss, metrics, predictions, assignment
+
+
+def _target(values, kind):
+  if kind == "angle":
+    return np.concatenate([np.cos(values), np.sin(values)], axis=-1)
+  return values
+
+
+def _assert_as_expected(result, expected, num_visible):
+  entity_loss, metrics, predictions, assignment = expected
+  np.testing.assert_array_equal(result.assignment, assignment)
+  helpers.assert_near(result.entity_loss, entity_loss)  # float32 sums
+  helpers.assert_near(result.loss, entity_loss.sum() / num_visible)  # same
+  assert set(result.metrics) == set(result.predictions) == set(metrics)
+  for name, metric in metrics.items():
+    np.testing.assert_allclose(result.metrics[name], metric, 1e-4)  # a variance
+    helpers.assert_near(result.predictions[name], predictions[name])  # float32
+
+
+def test_regressor_against_numpy():
+  regressor, batch = _regressor(), _batch()
+  result = regressor(**_tensors(batch))
+  _assert_as_expected(
+    result, _expectation(regressor, batch), batch["visibility"].sum()
+  )
+
+
+def test_variance_of_r2_covers_all_batches_so_far():
+  regressor, batches = _regressor(), [_batch(seed) for seed in range(3)]
+  for i, batch in enumerate(batches):
+    result = regressor(**_tensors(batch))
+    expected = _expectation(regressor, batch, batches[:i])
+    _assert_as_expected(result, expected, batch["visibility"].sum())
+
+
+def test_invisible_entities_count_as_r2_of_1():
+  regressor = _regressor([("position", 2, "scalar")])
+  batch = _batch()
+  result = regressor(**_tensors(batch))
+  mean_var = regressor.mean_var["position"]
+  variance = mean_var.m2.numpy() / (mean_var.total.numpy() - 1.0)
+  residual = batch["factors"]["position"] - result.predictions["position"]
+  r2 = 1.0 - residual**2 / variance
+  r2 = np.where(batch["visibility"][..., None] > 0, r2, 1.0)
+  # float32 sums
+  np.testing.assert_allclose(result.metrics["position"], r2.mean(), 1e-5)
+
+
+def test_without_update_nothing_changes_and_the_result_is_the_same():
+  regressor, batch = _regressor(), _tensors(_batch())
+  regressor(**_tensors(_batch(seed=1)))
+  before = [v.numpy() for v in regressor.variables]
+  dry = regressor(**batch, update=False)
+  for variable, value in zip(regressor.variables, before, strict=True):
+    np.testing.assert_array_equal(variable, value)
+  real = regressor(**batch)
+  tf.nest.map_structure(np.testing.assert_array_equal, dry, real)
+  statistics = regressor.mean_var["scale"]
+  assert np.any(statistics.mean != before[0]) and statistics.total[0] == 24
+
+
+def test_gradients_reach_the_linear_map_only():
+  regressor, batch = _regressor(), _tensors(_batch())
+  with tf.GradientTape() as tape:
+    loss = regressor(**batch).loss
+  assert {v.ref() for v in regressor.trainable_variables} == {
+    regressor.predict_latents.w.ref(),
+    regressor.predict_latents.b.ref(),
+  }
+  gradients = tape.gradient(loss, regressor.trainable_variables)
+  assert all(np.any(gradient) for gradient in gradients)
+
+
+def test_variables_and_their_names():
+  regressor = factor_eval.FactorRegressor(MAPPING)
+  regressor.initialize(Z)
+  count = len(regressor.variables)
+  assert regressor.predict_latents.w.shape == (Z, 9)
+  assert set(regressor.mean_var) == {"position", "rotation", "scale"}
+  assert regressor.mean_var["rotation"].mean.shape == (2,)
+  assert len(regressor.trainable_variables) == 2
+  assert not any(np.any(v) for v in regressor.mean_var["scale"].variables)
+  regressor(**_tensors(_batch()))
+  assert len(regressor.variables) == count == 2 + 3 * 3
+
+
+def test_categories_of_whole_numbers_of_any_type():
+  regressor, batch = _regressor(), _batch()
+  expected = regressor(**_tensors(batch), update=False).loss
+  batch["factors"]["shape"] = batch["factors"]["shape"].astype(np.uint8)
+  actual = regressor(**_tensors(batch), update=False).loss
+  np.testing.assert_array_equal(actual, expected)
+
+
+def test_two_entities_may_get_the_same_slot():
+  true_mask = np.zeros([1, 3, 2, 2, 1], np.float32)
+  true_mask[0, 0, 0, 0] = true_mask[0, 1, 0, 1] = true_mask[0, 2, 1, 1] = 1.0
+  pred_mask = np.zeros([1, 2, 2, 2, 1], np.float32)
+  pred_mask[0, 1, 0], pred_mask[0, 0, 1] = 1.0, 1.0
+  actual = factor_eval.assign_slots(
+    tf.constant(true_mask), tf.constant(pred_mask), tf.constant([[1.0, 1, 0]])
+  )
+  np.testing.assert_array_equal(actual, [[[0, 1], [0, 1], [0, 0]]])
+
+
+def test_regressor_in_a_tf_function():
+  regressor, batch = _regressor(), _tensors(_batch())
+  expected = regressor(**batch, update=False)
+  actual = tf.function(regressor)(**batch)
+  tf.nest.map_structure(
+    lambda a, b: helpers.assert_near(a, b, 1e-5),  # float32, fused otherwise
+    actual,
+    expected,
+  )
+  assert regressor.mean_var["scale"].total[0] == 12  # updated in the graph
+
+
+def test_errors():
+  make = factor_eval.FactorRegressor
+  with pytest.raises(ValueError, match="`x` is of unknown kind 'ordinal'"):
+    make([("x", 1, "ordinal")])
+  with pytest.raises(ValueError, match="`x` is an angle of size 1"):
+    make([("x", 1, "angle")])
+  with pytest.raises(ValueError, match="`hue` of the regressor's `mapping` is"):
+    make([("hue", 1, "scalar")])(**_tensors(_batch()))
+  with pytest.raises(ValueError, match="`position` has 2 values .* and 3 in"):
+    make([("position", 3, "scalar")])(**_tensors(_batch()))
+  batch = _tensors({**_batch(), "factors": {}})
+  with pytest.raises(ValueError, match="which has none"):
+    make([("hue", 1, "scalar")])(**batch)
+
+
+# ------------------------------------------------------------ Welford
+
+
+def test_estimator_as_in_the_original(units):
+  estimator = factor_eval.OnlineMeanVarEstimator()
+  for i in range(4):
+    mean, var, total = estimator(
+      tf.constant(units["welford/x"][i]), tf.constant(units["welford/w"][i])
+    )
+    helpers.assert_near(mean, units["welford/mean"][i])
+    helpers.assert_near(var, units["welford/var"][i])
+    helpers.assert_near(total, units["welford/total"][i])
+
+
+@pytest.mark.parametrize("ddof", [0.0, 1.0])
+@pytest.mark.parametrize("axis", [(0, 1), (0,), (1, 2), (-1,)])
+def test_estimator_against_numpy(ddof, axis):
+  rng = np.random.default_rng(0)
+  estimator = factor_eval.OnlineMeanVarEstimator(axis, ddof)
+  xs, ws = rng.normal(1.0, 2.0, [2, 4, 5, 3, 2]).astype(np.float32)
+  ws = np.abs(ws)
+  total, weighted = 0.0, 0.0
+  for i in range(4):
+    mean, var, total = estimator(tf.constant(xs[i]), tf.constant(ws[i]))
+    stacked = tuple(a % 3 + 1 for a in axis)
+    x, w = xs[: i + 1].astype(float), ws[: i + 1].astype(float)
+    sum_axes = (0, *stacked)
+    total = w.sum(sum_axes)
+    weighted = (w * x).sum(sum_axes, keepdims=True)
+    expected_mean = weighted / w.sum(sum_axes, keepdims=True)
+    m2 = (w * (x - expected_mean) ** 2).sum(sum_axes)
+    helpers.assert_near(mean, expected_mean.reshape(mean.shape))  # float32
+    helpers.assert_near(var, m2 / (total - ddof), 3e-5)  # float32 differences
+    helpers.assert_near(estimator.total, total)  # float32
+    helpers.assert_near(estimator.m2, m2, 3e-5)  # float32 differences
+
+
+def test_estimator_without_update():
+  estimator = factor_eval.OnlineMeanVarEstimator()
+  x, w = tf.random.normal([3, 4, 2]), tf.ones([3, 4, 1])
+  estimator(x, w)
+  before = [v.numpy() for v in estimator.variables]
+  y = tf.random.normal([3, 4, 2])
+  dry = estimator(y, w, update=False)
+  for variable, value in zip(estimator.variables, before, strict=True):
+    np.testing.assert_array_equal(variable, value)
+  real = estimator(y, w)
+  for a, b in zip(dry, real, strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_estimator_ignores_batches_without_weight():
+  estimator = factor_eval.OnlineMeanVarEstimator()
+  x = tf.random.normal([3, 4, 2])
+  estimator(x, tf.zeros([3, 4, 1]))  # 0 / 0 must not reach the mean
+  np.testing.assert_array_equal(estimator.mean, [0.0, 0.0])
+  mean, _, total = estimator(x, tf.ones([3, 4, 1]))
+  helpers.assert_near(mean, np.mean(x, axis=(0, 1)), 1e-5)  # float32 sums
+  np.testing.assert_array_equal(total, [12.0, 12.0])
+
+
+def test_estimator_is_not_trained_and_made_once():
+  estimator = factor_eval.OnlineMeanVarEstimator()
+  estimator.initialize([2])
+  assert len(estimator.variables) == 3
+  assert not any(v.trainable for v in estimator.variables)
+  assert not any(np.any(v) for v in estimator.variables)
+  estimator(tf.ones([3, 4, 2]), tf.ones([3, 4, 1]))
+  assert len(estimator.variables) == 3

@@ -1,0 +1,217 @@
+"""Tests of the overview images against the original and by hand."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from iodine.modules import image_grids
+
+EXACT = 1e-6  # one float32 rounding of values in [0, 1]
+
+
+def _assert_image(actual, expected):
+  assert actual.shape == expected.shape
+  np.testing.assert_allclose(actual, expected, 0, EXACT)
+
+
+def _random(*shape, seed=0):
+  rng = np.random.default_rng(seed)
+  return tf.constant(rng.uniform(size=shape), tf.float32)
+
+
+# ------------------------------------------------------------ the original
+
+
+@pytest.mark.parametrize(
+  "case, options",
+  [
+    ("w4", {}),
+    ("h2", {"grid_height": 2, "grid_width": None}),
+    ("noborder", {"grid_width": 3, "border": None}),
+  ],
+)
+def test_grid_as_in_the_original(units, case, options):
+  actual = image_grids.images_to_grid(tf.constant(units["grid/in"]), **options)
+  _assert_image(actual, units[f"grid/{case}"])
+
+
+@pytest.mark.parametrize(
+  "case, mask_components", [("out", False), ("out_masked", True)]
+)
+def test_overview_as_in_the_original(units, case, mask_components):
+  actual = image_grids.diagnostic_image(
+    *[
+      tf.constant(units[f"diagnostic/{name}"])
+      for name in ("images", "recons", "masks", "components")
+    ],
+    mask_components=mask_components,
+  )
+  _assert_image(actual, units[f"diagnostic/{case}"])
+
+
+def test_overview_without_masks_as_in_the_original(units):
+  actual = image_grids.diagnostic_image(
+    tf.constant(units["diagnostic/images"]),
+    tf.constant(units["diagnostic/recons"]),
+  )
+  _assert_image(actual, units["diagnostic/reconstr"])
+
+
+def test_sequence_as_in_the_original(units):
+  actual = image_grids.iterations_image(
+    *[
+      tf.constant(units[f"iterations/{name}"])
+      for name in ("images", "recons", "masks")
+    ]
+  )
+  _assert_image(actual, units["iterations/out"])
+
+
+def test_colors_as_in_the_original(units):
+  _assert_image(image_grids.slot_colors(5), units["colors/5"])
+
+
+# ------------------------------------------------------------ small parts
+
+
+def test_colors_are_the_hues_in_equal_steps():
+  expected = [[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 1]]
+  _assert_image(image_grids.slot_colors(6), np.array(expected))
+  assert image_grids.slot_colors(6).dtype == np.float32
+
+
+def test_masks_mix_the_colors():
+  masks = _random(2, 3, 4, 5)
+  colors = image_grids.slot_colors(5)
+  expected = sum(masks.numpy()[..., k, None] * colors[k] for k in range(5))
+  _assert_image(image_grids.color_masks(masks), expected)
+
+
+def test_border_is_two_pixels_of_one_half():
+  actual = image_grids.add_border(tf.ones([1, 3, 4, 2])).numpy()
+  expected = np.full([1, 7, 8, 2], 0.5)
+  expected[:, 2:5, 2:6] = 1.0
+  np.testing.assert_array_equal(actual, expected)
+  other = image_grids.add_border(tf.zeros([1, 1, 3, 4, 2]), 0.25)
+  assert other.shape == (1, 1, 7, 8, 2) and other[0, 0, 0, 0, 0] == 0.25
+
+
+def test_one_channel_is_repeated_to_three():
+  gray = _random(2, 3, 4, 1)
+  actual = image_grids.to_rgb(gray)
+  np.testing.assert_array_equal(actual, np.concatenate([gray] * 3, -1))
+  rgb = _random(2, 3, 4, 3)
+  np.testing.assert_array_equal(image_grids.to_rgb(rgb), rgb)
+
+
+# ------------------------------------------------------------ grid
+
+
+@pytest.mark.parametrize(
+  "num, options, grid",
+  [
+    (7, {}, (2, 4)),
+    (16, {}, (4, 4)),
+    (30, {}, (4, 4)),  # as high as needed, up to 4: the rest is dropped
+    (2, {}, (1, 4)),
+    (5, {"grid_width": 2}, (3, 2)),
+    (5, {"grid_height": 2, "grid_width": None}, (2, 3)),
+    (5, {"grid_height": 3, "grid_width": 3}, (3, 3)),
+    (5, {"grid_height": 1, "grid_width": 2}, (1, 2)),
+    (9, {"grid_height": 6, "grid_width": 2}, (6, 2)),
+    (3, {"grid_width": None}, (1, 3)),
+  ],
+)
+@pytest.mark.parametrize("border", [0.5, 0.2, None])
+def test_grid_by_hand(num, options, grid, border):
+  images = _random(num, 3, 5, 2)
+  b = 0 if border is None else 2
+  height, width = 3 + 2 * b, 5 + 2 * b
+  fill = 0.0 if border is None else border
+  expected = np.full([grid[0] * height, grid[1] * width, 2], fill)
+  for i in range(min(num, grid[0] * grid[1])):
+    top, left = i // grid[1] * height + b, i % grid[1] * width + b
+    expected[top : top + 3, left : left + 5] = images[i]
+  actual = image_grids.images_to_grid(images, border=border, **options)
+  _assert_image(actual, expected)
+
+
+# ------------------------------------------------------------ overview
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mask_components", [False, True])
+def test_overview_by_hand(channels, mask_components):
+  images, recons = _random(2, 4, 5, channels), _random(2, 4, 5, channels)
+  masks = _random(2, 4, 5, 3)
+  components = 2.0 * _random(2, 4, 5, 3, channels) - 0.5
+  actual = image_grids.diagnostic_image(
+    images, recons, masks, components, mask_components=mask_components
+  )
+  assert actual.shape == (1, 2 * 8, 6 * 9, 3)
+  tiles = actual.numpy().reshape(2, 8, 6, 9, 3)
+
+  def inner(i, column):
+    return tiles[i, 2:-2, column, 2:-2]
+
+  for i in range(2):
+    rgb = np.ones([4, 5, 3])
+    _assert_image(inner(i, 0), images[i] * rgb)
+    _assert_image(inner(i, 1), recons[i] * rgb)
+    mixed = image_grids.color_masks(masks[i]).numpy()
+    _assert_image(inner(i, 2), np.clip(mixed, 0, 1))
+    for k in range(3):
+      shown = components.numpy()[i, :, :, k]
+      if mask_components:
+        shown = shown * masks.numpy()[i, :, :, k, None]
+      _assert_image(inner(i, 3 + k), np.clip(shown, 0, 1) * rgb)
+    for column in range(6):
+      border = 1.0 if column == 2 else 0.5
+      np.testing.assert_array_equal(tiles[i, 0, column], border)
+
+
+def test_overview_without_components():
+  images = _random(2, 4, 5, 3)
+  actual = image_grids.diagnostic_image(images, images, _random(2, 4, 5, 3))
+  assert actual.shape == (1, 2 * 8, 3 * 9, 3)
+
+
+@pytest.mark.parametrize("options, shown", [({}, 6), ({"max_images": 3}, 3)])
+def test_overview_shows_the_first_images_only(options, shown):
+  images = _random(8, 4, 5, 3)
+  actual = image_grids.diagnostic_image(images, images, **options)
+  expected = image_grids.diagnostic_image(images[:shown], images[:shown])
+  assert actual.shape == (1, shown * 8, 2 * 9, 3)
+  np.testing.assert_array_equal(actual, expected)
+
+
+# ------------------------------------------------------------ sequence
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("frames", [1, 2, 3, 5])
+def test_sequence_by_hand(channels, frames):
+  images = _random(3, frames, 1, 4, 5, channels)
+  recons = 2.0 * _random(3, 3, 1, 4, 5, channels) - 0.5
+  masks = _random(3, 3, 2, 4, 5, 1)
+  actual = image_grids.iterations_image(images, recons, masks).numpy()
+  assert actual.shape == (1, 2 * 3 * 8, 3 * 9, 3)  # two scenes of the three
+  tiles = actual.reshape(2, 3, 8, 3, 9, 3)
+  rgb = np.ones([4, 5, 3])
+  colors = image_grids.slot_colors(2)
+  for b in range(2):
+    for t in range(3):
+      inner = tiles[b, :, 2:-2, t, 2:-2]
+      _assert_image(inner[0], images.numpy()[b, min(t, frames - 1), 0] * rgb)
+      _assert_image(inner[1], np.clip(recons.numpy()[b, t, 0], 0, 1) * rgb)
+      mixed = sum(masks.numpy()[b, t, k] * colors[k] for k in range(2))
+      _assert_image(inner[2], np.clip(mixed, 0, 1))
+  np.testing.assert_array_equal(tiles[:, :, 0], 0.5)
+
+
+def test_sequence_shows_as_many_scenes_as_told():
+  images = _random(3, 1, 1, 4, 5, 3)
+  recons, masks = _random(3, 2, 1, 4, 5, 3), _random(3, 2, 2, 4, 5, 1)
+  for shown, rows in [(1, 1), (3, 3), (9, 3)]:
+    actual = image_grids.iterations_image(images, recons, masks, shown)
+    assert actual.shape == (1, rows * 3 * 8, 2 * 9, 3)

@@ -1,0 +1,130 @@
+"""Imports go one way, so that every part can be read by itself."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+# Each file may import those of earlier layers, not its own or later ones.
+LAYERS = [
+  {"iodine.errors", "iodine.modules.types"},
+  {"iodine.modules.utils", "iodine.modules.metrics"},
+  {
+    "iodine.modules.distributions",
+    "iodine.modules.networks",
+    "iodine.modules.image_grids",
+    "iodine.modules.plotting",
+  },
+  {
+    "iodine.modules.decoder",
+    "iodine.modules.refinement",
+    "iodine.modules.refinement_inputs",
+    "iodine.modules.factor_eval",
+  },
+  {"iodine.modules.info"},
+  {"iodine.modules.iodine"},
+  {"iodine.modules.records", "iodine.modules.data_arguments"},
+  {"iodine.modules.data_files"},
+  {"iodine.modules.scene_stream"},
+  {"iodine.modules.data"},
+  {
+    "iodine.building",
+    "iodine.optimizers",
+    "iodine.evaluation",
+    "iodine.summaries",
+    "iodine.synthetic",
+    "iodine.command_line",
+  },
+  {"iodine.checkpoints"},
+  {"iodine.training", "iodine.tf1_checkpoint"},
+  {"iodine.commands"},
+  {"main"},
+]
+
+
+def module_name(path):
+  parts = path.relative_to(ROOT).with_suffix("").parts
+  return ".".join(p for p in parts if p != "__init__")
+
+
+def imports_of(path):
+  """Dotted names that a file imports, functions included."""
+  names = set()
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      names |= {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, f"{path} has a relative import"
+      names |= {f"{node.module}.{alias.name}" for alias in node.names}
+  return names
+
+
+def layer_of(name):
+  """The index of the layer that a module, or something in it, is in."""
+  for index, layer in enumerate(LAYERS):
+    if any(name == m or name.startswith(f"{m}.") for m in layer):
+      return index
+  return None
+
+
+FILES = [ROOT / "main.py", *sorted((ROOT / "iodine").rglob("*.py"))]
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_imports_go_one_way(path):
+  name = module_name(path)
+  if name.startswith("iodine.synthetic") or path.name == "__init__.py":
+    return
+  own = layer_of(name)
+  assert own is not None, f"{name} is in no layer: add it"
+  for imported in imports_of(path):
+    layer = layer_of(imported)
+    if layer is not None:
+      assert layer < own, f"{name} imports {imported}"
+
+
+def test_the_generators_import_only_errors_of_the_project():
+  for path in (ROOT / "iodine/synthetic").glob("*.py"):
+    for name in imports_of(path):
+      allowed = ("iodine.synthetic", "iodine.errors")
+      assert not name.startswith("iodine") or name.startswith(allowed)
+
+
+def test_configs_import_nothing_of_the_project():
+  for path in (ROOT / "configs").glob("*.py"):
+    assert imports_of(path) <= {"math"}, path
+
+
+def test_modules_know_neither_sacred_nor_training():
+  for path in (ROOT / "iodine/modules").glob("*.py"):
+    for name in imports_of(path):
+      assert not name.startswith(("sacred", "iodine.training")), path
+
+
+def test_building_imports_only_importlib_and_the_like():
+  names = imports_of(ROOT / "iodine/building.py")
+  assert not any(
+    n.startswith(("tensorflow", "sonnet", "sacred")) for n in names
+  )
+
+
+def test_plotting_knows_no_tensorflow():
+  names = imports_of(ROOT / "iodine/modules/plotting.py")
+  assert not any(n.startswith(("tensorflow", "iodine")) for n in names)
+
+
+def test_missing_shapeguard_is_one_sentence():
+  code = (
+    "import sys; sys.modules['shapeguard'] = None\n"
+    "try:\n  import iodine.modules.types\n"
+    "except ImportError as error: print(error)"
+  )
+  result = subprocess.run(
+    [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+  )
+  assert "pip install --no-deps -r requirements-shapeguard.txt" in result.stdout
+  assert result.stdout.count("\n") == 1

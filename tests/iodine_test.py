@@ -1,0 +1,651 @@
+"""Tests of the whole model, tiny and on random scenes."""
+
+import copy
+import json
+
+import helpers
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+import tensorflow as tf
+
+import main
+from iodine import building, errors
+from iodine.modules import metrics, refinement_inputs, utils
+
+SEED = tf.constant([3, 4])
+B, K, T = 2, 3, 3
+SMOOTH = {"output_dist.component_dist.scale_val": 0.5}
+
+
+@pytest.fixture(scope="module")
+def model():
+  """The model that most tests share; none of them changes its weights."""
+  tf.random.set_seed(0)
+  tiny = helpers.tiny_model()
+  tiny.initialize((8, 8, 3))
+  helpers.perturb(tiny)
+  return tiny
+
+
+@pytest.fixture(scope="module")
+def data():
+  return helpers.make_batch()
+
+
+@pytest.fixture(scope="module")
+def outcome(model, data):
+  return model(data, seed=SEED)
+
+
+@pytest.fixture(scope="module")
+def info(model, data):
+  return model.eval(data, seed=SEED, update=False)
+
+
+def _gradients(model, data, seed=SEED):
+  with tf.GradientTape() as tape:
+    loss, _, _ = model(data, seed=seed)
+  return loss, tape.gradient(loss, model.trainable_variables)
+
+
+def _numpy(tensor):
+  return np.asarray(tensor).astype(float)
+
+
+# ------------------------------------------------------------ the loss
+
+
+@pytest.mark.parametrize(
+  "kind, expected",
+  [
+    ("linspace", [0.0, 0.5, 1.0]),
+    (0.25, [0.25] * 3),
+    (2, [2.0] * 3),
+    ([3, 0.0, 1.5], [3.0, 0.0, 1.5]),
+  ],
+)
+def test_loss_is_assembled_from_the_iterations(kind, expected, data):
+  tiny = helpers.tiny_model(replace={"iter_loss_weight": kind})
+  np.testing.assert_allclose(tiny.iter_weights, expected)
+  loss, scalars, iterations = tiny(data)
+  re = [_numpy(re).mean() for re in iterations["re"]]
+  kl = [_numpy(kl).sum(1).mean() for kl in iterations["kl"]]
+  recons = np.dot(expected, re)
+  total = recons + np.dot(expected, kl) + scalars["factor/loss"]
+  # float32 sums
+  np.testing.assert_allclose(scalars["loss/recons"], recons, 1e-5)
+  np.testing.assert_allclose(scalars["loss/kl"], sum(kl), 1e-5)  # unweighted
+  np.testing.assert_allclose(loss, total, 1e-5)
+  np.testing.assert_array_equal(scalars["loss/total"], loss)
+
+
+@pytest.mark.parametrize(
+  "kind, sentence",
+  [
+    ([0.0, 1.0], "has 2 entries, and `num_iters` 2 needs 3"),
+    ("quadratic", "use 'linspace', a number, or a list of 3 numbers"),
+    (None, "`iter_loss_weight` is None"),
+  ],
+)
+def test_loss_weight_errors(kind, sentence):
+  with pytest.raises(errors.UserError, match=sentence):
+    helpers.tiny_model(replace={"iter_loss_weight": kind})
+
+
+def test_iterations_hold_every_record(outcome):
+  _, _, iterations = outcome
+  fields = {"zp", "z_dist", "z", "params", "x_dist", "scores", "kl", "re"}
+  assert set(iterations) == fields | {"inputs"}
+  assert {len(iterations[name]) for name in fields} == {T}
+  assert len(iterations["inputs"]) == T - 1
+
+
+def test_every_estimate_follows_from_its_latent_parameters(
+  outcome, model, data
+):
+  _, _, iterations = outcome
+  image = _numpy(data["image"])
+  for t in range(T):
+    zp, z = _numpy(iterations["zp"][t]), iterations["z"][t]
+    mean, var = zp[..., :3], np.log1p(np.exp(zp[..., 3:]))
+    ratio = var / np.log(2)  # the prior has variance ln 2
+    kl = 0.5 * (ratio + mean**2 / np.log(2) - 1 - np.log(ratio)).sum(-1)
+    helpers.assert_near(iterations["kl"][t], kl)  # float32 logarithms
+    noise = (_numpy(z) - mean) / np.sqrt(var)
+    assert np.abs(noise).max() < 5 and noise.std() > 0.3
+    capacity = tf.fill([B, K, 1], 5.0)
+    params = model.decoder(tf.concat([z, capacity], axis=-1))
+    helpers.assert_near(params.pixel, iterations["params"][t].pixel)  # same
+    pixel, mask = _numpy(params.pixel), _numpy(params.mask)
+    component = scipy.stats.logistic(pixel, 0.03).logpdf(image).sum(-1)
+    weight = helpers.log_softmax(mask[..., 0], axis=1)
+    log_prob = scipy.special.logsumexp(component + weight, axis=1)
+    # float32 of differences divided by 0.03
+    helpers.assert_near(iterations["re"][t], -log_prob.sum((1, 2)))
+  first = iterations["zp"][0]
+  expected = np.broadcast_to(model.initial_sample_distribution, (B, K, 6))
+  np.testing.assert_array_equal(first, expected)
+  assert np.abs(iterations["zp"][1] - first).max() > 1e-3
+
+
+def test_scalars(outcome, data):
+  _, scalars, iterations = outcome
+  assert set(scalars) == {
+    *("loss/total", "loss/kl", "loss/recons", "loss/mse", "loss/ari"),
+    *("loss/ari_nobg", "factor/loss", "factor/position", "factor/color"),
+    "factor/shape",
+  }
+  assert all(x.shape == () and np.isfinite(x) for x in scalars.values())
+  recons = _numpy(iterations["x_dist"][-1].mean())
+  mse = ((_numpy(data["image"]) - recons) ** 2).mean()
+  np.testing.assert_allclose(scalars["loss/mse"], mse, 1e-5)  # float32 sums
+  mask = iterations["params"][-1].mask
+  for name, foreground in [("loss/ari", False), ("loss/ari_nobg", True)]:
+    ari = metrics.mask_ari(data["mask"][:, 0], mask, foreground)
+    np.testing.assert_allclose(scalars[name], np.mean(ari), 1e-6)  # float32
+
+
+def test_data_is_left_unchanged(model):
+  data = helpers.make_batch(frames=5)
+  shallow = {**data, "factors": dict(data["factors"])}
+  values = tf.nest.map_structure(lambda x: x.numpy(), data)
+  model(data), model.eval(data, update=False)
+  assert set(data) == set(shallow)
+  assert all(data[key] is shallow[key] for key in data if key != "factors")
+  assert data["factors"] == shallow["factors"]
+  tf.nest.map_structure(np.testing.assert_array_equal, data, values)
+
+
+# ------------------------------------------------------------ gradients
+
+
+def test_refinement_gradients_are_those_of_the_mean_loss(data):
+  names = ["dmask", "dcomponents", "dzp"]
+  tiny = helpers.tiny_model(replace={**SMOOTH, "preprocess": []})
+  tiny.initialize((8, 8, 3))
+  helpers.perturb(tiny)
+  _, _, iterations = tiny(data, seed=SEED)
+  image = _numpy(data["image"])
+  for t in range(T - 1):
+    inputs = iterations["inputs"][t]
+    params = iterations["params"][t]
+    pixel, mask = _numpy(params.pixel), _numpy(params.mask)
+    component = (
+      scipy.stats.logistic(pixel, 0.5).logpdf(image).sum(-1)[..., None]
+    )
+    weight = scipy.special.softmax(mask, axis=1)
+    share = scipy.special.softmax(component + np.log(weight), axis=1)
+    dmask = -(share - weight) / B
+    dpixel = -share * np.tanh((image - pixel) / (2 * 0.5)) / 0.5 / B
+    helpers.assert_near(inputs.spatial[names[0]], dmask)  # float32 softmax
+    helpers.assert_near(inputs.spatial[names[1]], dpixel)  # float32 tanh
+
+    zp = iterations["zp"][t]  # a constant here: nothing flows further back
+    loc, raw = zp[..., :3], zp[..., 3:]
+    noise = (iterations["z"][t] - loc) / tf.sqrt(tf.nn.softplus(raw))
+    with tf.GradientTape() as tape:
+      tape.watch(zp)
+      z_dist = tiny.latent_dist(zp)
+      z = z_dist.distribution.loc + z_dist.distribution.scale * noise
+      _, x_dist = tiny.decode(z)
+      kl = z_dist.kl_divergence(tiny.latent_dist.default_prior())
+      loss = tf.reduce_sum(kl) - tf.reduce_sum(x_dist.log_prob(data["image"]))
+    expected = tape.gradient(loss, zp) / B
+    helpers.assert_near(inputs.flat["dzp"], expected)  # float32 sums
+
+
+@pytest.mark.parametrize("stop", [[], refinement_inputs.NORMALIZED])
+def test_training_gradient_against_differences(stop):
+  # With the noise held fixed the loss is a plain function of the weights;
+  # without stopped gradients its derivative includes second ones.
+  data = helpers.make_batch(size=(6, 6))
+  tiny = helpers.tiny_model(
+    {"model.factor_evaluator": None}, {**SMOOTH, "stop_gradients": stop}
+  )
+  tiny.initialize((6, 6, 3))
+  helpers.perturb(tiny, stddev=0.3)
+  _, gradients = _gradients(tiny, data)
+  direction = [g / tf.linalg.global_norm(gradients) for g in gradients]
+
+  def loss_at(step):
+    for variable, d in zip(tiny.trainable_variables, direction, strict=True):
+      variable.assign_add(step * d)
+    return float(tiny(data, seed=SEED)[0])
+
+  step = 2e-3
+  slope = (-loss_at(-step) + loss_at(2 * step)) / (2 * step)
+  exact = float(tf.linalg.global_norm(gradients))
+  # Third order in the step, and float32 of the loss over the step; what is
+  # stopped is a larger part of the slope.
+  assert (abs(slope / exact - 1) < 0.01) == (not stop), (slope, exact)
+
+
+def test_factor_loss_trains_the_regressor_only(model, data):
+  with tf.GradientTape() as tape:
+    _, scalars, _ = model(data, seed=SEED)
+  gradients = tape.gradient(scalars["factor/loss"], model.trainable_variables)
+  own = {v.ref() for v in model.factor_evaluator.trainable_variables}
+  for variable, gradient in zip(
+    model.trainable_variables, gradients, strict=True
+  ):
+    assert (gradient is not None) == (variable.ref() in own), variable.name
+
+
+# ------------------------------------------------------------ samples
+
+
+def test_replay_repeats_a_run(model, data, outcome):
+  loss, _, iterations = outcome
+  _, gradients = _gradients(model, data)
+  for z in (tf.stack(iterations["z"]), iterations["z"], tuple(iterations["z"])):
+    with tf.GradientTape() as tape:
+      replayed, scalars, _ = model(data, z=z)
+      factor_loss = scalars["factor/loss"]
+      replayed_loss = replayed - factor_loss
+    np.testing.assert_allclose(replayed, loss, 1e-5)  # float32 of the noise
+    variables = model.decoder.trainable_variables
+    own = {
+      v.ref(): g
+      for v, g in zip(model.trainable_variables, gradients, strict=True)
+    }
+    for v, g in zip(
+      variables, tape.gradient(replayed_loss, variables), strict=True
+    ):
+      helpers.assert_near(g, own[v.ref()], 1e-3)  # steep logistic densities
+  info = model.eval(data, z=iterations["z"], update=False)
+  np.testing.assert_allclose(info["losses"]["total"], loss, 1e-3)  # R2 aside
+  with pytest.raises(ValueError, match="`z` has 2 recorded .* 2 needs 3"):
+    model(data, z=iterations["z"][:2])
+
+
+def test_seeds_fix_all_samples(model, data, outcome):
+  loss, _, iterations = outcome
+  again, _, _ = model(data, seed=SEED)
+  np.testing.assert_array_equal(again, loss)
+  other, _, _ = model(data, seed=tf.constant([3, 5]))
+  assert abs(other - loss) > 1e-3
+  first, second = (
+    (z - d.mean()) / d.stddev()
+    for z, d in list(zip(iterations["z"], iterations["z_dist"], strict=True))[
+      :2
+    ]
+  )
+  assert np.abs(first - second).max() > 0.1  # iterations draw afresh
+  free = [model(data)[0] for _ in range(2)]
+  assert free[0] != free[1]
+
+
+def test_permuted_noise_permutes_the_slots(model, data, outcome):
+  loss, _, iterations = outcome
+  order = [2, 0, 1]
+  z = tf.gather(tf.stack(iterations["z"]), order, axis=2)
+  permuted_loss, _, permuted = model(data, z=z)
+  np.testing.assert_allclose(permuted_loss, loss, 1e-4)  # float32, amplified
+  for t in range(T):
+    for a, b in [
+      (permuted["zp"][t], iterations["zp"][t]),
+      (permuted["kl"][t], iterations["kl"][t]),
+      (permuted["params"][t].mask, iterations["params"][t].mask),
+      (permuted["params"][t].pixel, iterations["params"][t].pixel),
+    ]:
+      # float32 sums in another order, amplified by the iterations
+      helpers.assert_near(a, tf.gather(b, order, axis=1), 1e-3)
+
+
+# ------------------------------------------------------------ variables
+
+
+def test_initialize_creates_every_variable(data):
+  tiny = helpers.tiny_model()
+  tiny.initialize((8, 8, 3))
+  created = [v.ref() for v in tiny.variables]
+  tiny(data), tiny.eval(data), tiny.get_sample_images(2)
+  assert [v.ref() for v in tiny.variables] == created
+  used = helpers.tiny_model()
+  used(data)  # without `initialize`
+  shapes = sorted((v.name, v.shape.as_list()) for v in used.variables)
+  assert sorted((v.name, v.shape.as_list()) for v in tiny.variables) == shapes
+
+
+def test_initial_latent_parameters_are_glorot_uniform():
+  tiny = helpers.tiny_model({"n_z": 1000})
+  values = tiny.initial_sample_distribution.numpy()
+  limit = np.sqrt(6 / (2 * 2000))
+  assert values.shape == (2000,) and np.abs(values).max() <= limit
+  # The standard error at 2000 values is 1 %.
+  np.testing.assert_allclose(values.std(), limit / np.sqrt(3), 0.05)
+
+
+@pytest.mark.parametrize(
+  "name, shape, count",
+  [
+    ("clevr6", (128, 128, 3), 1_178_403),
+    ("multi_dsprites", (64, 64, 3), 339_356),
+    ("tetrominoes", (35, 35, 3), 200_393),
+  ],
+)
+def test_number_of_trained_parameters_is_that_of_the_original(
+  name, shape, count
+):
+  paper = building.build(main.get_config((name,))["model"])
+  paper.initialize(shape)
+  sizes = [v.shape.num_elements() for v in paper.trainable_variables]
+  assert sum(sizes) == count
+
+
+def test_a_model_can_be_copied(model, data, outcome):
+  twin = copy.deepcopy(model)
+  loss, _, _ = twin(data, seed=SEED)
+  # float32, with another history of the running variances
+  np.testing.assert_allclose(loss, outcome[0], 1e-5)
+  assert not {v.ref() for v in twin.variables} & {
+    v.ref() for v in model.variables
+  }
+
+
+# ------------------------------------------------------------ graph and shape
+
+
+def test_eager_equals_tf_function(data):
+  tiny = helpers.tiny_model({"num_iters": 1})
+  tiny.initialize((8, 8, 3))
+  loss, scalars, _ = tiny(data, seed=SEED)
+  compiled = tf.function(lambda data: tiny(data, seed=SEED)[:2])
+  actual, actual_scalars = compiled(data)
+  np.testing.assert_allclose(actual, loss, 1e-5)  # float32, fused otherwise
+  assert set(actual_scalars) == set(scalars)
+  for name in ("loss/recons", "loss/mse", "loss/kl", "loss/ari"):
+    np.testing.assert_allclose(
+      actual_scalars[name], scalars[name], 1e-5
+    )  # same
+
+
+def test_batch_and_image_sizes_in_a_row(model, data, outcome):
+  for batch_size, size in [(3, (8, 8)), (1, (8, 8)), (2, (6, 9))]:
+    batch = helpers.make_batch(batch_size, size)
+    loss, _, iterations = model(batch)
+    assert np.isfinite(loss)
+    assert iterations["x_dist"][-1].mean().shape == (batch_size, 1, *size, 3)
+  again, _, _ = model(data, seed=SEED)
+  np.testing.assert_allclose(again - outcome[0], 0, atol=1e-3)  # of hundreds
+
+
+DECONV = {
+  "constructor": "iodine.modules.networks.DeConv",
+  "cnn_opt": {
+    "output_channels": [4, None],
+    "kernel_shapes": [3],
+    "strides": [2],
+    "activation": "elu",
+  },
+  "mlp_opt": {"output_sizes": [2 * 2 * 3], "activation": "elu"},
+}
+PREDICTOR = {
+  "constructor": "iodine.modules.refinement.PredictorCorrectorHead",
+  "hidden_sizes": [5],
+  "activation": "tanh",
+  "pred_gate_bias": -1.0,
+  "corrector_gate_bias": 1.0,
+}
+BERNOULLI = {"constructor": "iodine.modules.distributions.BernoulliOutput"}
+MLP = {"output_sizes": [5], "activation": "elu"}
+COMPONENT = "output_dist.component_dist"
+DECODER = "decoder.pixel_decoder"
+VARIANTS = {
+  "two slots": ({"num_components": 2}, {}, {}),
+  "nine slots": ({"num_components": 9}, {}, {}),
+  "two iterations": ({"num_iters": 2}, {}, {}),
+  "image not square": ({}, {}, {"size": (6, 9)}),
+  "no regressor": ({"model.factor_evaluator": None}, {}, {}),
+  "sequence": ({"model.sequential": True}, {}, {"frames": 2}),
+  "flatten": ({"model.refinement_core.encoder_net.mode": "flatten"}, {}, {}),
+  "no encoder mlp": ({}, {"refinement_core.encoder_net.mlp_opt": None}, {}),
+  "cos decoder": ({}, {f"{DECODER}.coord_type": "cos"}, {}),
+  "no coordinates": ({}, {f"{DECODER}.coord_type": None}, {}),
+  "no refinement coordinates": ({}, {"coord_type": None}, {}),
+  "linear coordinates": ({"model.coord_type": "linear"}, {}, {}),
+  "two frequencies": ({"model.coord_freqs": 2}, {}, {}),
+  "decoder mlp": ({}, {f"{DECODER}.mlp_opt": MLP}, {}),
+  "bernoulli": ({}, {COMPONENT: BERNOULLI}, {"channels": 1, "binary": True}),
+  "deconv": ({}, {DECODER: DECONV}, {"size": (5, 6)}),
+  "two lstm": (
+    {"num_iters": 2},
+    {"refinement_core.recurrent_net.hidden_sizes": [4, 3]},
+    {},
+  ),
+  "predictor": ({}, {"refinement_core.refinement_head": PREDICTOR}, {}),
+  "mask activation": ({}, {"output_dist.mask_activation": "tanh"}, {}),
+  "learned scale": ({}, {f"{COMPONENT}.scale_val": -1.0}, {}),
+  "predicted scale": ({}, {f"{COMPONENT}.scale": "stddev"}, {}),
+  "log-normal latents": ({}, {"latent_dist.dist": "log_normal"}, {}),
+  "stddev of latents": ({}, {"latent_dist.scale": "stddev"}, {}),
+  "second gradients": ({}, {"stop_gradients": []}, {}),
+  "all normalised": ({}, {"preprocess": refinement_inputs.ALL}, {}),
+  "none normalised": ({}, {"preprocess": []}, {}),
+  "flat inputs": (
+    {"model.refinement_core.recurrent_net.hidden_sizes": [4]},
+    {"inputs": ["zp", "dzp"]},
+    {},
+  ),
+  "spatial inputs": ({}, {"inputs": ["image", "dmask"]}, {}),
+}
+
+
+@pytest.mark.parametrize("variant", sorted(VARIANTS))
+def test_every_variant_trains(variant):
+  updates, replace, batch = VARIANTS[variant]
+  data = helpers.make_batch(**{"size": (6, 6), **batch})
+  tiny = helpers.tiny_model({"num_iters": 1, **updates}, replace)
+  tiny.initialize(data["image"].shape[2:])
+  created = {v.ref() for v in tiny.variables}
+  loss, gradients = _gradients(tiny, data)
+  assert {v.ref() for v in tiny.variables} == created
+  assert np.isfinite(loss)
+  for variable, gradient in zip(
+    tiny.trainable_variables, gradients, strict=True
+  ):
+    assert gradient is not None, variable.name
+    assert np.all(np.isfinite(gradient)), variable.name
+  info = utils.flatten_dict(tiny.eval(data, seed=SEED))
+  expected = data["image"][:, 0].shape
+  assert info["outputs/recons"][:, -1, 0].shape == expected
+  regressor = "factor_regressor/assignment" in info
+  assert regressor == (variant != "no regressor")
+
+
+@pytest.mark.parametrize("name", refinement_inputs.ALL)
+def test_every_single_input_refines(name, data):
+  tiny = helpers.tiny_model(replace={"inputs": [name]})
+  loss, _, iterations = tiny(data)
+  inputs = iterations["inputs"][0]
+  assert [*inputs.spatial, *inputs.flat] == [name] and np.isfinite(loss)
+
+
+def test_one_slot_and_no_iteration(data):
+  names = [x for x in refinement_inputs.ALL if x != "counterfactual"]
+  single = helpers.tiny_model({"num_components": 1}, {"inputs": names})
+  assert np.isfinite(single(data)[0])
+  unrefined = helpers.tiny_model({"num_iters": 0})
+  loss, scalars, iterations = unrefined(data)
+  np.testing.assert_array_equal(loss, scalars["factor/loss"])  # weight 0
+  assert len(iterations["z"]) == 1 and iterations["inputs"] == []
+  assert unrefined.eval(data)["inputs"] == {"flat": {}, "spatial": {}}
+
+
+# ------------------------------------------------------------ frames
+
+
+def test_iteration_t_of_a_sequential_model_sees_frame_t():
+  data = helpers.make_batch(frames=5)
+  tiny = helpers.tiny_model({"model.sequential": True})
+  loss, scalars, iterations = tiny(data, seed=SEED)
+  for t, inputs in enumerate(iterations["inputs"]):
+    np.testing.assert_array_equal(
+      inputs.spatial["image"], data["image"][:, t : t + 1]
+    )
+  recons = iterations["x_dist"][-1].mean()
+  mse = np.mean((data["image"][:, 2:3] - recons) ** 2)
+  np.testing.assert_allclose(scalars["loss/mse"], mse, 1e-5)  # float32 sums
+  cut = {**data, "image": data["image"][:, :3], "mask": data["mask"][:, :3]}
+  info = tiny.eval(cut, seed=SEED)
+  np.testing.assert_allclose(info["losses"]["total"], loss, 1e-5)  # float32
+  mask = info["outputs"]["pred_mask"]
+  for t in range(T):
+    for name, foreground in [("ari", False), ("ari_nobg", True)]:
+      ari = metrics.mask_ari(data["mask"][:, t], mask[:, t], foreground)
+      np.testing.assert_array_equal(info["metrics"][name][:, t], ari)
+  too_few = {**data, "image": data["image"][:, :2], "mask": data["mask"][:, :2]}
+  for use in (tiny, tiny.eval, tiny.get_overview_images):
+    with pytest.raises(ValueError, match="needs 3 frames, and the data has 2"):
+      use(too_few)
+
+
+def test_other_models_see_frame_0(model):
+  data = helpers.make_batch(frames=5)
+  first = {**data, "image": data["image"][:, :1], "mask": data["mask"][:, :1]}
+  _, scalars, iterations = model(data, seed=SEED)
+  _, expected, _ = model(first, seed=SEED)
+  for name in ("loss/recons", "loss/kl", "loss/mse"):
+    np.testing.assert_allclose(scalars[name], expected[name], 1e-5)  # float32
+  # As in the original the ARI is that of the last frame after the cut.
+  mask = iterations["params"][-1].mask
+  ari = metrics.mask_ari(data["mask"][:, 2], mask)
+  np.testing.assert_allclose(scalars["loss/ari"], np.mean(ari), 1e-6)  # float32
+
+
+# ------------------------------------------------------------ inspection
+
+
+def test_info_has_the_shapes_of_the_original():
+  folder = helpers.GOLDEN / "tiny_tetrominoes"
+  case = json.loads((folder / "case.json").read_text())
+  config = main.get_config((case["named_config"],), case["config_updates"])
+  flat = dict(np.load(folder / "inputs.npz"))
+  data = {key: x for key, x in flat.items() if "/" not in key}
+  data["factors"] = {
+    key.split("/")[1]: x for key, x in flat.items() if "/" in key
+  }
+  data = tf.nest.map_structure(tf.constant, data)
+  info = utils.flatten_dict(building.build(config["model"]).eval(data))
+  expected = dict(np.load(folder / "info.npz"))
+  assert {key: tuple(x.shape) for key, x in info.items()} == {
+    key: x.shape for key, x in expected.items()
+  }
+
+
+def test_info_holds_what_the_loop_computed(info, outcome, data):
+  loss, _, iterations = outcome
+  np.testing.assert_array_equal(info["data"]["image"], data["image"])
+  np.testing.assert_array_equal(info["data"]["true_mask"], data["mask"])
+  assert set(info["data"]["factors"]) == set(data["factors"])
+  assert info["losses"]["factor"].shape == (T,)
+  # float32; the regressor is called more often here
+  np.testing.assert_allclose(info["losses"]["total"], loss, 1e-5)
+  for t in range(T):
+    estimate = {
+      name: x[t] for name, x in iterations.items() if name != "inputs"
+    }
+    latent, outputs = info["latent"], info["outputs"]
+    for actual, expected in [
+      (info["losses"]["recons"][:, t], estimate["re"]),
+      (info["losses"]["kl"][:, t], estimate["kl"]),
+      (latent["z"][:, t], estimate["z"]),
+      (latent["z_mean"][:, t], estimate["zp"][..., :3]),
+      (
+        latent["z_std"][:, t],
+        tf.sqrt(tf.nn.softplus(estimate["zp"][..., 3:])),
+      ),
+      (outputs["recons"][:, t], estimate["x_dist"].mean()),
+      (outputs["pred_mask_logits"][:, t], estimate["params"].mask),
+      (
+        outputs["pred_mask"][:, t],
+        scipy.special.softmax(_numpy(estimate["params"].mask), axis=1),
+      ),
+      (outputs["components"][:, t], estimate["params"].pixel),
+    ]:
+      helpers.assert_near(actual, expected)  # float32 rounding
+    mse = (_numpy(data["image"]) - _numpy(estimate["x_dist"].mean())) ** 2
+    helpers.assert_near(info["metrics"]["mse"][:, t], mse.mean((1, 2, 3, 4)))
+  for kind in ("flat", "spatial"):
+    for name, stacked in info["inputs"][kind].items():
+      assert stacked.shape[1] == T and not np.any(stacked[:, 0]), name
+      for t, inputs in enumerate(iterations["inputs"]):
+        expected = getattr(inputs, kind)[name]
+        np.testing.assert_array_equal(stacked[:, t + 1], expected)
+
+
+def test_logits_in_info_come_after_the_mask_activation(data):
+  tiny = helpers.tiny_model(replace={"output_dist.mask_activation": "tanh"})
+  _, _, iterations = tiny(data, seed=SEED)
+  info = tiny.eval(data, seed=SEED)
+  raw = iterations["params"][-1].mask
+  actual = info["outputs"]["pred_mask_logits"][:, -1]
+  helpers.assert_near(actual, np.tanh(raw))  # float32 rounding
+  mask = info["inputs"]["spatial"]["mask"][:, -1]
+  helpers.assert_near(mask, iterations["params"][-2].mask)  # the raw ones
+
+
+def test_only_eval_with_update_counts_once_per_iteration(data):
+  tiny = helpers.tiny_model()
+  tiny.initialize((8, 8, 3))
+  total = tiny.factor_evaluator.mean_var["color"].total
+  num_visible = np.sum(data["visibility"])
+  tiny.eval(data, update=False)
+  assert total[0] == 0
+  tiny(data)
+  assert total[0] == num_visible
+  tiny.eval(data)
+  assert total[0] == (1 + 1 + T) * num_visible
+
+
+def test_factors_of_given_latents(model, data, info):
+  z, mask = info["latent"]["z"][:, 1], info["outputs"]["pred_mask"][:, 1]
+  before = [v.numpy() for v in model.factor_evaluator.variables]
+  result = model.evaluate_factors(data, z, mask, frame=1, update=False)
+  for v, value in zip(model.factor_evaluator.variables, before, strict=True):
+    np.testing.assert_array_equal(v, value)
+  np.testing.assert_allclose(
+    result.loss,
+    info["losses"]["factor"][1],
+    1e-5,  # float32
+  )
+  without = helpers.tiny_model({"model.factor_evaluator": None})
+  with pytest.raises(ValueError, match="no `factor_evaluator`"):
+    without.evaluate_factors(data, z, mask)
+
+
+def test_decode_appends_the_capacity(model):
+  model.initialize((8, 8, 3))
+  z = tf.random.normal([4, K, 3])
+  params, x_dist = model.decode(z)
+  expected = model.decoder(tf.concat([z, tf.fill([4, K, 1], 5.0)], axis=-1))
+  np.testing.assert_array_equal(params.pixel, expected.pixel)
+  np.testing.assert_array_equal(params.mask, expected.mask)
+  assert x_dist.batch_shape == (4, 1, 8, 8) and x_dist.event_shape == (3,)
+  weight = scipy.special.softmax(_numpy(params.mask), axis=1)
+  mean = (weight * _numpy(params.pixel)).sum(1, keepdims=True)
+  helpers.assert_near(x_dist.mean(), mean)  # float32 rounding
+
+
+def test_images(model, data):
+  model.initialize((8, 8, 3))
+  sheet = model.get_sample_images(seed=SEED)
+  assert sheet.shape == (1, 4 * 12, 4 * 12, 3)
+  assert model.get_sample_images(5).shape == (1, 2 * 12, 4 * 12, 3)
+  again = model.get_sample_images(seed=SEED)
+  np.testing.assert_array_equal(again, sheet)
+  batch = helpers.make_batch(6)
+  for options, rows in [
+    ({}, 4),
+    ({"num_images": 3, "mask_components": True}, 3),
+  ]:
+    images = model.get_overview_images(batch, seed=SEED, **options)
+    assert set(images) == {"overview", "sequence"}
+    assert images["overview"].shape == (1, rows * 12, (3 + K) * 12, 3)
+    assert images["sequence"].shape == (1, 2 * 3 * 12, T * 12, 3)
+    for image in [sheet, *images.values()]:
+      assert np.min(image) >= 0.0 and np.max(image) <= 1.0
+    shown = images["overview"][0, 2:10, 2:10]
+    np.testing.assert_array_equal(shown, batch["image"][0, 0])

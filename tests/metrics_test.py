@@ -1,0 +1,217 @@
+"""Tests of the segmentation scores against counting by hand."""
+
+import itertools
+
+import helpers
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from iodine.modules import metrics
+
+
+def _ari_by_pairs(true_labels, pred_labels):
+  """Counts pairs of points; -1 marks points that do not count."""
+  keep = true_labels >= 0
+  true_labels, pred_labels = true_labels[keep], pred_labels[keep]
+  together = same_true = same_pred = pairs = 0
+  for i, j in itertools.combinations(range(len(true_labels)), 2):
+    a = true_labels[i] == true_labels[j]
+    b = pred_labels[i] == pred_labels[j]
+    together, same_true = together + (a and b), same_true + a
+    same_pred, pairs = same_pred + b, pairs + 1
+  expected = same_true * same_pred / pairs
+  return (together - expected) / ((same_true + same_pred) / 2 - expected)
+
+
+def _one_hot(labels, depth):
+  return tf.one_hot(labels, depth)  # -1 becomes all zero
+
+
+def _ari(true_labels, pred_labels, num_true=4, num_pred=4):
+  return metrics.adjusted_rand_index(
+    _one_hot(np.atleast_2d(true_labels), num_true),
+    _one_hot(np.atleast_2d(pred_labels), num_pred),
+  ).numpy()
+
+
+@pytest.mark.parametrize("case", ["a", "b"])
+def test_ari_as_in_the_original(units, case):
+  true, pred = units[f"ari/{case}/true"], units[f"ari/{case}/pred"]
+  ari = metrics.adjusted_rand_index(tf.constant(true), tf.constant(pred))
+  np.testing.assert_allclose(ari, units[f"ari/{case}/ari"], 0, 1e-5)  # of 1
+  nobg = metrics.adjusted_rand_index(
+    tf.constant(true[..., 1:]), tf.constant(pred)
+  )
+  expected = units[f"ari/{case}/ari_nobg"]
+  np.testing.assert_allclose(nobg, expected, 0, 1e-5)  # of 1
+
+
+@pytest.mark.parametrize("num_true, num_pred", [(2, 2), (3, 5), (6, 3)])
+@pytest.mark.parametrize("ignored", [0, 7])
+def test_ari_counts_pairs(num_true, num_pred, ignored):
+  rng = np.random.default_rng(num_true)
+  true_labels = rng.integers(0, num_true, [5, 30])
+  pred_labels = rng.integers(0, num_pred, [5, 30])
+  pred_labels[:, :12] = true_labels[:, :12] % num_pred  # not chance alone
+  true_labels[:, 12 : 12 + ignored] = -1
+  expected = [
+    _ari_by_pairs(t, p) for t, p in zip(true_labels, pred_labels, strict=True)
+  ]
+  actual = _ari(true_labels, pred_labels, num_true, num_pred)
+  np.testing.assert_allclose(actual, expected, 0, 1e-6)  # float32 of counts
+
+
+def test_ari_uses_the_argmax_of_soft_predictions():
+  rng = np.random.default_rng(0)
+  true = _one_hot(rng.integers(0, 3, [2, 40]), 3)
+  soft = rng.uniform(size=[2, 40, 4])
+  np.testing.assert_array_equal(
+    metrics.adjusted_rand_index(true, tf.constant(soft, tf.float32)),
+    metrics.adjusted_rand_index(true, _one_hot(soft.argmax(-1), 4)),
+  )
+
+
+def test_ari_does_not_depend_on_the_order_of_groups_or_points():
+  rng = np.random.default_rng(1)
+  true_labels, pred_labels = rng.integers(0, 4, [2, 50])
+  score = _ari(true_labels, pred_labels)
+  order = rng.permutation(50)
+  renamed = np.array([2, 0, 3, 1])
+  # sums of whole numbers: nothing is rounded
+  np.testing.assert_array_equal(
+    _ari(renamed[true_labels][order], renamed[::-1][pred_labels][order]), score
+  )
+
+
+def test_ari_of_a_perfect_segmentation_is_1():
+  labels = np.repeat([0, 1, 2, 3], [3, 8, 1, 9])
+  assert _ari(labels, 3 - labels) == pytest.approx(1.0, abs=1e-6)  # float32
+
+
+def test_ari_of_one_cluster_on_both_sides_is_1():
+  assert _ari(np.full(20, 2), np.full(20, 1)) == 1.0
+
+
+def test_ari_of_one_cluster_on_one_side_is_0():
+  labels = np.repeat([0, 1], 10)
+  assert _ari(labels, np.zeros(20, int)) == 0.0
+  assert _ari(np.zeros(20, int), labels) == 0.0
+
+
+def test_ari_of_ignored_points_alone_is_a_number():
+  # No point counts, so both sides have at most one cluster.
+  assert _ari(np.full(20, -1), np.repeat([0, 1], 10)) == 1.0
+
+
+def test_ari_of_a_single_counted_point_is_1():
+  labels = np.full(20, -1)
+  labels[3] = 2
+  assert _ari(labels, np.repeat([0, 1], 10)) == 1.0
+
+
+def test_one_degenerate_scene_does_not_spoil_the_others():
+  true_labels = np.stack([np.full(20, -1), np.repeat([0, 1], 10)])
+  actual = _ari(true_labels, np.stack([true_labels[1]] * 2))
+  np.testing.assert_allclose(actual, 1.0, 1e-6)  # float32 rounding
+
+
+def test_ari_needs_more_points_than_groups():
+  few = np.zeros([1, 4], int)
+  with pytest.raises(ValueError, match="4 points for 4 true and 5 predicted"):
+    _ari(few, few, 4, 5)
+  assert _ari(few, few, 3, 5) == 1.0  # more points than true groups
+  assert _ari(few, few, 5, 3) == 1.0  # more points than predicted groups
+
+
+def _labels_to_masks(labels, depth):
+  """[B, H, W] -> [B, depth, H, W, 1]."""
+  masks = tf.transpose(tf.one_hot(labels, depth), [0, 3, 1, 2])
+  return masks[..., None]
+
+
+@pytest.mark.parametrize("foreground", [False, True])
+def test_mask_ari(foreground):
+  rng = np.random.default_rng(2)
+  true_labels = rng.integers(0, 3, [2, 5, 6])
+  pred_labels = np.where(true_labels == 2, 1, rng.integers(0, 4, [2, 5, 6]))
+  actual = metrics.mask_ari(
+    _labels_to_masks(true_labels, 3),
+    _labels_to_masks(pred_labels, 4),
+    foreground=foreground,
+  )
+  counted = np.where(true_labels == 0, -1, true_labels)
+  expected = [
+    _ari_by_pairs(t.ravel(), p.ravel())
+    for t, p in zip(
+      counted if foreground else true_labels, pred_labels, strict=True
+    )
+  ]
+  np.testing.assert_allclose(actual, expected, 0, 1e-6)  # float32 of counts
+
+
+def test_contingency_counts():
+  rng = np.random.default_rng(3)
+  true_labels = rng.integers(-1, 3, [2, 5, 6])
+  pred = rng.uniform(size=[2, 4, 5, 6, 1]).astype(np.float32)
+  expected = np.zeros([2, 3, 4])
+  for b, i, j in np.ndindex(2, 5, 6):
+    if true_labels[b, i, j] >= 0:
+      slot = pred[b, :, i, j, 0].argmax()
+      expected[b, true_labels[b, i, j], slot] += 1
+  true = _labels_to_masks(true_labels, 3)
+  actual = metrics.mask_contingency(true, tf.constant(pred))
+  np.testing.assert_array_equal(actual, expected)
+  points = metrics.contingency(
+    tf.one_hot(true_labels.reshape(2, 30), 3),
+    tf.constant(pred[..., 0].reshape(2, 4, 30).transpose(0, 2, 1)),
+  )
+  np.testing.assert_array_equal(points, expected)
+
+
+def _iou_by_permutations(counts):
+  counts = counts[counts.sum(1) > 0]
+  num_true, num_pred = counts.shape
+  size = max(num_true, num_pred)
+  best = 0.0
+  for slots in itertools.permutations(range(size)):
+    total = 0.0
+    for entity in range(num_true):
+      slot = slots[entity]
+      if slot < num_pred:
+        shared = counts[entity, slot]
+        union = counts[entity].sum() + counts[:, slot].sum() - shared
+        total += shared / union
+    best = max(best, total)
+  return best / num_true
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (2, 5), (5, 2), (1, 4), (4, 1)])
+def test_mean_iou_tries_all_matchings(shape):
+  rng = np.random.default_rng(sum(shape))
+  for _ in range(5):
+    counts = rng.integers(0, 9, shape)
+    counts[0] += 1
+    actual = metrics.mean_iou(counts)
+    assert isinstance(actual, float)
+    assert actual == pytest.approx(_iou_by_permutations(counts), abs=1e-12)
+
+
+def test_mean_iou_leaves_invisible_entities_out():
+  counts = np.array([[5, 0, 1], [0, 0, 0], [0, 4, 0]])
+  assert metrics.mean_iou(counts) == metrics.mean_iou(counts[[0, 2]])
+
+
+def test_mean_iou_of_perfect_masks_and_of_nothing():
+  assert metrics.mean_iou(np.diag([3, 8, 1])[:, [2, 0, 1]]) == 1.0
+  assert np.isnan(metrics.mean_iou(np.zeros([3, 4])))
+
+
+def test_mean_squared_error():
+  image, recons = np.random.default_rng(4).uniform(size=[2, 3, 1, 4, 5, 2])
+  actual = metrics.mean_squared_error(
+    tf.constant(image, tf.float32), tf.constant(recons, tf.float32)
+  )
+  assert actual.shape == (3,)
+  expected = ((image - recons) ** 2).reshape(3, -1).mean(1)
+  helpers.assert_near(actual, expected, 1e-6)  # float32 sums

@@ -1,0 +1,436 @@
+"""Tests of the networks against plain NumPy."""
+
+import helpers
+import numpy as np
+import pytest
+import sonnet as snt
+import tensorflow as tf
+
+from iodine.modules import networks
+
+
+def _random(*shape, seed=0):
+  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def _linear(x, layer):
+  return x @ layer.w.numpy() + layer.b.numpy()
+
+
+def _conv_net(x, layers, strides, activation, activate_final):
+  for i, layer in enumerate(layers):
+    x = helpers.convolve(x, layer.w.numpy(), strides[i]) + layer.b.numpy()
+    if activate_final or i < len(layers) - 1:
+      x = activation(x)
+  return x
+
+
+# ------------------------------------------------------------ ConvNet2D
+
+
+@pytest.mark.parametrize("size", [(6, 8), (7, 5)])
+@pytest.mark.parametrize("strides", [[1], [2], [2, 1, 3]])
+@pytest.mark.parametrize("kernels", [[3], [5, 1, 4]])
+def test_conv_net_against_numpy(size, strides, kernels):
+  net = networks.ConvNet2D([4, 2, 3], kernels, strides, "elu")
+  x = _random(2, *size, 3)
+  net(tf.constant(x))
+  helpers.perturb(net)
+  for layer, kernel in zip(net.layers, kernels * 3, strict=False):
+    assert layer.w.shape[:2] == (kernel, kernel)
+  per_layer = strides if len(strides) == 3 else strides * 3
+  expected = _conv_net(x, net.layers, per_layer, helpers.elu, False)
+  helpers.assert_near(net(tf.constant(x)), expected)  # float32 sums
+
+
+@pytest.mark.parametrize("activate_final", [False, True])
+def test_conv_net_final_activation(activate_final):
+  net = networks.ConvNet2D(
+    [3, 2], 3, activation="relu", activate_final=activate_final
+  )
+  x = _random(2, 4, 4, 3)
+  actual = net(tf.constant(x))
+  relu = lambda x: np.maximum(x, 0.0)  # noqa: E731
+  expected = _conv_net(x, net.layers, [1, 1], relu, activate_final)
+  helpers.assert_near(actual, expected)  # float32 sums
+  assert (np.min(actual) >= 0.0) == activate_final
+
+
+def test_conv_net_defaults_are_stride_1_and_relu():
+  net = networks.ConvNet2D([3, 2], 3)
+  x = _random(1, 5, 5, 2)
+  actual = net(tf.constant(x))
+  relu = lambda x: np.maximum(x, 0.0)  # noqa: E731
+  expected = _conv_net(x, net.layers, [1, 1], relu, False)
+  helpers.assert_near(actual, expected)  # float32 sums
+
+
+def test_option_lists_of_a_wrong_length():
+  with pytest.raises(ValueError, match="`kernel_shapes` has 2 entries .* 3"):
+    networks.ConvNet2D([4, 4, 4], [3, 3])
+  with pytest.raises(ValueError, match="`strides` has 2 entries .* 3"):
+    networks.ConvNet2D([4, 4, 4], [3], [1, 1])
+  with pytest.raises(ValueError, match="`strides` has 0 entries"):
+    networks.ConvNet2D([4], [3], [])
+
+
+# ------------------------------------------------------------ CNN and MLP
+
+
+@pytest.mark.parametrize("mode", ["flatten", "avg_pool"])
+@pytest.mark.parametrize("sizes", [None, [5, 6]])
+def test_cnn_against_numpy(mode, sizes):
+  mlp_opt = sizes and {"output_sizes": sizes, "activation": "tanh"}
+  cnn_opt = {
+    "output_channels": [4, 3],
+    "kernel_shapes": [3],
+    "strides": [2],
+    "activation": "elu",
+  }
+  net = networks.CNN(cnn_opt, mlp_opt, mode)
+  x = _random(2, 7, 6, 3)
+  net(tf.constant(x))
+  helpers.perturb(net)
+  hidden = _conv_net(x, net.conv_net.layers, [2, 2], helpers.elu, True)
+  if mode == "flatten":
+    hidden = hidden.reshape(2, -1)
+  else:
+    hidden = hidden.mean(axis=(1, 2))
+  if sizes:
+    first, last = net.mlp.layers
+    hidden = _linear(np.tanh(_linear(hidden, first)), last)
+  else:
+    assert net.mlp is None
+  helpers.assert_near(net(tf.constant(x)), hidden)  # float32 sums
+
+
+def test_cnn_flattens_unless_told():
+  net = networks.CNN({"output_channels": [2], "kernel_shapes": [3]})
+  assert net(tf.zeros([2, 4, 5, 3])).shape == (2, 4 * 5 * 2)
+
+
+def test_cnn_mode_unknown():
+  with pytest.raises(KeyError, match="unknown `mode` 'max_pool'"):
+    networks.CNN(
+      {"output_channels": [2], "kernel_shapes": [3]}, mode="max_pool"
+    )
+
+
+@pytest.mark.parametrize("activate_final", [False, True])
+@pytest.mark.parametrize(
+  "name, activation",
+  [
+    ("elu", helpers.elu),
+    (None, lambda x: x),
+    ("relu", lambda x: np.maximum(x, 0)),
+  ],
+)
+def test_mlp_against_numpy(activate_final, name, activation):
+  net = networks.MLP([5, 4], name, activate_final)
+  x = _random(3, 6)
+  net(tf.constant(x))
+  helpers.perturb(net)
+  first, last = net.layers
+  expected = _linear(activation(_linear(x, first)), last)
+  if activate_final:
+    expected = activation(expected)
+  helpers.assert_near(net(tf.constant(x)), expected)  # float32 sums
+
+
+# ------------------------------------------------------------ LSTM
+
+
+def _lstm_step(x, h, c, layer):
+  """The equations as Sonnet 2 orders them: input, forget, cell, output."""
+  gates = (
+    x @ layer.input_to_hidden.numpy()
+    + h @ layer.hidden_to_hidden.numpy()
+    + layer.b.numpy()
+  )
+  i, f, g, o = np.split(gates, 4, axis=-1)
+  c = helpers.sigmoid(f) * c + helpers.sigmoid(i) * np.tanh(g)
+  return helpers.sigmoid(o) * np.tanh(c), c
+
+
+def test_two_lstm_layers_over_three_steps_against_numpy():
+  net = networks.LSTM([4, 3])
+  xs = _random(3, 2, 5)
+  net(tf.constant(xs[0]), net.initial_state(2))
+  helpers.perturb(net)
+  state = net.initial_state(2)
+  expected = [(np.zeros([2, 4]),) * 2, (np.zeros([2, 3]),) * 2]
+  for x in xs:
+    actual, state = net(tf.constant(x), state)
+    for i, layer in enumerate(net.layers):
+      expected[i] = _lstm_step(x, *expected[i], layer)
+      x = expected[i][0]
+      helpers.assert_near(state[i].hidden, expected[i][0])  # float32 sums
+      helpers.assert_near(state[i].cell, expected[i][1])  # float32 sums
+    helpers.assert_near(actual, x)  # float32 sums
+
+
+def test_lstm_initial_state_is_zero():
+  state = networks.LSTM([4, 3]).initial_state(2)
+  assert [s.hidden.shape.as_list() for s in state] == [[2, 4], [2, 3]]
+  assert [s.cell.shape.as_list() for s in state] == [[2, 4], [2, 3]]
+  assert not any(np.any(x) for x in tf.nest.flatten(state))
+
+
+def test_no_lstm_layers_are_the_identity_without_variables():
+  net = networks.LSTM([])
+  x = _random(2, 5)
+  actual, state = net(tf.constant(x), net.initial_state(2))
+  np.testing.assert_array_equal(actual, x)
+  assert state == [] and not net.variables
+
+
+def _assert_truncated_normal(values, stddev):
+  values = np.asarray(values)
+  assert np.abs(values).max() <= 2 * stddev * 1.0001  # cut at two deviations
+  # A normal cut at two deviations keeps 0.8796 of its deviation; at a few
+  # thousand values the standard error is about 1 %.
+  np.testing.assert_allclose(values.std(), 0.8796 * stddev, 0.05)
+  assert abs(values.mean()) < 5 * stddev / np.sqrt(values.size)
+
+
+def test_lstm_initial_values():
+  net = networks.LSTM([500, 400])
+  net(tf.zeros([1, 300]), net.initial_state(1))
+  for layer, (inputs, hidden) in zip(
+    net.layers, [(300, 500), (500, 400)], strict=True
+  ):
+    stddev = 1 / np.sqrt(inputs + hidden)
+    assert layer.input_to_hidden.shape == (inputs, 4 * hidden)
+    assert layer.hidden_to_hidden.shape == (hidden, 4 * hidden)
+    _assert_truncated_normal(layer.input_to_hidden, stddev)
+    _assert_truncated_normal(layer.hidden_to_hidden, stddev)
+    i, f, g, o = np.split(layer.b.numpy(), 4)
+    # The bias is random too, and the forget gate's has 1 on top.
+    _assert_truncated_normal(np.concatenate([i, f - 1.0, g, o]), stddev)
+    assert np.all(f > 0.5)
+
+
+# ------------------------------------------------------------ initial values
+
+
+def test_initial_weights_and_biases():
+  conv = networks.ConvNet2D([40], 3)
+  conv(tf.zeros([1, 4, 4, 20]))
+  mlp = networks.MLP([80])
+  mlp(tf.zeros([1, 90]))
+  _assert_truncated_normal(conv.layers[0].w, 1 / np.sqrt(3 * 3 * 20))
+  _assert_truncated_normal(mlp.layers[0].w, 1 / np.sqrt(90))
+  assert not np.any(conv.layers[0].b) and not np.any(mlp.layers[0].b)
+
+
+@pytest.mark.parametrize(
+  "make, shape",
+  [
+    (lambda: networks.ConvNet2D([4, 3], 3), [2, 6, 6, 3]),
+    (lambda: networks.MLP([4, 3]), [2, 5]),
+    (
+      lambda: networks.CNN(
+        {"output_channels": [4], "kernel_shapes": [3]}, {"output_sizes": [3]}
+      ),
+      [2, 6, 6, 3],
+    ),
+    (lambda: _broadcast_conv(), [2, 5]),
+    (lambda: _deconv(), [2, 5]),
+  ],
+)
+def test_variables_are_created_once(make, shape):
+  net = make()
+  x = tf.random.normal(shape)
+  first = net(x)
+  variables = {v.ref() for v in net.variables}
+  np.testing.assert_array_equal(net(x), first)
+  assert variables and {v.ref() for v in net.variables} == variables
+
+
+def test_lstm_variables_are_created_once():
+  net = networks.LSTM([4, 3])
+  net(tf.zeros([2, 5]), net.initial_state(2))
+  variables = {v.ref() for v in net.variables}
+  net(tf.zeros([3, 5]), net.initial_state(3))
+  assert len(variables) == 6 and {v.ref() for v in net.variables} == variables
+
+
+# ------------------------------------------------------------ BroadcastConv
+
+
+def _broadcast_conv(shape=(6, 8, 4), **options):
+  cnn_opt = {
+    "output_channels": [5, None],
+    "kernel_shapes": [3],
+    "activation": "elu",
+  }
+  net = networks.BroadcastConv(cnn_opt, **options)
+  net.set_output_shape(shape)
+  return net
+
+
+@pytest.mark.parametrize(
+  "coord_type, freqs, channels",
+  [("linear", 3, 2), ("cos", 3, 8), ("cos", 2, 3), (None, 3, 0)],
+)
+@pytest.mark.parametrize("mlp", [False, True])
+def test_broadcast_conv_against_numpy(coord_type, freqs, channels, mlp):
+  mlp_opt = {"output_sizes": [5, 7], "activation": "tanh"} if mlp else None
+  net = _broadcast_conv(
+    mlp_opt=mlp_opt, coord_type=coord_type, coord_freqs=freqs
+  )
+  z = _random(2, 3)
+  net(tf.constant(z))
+  helpers.perturb(net)
+  features = z
+  if mlp:
+    for layer in net.mlp.layers:  # the last one is activated too
+      features = np.tanh(_linear(features, layer))
+  rows, columns = np.linspace(-1, 1, 6), np.linspace(-1, 1, 8)
+  if coord_type == "linear":
+    coordinates = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1)
+  else:
+    y, x = (rows + 1) * np.pi / 2, (columns + 1) * np.pi / 2
+    products = [
+      np.cos(v * y)[:, None] * np.cos(u * x)[None]
+      for u in range(freqs)
+      for v in range(freqs)
+    ]
+    coordinates = np.stack(products[1:], -1)
+  planes = [
+    np.broadcast_to(features[:, None, None], (2, 6, 8, features.shape[1]))
+  ]
+  if coord_type is not None:
+    planes.append(np.broadcast_to(coordinates, (2, 6, 8, channels)))
+  planes = np.concatenate(planes, axis=-1)
+  assert net.conv_net.layers[0].w.shape[2] == features.shape[1] + channels
+  expected = _conv_net(planes, net.conv_net.layers, [1, 1], helpers.elu, False)
+  helpers.assert_near(net(tf.constant(z)), expected)  # float32 sums
+
+
+def test_broadcast_conv_sizes_may_change_channels_may_not():
+  net = _broadcast_conv((6, 8, 4))
+  z = tf.random.normal([2, 3])
+  assert net(z).shape == (2, 6, 8, 4)
+  variables = {v.ref() for v in net.variables}
+  net.set_output_shape((9, 5, 4))
+  assert net.output_shape == (9, 5, 4)
+  assert net(z).shape == (2, 9, 5, 4)
+  assert {v.ref() for v in net.variables} == variables
+  with pytest.raises(ValueError, match="4 output channels and cannot give 2"):
+    net.set_output_shape((6, 8, 2))
+
+
+def test_broadcast_conv_errors():
+  options = {"output_channels": [4, None], "kernel_shapes": [3]}
+  with pytest.raises(ValueError, match="call `set_output_shape` first"):
+    networks.BroadcastConv(options)(tf.zeros([1, 3]))
+  with pytest.raises(ValueError, match="`output_channels` is 4, but"):
+    networks.BroadcastConv({**options, "output_channels": [4, 4]})
+  with pytest.raises(KeyError, match="unknown `coord_type`"):
+    networks.BroadcastConv(options, coord_type="polar")
+
+
+def test_pixel_decoder_base_makes_no_layers():
+  with pytest.raises(NotImplementedError):
+    networks.PixelDecoder("base").set_output_shape((4, 4, 1))
+
+
+@pytest.mark.parametrize("make", [networks.BroadcastConv, networks.DeConv])
+def test_options_are_left_unchanged(make):
+  cnn_opt = {"output_channels": [4, None], "kernel_shapes": [3]}
+  mlp_opt = {"output_sizes": [64]}
+  net = make(cnn_opt, mlp_opt)
+  net.set_output_shape((8, 8, 4))
+  net(tf.zeros([1, 3]))
+  assert cnn_opt == {"output_channels": [4, None], "kernel_shapes": [3]}
+  assert mlp_opt == {"output_sizes": [64]}
+
+
+# ------------------------------------------------------------ DeConv
+
+
+def _deconv(shape=(7, 5, 4), sizes=(12,), **options):
+  cnn_opt = {
+    "output_channels": [6, None],
+    "kernel_shapes": [3],
+    "strides": [2],
+    "activation": "elu",
+    **options,
+  }
+  net = networks.DeConv(cnn_opt, {"output_sizes": list(sizes)})
+  net.set_output_shape(shape)
+  return net
+
+
+@pytest.mark.parametrize(
+  "shape, strides, features",
+  [
+    ((7, 5, 4), [2], 2 * 2 * 3),  # odd sizes: 7x5 from 4x3 from 2x2
+    ((8, 8, 4), [2], 2 * 2 * 3),
+    ((8, 8, 4), [1, 2], 4 * 4 * 2),
+    ((9, 6, 3), [3, 1], 3 * 2 * 2),
+    ((5, 5, 2), 1, 25),
+  ],
+)
+def test_deconv_sizes(shape, strides, features):
+  net = _deconv(shape, [features], strides=strides)
+  assert net(tf.random.normal([2, 3])).shape == (2, *shape)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [3, 4])
+def test_deconv_is_the_adjoint_of_the_convolution(stride, kernel):
+  size = (6, 8) if stride == 1 else (3, 4)
+  net = _deconv(
+    (6, 8, 4),
+    [size[0] * size[1] * 5],
+    output_channels=[None],
+    kernel_shapes=[kernel],
+    strides=[stride],
+  )
+  z = tf.constant(_random(2, 3))
+  x = net.mlp(z).numpy().reshape(2, *size, 5)
+  assert np.min(x) == 0.0  # the last layer of the MLP is activated too
+  y = _random(2, 6, 8, 4, seed=1)
+  (layer,) = net.layers
+  left = np.vdot(net(z), y)  # the biases are still zero
+  right = np.vdot(x, helpers.convolve(y, layer.w.numpy(), stride))
+  np.testing.assert_allclose(left, right, 1e-4)  # float32 sums that cancel
+
+
+def test_deconv_activates_between_the_layers_only():
+  net = _deconv((8, 8, 4), [16], strides=[1, 2], activation="relu")
+  # float32 sums
+  z = tf.constant(_random(2, 3))
+  x = tf.reshape(net.mlp(z), [2, 4, 4, 1])
+  first, last = net.layers
+  helpers.assert_near(net(z), last(tf.nn.relu(first(x))))
+  assert np.min(net(z)) < 0.0
+
+
+def test_deconv_errors():
+  with pytest.raises(ValueError, match="a multiple of 4"):
+    _deconv((8, 8, 4), [10])
+  with pytest.raises(ValueError, match="`output_channels` is 4"):
+    _deconv(output_channels=[6, 4])
+  with pytest.raises(ValueError, match="`strides` has 3 entries"):
+    _deconv(strides=[1, 2, 2])
+  with pytest.raises(ValueError, match="`kernel_shapes` has 3 entries"):
+    _deconv(kernel_shapes=[3, 3, 3])
+  net = _deconv((8, 8, 4), [16])
+  net.set_output_shape(tf.TensorShape([8, 8, 4]))  # the same again is fine
+  with pytest.raises(ValueError, match="cannot give \\(6, 8, 4\\)"):
+    net.set_output_shape((6, 8, 4))
+  with pytest.raises(ValueError, match="cannot give"):
+    net.set_output_shape((8, 8, 3))
+  unset = networks.DeConv(
+    {"output_channels": [None], "kernel_shapes": [3]}, {"output_sizes": [4]}
+  )
+  with pytest.raises(ValueError, match="call `set_output_shape` first"):
+    unset(tf.zeros([1, 3]))
+
+
+def test_networks_are_sonnet_modules():
+  for net in (_broadcast_conv(), _deconv(), networks.LSTM([])):
+    assert isinstance(net, snt.Module)

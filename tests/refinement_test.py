@@ -1,0 +1,235 @@
+"""Tests of the refinement core and its heads."""
+
+import helpers
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from iodine.modules import networks, refinement, types
+
+B, K, H, W, Zp = 2, 3, 4, 5, 6
+
+
+class _Recorder:
+  """Stands in for a part of the core and keeps what it is given."""
+
+  def __init__(self, result):
+    self.result = result
+    self.seen = []
+
+  def __call__(self, *arguments):
+    self.seen.append(arguments)
+    return self.result(*arguments)
+
+  def initial_state(self, num):
+    return [num]
+
+
+def _random(*shape, seed=0):
+  rng = np.random.default_rng(seed)
+  return tf.constant(rng.normal(size=shape), tf.float32)
+
+
+def _recording_core():
+  return refinement.RefinementCore(
+    encoder_net=_Recorder(lambda x: tf.reduce_mean(x, axis=[1, 2])),
+    recurrent_net=_Recorder(lambda x, state: (x + 1.0, [state, "next"])),
+    refinement_head=_Recorder(lambda zp, h: zp + tf.reduce_sum(h)),
+  )
+
+
+def _real_core(hidden_sizes=(4,)):
+  return refinement.RefinementCore(
+    networks.CNN(
+      {"output_channels": [4], "kernel_shapes": [3]}, {"output_sizes": [5]}
+    ),
+    networks.LSTM(hidden_sizes),
+    refinement.ResHead(),
+  )
+
+
+SPATIAL = {  # in an order that is not the sorted one
+  "mask": _random(B, K, H, W, 1, seed=1),
+  "image": _random(B, 1, H, W, 3, seed=2),
+  "zebra": _random(B, K, H, W, 2, seed=3),
+  "apple": _random(B, 1, H, W, 1, seed=4),
+}
+FLAT = {
+  "zp": _random(B, K, Zp, seed=5),
+  "dzp": _random(B, K, 2, seed=6),
+}
+
+
+def test_core_sorts_tiles_and_concatenates():
+  core = _recording_core()
+  zp = _random(B, K, Zp)
+  inputs = types.RefinementInputs(spatial=SPATIAL, flat=FLAT)
+  next_zp, state = core(inputs, zp, ["before"])
+
+  tiled = [
+    np.broadcast_to(SPATIAL[name], (B, K, H, W, SPATIAL[name].shape[-1]))
+    for name in ("apple", "image", "mask", "zebra")
+  ]
+  spatial = np.concatenate(tiled, axis=-1).reshape(B * K, H, W, -1)
+  ((encoded,),) = core.encoder_net.seen
+  np.testing.assert_array_equal(encoded, spatial)
+
+  flat = [np.reshape(FLAT[name], (B * K, -1)) for name in ("dzp", "zp")]
+  ((features, state_before),) = core.recurrent_net.seen
+  # The encoding first, whatever its name; float32 mean.
+  expected = np.concatenate([spatial.mean((1, 2)), *flat], axis=-1)
+  helpers.assert_near(features, expected, 1e-6)
+  assert state_before == ["before"]
+
+  ((head_zp, hidden),) = core.refinement_head.seen
+  np.testing.assert_array_equal(head_zp, np.reshape(zp, (B * K, Zp)))
+  np.testing.assert_array_equal(hidden, features + 1.0)
+  np.testing.assert_array_equal(next_zp, zp + tf.reduce_sum(hidden))
+  assert state == [["before"], "next"]
+
+
+def test_core_with_flat_inputs_only_has_no_encoder():
+  core = _real_core()
+  inputs = types.RefinementInputs(spatial={}, flat=FLAT)
+  zp = _random(B, K, Zp)
+  next_zp, _ = core(inputs, zp, core.initial_state(B, K))
+  assert next_zp.shape == (B, K, Zp)
+  assert not hasattr(core.encoder_net.conv_net.layers[0], "w")
+  assert core.recurrent_net.layers[0].input_to_hidden.shape[0] == 2 + Zp
+
+
+def test_core_with_spatial_inputs_only():
+  core = _real_core()
+  inputs = types.RefinementInputs(spatial=SPATIAL, flat={})
+  next_zp, _ = core(inputs, _random(B, K, Zp), core.initial_state(B, K))
+  assert next_zp.shape == (B, K, Zp)
+  assert core.recurrent_net.layers[0].input_to_hidden.shape[0] == 5
+
+
+def test_core_without_recurrence_is_encoder_and_head():
+  core = _real_core(hidden_sizes=())
+  inputs = types.RefinementInputs(spatial=SPATIAL, flat=FLAT)
+  zp = _random(B, K, Zp)
+  state = core.initial_state(B, K)
+  assert state == []
+  next_zp, state = core(inputs, zp, state)
+  assert state == []
+  tiled = [
+    np.broadcast_to(x, (B, K, H, W, x.shape[-1]))
+    for _, x in sorted(SPATIAL.items())
+  ]
+  images = tf.reshape(np.concatenate(tiled, -1), [B * K, H, W, -1])
+  flat = [np.reshape(x, (B * K, -1)) for _, x in sorted(FLAT.items())]
+  hidden = np.concatenate([core.encoder_net(images), *flat], -1)
+  linear = core.refinement_head.linear
+  expected = np.reshape(zp, (B * K, Zp)) + hidden @ linear.w + linear.b
+  helpers.assert_near(next_zp, np.reshape(expected, (B, K, Zp)))  # float32
+
+
+def test_core_carries_the_state_and_is_made_once():
+  core = _real_core()
+  inputs = types.RefinementInputs(spatial=SPATIAL, flat=FLAT)
+  zp = _random(B, K, Zp)
+  first, state = core(inputs, zp, core.initial_state(B, K))
+  variables = {v.ref() for v in core.variables}
+  second, _ = core(inputs, zp, state)
+  again, _ = core(inputs, zp, core.initial_state(B, K))
+  assert {v.ref() for v in core.variables} == variables
+  assert np.max(np.abs(first - second)) > 1e-4
+  np.testing.assert_array_equal(again, first)
+
+
+def test_core_state_counts_images_and_slots():
+  (state,) = _real_core().initial_state(B, K)
+  assert state.hidden.shape == (B * K, 4) and not np.any(state.hidden)
+
+
+def test_core_permutes_with_the_slots():
+  core = _real_core()
+  zp = _random(B, K, Zp)
+  order = [2, 0, 1]
+
+  def permute(x):
+    return tf.gather(x, order, axis=1) if x.shape[1] == K else x
+
+  inputs = types.RefinementInputs(SPATIAL, FLAT)
+  permuted = tf.nest.map_structure(permute, inputs)
+  expected, _ = core(inputs, zp, core.initial_state(B, K))
+  actual, _ = core(permuted, permute(zp), core.initial_state(B, K))
+  # float32 sums in another order
+  helpers.assert_near(actual, permute(expected), 1e-6)
+
+
+def test_residual_head():
+  head = refinement.ResHead()
+  zp, hidden = _random(4, Zp), _random(4, 7, seed=1)
+  head(zp, hidden)
+  helpers.perturb(head)
+  expected = zp + hidden @ head.linear.w + head.linear.b
+  helpers.assert_near(head(zp, hidden), expected, 1e-6)  # float32
+  assert len(head.variables) == 2
+
+
+@pytest.mark.parametrize("hidden_sizes", [(), (5,), (5, 4)])
+@pytest.mark.parametrize(
+  "name, activation", [("elu", helpers.elu), ("tanh", np.tanh)]
+)
+def test_predictor_corrector_head(hidden_sizes, name, activation):
+  head = refinement.PredictorCorrectorHead(
+    hidden_sizes=hidden_sizes,
+    pred_gate_bias=-1.5,
+    corrector_gate_bias=0.7,
+    activation=name,
+  )
+  zp, hidden = _random(4, Zp), _random(4, 7, seed=1)
+  head(zp, hidden)
+  helpers.perturb(head)
+  actual = head(zp, hidden)
+
+  zp, hidden = zp.numpy(), hidden.numpy()
+  gate = hidden @ head.gate.w.numpy() + head.gate.b.numpy()
+  update = hidden @ head.update.w.numpy() + head.update.b.numpy()
+  corrected = zp + helpers.sigmoid(gate + 0.7) * (update - zp)
+  x = zp  # not the corrected one
+  layers = head.predictor.layers
+  assert len(layers) == len(hidden_sizes) + 1
+  for i, layer in enumerate(layers):
+    x = x @ layer.w.numpy() + layer.b.numpy()
+    if i < len(hidden_sizes):
+      x = activation(x)
+  prediction, logit = x[:, :Zp], x[:, Zp:]
+  pred_gate = helpers.sigmoid(logit - 1.5)
+  expected = corrected + pred_gate * (prediction - corrected)
+  helpers.assert_near(actual, expected)  # float32 sums
+
+
+def test_predictor_corrector_head_defaults():
+  head = refinement.PredictorCorrectorHead()
+  explicit = refinement.PredictorCorrectorHead((64,), 0.0, 0.0, "elu")
+  zp, hidden = _random(4, Zp), _random(4, 7, seed=1)
+  head(zp, hidden), explicit(zp, hidden)
+  shapes = [v.shape for v in head.trainable_variables]
+  assert shapes == [v.shape for v in explicit.trainable_variables]
+  assert (Zp, 64) in shapes and (64, 2 * Zp) in shapes
+  for target, source in zip(
+    explicit.trainable_variables, head.trainable_variables, strict=True
+  ):
+    target.assign(source)
+  np.testing.assert_array_equal(explicit(zp, hidden), head(zp, hidden))
+
+
+@pytest.mark.parametrize(
+  "make", [refinement.ResHead, refinement.PredictorCorrectorHead]
+)
+def test_heads_are_made_once(make):
+  head = make()
+  zp, hidden = _random(4, Zp), _random(4, 7, seed=1)
+  first = head(zp, hidden)
+  variables = {v.ref() for v in head.variables}
+  np.testing.assert_array_equal(head(zp, hidden), first)
+  assert {v.ref() for v in head.variables} == variables
+
+
+def test_unknown_activation_of_the_head():
+  with pytest.raises(KeyError, match="unknown activation"):
+    refinement.PredictorCorrectorHead(activation="soft")

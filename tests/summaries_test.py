@@ -1,0 +1,69 @@
+import glob
+
+import numpy as np
+import tensorflow as tf
+
+import helpers
+from iodine import summaries
+from iodine.modules import plotting
+
+
+def read_events(folder):
+  """All values of the event files: {(tag, step): tensor}."""
+  values = {}
+  for path in sorted(glob.glob(f"{folder}/events*")):
+    for raw in tf.data.TFRecordDataset(path):
+      event = tf.compat.v1.Event.FromString(raw.numpy())
+      for value in event.summary.value:
+        values[value.tag, event.step] = tf.make_ndarray(value.tensor)
+  return values
+
+
+def test_scalars_can_be_read_back(tmp_path):
+  writer = summaries.SummaryWriter(str(tmp_path))
+  writer.scalars(3, {"loss/total": 1.5, "debug/learning_rate": 0.25})
+  writer.scalars(4, {"loss/total": 2.5})
+  values = read_events(tmp_path)
+  assert values["loss/total", 3] == 1.5
+  assert values["loss/total", 4] == 2.5
+  assert values["debug/learning_rate", 3] == 0.25
+
+
+def test_overview_images_are_drawn_and_written(tmp_path):
+  model = helpers.tiny_model()
+  model.initialize((8, 8, 3))
+  draw = summaries.OverviewImages(model, num_images=2)
+  batch = helpers.make_batch(batch_size=3)
+  images = draw(batch)
+  # Tiles are 8 pixels and a border of 2 on each side; 3 slots, 3 decodes.
+  assert images["overview"].shape == (1, 2 * 12, 6 * 12, 3)
+  assert images["sequence"].shape == (1, 2 * 3 * 12, 3 * 12, 3)
+  assert images["samples"].shape == (1, 4 * 12, 4 * 12, 3)
+  for name, image in draw(batch).items():
+    np.testing.assert_array_equal(image, images[name])
+  writer = summaries.SummaryWriter(str(tmp_path))
+  writer.images(7, images)
+  values = read_events(tmp_path)
+  for name, image in images.items():
+    width, height, png = values[name, 7]
+    assert (int(height), int(width)) == tuple(image.shape[1:3])
+    decoded = tf.io.decode_png(png).numpy() / 255.0
+    np.testing.assert_allclose(decoded, image[0], atol=1 / 254)  # 8 bits
+
+
+def test_titled_images_are_enlarged(tmp_path):
+  image = np.random.default_rng(0).uniform(size=(6, 12, 1))
+  path = str(tmp_path / "image.png")
+  plotting.save_titled_image(path, image, ["left", "right"], min_size=100)
+  pixels = tf.io.decode_png(tf.io.read_file(path)).numpy()
+  assert pixels.shape[:2] == (6 * 9 + 30, 12 * 9)
+  tile = pixels[30 + 9 * 2 + 4, 9 * 5 + 4, 0] / 255.0
+  assert abs(tile - image[2, 5, 0]) < 2 / 255  # 8 bits
+
+
+def test_images_without_titles_have_no_margin(tmp_path):
+  path = str(tmp_path / "image.png")
+  plotting.save_titled_image(path, np.ones((5, 5, 3)), min_size=50)
+  pixels = tf.io.decode_png(tf.io.read_file(path)).numpy()
+  assert pixels.shape[:2] == (50, 50)
+  assert pixels[..., :3].min() == 255

@@ -1,0 +1,233 @@
+import json
+import math
+import os
+import signal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import helpers
+from iodine import building, checkpoints, errors, training
+
+
+class Scenes:
+  """Stands in for a data set: batch i follows from i alone."""
+
+  batch_size = 2
+
+  def batches(self, subset, skip_batches=0):
+    assert subset == "train"
+    index = skip_batches
+    while True:
+      yield helpers.make_batch(seed=index)
+      index += 1
+
+
+class Run:
+  """A tiny model with its optimizer, step and checkpoints."""
+
+  def __init__(self, folder, seed=0, updates=None):
+    tf.random.set_seed(seed)
+    config = helpers.tiny_config(updates)
+    self.model = building.build(config["model"])
+    self.model.initialize((8, 8, 3))
+    self.optimizer = building.build(config["optimizer"])
+    self.optimizer.initialize(self.model.trainable_variables)
+    self.store = checkpoints.CheckpointStore(
+      str(folder), self.model, self.optimizer
+    )
+    self.step = training.CompiledStep(self.model, self.optimizer, seed)
+
+  def fake_step(self, **changes):
+    """A step that only counts, for tests of the loop around it.
+
+    Args:
+      **changes: {name: {step: value}}, where a scalar is not 1.
+    """
+
+    def step(batch):
+      del batch
+      self.optimizer.global_step.assign_add(1)
+      number = int(self.optimizer.global_step)
+      scalars = {"loss/total": 1.0, "debug/global_grad_norm": 1.0}
+      return {k: changes.get(k, {}).get(number, v) for k, v in scalars.items()}
+
+    return step
+
+  def train(self, stop_after_steps, **options):
+    schedule = {
+      "save_summaries_steps": 2,
+      "save_checkpoint_steps": 2,
+      "save_images_steps": 100,
+      **{k: options.pop(k) for k in list(options) if k.startswith("save_")},
+    }
+    return training.train(
+      options.pop("step", self.step),
+      Scenes(),
+      self.store,
+      training.Schedule(stop_after_steps=stop_after_steps, **schedule),
+      start_step=int(self.optimizer.global_step),
+      **options,
+    )
+
+  def state(self):
+    return [
+      np.array(v) for v in [*self.model.variables, *self.optimizer.variables]
+    ]
+
+
+def assert_same_bits(first, second):
+  for a, b in zip(first, second, strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_one_trace_for_every_batch_shape(tmp_path):
+  run = Run(tmp_path)
+  for seed in range(3):
+    run.step(helpers.make_batch(batch_size=2, seed=seed))
+  assert run.step.num_traces == 1
+  run.step(helpers.make_batch(batch_size=3))
+  assert run.step.num_traces == 2
+
+
+def test_no_variable_is_made_after_initialize(tmp_path):
+  run = Run(tmp_path)
+  before = len(run.model.variables) + len(run.optimizer.variables)
+  run.step(helpers.make_batch())
+  assert len(run.model.variables) + len(run.optimizer.variables) == before
+
+
+def test_same_seed_gives_the_same_run(tmp_path):
+  first, second = Run(tmp_path / "a"), Run(tmp_path / "b")
+  first.train(3)
+  second.train(3)
+  assert_same_bits(first.state(), second.state())
+
+
+def test_other_seed_gives_another_run(tmp_path):
+  first, second = Run(tmp_path / "a", seed=0), Run(tmp_path / "b", seed=1)
+  a = first.model.initial_sample_distribution.numpy()
+  b = second.model.initial_sample_distribution.numpy()
+  assert np.abs(a - b).max() > 1e-3
+
+
+def test_samples_differ_between_steps(tmp_path):
+  run = Run(tmp_path, updates={"learn_rate": 0.0})
+  batch = helpers.make_batch()
+  losses = [run.step(batch)["loss/total"] for _ in range(2)]
+  assert losses[0] != losses[1]
+
+
+def test_a_continued_run_is_the_same_run(tmp_path):
+  whole = Run(tmp_path / "whole")
+  whole.train(6)
+  Run(tmp_path / "parts").train(4)
+  second = Run(tmp_path / "parts", seed=0)
+  second.store.restore()
+  assert int(second.optimizer.global_step) == 4
+  second.train(6)
+  assert_same_bits(whole.state(), second.state())
+
+
+def test_reports_have_means_speed_and_time_left(tmp_path):
+  run = Run(tmp_path)
+  reports = []
+  step = run.fake_step(**{"loss/total": {3: 5.0, 4: 8.0}})
+  run.train(5, step=step, on_report=reports.append)
+  assert [r.step for r in reports] == [2, 4, 5]
+  assert [r.means["loss/total"] for r in reports] == [1.0, 6.5, 1.0]
+  assert all(r.images_per_second > 0 for r in reports)
+  assert reports[-1].seconds_left == 0 < reports[0].seconds_left
+
+
+def test_images_are_drawn_when_due_and_at_the_end(tmp_path):
+  steps = []
+  run = Run(tmp_path)
+  run.train(
+    5, step=run.fake_step(), on_images=steps.append, save_images_steps=2
+  )
+  assert steps == [2, 4, 5]
+
+
+def test_the_last_five_and_the_best_are_kept(tmp_path):
+  run = Run(tmp_path)
+  # The loss of step 3 is the lowest, and its checkpoint is dropped later.
+  losses = dict(enumerate([5.0, 4.0, 1.0, 3.0, 2.0, 6.0, 7.0, 8.0, 9.0], 1))
+  step = run.fake_step(**{"loss/total": losses})
+  outcome = run.train(9, step=step, save_checkpoint_steps=1)
+  kept = {f for f in os.listdir(tmp_path) if f.endswith(".index")}
+  assert kept == {f"ckpt-{n}.index" for n in (5, 6, 7, 8, 9)}
+  assert run.store.best == str(tmp_path / "best/ckpt-3")
+  assert outcome.checkpoint == str(tmp_path / "ckpt-9")
+
+
+def test_the_best_loss_survives_a_restart(tmp_path):
+  run = Run(tmp_path)
+  run.train(1, step=run.fake_step())
+  again = Run(tmp_path)
+  again.store.restore()
+  again.train(2, step=again.fake_step(**{"loss/total": {2: 2.0}}))
+  assert again.store.best == str(tmp_path / "best/ckpt-1")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["loss/total", "debug/global_grad_norm"])
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, name, value):
+  run = Run(tmp_path)
+  with pytest.raises(errors.UserError) as info:
+    run.train(10, step=run.fake_step(**{name: {3: value}}))
+  message = str(info.value)
+  assert "step 3" in message
+  assert f"{name} = {value}" in message
+  assert str(tmp_path / "ckpt-2") in message
+  assert run.store.latest == str(tmp_path / "ckpt-2")
+
+
+def test_a_real_nan_is_noticed(tmp_path):
+  run = Run(tmp_path)
+  bias = run.model.decoder.pixel_decoder.conv_net.layers[0].b
+  bias.assign(tf.fill(bias.shape, math.nan))
+  with pytest.raises(errors.UserError, match="no checkpoint yet"):
+    run.train(2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_ends_the_training(tmp_path, number):
+  run = Run(tmp_path)
+  before = signal.getsignal(number)
+  count = run.fake_step()
+
+  def step(batch):
+    scalars = count(batch)
+    if int(run.optimizer.global_step) == 3:
+      os.kill(os.getpid(), number)
+    return scalars
+
+  outcome = run.train(10, step=step, save_checkpoint_steps=100)
+  assert outcome.interrupted_by == number
+  assert outcome.step == 3
+  assert outcome.checkpoint == str(tmp_path / "ckpt-3")
+  assert signal.getsignal(number) is before
+
+
+def test_nothing_is_trained_past_the_last_step(tmp_path):
+  run = Run(tmp_path)
+  run.train(2, step=run.fake_step())
+  state = run.state()
+  outcome = run.train(2, step=run.fake_step())
+  assert outcome.step == 2
+  assert_same_bits(state, run.state())
+
+
+def test_train_step_leaves_the_batch_unchanged():
+  model = helpers.tiny_model()
+  batch = helpers.make_batch()
+  before = tf.nest.map_structure(lambda x: x.numpy().copy(), batch)
+  keys = json.dumps(tf.nest.map_structure(lambda x: 0, batch))
+  optimizer = building.build(helpers.tiny_config()["optimizer"])
+  scalars = training.train_step(model, optimizer, batch)
+  assert keys == json.dumps(tf.nest.map_structure(lambda x: 0, batch))
+  tf.nest.map_structure(np.testing.assert_array_equal, before, batch)
+  assert scalars["debug/global_grad_norm"] > 0
+  assert int(optimizer.global_step) == 1
