@@ -15,8 +15,9 @@ from sacred import utils as sacred_utils
 
 from iodine import errors
 
-# What Sacred says at every run and adds to our own error messages. A named config adds all of its entries to the
-# few defaults; what is misspelt is found by `building` and by Sacred itself.
+# What Sacred says at every run, and what it adds to our own error messages. A
+# named config adds all of its entries to the few defaults; what is misspelt is
+# found by `building` and by Sacred itself.
 _IDLE_WARNINGS = (
   "Added new config entry",
   "No observers have been added",
@@ -85,6 +86,11 @@ class Experiment(sacred.Experiment):
           f"there is no named config `{name}`: use one of "
           f"{', '.join(sorted(self.named_configs))}"
         )
+    seed = (config_updates or {}).get("seed", 0)
+    if not isinstance(seed, int) or seed < 0:
+      raise errors.UserError(
+        f"`seed` is {seed!r}: give a whole number, 0 or more"
+      )
     try:
       return super()._create_run(
         command_name, config_updates, named_configs, *args, **kwargs

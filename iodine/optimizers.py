@@ -22,9 +22,9 @@ class ExponentialDecay:
     decay_steps: float = 1e6,
   ):
     """Sets the numbers; decay_steps is in updates."""
-    self._learning_rate = learning_rate
-    self._decay_rate = decay_rate
-    self._decay_steps = decay_steps
+    self._learning_rate = float(learning_rate)
+    self._decay_rate = float(decay_rate)
+    self._decay_steps = float(decay_steps)
 
   def __call__(self, step: tf.Tensor) -> tf.Tensor:
     """The learning rate of the update after `step` updates, a scalar."""
@@ -68,10 +68,12 @@ class Adam(snt.Module):
       name: name of the module.
     """
     super().__init__(name=name)
-    self._learning_rate = learning_rate
-    self._beta1 = beta1
-    self._beta2 = beta2
-    self._epsilon = epsilon
+    self._learning_rate = (
+      learning_rate if callable(learning_rate) else float(learning_rate)
+    )
+    self._beta1 = float(beta1)
+    self._beta2 = float(beta2)
+    self._epsilon = float(epsilon)
     self._max_gradient_norm = max_gradient_norm
     self.global_step = tf.Variable(
       0, dtype=tf.int64, trainable=False, name="global_step"

@@ -1,9 +1,9 @@
 import os
 
+import helpers
 import numpy as np
 import pytest
 
-import helpers
 from iodine import building, checkpoints, errors
 
 

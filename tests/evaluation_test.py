@@ -1,10 +1,10 @@
 import math
 
+import helpers
 import numpy as np
 import pytest
 import tensorflow as tf
 
-import helpers
 from iodine import errors, evaluation
 from iodine.modules import metrics
 

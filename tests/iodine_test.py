@@ -12,7 +12,7 @@ import tensorflow as tf
 
 import main
 from iodine import building, errors
-from iodine.modules import metrics, refinement_inputs, utils
+from iodine.modules import factor_eval, metrics, refinement_inputs, utils
 
 SEED = tf.constant([3, 4])
 B, K, T = 2, 3, 3
@@ -463,6 +463,31 @@ def test_every_single_input_refines(name, data):
   assert [*inputs.spatial, *inputs.flat] == [name] and np.isfinite(loss)
 
 
+@pytest.mark.parametrize(
+  "coord_type, freqs, channels", [("linear", 3, 2), ("cos", 2, 3)]
+)
+def test_coordinates_are_columns_then_rows(coord_type, freqs, channels):
+  # The other way round than in the decoder.
+  tiny = helpers.tiny_model(
+    {"num_iters": 1},
+    {
+      "inputs": ["coordinates"],
+      "coord_type": coord_type,
+      "coord_freqs": freqs,
+    },
+  )
+  _, _, iterations = tiny(helpers.make_batch(size=(4, 5)))
+  actual = iterations["inputs"][0].spatial["coordinates"]
+  assert actual.shape == (B, 1, 4, 5, channels)
+  if coord_type == "linear":
+    x, y = np.meshgrid(np.linspace(-1, 1, 5), np.linspace(-1, 1, 4))
+    np.testing.assert_allclose(actual[1, 0, ..., 0], x, 0, 1e-6)  # float32
+    np.testing.assert_allclose(actual[1, 0, ..., 1], y, 0, 1e-6)  # float32
+  else:
+    down = np.cos(np.linspace(0, np.pi, 4))[:, None] * np.ones(5)
+    np.testing.assert_allclose(actual[1, 0, ..., 0], down, 0, 1e-6)  # float32
+
+
 def test_one_slot_and_no_iteration(data):
   names = [x for x in refinement_inputs.ALL if x != "counterfactual"]
   single = helpers.tiny_model({"num_components": 1}, {"inputs": names})
@@ -496,6 +521,14 @@ def test_iteration_t_of_a_sequential_model_sees_frame_t():
     for name, foreground in [("ari", False), ("ari_nobg", True)]:
       ari = metrics.mask_ari(data["mask"][:, t], mask[:, t], foreground)
       np.testing.assert_array_equal(info["metrics"][name][:, t], ari)
+    actual = info["factor_regressor"]["assignment"][:, t]
+    visibility = data["visibility"]
+    expected = factor_eval.assign_slots(
+      data["mask"][:, t], mask[:, t], visibility
+    )
+    np.testing.assert_array_equal(actual, expected)
+  last = tiny.evaluate_factors(data, iterations["z"][2], mask[:, 2])
+  np.testing.assert_array_equal(last.assignment, actual)
   too_few = {**data, "image": data["image"][:, :2], "mask": data["mask"][:, :2]}
   for use in (tiny, tiny.eval, tiny.get_overview_images):
     with pytest.raises(ValueError, match="needs 3 frames, and the data has 2"):

@@ -173,6 +173,16 @@ def test_posterior_vanishes_where_no_component_explains_the_pixel():
   np.testing.assert_array_equal(actual, 0.0)  # 0 / (0 + 1e-6), not 0 / 0
 
 
+def test_posterior_adds_1e_6_to_the_sum_of_densities():
+  tensors = _tensors()
+  tensors["image"] *= 5.0  # densities from 1e-30 to 1e-1
+  actual = _make(tensors, inputs=["posterior"])["posterior"]
+  total = np.sum(actual, axis=1)
+  assert np.any((total > 0.1) & (total < 0.9))  # where it shows
+  expected = _numpy_inputs(tensors)["posterior"]
+  helpers.assert_near(actual, expected, 1e-5)  # float32 of exp
+
+
 def test_counterfactual_stays_finite_where_densities_underflow():
   tensors = _tensors()
   tensors["image"] += 30.0

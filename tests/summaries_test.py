@@ -1,9 +1,9 @@
 import glob
 
+import helpers
 import numpy as np
 import tensorflow as tf
 
-import helpers
 from iodine import summaries
 from iodine.modules import plotting
 

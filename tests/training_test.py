@@ -3,11 +3,11 @@ import math
 import os
 import signal
 
+import helpers
 import numpy as np
 import pytest
 import tensorflow as tf
 
-import helpers
 from iodine import building, checkpoints, errors, training
 
 

@@ -70,9 +70,10 @@ def _expand(path: str, layout: records.Layout) -> list[str]:
   """Returns the files that a path or glob stands for; UserError if none."""
   path = os.path.expanduser(os.fspath(path))
   if os.path.isdir(path):
+    example = os.path.join(path, "*.tfrecords")
     raise errors.UserError(
-      f"`path` is {path}, a folder, where a file or a glob such as"
-      f" {os.path.join(path, '*.tfrecords')} is needed: {_remedy(layout, f'data_dir={path}')}"
+      f"`path` is {path}, a folder, where a file or a glob such as {example}"
+      f" is needed: {_remedy(layout, f'data_dir={path}')}"
     )
   if os.path.exists(path):
     return [path]

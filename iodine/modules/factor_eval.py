@@ -13,6 +13,7 @@ import shapeguard
 import sonnet as snt
 import tensorflow as tf
 
+from iodine import errors
 from iodine.modules import types
 
 KINDS = ("scalar", "categorical", "angle")
@@ -143,7 +144,8 @@ class FactorRegressor(snt.Module):
       update: whether the running statistics take this batch in.
 
     Raises:
-      ValueError: if a factor of the mapping is missing in `factors`.
+      errors.UserError: if a factor of the mapping is missing in `factors`, or
+        has another size there.
     """
     sg = shapeguard.ShapeGuard()
     sg.guard(z, "B, K, Z")
@@ -211,7 +213,7 @@ def _target(
 ) -> tf.Tensor:
   """The target [B, L, size] of one factor."""
   if factor not in factors:
-    raise ValueError(
+    raise errors.UserError(
       f"the factor `{factor}` of the regressor's `mapping` is not in the data, "
       f"which has {', '.join(sorted(factors)) or 'none'}: change `mapping`, or "
       "set `model.factor_evaluator=None`"
@@ -223,7 +225,7 @@ def _target(
   if kind == "angle":
     return tf.concat([tf.cos(values), tf.sin(values)], axis=-1)
   if values.shape[-1] != size:
-    raise ValueError(
+    raise errors.UserError(
       f"the factor `{factor}` has {values.shape[-1]} values in the data and "
       f"{size} in the regressor's `mapping`: make them equal"
     )

@@ -17,9 +17,11 @@ import sonnet as snt
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from iodine import errors
 from iodine.modules import (
   decoder as decoder_lib,
 )
+from iodine import errors
 from iodine.modules import (
   distributions,
   factor_eval,
@@ -140,7 +142,8 @@ class IODINE(snt.Module):
       inputs of num_iters.
 
     Raises:
-      ValueError: if a sequential model gets too few frames.
+      errors.UserError: if a sequential model gets too few frames, or the
+        factors do not fit the regressor.
     """
     data = self._cut_frames(data)
     estimates, inputs = self.encode(data["image"], z, seed)
@@ -495,7 +498,7 @@ class IODINE(snt.Module):
     num_frames = data["image"].shape[1]
     needed = self.num_iters + 1
     if self._sequential and num_frames < needed:
-      raise ValueError(
+      raise errors.UserError(
         f"a sequential model with `num_iters` {self.num_iters} needs {needed} "
         f"frames, and the data has {num_frames}: lower `num_iters`"
       )

@@ -1,0 +1,464 @@
+"""The commands as users run them: files, output, exit status, sentences."""
+
+import glob
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import helpers
+import main
+from iodine import checkpoints, commands, errors
+
+ROOT = pathlib.Path(__file__).parents[1]
+REAL_SCENES = ROOT.parent / "shared/data/tetrominoes_mini.tfrecords"
+
+# A model of few channels that trains on 8x8 images.
+TINY = [
+  *(f"{key}={value}" for key, value in helpers.TINY.items()),
+  "batch_size=2",
+  "data.image_dim=[8,8]",
+  "data.shuffle_buffer=10",
+  "save_summaries_steps=1",
+  "stop_after_steps=2",
+  "seed=3",
+]
+
+
+def run(*arguments):
+  """Runs `python main.py ARGUMENTS` in this process."""
+  return main.ex.run_commandline(["main.py", *map(str, arguments)])
+
+
+def fails_with_sentence(capsys, *arguments):
+  """The sentence with which the command ends; it has no traceback."""
+  with pytest.raises(SystemExit) as info:
+    run(*arguments)
+  assert info.value.code == 1
+  captured = capsys.readouterr()
+  assert "Traceback" not in captured.err + captured.out
+  (line,) = [x for x in captured.err.splitlines() if x.startswith("error: ")]
+  return line
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+  """Twelve generated Tetrominoes scenes."""
+  folder = tmp_path_factory.mktemp("data")
+  return commands.make_data(
+    {**main.get_config(("tetrominoes",))["data"]}, str(folder), 12, seed=0
+  )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, scenes):
+  """The folder of a training of two steps."""
+  checkpoint_dir = tmp_path_factory.mktemp("runs") / "tiny"
+  run(
+    *("with", "tetrominoes", *TINY),
+    *(f"data.path={scenes}", f"checkpoint_dir={checkpoint_dir}"),
+  )
+  return f"{checkpoint_dir}_1"
+
+
+def event_values(folder):
+  values = {}
+  for path in glob.glob(f"{folder}/events*"):
+    for raw in tf.data.TFRecordDataset(path):
+      event = tf.compat.v1.Event.FromString(raw.numpy())
+      values.update({(v.tag, event.step): v for v in event.summary.value})
+  return values
+
+
+# ------------------------------------------------------------------ make_data
+
+
+def test_make_data_writes_where_it_is_told(tmp_path, capsys):
+  run(
+    *("make_data", "with", "tetrominoes", f"data_dir={tmp_path}"),
+    *("num_scenes=3", "seed=1"),
+  )
+  path = tmp_path / "tetrominoes_train.tfrecords"
+  assert str(path) in capsys.readouterr().out
+  first = path.read_bytes()
+  run(
+    *("make_data", "with", "tetrominoes", f"data.path={tmp_path}/again"),
+    *("num_scenes=3", "seed=1"),
+  )
+  assert (tmp_path / "again").read_bytes() == first
+
+
+@pytest.mark.parametrize(
+  "options, file_name",
+  [
+    (
+      ["multi_dsprites"],
+      "multi_dsprites_colored_on_grayscale.tfrecords",
+    ),
+    (
+      ["multi_dsprites", "data.dataset_variant=binarized"],
+      "multi_dsprites_binarized.tfrecords",
+    ),
+    (
+      ["multi_dsprites", "data.dataset_variant=colored_on_colored"],
+      "multi_dsprites_colored_on_colored.tfrecords",
+    ),
+    (["clevr6"], "clevr_with_masks_train.tfrecords"),
+    (["quick"], "tetrominoes_train.tfrecords"),
+  ],
+)
+def test_make_data_for_every_config(tmp_path, options, file_name):
+  run(
+    *("make_data", "with", *options, f"data_dir={tmp_path}"),
+    *("num_scenes=2", "seed=0"),
+  )
+  assert os.listdir(tmp_path) == [file_name]
+  config = main.get_config(options[:1], dict(o.split("=") for o in options[1:]))
+  dataset = commands.build_dataset(
+    {
+      **config["data"],
+      "path": str(tmp_path / file_name),
+      "batch_size": 1,
+      "test": None,
+      "min_num_objects": None,
+      "max_num_objects": None,
+    },
+    seed=0,
+  )
+  (first, second) = dataset.batches("test")
+  assert np.abs(first["image"] - second["image"]).max() > 0.1
+
+
+@pytest.mark.parametrize(
+  "updates, part",
+  [
+    (["num_scenes=0"], "num_scenes"),
+    (["seed=-1"], "seed"),
+    (["data_dir=/proc/no/such"], "/proc/no/such"),
+    (
+      ["data.constructor=iodine.modules.data.ObjectsRoom"],
+      "no generator for this data set",
+    ),
+    (["data.path=['a','b']"], "give `data_dir`"),
+  ],
+)
+def test_make_data_errors(capsys, updates, part):
+  message = fails_with_sentence(
+    capsys, "make_data", "with", "tetrominoes", *updates
+  )
+  assert part in message
+
+
+# ------------------------------------------------------------------- training
+
+
+def test_training_leaves_checkpoints_logs_and_config(trained):
+  assert sorted(os.path.basename(f) for f in glob.glob(f"{trained}/*.index"))
+  assert checkpoints.find(trained).endswith("ckpt-2")
+  assert checkpoints.find(f"{trained}/best").endswith("ckpt-2")
+  config = json.loads(pathlib.Path(trained, "config.json").read_text())
+  assert config["n_z"] == 3
+  values = event_values(trained)
+  scalars = {tag for tag, step in values if step == 1}
+  assert scalars == {
+    *("loss/total", "loss/recons", "loss/kl", "loss/mse", "loss/ari"),
+    *("loss/ari_nobg", "factor/loss", "factor/position", "factor/color"),
+    *("factor/shape", "debug/global_grad_norm", "debug/learning_rate"),
+    "debug/images_per_second",
+  }
+  images = {tag for tag, step in values if step == 2} - scalars
+  assert images == {"overview", "sequence", "samples"}
+
+
+def test_progress_shows_step_loss_ari_speed_and_time(scenes, tmp_path, capsys):
+  run(
+    *("with", "tetrominoes", *TINY, f"data.path={scenes}"),
+    f"checkpoint_dir={tmp_path}/run",
+  )
+  lines = capsys.readouterr().out.splitlines()
+  (line,) = [x for x in lines if x.startswith("step 1/2")]
+  for part in ("loss ", "ARI ", "ARI-nobg ", " images/s", " left"):
+    assert part in line
+  assert lines[-1] == f"checkpoint: {tmp_path}/run_1/ckpt-2"
+
+
+def test_a_second_run_gets_another_folder(scenes, tmp_path):
+  options = [*TINY, f"data.path={scenes}", f"checkpoint_dir={tmp_path}/run"]
+  for _ in range(2):
+    run("with", "tetrominoes", *options, "stop_after_steps=1")
+  assert sorted(os.listdir(tmp_path)) == ["run_1", "run_2"]
+  # The same seed gives the same run.
+  values = [
+    tf.train.load_checkpoint(f"{tmp_path}/run_{i}/ckpt-1") for i in (1, 2)
+  ]
+  names = values[0].get_variable_to_shape_map()
+  for name in names:
+    if name != "_CHECKPOINTABLE_OBJECT_GRAPH":
+      np.testing.assert_array_equal(*(v.get_tensor(name) for v in values))
+
+
+def test_continue_run_goes_on_in_the_same_folder(scenes, tmp_path, capsys):
+  options = ["with", "tetrominoes", *TINY, f"data.path={scenes}"]
+  run(*options, f"checkpoint_dir={tmp_path}/run")
+  folder = f"{tmp_path}/run_1"
+  run(
+    *(*options, f"checkpoint_dir={folder}", "continue_run=True"),
+    "stop_after_steps=3",
+  )
+  assert f"continuing from {folder}/ckpt-2" in capsys.readouterr().out
+  assert checkpoints.find(folder) == f"{folder}/ckpt-3"
+  assert os.listdir(tmp_path) == ["run_1"]
+
+
+def test_file_storage_observer_and_metrics(scenes, tmp_path):
+  observer = tmp_path / "sacred"
+  run(
+    *("-F", observer, "with", "tetrominoes", *TINY),
+    *(f"data.path={scenes}", f"checkpoint_dir={tmp_path}/run"),
+  )
+  info = json.loads((observer / "1/info.json").read_text())
+  assert info["tensorflow"]["logdirs"] == [f"{tmp_path}/run_1"]
+  metrics = json.loads((observer / "1/metrics.json").read_text())
+  assert metrics["loss"]["steps"] == [1, 2]
+  assert len(metrics["ari_nobg"]["values"]) == 2
+  assert json.loads((observer / "1/run.json").read_text())["status"] == (
+    "COMPLETED"
+  )
+
+
+def test_unknown_observer_id_is_part_of_the_folder(tmp_path):
+  folder = commands.run_folder(f"{tmp_path}/run", "7", continue_run=False)
+  assert folder == f"{tmp_path}/run_7"
+
+
+@pytest.mark.parametrize(
+  "updates, part",
+  [
+    (["n_zz=3"], "no config entry `n_zz`, did you mean `n_z`"),
+    (["data.path=/no/such.tfrecords"], "/no/such.tfrecords"),
+    (["data.path=/no/such.tfrecords"], "make_data with tetrominoes"),
+    (["data.pathh=x"], "`data.pathh` is not an argument"),
+    (["data.min_objects=3"], "`data.min_objects` is not an argument"),
+    (["model.n_zz=3"], "`model.n_zz` is not an argument"),
+    (["model.constructor=iodine.No"], "`iodine.No`, which does not exist"),
+    (["batch_size=0"], "batch_size"),
+    (["num_iters=2", "model.iter_loss_weight=[1,2]"], "iter_loss_weight"),
+    (["model.coord_type=polar"], "coord_type"),
+    (["model.output_dist.num_components=5"], "do not fit"),
+    (["learn_rate=fast"], "learn"),
+    (["stop_after_steps=-1"], "stop_after_steps"),
+    (["save_checkpoint_steps=0.5"], "save_checkpoint_steps"),
+    (["continue_run=True", "checkpoint_dir=/no/such"], "/no/such"),
+    (["checkpoint_dir=/proc/no/such"], "cannot create the folder"),
+    (["model.factor_evaluator.mapping=[('size',1,'scalar')]"], "`size`"),
+  ],
+)
+def test_training_errors(capsys, scenes, tmp_path, updates, part):
+  options = [*TINY, f"data.path={scenes}", f"checkpoint_dir={tmp_path}/run"]
+  message = fails_with_sentence(
+    capsys, "with", "tetrominoes", *options, *updates
+  )
+  assert part.replace(", did", ": did") in message
+  assert not list(tmp_path.glob("**/*.index"))
+
+
+def test_no_experiment_is_an_error(capsys):
+  assert "no experiment is chosen" in fails_with_sentence(capsys, "train")
+
+
+def test_an_unknown_named_config_is_an_error(capsys):
+  message = fails_with_sentence(capsys, "with", "tetromino")
+  assert "no named config `tetromino`" in message
+
+
+def test_a_diverging_run_is_a_sentence(capsys, scenes, tmp_path):
+  message = fails_with_sentence(
+    capsys,
+    *("with", "tetrominoes", *TINY, f"data.path={scenes}"),
+    *(f"checkpoint_dir={tmp_path}/run", "learn_rate=1e30"),
+    *("stop_after_steps=5", "save_checkpoint_steps=1"),
+  )
+  assert "diverged at step 2" in message
+  assert "loss/total = nan" in message
+  assert f"{tmp_path}/run_1/ckpt-1" in message
+
+
+def test_a_broken_record_in_training_names_file_and_record(
+  capsys, scenes, tmp_path
+):
+  records = [r.numpy() for r in tf.data.TFRecordDataset(scenes, "GZIP")]
+  path = str(tmp_path / "broken.tfrecords")
+  with tf.io.TFRecordWriter(path) as writer:
+    for record in [*records[:5], b"nonsense", *records[5:]]:
+      writer.write(record)
+  message = fails_with_sentence(
+    capsys,
+    *("with", "tetrominoes", *TINY, f"data.path={path}"),
+    *("stop_after_steps=9", f"checkpoint_dir={tmp_path}/run"),
+  )
+  assert path in message
+  assert "ecord 5" in message
+
+
+# -------------------------------------------------- load_checkpoint, evaluate
+
+
+def test_load_checkpoint_prints_every_variable(trained, scenes, capsys):
+  options = ["with", "tetrominoes", *TINY, f"data.path={scenes}"]
+  run("load_checkpoint", *options, f"checkpoint_dir={trained}")
+  out = capsys.readouterr().out
+  model = helpers.tiny_model()
+  model.initialize((8, 8, 3))
+  for name, variable in checkpoints.variables_by_path(model).items():
+    (line,) = [x for x in out.splitlines() if x.startswith(f"{name} ")]
+    assert str(tuple(variable.shape)) in line
+    assert line.endswith(f" {variable.shape.num_elements()}")
+  trainable = sum(v.shape.num_elements() for v in model.trainable_variables)
+  assert f"trainable: {trainable:,} of" in out
+  assert f"restored: {trained}/ckpt-2" in out
+
+
+def test_evaluate_reports_every_scene(trained, scenes, tmp_path, capsys):
+  json_path = tmp_path / "figures/evaluation.json"
+  run(
+    *("evaluate", "with", "tetrominoes", *TINY, f"data.path={scenes}"),
+    *(f"checkpoint_dir={trained}", "batch_size=5", f"json_path={json_path}"),
+    f"pictures_dir={tmp_path}/pictures",
+  )
+  result = json.loads(json_path.read_text())
+  assert result.pop("num_scenes") == 12
+  for name in ("ari", "ari_nobg", "miou", "mse", "recons", "kl", "total"):
+    assert result[name].keys() == {"mean", "standard_error"}
+    assert np.isfinite(result[name]["mean"])
+  out = capsys.readouterr().out
+  assert "12 scenes" in out
+  assert "ari_nobg" in out
+  for name in ("overview", "sequence", "samples"):
+    png = (tmp_path / f"pictures/{name}.png").read_bytes()
+    assert tf.io.decode_png(png).shape[0] > 100
+
+
+def test_evaluate_some_scenes(trained, scenes, tmp_path):
+  json_path = tmp_path / "some.json"
+  run(
+    *("evaluate", "with", "tetrominoes", *TINY, f"data.path={scenes}"),
+    *(f"checkpoint_dir={trained}", "evaluation.num_scenes=3"),
+    *(f"json_path={json_path}", f"pictures_dir={tmp_path}"),
+  )
+  assert json.loads(json_path.read_text())["num_scenes"] == 3
+
+
+@pytest.mark.parametrize("command", ["load_checkpoint", "evaluate"])
+@pytest.mark.parametrize(
+  "updates, part",
+  [
+    (["checkpoint_dir=/no/such"], "there is no checkpoint at `/no/such`"),
+    (["n_z=4"], "initial_sample_distribution is [6] there and [8] here"),
+  ],
+)
+def test_wrong_checkpoints(capsys, trained, scenes, command, updates, part):
+  options = [*TINY, f"data.path={scenes}", f"checkpoint_dir={trained}"]
+  message = fails_with_sentence(
+    capsys, command, "with", "tetrominoes", *options, *updates
+  )
+  assert part in message
+
+
+@pytest.mark.parametrize(
+  "updates, part",
+  [
+    (["evaluation.num_scenes=0"], "evaluation.num_scenes"),
+    (["data.test=[99,None]"], "test"),
+    (["json_path=/proc/no/such.json"], "/proc/no"),
+  ],
+)
+def test_evaluate_errors(capsys, trained, scenes, tmp_path, updates, part):
+  options = [*TINY, f"data.path={scenes}", f"checkpoint_dir={trained}"]
+  message = fails_with_sentence(
+    capsys,
+    *("evaluate", "with", "tetrominoes", *options),
+    *(f"pictures_dir={tmp_path}", *updates),
+  )
+  assert part in message
+
+
+# -------------------------------------------------------- quickstart, the rest
+
+
+def test_quickstart_makes_everything_and_reuses_it(tmp_path, capsys):
+  options = [
+    *("quickstart", "with", "quick", *TINY, "num_scenes=12"),
+    *("data.train=[0,8]", "data.test=[8,None]"),
+    *(f"data.path={tmp_path}/data/scenes", f"checkpoint_dir={tmp_path}/run"),
+  ]
+  run(*options)
+  out = capsys.readouterr().out
+  written = os.path.getmtime(f"{tmp_path}/data/scenes")
+  for part in ("4 scenes", "pictures:", "checkpoint:", "TensorBoard:", "Next"):
+    assert part in out
+  assert os.path.exists(f"{tmp_path}/run/pictures/overview.png")
+  run(*options)
+  assert "already there" in capsys.readouterr().out
+  assert os.path.getmtime(f"{tmp_path}/data/scenes") == written
+  assert checkpoints.find(f"{tmp_path}/run") == f"{tmp_path}/run/ckpt-2"
+
+
+def test_sacreds_own_commands(capsys):
+  run("print_config", "with", "tetrominoes", "batch_size=3")
+  out = capsys.readouterr().out
+  assert "batch_size" in out
+  run("print_named_configs")
+  assert "multi_dsprites" in capsys.readouterr().out
+
+
+def test_user_errors_reach_python_callers():
+  with pytest.raises(errors.UserError, match="no experiment is chosen"):
+    main.ex.run("train")
+
+
+def test_ctrl_c_saves_and_leaves_with_130(scenes, tmp_path):
+  process = subprocess.Popen(
+    [
+      *(sys.executable, "main.py", "with", "tetrominoes", *TINY),
+      *(f"data.path={scenes}", f"checkpoint_dir={tmp_path}/run"),
+      "stop_after_steps=100000",
+    ],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+  lines = []
+  for line in process.stdout:
+    lines.append(line)
+    if line.startswith("step 3/"):
+      process.send_signal(signal.SIGINT)
+      break
+  lines += process.stdout.readlines()
+  assert process.wait(timeout=120) == 130
+  out = "".join(lines)
+  assert "Traceback" not in out
+  assert "stopped by SIGINT" in out
+  step = int(checkpoints.find(f"{tmp_path}/run_1").rsplit("-", 1)[1])
+  assert f"at step {step};" in out
+
+
+# ----------------------------------------------------------- the real scenes
+
+
+@pytest.mark.skipif(
+  not REAL_SCENES.exists(), reason="needs the real scenes in ../shared"
+)
+def test_training_on_real_scenes(tmp_path):
+  run(
+    *("with", "tetrominoes", f"data.path={REAL_SCENES}", "batch_size=4"),
+    *("stop_after_steps=1", "data.shuffle_buffer=10", "num_iters=1"),
+    f"checkpoint_dir={tmp_path}/real",
+  )
+  assert checkpoints.find(f"{tmp_path}/real_1").endswith("ckpt-1")
