@@ -47,7 +47,13 @@ def _build(value: Any, path: str) -> Any:
 def _construct(name: Any, arguments: dict[str, Any], path: str) -> Any:
   constructor = _resolve(name, path)
   accepted = _parameters(constructor)
-  unknown = [key for key in arguments if key not in accepted]
+  takes_any = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
+  accepted = {
+    key: parameter
+    for key, parameter in accepted.items()
+    if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+  }
+  unknown = [key for key in arguments if key not in accepted and not takes_any]
   if unknown:
     raise errors.UserError(
       f"`{path}.{unknown[0]}` is not an argument of `{name}`: use some of "
@@ -84,8 +90,11 @@ def _resolve(name: Any, path: str) -> Callable[..., Any]:
   """The class or function with that dotted path."""
   module_name, _, attribute = str(name).rpartition(".")
   try:
-    return getattr(importlib.import_module(module_name), attribute)
-  except (ImportError, AttributeError, ValueError) as error:
+    constructor = getattr(importlib.import_module(module_name), attribute)
+    if not callable(constructor):
+      raise ValueError(f"{name} is a {type(constructor).__name__}")
+    return constructor
+  except (ImportError, AttributeError, TypeError, ValueError) as error:
     # A broken import inside an existing module is no misspelt name.
     broken = getattr(error, "name", None) or module_name
     if isinstance(error, ImportError) and not module_name.startswith(broken):

@@ -36,8 +36,8 @@ class Adam(snt.Module):
   """Adam whose epsilon is not bias-corrected, with gradients clipped.
 
   lr_t = lr * sqrt(1 - beta2^t) / (1 - beta1^t), then
-  variable -= lr_t * m / (sqrt(v) + epsilon). `snt.optimizers.Adam` and Keras
-  compute something else.
+  variable -= lr_t * m / (sqrt(v) + epsilon). `snt.optimizers.Adam`
+  bias-corrects epsilon, too.
 
   Attributes:
     global_step: int64, counts updates; the schedule sees it.

@@ -57,19 +57,17 @@ class OnlineMeanVarEstimator(snt.Module):
     Returns:
       mean [n], variance [n] and sum of the weights [n], x included.
     """
-    shape = [
-      size
-      for axis, size in enumerate(x.shape)
-      if axis not in [a % x.shape.rank for a in self._axis]
-    ]
-    self.initialize(shape)
+    axes = [axis % x.shape.rank for axis in self._axis]
+    self.initialize([n for i, n in enumerate(x.shape) if i not in axes])
+    kept = [1 if i in axes else n for i, n in enumerate(x.shape)]
     weights = tf.broadcast_to(weights, x.shape)
     total = self.total + tf.reduce_sum(weights, axis=self._axis)
-    delta = (x - self.mean) * weights
+    delta = (x - tf.reshape(self.mean, kept)) * weights
     mean = self.mean + tf.math.divide_no_nan(
       tf.reduce_sum(delta, axis=self._axis), total
     )
-    m2 = self.m2 + tf.reduce_sum(delta * (x - mean), axis=self._axis)
+    delta_after = x - tf.reshape(mean, kept)
+    m2 = self.m2 + tf.reduce_sum(delta * delta_after, axis=self._axis)
     if update:
       self.total.assign(total)
       self.mean.assign(mean)

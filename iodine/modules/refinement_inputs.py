@@ -127,6 +127,7 @@ def _known(names: Sequence[str], argument: str) -> tuple[str, ...]:
   return tuple(dict.fromkeys(names))
 
 
+@snt.allow_empty_variables
 class RefinementInputMaker(snt.Module):
   """Computes the chosen inputs, stops gradients, normalises."""
 
