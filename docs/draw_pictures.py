@@ -23,9 +23,7 @@ from iodine.modules import data  # noqa: E402
 
 def draw_method(path: pathlib.Path) -> None:
   """IODINE in one picture, with the true objects of a generated scene."""
-  scene = synthetic.DATASETS["tetrominoes"].make_scene(
-    np.random.default_rng(5)
-  )
+  scene = synthetic.DATASETS["tetrominoes"].make_scene(np.random.default_rng(5))
   image, masks = scene["image"] / 255.0, scene["mask"] / 255.0
   figure = matplotlib.figure.Figure(figsize=(10, 4.2), dpi=110)
   canvas = figure.add_axes((0, 0, 1, 1))

@@ -8,11 +8,11 @@ import signal
 import subprocess
 import sys
 
+import helpers
 import numpy as np
 import pytest
 import tensorflow as tf
 
-import helpers
 import main
 from iodine import checkpoints, commands, errors
 

@@ -25,7 +25,7 @@ LAYERS = [
     "iodine.modules.refinement_inputs",
     "iodine.modules.factor_eval",
   },
-  {"iodine.modules.info"},
+  {"iodine.modules.info", "iodine.modules.iterations"},
   {"iodine.modules.iodine"},
   {"iodine.modules.records", "iodine.modules.data_arguments"},
   {"iodine.modules.data_files"},

@@ -21,12 +21,12 @@ from iodine import errors
 from iodine.modules import (
   decoder as decoder_lib,
 )
-from iodine import errors
 from iodine.modules import (
   distributions,
   factor_eval,
   image_grids,
   info,
+  iterations,
   metrics,
   refinement,
   refinement_inputs,
@@ -100,7 +100,7 @@ class IODINE(snt.Module):
     self.preprocess = refinement_inputs.RefinementInputMaker(
       inputs, preprocess, stop_gradients
     )
-    self.iter_weights = _iter_weights(iter_loss_weight, num_iters)
+    self.iter_weights = iterations.loss_weights(iter_loss_weight, num_iters)
     self._sequential = sequential
     self._coord_type = coord_type
     self._coord_freqs = coord_freqs
@@ -179,7 +179,7 @@ class IODINE(snt.Module):
     scalars["loss/ari_nobg"] = tf.reduce_mean(
       metrics.mask_ari(true_mask, last_mask, foreground=True)
     )
-    return loss, scalars, _iterations(estimates, inputs)
+    return loss, scalars, iterations.as_lists(estimates, inputs)
 
   def encode(
     self,
@@ -200,7 +200,7 @@ class IODINE(snt.Module):
     sg = shapeguard.ShapeGuard()
     sg.guard(images, "B, T, H, W, C")
     self._set_image_shape(images.shape[2:])
-    samples = self._samples(z, seed)
+    samples = iterations.samples(self.num_iters, z, seed)
     state = self.refinement_core.initial_state(sg.B, self.num_components)
     zp = tf.tile(
       self.initial_sample_distribution[None, None],
@@ -512,60 +512,3 @@ class IODINE(snt.Module):
     sg.guard(cut["mask"], "B, T, L, H, W, 1")
     sg.guard(cut["visibility"], "B, L")
     return cut
-
-  def _samples(
-    self,
-    z: tf.Tensor | Sequence[tf.Tensor] | None,
-    seed: tf.Tensor | None,
-  ) -> list[tuple[tf.Tensor | None, tf.Tensor | None]]:
-    """For every iteration the sample to replay or the seed to draw from."""
-    steps = self.num_iters + 1
-    if z is not None:
-      recorded = list(z) if isinstance(z, (list, tuple)) else tf.unstack(z)
-      if len(recorded) != steps:
-        raise ValueError(
-          f"`z` has {len(recorded)} recorded samples, and `num_iters` "
-          f"{self.num_iters} needs {steps}"
-        )
-      return [(tf.convert_to_tensor(sample), None) for sample in recorded]
-    if seed is None:
-      return [(None, None)] * steps
-    return [
-      (None, tf.random.experimental.stateless_fold_in(seed, t))
-      for t in range(steps)
-    ]
-
-
-def _iterations(
-  estimates: Sequence[types.Estimate],
-  inputs: Sequence[types.RefinementInputs],
-) -> dict[str, list[Any]]:
-  """The records as one dict of lists, as the original returns them."""
-  iterations = {
-    field: [getattr(estimate, field) for estimate in estimates]
-    for field in types.Estimate._fields
-  }
-  return {**iterations, "inputs": list(inputs)}
-
-
-def _iter_weights(
-  kind: str | float | Sequence[float], num_iters: int
-) -> tuple[float, ...]:
-  """The loss weight of each of the num_iters + 1 decodes."""
-  steps = num_iters + 1
-  if kind == "linspace":
-    # FIDELITY: from 0 to 1 inclusive, the initial decode has no weight.
-    return tuple(t / num_iters for t in range(steps)) if num_iters else (0.0,)
-  if isinstance(kind, (int, float)):
-    return (float(kind),) * steps
-  if isinstance(kind, (list, tuple)):
-    if len(kind) != steps:
-      raise ValueError(
-        f"`iter_loss_weight` has {len(kind)} entries, and `num_iters` "
-        f"{num_iters} needs {steps}"
-      )
-    return tuple(float(weight) for weight in kind)
-  raise ValueError(
-    f"`iter_loss_weight` is {kind!r}: use 'linspace', a number, or a list of "
-    f"{steps} numbers"
-  )

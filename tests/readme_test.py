@@ -1,0 +1,155 @@
+"""Every command of the README and of docs/data.md runs.
+
+They run as they stand there, in the order they stand there, in an empty folder,
+with `SMALLER` appended so that it does not take days.
+"""
+
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import mongomock
+import mongomock.gridfs
+import pymongo
+import pytest
+
+import main
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+SMALLER = {
+  "train": [
+    *("batch_size=2", "num_iters=1", "stop_after_steps=1"),
+    *("data.shuffle_buffer=2", "save_summaries_steps=1"),
+  ],
+  "make_data": ["num_scenes=24"],
+  "evaluate": ["batch_size=2", "num_iters=1", "evaluation.num_scenes=3"],
+}
+# Large images are not what the commands are about.
+SMALLER_IMAGES = {
+  "multi_dsprites": ["data.image_dim=[16,16]"],
+  "clevr6": ["data.image_dim=[16,16]"],
+}
+
+
+def blocks(language, name="README.md"):
+  text = (ROOT / name).read_text()
+  return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def commands(name="README.md"):
+  return [line for b in blocks("sh", name) for line in b.splitlines() if line]
+
+
+def python_main(line):
+  """Runs one `python main.py ...` line, made smaller."""
+  words = shlex.split(line)[1:]
+  command = words[1] if words[1] in main.ex.commands else "train"
+  words += SMALLER.get(command, [])
+  for config, smaller in SMALLER_IMAGES.items():
+    if config in words and command == "train":
+      words += smaller
+  main.ex.run_commandline(words)
+
+
+@pytest.fixture
+def empty_folder(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  return tmp_path
+
+
+@pytest.fixture
+def mongo(monkeypatch):
+  """A MongoDB server in memory."""
+  mongomock.gridfs.enable_gridfs_integration()
+  client = mongomock.MongoClient()
+  monkeypatch.setattr(pymongo, "MongoClient", lambda *_, **__: client)
+  return client
+
+
+def test_the_readme_from_top_to_bottom(empty_folder, mongo, capsys):
+  lines = [x for x in commands() if x.startswith("python main.py")]
+  generate = [x for x in lines if " make_data " in x]
+  assert len(generate) == 3
+  # What the README says to do where nothing is downloaded comes first.
+  for line in generate + [x for x in lines if x not in generate]:
+    python_main(line)
+  assert sorted(os.listdir(empty_folder)) == [
+    *("evaluation.json", "iodine", "multi_object_datasets", "sacred_runs"),
+  ]
+  folder = "iodine/checkpoints/tetrominoes_1"
+  assert os.path.exists(f"{folder}/pictures/overview.png")
+  assert os.path.exists("sacred_runs/1/run.json")
+  (recorded,) = mongo["iodine"]["runs"].find()
+  assert recorded["status"] == "COMPLETED"
+
+  (code,) = blocks("python")
+  namespace = {}
+  exec(code, namespace)
+  assert namespace["info"]["outputs"]["recons"].shape[2:] == (1, 35, 35, 3)
+
+  (line,) = [x for x in commands() if x.startswith("tensorboard ")]
+  inspected = subprocess.run(
+    [sys.executable, "-m", "tensorboard.main", *line.split()[1:], "--inspect"],
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert "loss/total" in inspected.stdout
+
+
+def test_docs_data(empty_folder):
+  for line in commands("docs/data.md"):
+    python_main(line)
+  assert os.listdir(empty_folder / "multi_object_datasets")
+
+
+def test_no_command_is_left_out():
+  for line in commands():
+    assert line.startswith(("python main.py ", "tensorboard ", "make ")), line
+
+
+def test_make_knows_the_commands():
+  lines = [x for x in commands() if x.startswith("make ")]
+  assert lines == ["make run", "make test"]
+  for target in ("run", "test", "lint", "format", "clean"):
+    subprocess.run(
+      ["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True
+    )
+
+
+def test_links_lead_somewhere():
+  for page in ("README.md", "docs/data.md", "docs/fidelity.md"):
+    folder = (ROOT / page).parent
+    for target in re.findall(r"\]\(([^)]*)\)", (ROOT / page).read_text()):
+      if not target.startswith("http"):
+        assert (folder / target).exists(), f"{page}: {target}"
+
+
+def test_fidelity_page_names_files_that_exist():
+  text = (ROOT / "docs/fidelity.md").read_text()
+  for name in set(re.findall(r"`(\w+_test\.py)`", text)):
+    assert (ROOT / "tests" / name).exists(), name
+
+
+@pytest.mark.slow
+def test_make_run_in_a_fresh_clone(tmp_path):
+  clone = tmp_path / "clone"
+  subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+  environment = {**os.environ, "PYTHON": sys.executable}
+  for out in ("", "already there"):
+    result = subprocess.run(
+      [shutil.which("make"), "run", f"VENV={sys.prefix}"],
+      cwd=clone,
+      env=environment,
+      capture_output=True,
+      text=True,
+      check=True,
+    )
+    assert out in result.stdout
+    assert "pictures:     runs/quick/pictures/overview.png" in result.stdout
+  assert (clone / "runs/quick/pictures/overview.png").exists()
