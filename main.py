@@ -12,11 +12,14 @@ import copy
 import importlib
 import os
 import types
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 # Before TensorFlow is imported: its start-up messages are not for users.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# What Sacred imports and we cannot change.
+warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 
 import sacred
 

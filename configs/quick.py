@@ -17,6 +17,8 @@ def quick():
   batch_size = 16
   learn_rate = 2e-3
 
+  seed = 0  # the same run for everybody
+
   checkpoint_dir = "runs/quick"
   stop_after_steps = 1000
   save_checkpoint_steps = 250

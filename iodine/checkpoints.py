@@ -34,6 +34,7 @@ class CheckpointStore:
     folder: str,
     model: iodine.IODINE,
     optimizer: optimizers.Adam,
+    seed: int = 0,
     max_to_keep: int = 5,
   ):
     """Opens the folder; model and optimizer must have all their variables.
@@ -42,6 +43,7 @@ class CheckpointStore:
       folder: where the checkpoints are; it is created if missing.
       model: the model.
       optimizer: its optimizer, with moments and step.
+      seed: what samples and the order of scenes follow from.
       max_to_keep: how many of the latest checkpoints are kept.
 
     Raises:
@@ -49,10 +51,13 @@ class CheckpointStore:
     """
     self.folder = folder
     self._optimizer = optimizer
-    self._best_loss = tf.Variable(float("inf"), trainable=False)
-    self._checkpoint = tf.train.Checkpoint(
-      model=model, optimizer=optimizer, best_loss=self._best_loss
-    )
+    self._objects = {
+      "model": model,
+      "optimizer": optimizer,
+      "best_loss": tf.Variable(float("inf"), trainable=False),
+      "seed": tf.Variable(seed, dtype=tf.int64, trainable=False),
+    }
+    self._checkpoint = tf.train.Checkpoint(**self._objects)
     make_folder(folder)
     self._latest = tf.train.CheckpointManager(
       self._checkpoint, folder, max_to_keep=max_to_keep
@@ -85,9 +90,11 @@ class CheckpointStore:
       errors.UserError: if the files cannot be written.
     """
     step = int(self._optimizer.global_step)
-    is_best = mean_loss is not None and mean_loss < float(self._best_loss)
+    is_best = mean_loss is not None and mean_loss < float(
+      self._objects["best_loss"]
+    )
     if is_best:
-      self._best_loss.assign(mean_loss)
+      self._objects["best_loss"].assign(mean_loss)
     try:
       path = self._latest.save(checkpoint_number=step)
       if is_best:
@@ -106,12 +113,7 @@ class CheckpointStore:
     Raises:
       errors.UserError: if there is none, or it does not fit.
     """
-    return restore(
-      self.folder,
-      model=self._checkpoint.model,
-      optimizer=self._optimizer,
-      best_loss=self._best_loss,
-    )
+    return restore(self.folder, **self._objects)
 
 
 def make_folder(folder: str) -> None:
@@ -153,6 +155,20 @@ def find(path: str) -> str:
       "`folder/ckpt-1000`"
     )
   return path
+
+
+def read_seed(path: str) -> int:
+  """The seed of the run that a checkpoint is of.
+
+  Args:
+    path: a checkpoint prefix or a folder, see `find`.
+
+  Raises:
+    errors.UserError: if there is no checkpoint or it cannot be read.
+  """
+  seed = tf.Variable(0, dtype=tf.int64, trainable=False)
+  restore(path, seed=seed)
+  return int(seed)
 
 
 def restore(path: str, **objects: Any) -> str:

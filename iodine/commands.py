@@ -125,13 +125,17 @@ def train(
     errors.UserError: see `training.train` and `checkpoints.restore`.
   """
   seed = config["seed"]
+  if resume:
+    # Samples and the order of scenes go on as they would have.
+    seed = checkpoints.read_seed(folder)
+    print(f"the run's own seed {seed} is used", flush=True)
   tf.random.set_seed(seed)
   dataset = build_dataset(config["data"], seed)
   batches = dataset.batches("summary")  # fails early where a file is missing
   model = build_model(config["model"], dataset.image_shape)
   optimizer: optimizers.Adam = building.build(config["optimizer"], "optimizer")
   optimizer.initialize(model.trainable_variables)
-  store = checkpoints.CheckpointStore(folder, model, optimizer)
+  store = checkpoints.CheckpointStore(folder, model, optimizer, seed)
   if resume:
     print(f"continuing from {store.restore()}", flush=True)
   _save_config(config, folder)

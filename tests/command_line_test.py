@@ -209,11 +209,24 @@ def test_continue_run_goes_on_in_the_same_folder(scenes, tmp_path, capsys):
   folder = f"{tmp_path}/run_1"
   run(
     *(*options, f"checkpoint_dir={folder}", "continue_run=True"),
-    "stop_after_steps=3",
+    *("stop_after_steps=3", "seed=99"),
   )
-  assert f"continuing from {folder}/ckpt-2" in capsys.readouterr().out
+  out = capsys.readouterr().out
+  assert "own seed 3 is used" in out
+  assert f"continuing from {folder}/ckpt-2" in out
   assert checkpoints.find(folder) == f"{folder}/ckpt-3"
   assert os.listdir(tmp_path) == ["run_1"]
+  assert checkpoints.read_seed(folder) == 3
+  # Three steps at a stretch come to the same numbers.
+  run(*options, f"checkpoint_dir={tmp_path}/whole", "stop_after_steps=3")
+  values = [
+    tf.train.load_checkpoint(f"{tmp_path}/{name}_1/ckpt-3")
+    for name in ("run", "whole")
+  ]
+  for name in values[0].get_variable_to_shape_map():
+    # Not the best loss, a mean over another span, and TensorFlow's own.
+    if name.startswith(("model/", "optimizer/")):
+      np.testing.assert_array_equal(*(v.get_tensor(name) for v in values))
 
 
 def test_file_storage_observer_and_metrics(scenes, tmp_path):
