@@ -18,10 +18,11 @@ from typing import Any
 
 # Before TensorFlow is imported: its start-up messages are not for users.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# What Sacred imports and we cannot change.
-warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 
-import sacred
+with warnings.catch_warnings():
+  # Sacred needs what setuptools is about to drop, see requirements.txt.
+  warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+  import sacred
 
 from configs import (
   clevr6,
