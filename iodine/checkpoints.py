@@ -7,6 +7,7 @@ A run's folder holds `ckpt-<step>.*` with the `checkpoint` state file of
 from __future__ import annotations
 
 import collections
+import glob
 import os
 from typing import Any
 
@@ -17,7 +18,7 @@ from iodine.modules import iodine
 
 BEST_FOLDER = "best"
 # What TensorFlow raises for files that are broken in one way or another.
-_READ_ERRORS = (
+READ_ERRORS = (
   tf.errors.OpError,
   AssertionError,
   IndexError,
@@ -103,7 +104,7 @@ class CheckpointStore:
       raise errors.UserError(
         f"cannot write a checkpoint to `{self.folder}` at step {step}: make "
         "room or choose another `checkpoint_dir`, then go on with "
-        f"`continue_run=True` ({_first_line(error)})"
+        f"`continue_run=True` ({first_line(error)})"
       ) from error
     return path
 
@@ -142,12 +143,22 @@ def find(path: str) -> str:
   """
   if os.path.isdir(path):
     prefix = tf.train.latest_checkpoint(path)
-    if prefix is None:
+    if prefix is not None:
+      return prefix
+    # No state file, or one that was written elsewhere.
+    found = sorted(glob.glob(os.path.join(glob.escape(path), "*.index")))
+    if len(found) == 1:
+      return found[0].removesuffix(".index")
+    if found:
       raise errors.UserError(
-        f"the folder `{path}` holds no checkpoint: give `checkpoint_dir` the "
-        "folder that a training printed, or a checkpoint's prefix"
+        f"the folder `{path}` holds {len(found)} checkpoints and no state file "
+        f"that names one: give a prefix, such as "
+        f"`{found[-1].removesuffix('.index')}`"
       )
-    return prefix
+    raise errors.UserError(
+      f"the folder `{path}` holds no checkpoint: give `checkpoint_dir` the "
+      "folder that a training printed, or a checkpoint's prefix"
+    )
   if not tf.io.gfile.exists(path + ".index"):
     raise errors.UserError(
       f"there is no checkpoint at `{path}`: give `checkpoint_dir` the folder "
@@ -155,6 +166,26 @@ def find(path: str) -> str:
       "`folder/ckpt-1000`"
     )
   return path
+
+
+def open_reader(prefix: str) -> Any:
+  """A reader of the checkpoint with that prefix.
+
+  Raises:
+    errors.UserError: if its files are broken.
+  """
+  try:
+    return tf.train.load_checkpoint(prefix)
+  except READ_ERRORS as error:
+    raise broken(prefix, error) from error
+
+
+def broken(prefix: str, error: Exception) -> errors.UserError:
+  """The error to raise for a checkpoint that cannot be read."""
+  return errors.UserError(
+    f"the checkpoint `{prefix}` cannot be read, its files are broken or "
+    f"incomplete: use an older one ({first_line(error)})"
+  )
 
 
 def read_seed(path: str) -> int:
@@ -188,22 +219,18 @@ def restore(path: str, **objects: Any) -> str:
   """
   prefix = find(path)
   checkpoint = tf.train.Checkpoint(**objects)
+  reader = open_reader(prefix)
+  saved = {
+    key.removesuffix(_VALUE_SUFFIX): list(shape)
+    for key, shape in reader.get_variable_to_shape_map().items()
+    if key.endswith(_VALUE_SUFFIX)
+  }
+  _check_fit(prefix, saved, variables_by_path(checkpoint), objects)
   try:
-    saved = {
-      key.removesuffix(_VALUE_SUFFIX): list(shape)
-      for key, shape in tf.train.load_checkpoint(prefix)
-      .get_variable_to_shape_map()
-      .items()
-      if key.endswith(_VALUE_SUFFIX)
-    }
-    _check_fit(prefix, saved, variables_by_path(checkpoint), objects)
     status = checkpoint.read(prefix).assert_existing_objects_matched()
     status.expect_partial()  # what is only in the checkpoint is no surprise
-  except _READ_ERRORS as error:
-    raise errors.UserError(
-      f"the checkpoint `{prefix}` cannot be read, its files are broken or "
-      f"incomplete: use an older one ({_first_line(error)})"
-    ) from error
+  except READ_ERRORS as error:
+    raise broken(prefix, error) from error
   return prefix
 
 
@@ -258,5 +285,6 @@ def variables_by_path(root: Any) -> dict[str, tf.Variable]:
   return variables
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+  """What an error of TensorFlow says, without the details."""
   return str(error).strip().split("\n")[0]

@@ -1,15 +1,12 @@
 """Name-based TF1 checkpoints of the original, read and written.
 
-Every variable of the original has one name; most are one variable here. An
-LSTM layer is the exception: Sonnet 1 has one matrix over [input, hidden] with
-the gates in the order (input, candidate, forget, output) and adds the forget
-bias at run time; Sonnet 2 has two matrices with the order (input, forget,
-candidate, output) and the forget bias in the bias variable.
+Every variable of the original is one variable here, of the same shape and
+layout, so that going there and back returns to the bit.
 """
 
 from __future__ import annotations
 
-import itertools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,31 +17,23 @@ import tensorflow as tf
 from iodine import checkpoints, errors, optimizers
 from iodine.modules import iodine, networks, refinement
 
-_FORGET_BIAS = 1.0
-_SLOTS = ("Adam", "Adam_1")
-_COUNTERS = ("beta1_power", "beta2_power", "global_step")
+Variables = dict[str, tf.Variable]
 
+_SLOTS = {"Adam": "m", "Adam_1": "v"}
+_GLOBAL_STEP = "global_step"
+_POWERS = ("beta1_power", "beta2_power")
 
-class Entry(NamedTuple):
-  """What one TF1 variable is here.
-
-  Attributes:
-    variables: one variable, or the two matrices of an LSTM layer, which the
-      original stacks.
-    is_gates: whether the last axis holds LSTM gates, to be reordered.
-    has_forget_bias: whether the forget gate's part has the forget bias in it.
-  """
-
-  variables: tuple[tf.Variable, ...]
-  is_gates: bool = False
-  has_forget_bias: bool = False
-
-  @property
-  def shape(self) -> tuple[int, ...]:
-    """The shape that the original has."""
-    rows = sum(v.shape[0] for v in self.variables if v.shape.rank)
-    first = tuple(self.variables[0].shape)
-    return (rows, *first[1:]) if first else first
+# Where the size of a variable comes from, by the beginning of its name.
+_CAUSES = {
+  "model/iodine/initial_sample_distribution": "`n_z`",
+  "model/iodine/preprocess": "`model.inputs` or `model.preprocess`",
+  "pixel_decoder": "`model.decoder.pixel_decoder`",
+  "encoder_net": "`model.refinement_core.encoder_net` or `model.inputs`",
+  "recurrent_net": "`model.refinement_core.recurrent_net.hidden_sizes`",
+  "refinement_head": "`model.refinement_core.refinement_head`",
+  "component_dist": "`model.output_dist.component_dist`",
+  "factor_evaluator": "`model.factor_evaluator`",
+}
 
 
 class Report(NamedTuple):
@@ -52,97 +41,114 @@ class Report(NamedTuple):
 
   Attributes:
     restored: read from the checkpoint.
-    left_fresh: not in the checkpoint and left as they were (Adam slots).
-    unused: in the checkpoint and not asked for (Adam slots, counters).
+    left_fresh: of the optimizer, not in the checkpoint, left as they were.
+    unused: in the checkpoint, for an optimizer that was not given.
+    shapes: of all of these.
     global_step: of the checkpoint; None if it has none.
   """
 
   restored: list[str]
   left_fresh: list[str]
   unused: list[str]
+  shapes: dict[str, tuple[int, ...]]
   global_step: int | None
 
 
-def model_entries(model: iodine.IODINE) -> dict[str, Entry]:
-  """The TF1 name of every variable of an initialised model.
+def is_tf1(prefix: str) -> bool:
+  """Whether the checkpoint with that prefix is name-based, as TF1's are."""
+  names = checkpoints.open_reader(prefix).get_variable_to_shape_map()
+  return "_CHECKPOINTABLE_OBJECT_GRAPH" not in names
 
-  A name is the config key that the part is built under plus the original's
-  own module names.
+
+# -------------------------------------------------------------------- names
+
+
+def model_variables(model: iodine.IODINE) -> Variables:
+  """The variables of an initialised model by their TF1 names.
+
+  A name is the config key that the part is built under plus the names of the
+  original's modules.
 
   Raises:
     errors.UserError: if a part has no counterpart in the original.
   """
   core = model.refinement_core
-  maker = model.preprocess.layer_norms
-  entries = {
-    "model/iodine/initial_sample_distribution": Entry(
-      (model.initial_sample_distribution,)
+  variables = {
+    "model/iodine/initial_sample_distribution": (
+      model.initial_sample_distribution
     )
   }
-  for name, layer_norm in maker.items():
+  for name, layer_norm in model.preprocess.layer_norms.items():
     scope = f"model/iodine/preprocess/layer_norm_{name}"
-    entries[f"{scope}/gamma"] = Entry((layer_norm.scale,))
-    entries[f"{scope}/beta"] = Entry((layer_norm.offset,))
-  entries |= _network(model.decoder.pixel_decoder, "pixel_decoder")
-  entries |= _network(core.encoder_net, "encoder_net")
-  entries |= _lstm(core.recurrent_net, "recurrent_net/lstm")
-  entries |= _head(core.refinement_head, "refinement_head")
+    variables[f"{scope}/gamma"] = layer_norm.scale
+    variables[f"{scope}/beta"] = layer_norm.offset
+  variables |= _network(model.decoder.pixel_decoder, "pixel_decoder")
+  variables |= _network(core.encoder_net, "encoder_net")
+  for i, layer in enumerate(core.recurrent_net.layers):
+    scope = "recurrent_net/lstm/lstm" + (f"_{i}" if i else "")
+    variables[f"{scope}/w_gates"] = layer.w_gates
+    variables[f"{scope}/b_gates"] = layer.b_gates
+  variables |= _head(core.refinement_head)
   component_dist = model.output_dist.component_dist
   for variable in component_dist.variables:
-    entries[f"component_dist/{component_dist.name}/scale"] = Entry((variable,))
+    variables[f"component_dist/{component_dist.name}/scale"] = variable
   if model.factor_evaluator is not None:
     scope = f"factor_evaluator/{model.factor_evaluator.name}"
-    entries |= _linear(
-      model.factor_evaluator.predict_latents, f"{scope}/predict_latents"
-    )
-    for factor, estimator in model.factor_evaluator.mean_var.items():
-      for name in ("mean", "M2", "total"):
-        entries[f"{scope}/{factor}_mean_var/{name}"] = Entry(
-          (getattr(estimator, name.lower()),)
-        )
-  return entries
+    regressor = model.factor_evaluator
+    variables |= _linear(regressor.predict_latents, f"{scope}/predict_latents")
+    for factor, estimator in regressor.mean_var.items():
+      factor_scope = f"{scope}/{factor}_mean_var"
+      variables[f"{factor_scope}/mean"] = estimator.mean
+      variables[f"{factor_scope}/M2"] = estimator.m2
+      variables[f"{factor_scope}/total"] = estimator.total
+  return variables
 
 
-def _linear(layer: Any, scope: str) -> dict[str, Entry]:
-  return {f"{scope}/w": Entry((layer.w,)), f"{scope}/b": Entry((layer.b,))}
+def slot_variables(
+  model: iodine.IODINE, optimizer: optimizers.Adam
+) -> Variables:
+  """Adam's first (`/Adam`) and second (`/Adam_1`) moments by TF1 names."""
+  trainable = model.trainable_variables
+  optimizer.initialize(trainable)
+  position = {id(variable): i for i, variable in enumerate(trainable)}
+  return {
+    f"{name}/{slot}": getattr(optimizer, moments)[position[id(variable)]]
+    for name, variable in model_variables(model).items()
+    if id(variable) in position
+    for slot, moments in _SLOTS.items()
+  }
 
 
-def _layers(layers: Sequence[snt.Module], scope: str) -> dict[str, Entry]:
-  entries: dict[str, Entry] = {}
+def _linear(layer: Any, scope: str) -> Variables:
+  # A layer that nothing flows through never made its variables.
+  if not hasattr(layer, "w"):
+    return {}
+  return {f"{scope}/w": layer.w, f"{scope}/b": layer.b}
+
+
+def _layers(layers: Sequence[snt.Module], scope: str) -> Variables:
+  variables: Variables = {}
   for i, layer in enumerate(layers):
-    entries |= _linear(layer, f"{scope}_{i}")
-  return entries
+    variables |= _linear(layer, f"{scope}_{i}")
+  return variables
 
 
-def _network(module: snt.Module, key: str) -> dict[str, Entry]:
+def _network(module: snt.Module, key: str) -> Variables:
   """The encoder or the pixel decoder."""
   if not isinstance(module, (networks.CNN, networks.BroadcastConv)):
     raise errors.UserError(
-      f"`{key}` is a {type(module).__name__}, which the original cannot run: "
-      "there is no TF1 checkpoint of such a model"
+      f"`{key}` is a {type(module).__name__}, which cannot run in the original: "
+      "such a model has no TF1 checkpoint, use a BroadcastConv or CNN"
     )
   scope = f"{key}/{module.name}"
-  entries = _layers(module.conv_net.layers, f"{scope}/conv_net_2d/conv_2d")
+  variables = _layers(module.conv_net.layers, f"{scope}/conv_net_2d/conv_2d")
   if module.mlp is not None:
-    entries |= _layers(module.mlp.layers, f"{scope}/mlp/linear")
-  return entries
+    variables |= _layers(module.mlp.layers, f"{scope}/mlp/linear")
+  return variables
 
 
-def _lstm(module: networks.LSTM, scope: str) -> dict[str, Entry]:
-  entries = {}
-  for i, layer in enumerate(module.layers):
-    layer_scope = f"{scope}/lstm" + (f"_{i}" if i else "")
-    entries[f"{layer_scope}/w_gates"] = Entry(
-      (layer.input_to_hidden, layer.hidden_to_hidden), is_gates=True
-    )
-    entries[f"{layer_scope}/b_gates"] = Entry(
-      (layer.b,), is_gates=True, has_forget_bias=True
-    )
-  return entries
-
-
-def _head(head: snt.Module, key: str) -> dict[str, Entry]:
-  scope = f"{key}/{head.name}"
+def _head(head: snt.Module) -> Variables:
+  scope = f"refinement_head/{head.name}"
   if isinstance(head, refinement.ResHead):
     return _linear(head.linear, f"{scope}/linear")
   # The original makes the update first, then its gate, then the predictor.
@@ -153,6 +159,9 @@ def _head(head: snt.Module, key: str) -> dict[str, Entry]:
   }
 
 
+# ------------------------------------------------------------------ restore
+
+
 def restore(
   path: str,
   model: iodine.IODINE,
@@ -160,117 +169,160 @@ def restore(
 ) -> Report:
   """Restores a model, and its optimizer if given, from a TF1 checkpoint.
 
+  Where Adam's slots are absent, as in released checkpoints, Adam starts afresh,
+  whatever the global step says.
+
   Args:
-    path: a prefix, or a folder with one checkpoint or a state file.
+    path: a prefix, or a folder, with or without a state file.
     model: an initialised model; all of its variables are restored.
-    optimizer: gets global_step, and Adam's slots and powers where they are.
+    optimizer: gets the global step, and Adam's slots and powers.
 
   Returns:
     What was restored, left fresh and unused.
 
   Raises:
-    errors.UserError: if there is no checkpoint, or a variable is missing on
-      either side or of another shape. Nothing is changed then.
+    errors.UserError: if there is no checkpoint, it cannot be read, or a
+      variable is missing on either side or of another shape. Nothing is
+      changed then.
   """
   prefix = checkpoints.find(path)
-  reader = tf.train.load_checkpoint(prefix)
+  reader = checkpoints.open_reader(prefix)
   saved = {
     name: tuple(shape)
     for name, shape in reader.get_variable_to_shape_map().items()
   }
-  entries = model_entries(model)
-  _check_fit(prefix, saved, entries)
-  values = {name: reader.get_tensor(name) for name in entries}
-  restored = list(entries)
-  left_fresh: list[str] = []
-  for name, entry in entries.items():
-    _assign(entry, values[name])
+  wanted = model_variables(model)
+  optional: Variables = {}
   if optimizer is not None:
-    slots = slot_entries(model, optimizer, entries)
-    there = [name for name in slots if name in saved]
-    left_fresh = [name for name in slots if name not in saved]
-    for name in there:
-      _assign(slots[name], reader.get_tensor(name))
-    counters = {name: getattr(optimizer, name) for name in _COUNTERS}
-    for name, variable in counters.items():
-      if name in saved:
-        variable.assign(reader.get_tensor(name))
-        there.append(name)
-      else:
-        left_fresh.append(name)
-    restored += there
-  step = reader.get_tensor("global_step") if "global_step" in saved else None
+    slots = slot_variables(model, optimizer)
+    powers = {name: getattr(optimizer, name) for name in _POWERS}
+    optional = {**slots, **powers, _GLOBAL_STEP: optimizer.global_step}
+    if any(name in saved for name in slots):
+      # Half of the slots would be no state of Adam: all or none.
+      wanted |= {**slots, **powers}
+  _check_fit(prefix, saved, {**optional, **wanted}, required=wanted)
+  present = {k: v for k, v in {**wanted, **optional}.items() if k in saved}
+  values = {name: _read(reader, prefix, name) for name in present}
+  for name, variable in present.items():
+    variable.assign(values[name])
+  ours = {**wanted, **optional}
+  step = _read(reader, prefix, _GLOBAL_STEP) if _GLOBAL_STEP in saved else None
   return Report(
-    restored=restored,
-    left_fresh=left_fresh,
-    unused=sorted(set(saved) - set(restored)),
+    restored=sorted(present),
+    left_fresh=sorted(set(optional) - set(present)),
+    unused=sorted(set(saved) - set(present)),
+    shapes={**{k: tuple(v.shape) for k, v in ours.items()}, **saved},
     global_step=None if step is None else int(step),
   )
 
 
-def slot_entries(
-  model: iodine.IODINE,
-  optimizer: optimizers.Adam,
-  entries: Mapping[str, Entry],
-) -> dict[str, Entry]:
-  """The TF1 names of Adam's first (`/Adam`) and second (`/Adam_1`) moments."""
-  variables = model.trainable_variables
-  optimizer.initialize(variables)
-  moments = {
-    id(variable): slots
-    for variable, *slots in zip(
-      variables, optimizer.m, optimizer.v, strict=True
-    )
-  }
-  return {
-    f"{name}/{slot}": Entry(
-      tuple(moments[id(variable)][i] for variable in entry.variables),
-      is_gates=entry.is_gates,
-    )
-    for name, entry in entries.items()
-    if id(entry.variables[0]) in moments
-    for i, slot in enumerate(_SLOTS)
-  }
-
-
-def _assign(entry: Entry, value: np.ndarray) -> None:
-  if entry.is_gates:
-    i, j, f, o = np.split(value, 4, axis=-1)
-    f = f + np.float32(_FORGET_BIAS) if entry.has_forget_bias else f
-    value = np.concatenate([i, f, j, o], axis=-1)
-  if len(entry.variables) == 1:
-    entry.variables[0].assign(value)
-    return
-  rows = itertools.accumulate(v.shape[0] for v in entry.variables)
-  for variable, part in zip(
-    entry.variables, np.split(value, list(rows)[:-1]), strict=True
-  ):
-    variable.assign(part)
+def _read(reader: Any, prefix: str, name: str) -> np.ndarray:
+  try:
+    return reader.get_tensor(name)
+  except checkpoints.READ_ERRORS as error:
+    raise checkpoints.broken(prefix, error) from error
 
 
 def _check_fit(
   prefix: str,
   saved: Mapping[str, tuple[int, ...]],
-  entries: Mapping[str, Entry],
+  known: Mapping[str, tf.Variable],
+  required: Mapping[str, tf.Variable],
 ) -> None:
-  differences = list(_differences(saved, entries))
-  if differences:
-    raise errors.UserError(
-      f"the TF1 checkpoint `{prefix}` does not fit this configuration, give "
-      "the named config and updates it was trained with: "
-      + "; ".join(differences)
-    )
+  differences = dict(_differences(saved, known, required))
+  if not differences:
+    return
+  initial = "model/iodine/initial_sample_distribution"
+  # Many sizes follow from n_z: where it differs, it is the one to name.
+  causes = [
+    cause
+    for start, cause in _CAUSES.items()
+    if any(name.startswith(start) for name in differences)
+  ]
+  causes = causes[:1] if initial in differences else causes
+  raise errors.UserError(
+    f"the TF1 checkpoint `{prefix}` does not fit this configuration, probably "
+    f"{' and '.join(causes) or 'it is of another model'} is off "
+    "(`num_components` and `num_iters` do not matter): "
+    + "; ".join(differences.values())
+  )
 
 
 def _differences(
-  saved: Mapping[str, tuple[int, ...]], entries: Mapping[str, Entry]
-) -> Iterator[str]:
-  for name, entry in entries.items():
-    if name not in saved:
-      yield f"{name} {list(entry.shape)} is only here"
-    elif saved[name] != entry.shape:
-      yield f"{name} is {list(saved[name])} there and {list(entry.shape)} here"
+  saved: Mapping[str, tuple[int, ...]],
+  known: Mapping[str, tf.Variable],
+  required: Mapping[str, tf.Variable],
+) -> Iterator[tuple[str, str]]:
+  """Names that do not fit, and how."""
+  for name, variable in known.items():
+    here = variable.shape.as_list()
+    if name in saved and list(saved[name]) != here:
+      yield name, f"{name} is {list(saved[name])} there and {here} here"
+    elif name not in saved and name in required:
+      yield name, f"{name} {here} is only here"
   for name, shape in sorted(saved.items()):
-    is_slot = name.rsplit("/", 1)[-1] in _SLOTS
-    if name not in entries and not is_slot and name not in _COUNTERS:
-      yield f"{name} {list(shape)} is only there"
+    if name not in known and not _is_of_optimizer(name):
+      yield name, f"{name} {list(shape)} is only there"
+
+
+def _is_of_optimizer(name: str) -> bool:
+  return name in (_GLOBAL_STEP, *_POWERS) or name.split("/")[-1] in _SLOTS
+
+
+# ------------------------------------------------------------------- export
+
+
+def export(
+  path: str,
+  model: iodine.IODINE,
+  optimizer: optimizers.Adam | None = None,
+) -> str:
+  """Writes a checkpoint as TF1's Saver would have, with its state file.
+
+  Args:
+    path: the prefix to write, such as `folder/model.ckpt`; the folder is
+      created.
+    model: an initialised model.
+    optimizer: gives global_step, Adam's slots and powers. Without it
+      global_step is 0 and the rest is left out, as in released checkpoints.
+
+  Returns:
+    The prefix.
+
+  Raises:
+    errors.UserError: if a part has no counterpart in the original, or the
+      files cannot be written.
+  """
+  tensors: dict[str, Any] = dict(model_variables(model))
+  if optimizer is None:
+    tensors[_GLOBAL_STEP] = tf.zeros([], tf.int64)
+  else:
+    tensors |= slot_variables(model, optimizer)
+    tensors |= {name: getattr(optimizer, name) for name in _POWERS}
+    tensors[_GLOBAL_STEP] = optimizer.global_step
+  if os.path.isdir(path) or not os.path.basename(path):
+    raise errors.UserError(
+      f"`{path}` is a folder: give a checkpoint's prefix, such as "
+      f"`{os.path.join(path, 'model.ckpt')}`"
+    )
+  folder = os.path.dirname(path) or "."
+  checkpoints.make_folder(folder)
+  temporary = f"{path}.tmp"
+  names = sorted(tensors)
+  try:
+    tf.raw_ops.SaveV2(
+      prefix=temporary,
+      tensor_names=names,
+      shape_and_slices=[""] * len(names),
+      tensors=[tf.convert_to_tensor(tensors[name]) for name in names],
+    )
+    # The index last: with it the checkpoint is there, and whole.
+    for suffix in (".data-00000-of-00001", ".index"):
+      os.replace(temporary + suffix, path + suffix)
+    tf.compat.v1.train.update_checkpoint_state(folder, path)
+  except (tf.errors.OpError, OSError) as error:
+    raise errors.UserError(
+      f"cannot write the checkpoint `{path}`: give a path in a folder that "
+      f"you may write to, with room ({checkpoints.first_line(error)})"
+    ) from error
+  return path

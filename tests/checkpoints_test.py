@@ -58,7 +58,7 @@ def test_variables_have_the_names_of_the_checkpoint(tmp_path):
     ({"n_z": 4}, "initial_sample_distribution is [6] there and [8] here"),
     (
       {"model.refinement_core.recurrent_net.hidden_sizes": [5]},
-      "recurrent_net/layers/0/b is not in the checkpoint",
+      "recurrent_net/layers/0/b_gates is not in the checkpoint",
     ),
     (
       {"model.factor_evaluator": None},

@@ -141,14 +141,10 @@ def test_mlp_against_numpy(activate_final, name, activation):
 
 
 def _lstm_step(x, h, c, layer):
-  """The equations as Sonnet 2 orders them: input, forget, cell, output."""
-  gates = (
-    x @ layer.input_to_hidden.numpy()
-    + h @ layer.hidden_to_hidden.numpy()
-    + layer.b.numpy()
-  )
-  i, f, g, o = np.split(gates, 4, axis=-1)
-  c = helpers.sigmoid(f) * c + helpers.sigmoid(i) * np.tanh(g)
+  """The equations as Sonnet 1 orders them: input, candidate, forget, output."""
+  gates = np.concatenate([x, h], axis=-1) @ layer.w_gates.numpy()
+  i, j, f, o = np.split(gates + layer.b_gates.numpy(), 4, axis=-1)
+  c = helpers.sigmoid(f + 1.0) * c + helpers.sigmoid(i) * np.tanh(j)
   return helpers.sigmoid(o) * np.tanh(c), c
 
 
@@ -200,14 +196,30 @@ def test_lstm_initial_values():
     net.layers, [(300, 500), (500, 400)], strict=True
   ):
     stddev = 1 / np.sqrt(inputs + hidden)
-    assert layer.input_to_hidden.shape == (inputs, 4 * hidden)
-    assert layer.hidden_to_hidden.shape == (hidden, 4 * hidden)
-    _assert_truncated_normal(layer.input_to_hidden, stddev)
-    _assert_truncated_normal(layer.hidden_to_hidden, stddev)
-    i, f, g, o = np.split(layer.b.numpy(), 4)
-    # The bias is random too, and the forget gate's has 1 on top.
-    _assert_truncated_normal(np.concatenate([i, f - 1.0, g, o]), stddev)
-    assert np.all(f > 0.5)
+    assert layer.w_gates.shape == (inputs + hidden, 4 * hidden)
+    _assert_truncated_normal(layer.w_gates, stddev)
+    # The bias is random too; the forget bias comes on top at run time.
+    _assert_truncated_normal(layer.b_gates, stddev)
+
+
+def test_lstm_computes_what_sonnets_does():
+  net = networks.LSTM([4])
+  x, (state,) = tf.constant(_random(2, 5)), net.initial_state(2)
+  net(x, [state])
+  helpers.perturb(net)
+  (layer,) = net.layers
+  sonnets = snt.LSTM(4, forget_bias=0.0)
+  sonnets(x, sonnets.initial_state(2))
+  i, j, f, o = tf.split(layer.w_gates, 4, axis=-1)
+  weights = tf.concat([i, f, j, o], axis=-1)
+  i, j, f, o = tf.split(layer.b_gates, 4)
+  sonnets.input_to_hidden.assign(weights[:5])
+  sonnets.hidden_to_hidden.assign(weights[5:])
+  sonnets.b.assign(tf.concat([i, f + 1.0, j, o], axis=0))
+  previous = snt.LSTMState(tf.constant(_random(2, 4)), tf.ones([2, 4]))
+  expected, _ = sonnets(x, previous)
+  actual, _ = layer(x, networks.LSTMState(*previous))
+  helpers.assert_near(actual, expected)  # float32 sums
 
 
 # ------------------------------------------------------------ initial values
@@ -252,7 +264,7 @@ def test_lstm_variables_are_created_once():
   net(tf.zeros([2, 5]), net.initial_state(2))
   variables = {v.ref() for v in net.variables}
   net(tf.zeros([3, 5]), net.initial_state(3))
-  assert len(variables) == 6 and {v.ref() for v in net.variables} == variables
+  assert len(variables) == 4 and {v.ref() for v in net.variables} == variables
 
 
 # ------------------------------------------------------------ BroadcastConv

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import shapeguard
 import sonnet as snt
@@ -370,6 +370,65 @@ class DeConv(PixelDecoder):
     return sg.guard(x, "N, H, W, C")
 
 
+class LSTMState(NamedTuple):
+  """Output and cell of one LSTM layer, both [N, hidden size]."""
+
+  hidden: tf.Tensor
+  cell: tf.Tensor
+
+
+class LSTMLayer(snt.Module):
+  """One LSTM layer as in Sonnet 1 (its `LSTM`), variables included.
+
+  FIDELITY: one matrix multiplies [input, hidden], the gates stand in the order
+  input, candidate, forget, output, and the forget bias is added at run time.
+  `snt.LSTM` of Sonnet 2 has another order and the forget bias in its bias
+  variable, where rounding would keep a checkpoint from returning to the bit.
+  """
+
+  FORGET_BIAS = 1.0
+
+  def __init__(self, hidden_size: int, name: str = "lstm"):
+    """Sets the size."""
+    super().__init__(name=name)
+    self._hidden_size = hidden_size
+
+  @snt.once
+  def _make_variables(self, input_size: int) -> None:
+    # FIDELITY: Sonnet 1 starts the whole matrix and, unlike other biases, the
+    # gate bias too from one truncated normal.
+    rows = input_size + self._hidden_size
+    initializer = snt.initializers.TruncatedNormal(stddev=1 / math.sqrt(rows))
+    columns = 4 * self._hidden_size
+    self.w_gates = tf.Variable(
+      initializer([rows, columns], tf.float32), name="w_gates"
+    )
+    self.b_gates = tf.Variable(
+      initializer([columns], tf.float32), name="b_gates"
+    )
+
+  def initial_state(self, num: int) -> LSTMState:
+    """Zeros for N = num sequences."""
+    zeros = tf.zeros([num, self._hidden_size])
+    return LSTMState(hidden=zeros, cell=zeros)
+
+  def __call__(
+    self, x: tf.Tensor, state: LSTMState
+  ) -> tuple[tf.Tensor, LSTMState]:
+    """[N, F] and the state -> [N, hidden size] and the next state."""
+    sg = shapeguard.ShapeGuard({"H": self._hidden_size})
+    sg.guard(x, "N, F")
+    sg.guard(state.hidden, "N, H")
+    self._make_variables(x.shape[-1])
+    inputs = tf.concat([x, state.hidden], axis=-1)
+    gates = tf.matmul(inputs, self.w_gates) + self.b_gates
+    i, j, f, o = tf.split(gates, 4, axis=-1)
+    cell = tf.sigmoid(f + self.FORGET_BIAS) * state.cell
+    cell += tf.sigmoid(i) * tf.tanh(j)
+    hidden = tf.sigmoid(o) * tf.tanh(cell)
+    return sg.guard(hidden, "N, H"), LSTMState(hidden=hidden, cell=cell)
+
+
 @snt.allow_empty_variables
 class LSTM(snt.Module):
   """A list of LSTM layers; an empty list is the identity."""
@@ -377,44 +436,18 @@ class LSTM(snt.Module):
   def __init__(self, hidden_sizes: Sequence[int], name: str = "lstm"):
     """Sets the size of every layer."""
     super().__init__(name=name)
-    self._hidden_sizes = tuple(hidden_sizes)
+    self.layers = [LSTMLayer(size) for size in hidden_sizes]
 
-  @snt.once
-  def _make_layers(self, input_size: int) -> None:
-    # Made at the first call, not before: the initial values depend on the
-    # input size. FIDELITY: Sonnet 1 starts the whole gate matrix and, unlike
-    # other biases, the gate bias too from one truncated normal of standard
-    # deviation 1/sqrt(input + hidden); the forget bias 1.0 comes on top.
-    self.layers = []
-    for hidden_size in self._hidden_sizes:
-      initializer = snt.initializers.TruncatedNormal(
-        stddev=1.0 / math.sqrt(input_size + hidden_size)
-      )
-      self.layers.append(
-        snt.LSTM(
-          hidden_size,
-          w_i_init=initializer,
-          w_h_init=initializer,
-          b_init=initializer,
-          forget_bias=1.0,
-        )
-      )
-      input_size = hidden_size
-
-  def initial_state(self, num: int) -> list[snt.LSTMState]:
-    """Zeros, one state per layer, each of [N, hidden size]."""
-    return [
-      snt.LSTMState(tf.zeros([num, size]), tf.zeros([num, size]))
-      for size in self._hidden_sizes
-    ]
+  def initial_state(self, num: int) -> list[LSTMState]:
+    """Zeros, one state per layer."""
+    return [layer.initial_state(num) for layer in self.layers]
 
   def __call__(
-    self, x: tf.Tensor, state: list[snt.LSTMState]
-  ) -> tuple[tf.Tensor, list[snt.LSTMState]]:
+    self, x: tf.Tensor, state: list[LSTMState]
+  ) -> tuple[tf.Tensor, list[LSTMState]]:
     """[N, F] and the state -> [N, hidden_sizes[-1]] and the next state."""
     sg = shapeguard.ShapeGuard()
     sg.guard(x, "N, F")
-    self._make_layers(x.shape[-1])
     next_state = []
     for layer, layer_state in zip(self.layers, state, strict=True):
       x, new_layer_state = layer(x, layer_state)
