@@ -85,9 +85,10 @@ def train(
   """Trains a model (the default command)."""
   commands = _commands()
   del model, data, optimizer  # arguments so that Sacred knows their entries
-  folder = commands.run_folder(checkpoint_dir, _run._id, continue_run)
-  _run.info["tensorflow"] = {"logdirs": [folder]}
-  outcome = commands.train(_config, folder, continue_run, ex.log_scalar)
+  place = commands.find_place(checkpoint_dir, _run._id, continue_run)
+  # What Sacred's LogFileWriter would record, which knows TF1 only.
+  _run.info["tensorflow"] = {"logdirs": [place.folder]}
+  outcome = commands.train(_config, place, ex.log_scalar)
   if outcome.interrupted_by:
     raise KeyboardInterrupt(outcome.interrupted_by)
   return outcome.step
@@ -114,6 +115,25 @@ def evaluate(_config: Config, checkpoint_dir: str) -> Config:
   """Evaluates a checkpoint on held-out scenes, with pictures."""
   commands = _commands()
   return commands.evaluate(_config, checkpoint_dir).as_json()
+
+
+@ex.command
+def export_tf1(_config: Config, checkpoint_dir: str, output: str | None) -> str:
+  """Writes a checkpoint that the original can read."""
+  commands = _commands()
+  return commands.export_tf1(_config, checkpoint_dir, output)
+
+
+@ex.command
+def compare(
+  _config: Config, checkpoint_dir: str, reference: str | None
+) -> Config:
+  """Compares a checkpoint with recorded tensors of the original."""
+  commands = _commands()
+  result = commands.compare(_config, checkpoint_dir, reference)
+  if not result["passed"]:
+    raise SystemExit(1)
+  return result
 
 
 @ex.command

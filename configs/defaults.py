@@ -24,7 +24,15 @@ def defaults():
   data_dir = None  # None: write to `data.path`
   num_scenes = 1000
 
-  # evaluate
+  # export_tf1
+  output = None  # the prefix to write
+
+  # compare
+  reference = None  # an npz file or a folder
+  tolerance = 1e-4  # of the tensors of `eval`; rounding stays below
+
+  # evaluate, compare
   evaluation = {"num_scenes": None}  # None: the whole test subset
   json_path = None  # figures as JSON, too
-  pictures_dir = None  # None: `pictures` beside the checkpoint
+  # None: `pictures` beside the checkpoint, `comparison` here for compare
+  pictures_dir = None

@@ -10,7 +10,7 @@ import json
 import os
 import shlex
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import shapeguard
@@ -20,11 +20,13 @@ import tensorflow as tf
 from iodine import (
   building,
   checkpoints,
+  comparison,
   errors,
   evaluation,
   optimizers,
   summaries,
   synthetic,
+  tf1_checkpoint,
   training,
 )
 from iodine.modules import data as data_lib
@@ -81,53 +83,68 @@ def _require_experiment(config: Config) -> None:
 # ------------------------------------------------------------------ training
 
 
-def run_folder(checkpoint_dir: str, run_id: Any, continue_run: bool) -> str:
-  """The folder of a run.
+class Place(NamedTuple):
+  """Where a run lives.
 
-  Exactly `checkpoint_dir` for a continued run; `<checkpoint_dir>_<run_id>` for
-  a new one, 1 if no observer gave an id, and the next free number where that
-  folder holds another run's checkpoints.
+  Attributes:
+    folder: for checkpoints and TensorBoard logs.
+    start: prefix of the checkpoint to begin with; None to begin afresh.
+  """
+
+  folder: str
+  start: str | None
+
+
+def find_place(checkpoint_dir: str, run_id: Any, continue_run: bool) -> Place:
+  """Where a run goes, and what it begins with.
+
+  A continued run goes on in exactly `checkpoint_dir`. A new one, and one that
+  goes on from a TF1 checkpoint, gets `<checkpoint_dir>_<run_id>`, 1 if no
+  observer gave an id, and the next free number where that folder holds another
+  run's checkpoints.
 
   Raises:
     errors.UserError: if a run is to be continued that is not there.
   """
+  start = None
   if continue_run:
-    if not os.path.isdir(checkpoint_dir):
-      raise errors.UserError(
-        f"there is no folder `{checkpoint_dir}` to continue: give "
-        "`checkpoint_dir` the folder that the training printed"
-      )
-    checkpoints.find(checkpoint_dir)
-    return checkpoint_dir
+    start = checkpoints.find(checkpoint_dir)
+    if not tf1_checkpoint.is_tf1(start):
+      if not os.path.isdir(checkpoint_dir):
+        raise errors.UserError(
+          f"`{checkpoint_dir}` is a checkpoint, and a run is continued in its "
+          f"folder: give `checkpoint_dir={os.path.dirname(start) or '.'}`"
+        )
+      return Place(checkpoint_dir, start)
+    checkpoint_dir = checkpoint_dir.rstrip("/")
   folder = f"{checkpoint_dir}_{run_id or 1}"
   number = 1
   while os.path.exists(os.path.join(folder, "checkpoint")):
     number += 1
     folder = f"{checkpoint_dir}_{number}"
-  return folder
+  return Place(folder, start)
 
 
 def train(
   config: Config,
-  folder: str,
-  resume: bool,
+  place: Place,
   log_scalar: Callable[[str, float, int], None],
 ) -> training.Outcome:
   """Trains, with progress on the terminal, TensorBoard and Sacred.
 
   Args:
     config: the complete config.
-    folder: where checkpoints and TensorBoard logs go.
-    resume: whether to go on from the newest checkpoint there.
+    place: where the run lives and what it begins with.
     log_scalar: takes name, value and step.
 
   Raises:
     errors.UserError: see `training.train` and `checkpoints.restore`.
   """
+  folder, start = place
   seed = config["seed"]
-  if resume:
+  if start and not tf1_checkpoint.is_tf1(start):
     # Samples and the order of scenes go on as they would have.
-    seed = checkpoints.read_seed(folder)
+    seed = checkpoints.read_seed(start)
     print(f"the run's own seed {seed} is used", flush=True)
   tf.random.set_seed(seed)
   dataset = build_dataset(config["data"], seed)
@@ -135,8 +152,12 @@ def train(
   model = build_model(config["model"], dataset.image_shape)
   optimizer: optimizers.Adam = building.build(config["optimizer"], "optimizer")
   optimizer.initialize(model.trainable_variables)
+  if start and tf1_checkpoint.is_tf1(start):
+    report = tf1_checkpoint.restore(start, model, optimizer)
+    fresh = ", Adam starts afresh" if report.left_fresh else ""
+    print(f"continuing from the TF1 checkpoint {start}{fresh}", flush=True)
   store = checkpoints.CheckpointStore(folder, model, optimizer, seed)
-  if resume:
+  if start and not tf1_checkpoint.is_tf1(start):
     print(f"continuing from {store.restore()}", flush=True)
   _save_config(config, folder)
 
@@ -277,34 +298,84 @@ class _Progress:
 
 
 def load_checkpoint(config: Config, checkpoint_dir: str) -> iodine.IODINE:
-  """Restores a model and prints its variables.
+  """Restores a TF1 or TF2 checkpoint and prints its variables.
 
   Raises:
     errors.UserError: see `checkpoints.restore`.
   """
-  model, prefix = _restore_model(config, checkpoint_dir)
-  variables = checkpoints.variables_by_path(model)
+  restored = _restore(config, checkpoint_dir)
+  model, prefix = restored.model, restored.prefix
+  if restored.report is None:
+    variables = checkpoints.variables_by_path(model)
+    shapes = {name: tuple(v.shape) for name, v in variables.items()}
+    fates = dict.fromkeys(shapes, "restored")
+  else:
+    shapes = restored.report.shapes
+    fates = {
+      name: fate.replace("_", " ")
+      for fate in ("restored", "left_fresh", "unused")
+      for name in getattr(restored.report, fate)
+    }
   rows = [
-    (name, tuple(variable.shape), variable.shape.num_elements())
-    for name, variable in sorted(variables.items())
+    (name, fate, shapes[name], int(np.prod(shapes[name])))
+    for name, fate in sorted(fates.items())
   ]
   trainable = sum(v.shape.num_elements() for v in model.trainable_variables)
   total = sum(v.shape.num_elements() for v in model.variables)
-  print(tabulate.tabulate(rows, headers=("variable", "shape", "count")))
+  print(tabulate.tabulate(rows, headers=("variable", "", "shape", "count")))
   print(f"trainable: {trainable:,} of {total:,} numbers")
+  print(f"global step: {int(restored.optimizer.global_step)}")
   print(f"restored: {prefix}")
   return model
 
 
-def _restore_model(
-  config: Config, checkpoint_dir: str
-) -> tuple[iodine.IODINE, str]:
-  """The model of a checkpoint, and the checkpoint's prefix."""
+def export_tf1(config: Config, checkpoint_dir: str, output: str | None) -> str:
+  """Writes a checkpoint as the original would have; returns its prefix.
+
+  Raises:
+    errors.UserError: see `checkpoints.restore` and `tf1_checkpoint.export`.
+  """
+  if not output:
+    raise errors.UserError(
+      "`output` is not set: give the prefix of the checkpoint to write, such "
+      "as `output=tf1/model.ckpt`"
+    )
+  restored = _restore(config, checkpoint_dir)
+  prefix = tf1_checkpoint.export(output, restored.model, restored.optimizer)
+  print(f"written: {prefix}", flush=True)
+  return prefix
+
+
+class _Restored(NamedTuple):
+  """A model and its optimizer as a checkpoint has them."""
+
+  model: iodine.IODINE
+  optimizer: optimizers.Adam
+  prefix: str
+  report: tf1_checkpoint.Report | None  # of a TF1 checkpoint
+
+
+def _restore(
+  config: Config,
+  checkpoint_dir: str,
+  image_shape: tuple[int, ...] | None = None,
+) -> _Restored:
+  """Restores a TF1 or TF2 checkpoint, which tell themselves apart.
+
+  The image shape is the data set's if it is not given.
+  """
   # Before the model is built: a misspelt path should not cost seconds.
-  checkpoints.find(checkpoint_dir)
+  prefix = checkpoints.find(checkpoint_dir)
   dataset = build_dataset(config["data"], config["seed"])
-  model = build_model(config["model"], dataset.image_shape)
-  return model, checkpoints.restore(checkpoint_dir, model=model)
+  model = build_model(config["model"], image_shape or dataset.image_shape)
+  optimizer: optimizers.Adam = building.build(config["optimizer"], "optimizer")
+  optimizer.initialize(model.trainable_variables)
+  report = None
+  if tf1_checkpoint.is_tf1(prefix):
+    report = tf1_checkpoint.restore(prefix, model, optimizer)
+  else:
+    checkpoints.restore(prefix, model=model, optimizer=optimizer)
+  return _Restored(model, optimizer, prefix, report)
 
 
 # ----------------------------------------------------------------- evaluation
@@ -319,7 +390,7 @@ def evaluate(config: Config, checkpoint_dir: str) -> evaluation.Evaluation:
   checkpoints.find(checkpoint_dir)
   dataset = build_dataset(config["data"], config["seed"])
   batches = dataset.batches("test")
-  model, prefix = _restore_model(config, checkpoint_dir)
+  model, _, prefix, _ = _restore(config, checkpoint_dir)
   print(f"evaluating {prefix}", flush=True)
   if dataset.test is None:
     print(
@@ -388,6 +459,72 @@ def _write_pictures(
     )
 
 
+# ------------------------------------------------------------------- compare
+
+
+def compare(
+  config: Config, checkpoint_dir: str, reference: str | None
+) -> dict[str, Any]:
+  """Compares a checkpoint with recorded tensors; table, JSON and a picture.
+
+  Returns:
+    See `comparison.as_json`.
+
+  Raises:
+    errors.UserError: see `comparison` and `checkpoints.restore`.
+  """
+  if not reference:
+    raise errors.UserError(
+      "`reference` is not set: give an npz file or a folder of recorded "
+      "tensors, docs/comparing.md says how to make one"
+    )
+  tolerance = config["tolerance"]
+  if not isinstance(tolerance, float) or not tolerance > 0:
+    raise errors.UserError(
+      f"`tolerance` is {tolerance!r}: give a positive number, such as 1e-4"
+    )
+  recorded = comparison.read_reference(reference)
+  image_shape = tuple(recorded.data["image"].shape[2:])
+  restored = _restore(config, checkpoint_dir, image_shape)
+  print(f"comparing {restored.prefix} with {reference}", flush=True)
+  deviations: list[comparison.Deviation] = []
+  if recorded.info:
+    found, info = comparison.compare_info(restored.model, recorded, tolerance)
+    deviations += found
+    folder = config["pictures_dir"] or "comparison"
+    checkpoints.make_folder(folder)
+    picture = os.path.join(folder, "comparison.png")
+    rows = comparison.picture_rows(info, recorded.info)
+    steps = [f"step {t}" for t in range(restored.model.num_iters + 1)]
+    plotting.save_image_rows(picture, rows, steps)
+    print(f"picture: {picture}", flush=True)
+  if recorded.train:
+    deviations += comparison.compare_train_step(
+      restored.model, restored.optimizer, recorded
+    )
+  print(
+    tabulate.tabulate(
+      comparison.table_rows(deviations),
+      headers=("tensor", "step", "deviation", "bound", "at", ""),
+      floatfmt=".1e",
+      disable_numparse=[4],
+    )
+  )
+  result = comparison.as_json(deviations)
+  if config["json_path"] is not None:
+    _write_json(result, config["json_path"])
+    print(f"figures: {config['json_path']}")
+  worst = comparison.worst(deviations)
+  failed = sum(not each.passed for each in deviations)
+  print(
+    f"{len(deviations)} tensors, {failed} beyond "
+    f"their bounds; closest to its bound or furthest beyond: {worst.name}, "
+    f"{worst.deviation:.1e} of {worst.bound:.1e}",
+    flush=True,
+  )
+  return result
+
+
 # ----------------------------------------------------------------- quickstart
 
 
@@ -406,8 +543,8 @@ def quickstart(
   else:
     make_data(config["data"], None, config["num_scenes"], config["seed"])
   folder = config["checkpoint_dir"]
-  there = tf.train.latest_checkpoint(folder) if os.path.isdir(folder) else None
-  outcome = train(config, folder, there is not None, log_scalar)
+  start = tf.train.latest_checkpoint(folder) if os.path.isdir(folder) else None
+  outcome = train(config, Place(folder, start), log_scalar)
   if outcome.interrupted_by:
     raise KeyboardInterrupt(outcome.interrupted_by)
   result = evaluate(config, folder)

@@ -119,6 +119,17 @@ def slot_variables(
   }
 
 
+def all_variables(
+  model: iodine.IODINE, optimizer: optimizers.Adam
+) -> Variables:
+  """All that a training checkpoint of the original holds, by its names."""
+  return {
+    **model_variables(model),
+    **slot_variables(model, optimizer),
+    **{name: getattr(optimizer, name) for name in (*_POWERS, _GLOBAL_STEP)},
+  }
+
+
 def _linear(layer: Any, scope: str) -> Variables:
   # A layer that nothing flows through never made its variables.
   if not hasattr(layer, "w"):
@@ -137,7 +148,7 @@ def _network(module: snt.Module, key: str) -> Variables:
   """The encoder or the pixel decoder."""
   if not isinstance(module, (networks.CNN, networks.BroadcastConv)):
     raise errors.UserError(
-      f"`{key}` is a {type(module).__name__}, which cannot run in the original: "
+      f"`{key}` is a {type(module).__name__}, which the original cannot run: "
       "such a model has no TF1 checkpoint, use a BroadcastConv or CNN"
     )
   scope = f"{key}/{module.name}"
@@ -194,12 +205,10 @@ def restore(
   wanted = model_variables(model)
   optional: Variables = {}
   if optimizer is not None:
-    slots = slot_variables(model, optimizer)
-    powers = {name: getattr(optimizer, name) for name in _POWERS}
-    optional = {**slots, **powers, _GLOBAL_STEP: optimizer.global_step}
-    if any(name in saved for name in slots):
+    optional = all_variables(model, optimizer)
+    if any(name in saved for name in slot_variables(model, optimizer)):
       # Half of the slots would be no state of Adam: all or none.
-      wanted |= {**slots, **powers}
+      wanted = {k: v for k, v in optional.items() if k != _GLOBAL_STEP}
   _check_fit(prefix, saved, {**optional, **wanted}, required=wanted)
   present = {k: v for k, v in {**wanted, **optional}.items() if k in saved}
   values = {name: _read(reader, prefix, name) for name in present}
@@ -293,13 +302,11 @@ def export(
     errors.UserError: if a part has no counterpart in the original, or the
       files cannot be written.
   """
-  tensors: dict[str, Any] = dict(model_variables(model))
+  tensors: dict[str, Any]
   if optimizer is None:
-    tensors[_GLOBAL_STEP] = tf.zeros([], tf.int64)
+    tensors = {**model_variables(model), _GLOBAL_STEP: tf.zeros([], tf.int64)}
   else:
-    tensors |= slot_variables(model, optimizer)
-    tensors |= {name: getattr(optimizer, name) for name in _POWERS}
-    tensors[_GLOBAL_STEP] = optimizer.global_step
+    tensors = {**all_variables(model, optimizer)}
   if os.path.isdir(path) or not os.path.basename(path):
     raise errors.UserError(
       f"`{path}` is a folder: give a checkpoint's prefix, such as "

@@ -25,6 +25,39 @@ Data = dict[str, Any]
 _VITAL = ("loss/total", "debug/global_grad_norm")
 
 
+class Gradients(NamedTuple):
+  """The loss of a batch and its gradients.
+
+  Attributes:
+    loss: scalar.
+    scalars: see `IODINE.__call__`.
+    iterations: see `IODINE.__call__`.
+    gradients: of the model's trainable variables, in their order.
+  """
+
+  loss: tf.Tensor
+  scalars: dict[str, tf.Tensor]
+  iterations: dict[str, list[Any]]
+  gradients: list[tf.Tensor]
+
+
+def compute_gradients(
+  model: iodine.IODINE,
+  data: Data,
+  z: tf.Tensor | Sequence[tf.Tensor] | None = None,
+  seed: tf.Tensor | None = None,
+) -> Gradients:
+  """The loss and its gradients; arguments as for `train_step`."""
+  with tf.GradientTape() as tape:
+    loss, scalars, iterations = model(data, z=z, seed=seed)
+  gradients = tape.gradient(
+    loss,
+    model.trainable_variables,
+    unconnected_gradients=tf.UnconnectedGradients.ZERO,
+  )
+  return Gradients(loss, scalars, iterations, gradients)
+
+
 def train_step(
   model: iodine.IODINE,
   optimizer: optimizers.Adam,
@@ -45,16 +78,11 @@ def train_step(
     The model's scalars, debug/global_grad_norm (before clipping) and
     debug/learning_rate.
   """
-  with tf.GradientTape() as tape:
-    loss, scalars, _ = model(data, z=z, seed=seed)
-  variables = model.trainable_variables
-  gradients = tape.gradient(
-    loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
-  )
+  step = compute_gradients(model, data, z=z, seed=seed)
   learning_rate = optimizer.learning_rate
-  global_norm = optimizer.apply(gradients, variables)
+  global_norm = optimizer.apply(step.gradients, model.trainable_variables)
   return {
-    **scalars,
+    **step.scalars,
     "debug/global_grad_norm": global_norm,
     "debug/learning_rate": learning_rate,
   }

@@ -246,8 +246,8 @@ def test_file_storage_observer_and_metrics(scenes, tmp_path):
 
 
 def test_unknown_observer_id_is_part_of_the_folder(tmp_path):
-  folder = commands.run_folder(f"{tmp_path}/run", "7", continue_run=False)
-  assert folder == f"{tmp_path}/run_7"
+  place = commands.find_place(f"{tmp_path}/run", "7", continue_run=False)
+  assert place == (f"{tmp_path}/run_7", None)
 
 
 @pytest.mark.parametrize(

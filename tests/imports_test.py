@@ -41,6 +41,7 @@ LAYERS = [
   },
   {"iodine.checkpoints"},
   {"iodine.training", "iodine.tf1_checkpoint"},
+  {"iodine.comparison"},
   {"iodine.commands"},
   {"main"},
 ]

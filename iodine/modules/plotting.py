@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.backends import backend_agg
@@ -26,9 +27,7 @@ def save_titled_image(
     min_size: the longer side is enlarged by a whole number to at least this
       many pixels.
   """
-  height, width, channels = image.shape
-  if channels == 1:
-    image = np.repeat(image, 3, axis=-1)
+  height, width, _ = image.shape
   zoom = max(1, -(-min_size // max(height, width)))
   title_height = 30 if len(column_titles) else 0
   total_height = height * zoom + title_height
@@ -41,7 +40,7 @@ def save_titled_image(
   )
   backend_agg.FigureCanvasAgg(figure)
   axes = figure.add_axes((0, 0, 1, height * zoom / total_height))
-  axes.imshow(np.clip(image, 0.0, 1.0), interpolation="nearest", aspect="auto")
+  axes.imshow(_to_rgb(image), interpolation="nearest", aspect="auto")
   axes.axis("off")
   column_width = width / max(len(column_titles), 1)
   for i, title in enumerate(column_titles):
@@ -55,3 +54,39 @@ def save_titled_image(
       fontsize=min(11, column_width * zoom / 9),
     )
   figure.savefig(path)
+
+
+def save_image_rows(
+  path: str,
+  rows: Mapping[str, np.ndarray],
+  column_titles: Sequence[str],
+) -> None:
+  """Writes rows of images as PNG, each with a title to its left.
+
+  Args:
+    path: file to write.
+    rows: {title: [columns, height, width, 1 or 3]} in [0, 1].
+    column_titles: one for each column.
+  """
+  columns = len(column_titles)
+  figure = Figure(figsize=(1.5 * columns + 2.5, 1.6 * len(rows)))
+  backend_agg.FigureCanvasAgg(figure)
+  grid = figure.subplots(len(rows), columns, squeeze=False)
+  for axes_row, (title, images) in zip(grid, rows.items(), strict=True):
+    for axes, image in zip(axes_row, images, strict=True):
+      axes.imshow(_to_rgb(image), interpolation="nearest")
+      axes.set(xticks=[], yticks=[])
+    axes_row[0].set_ylabel(
+      textwrap.fill(title, 20), rotation=0, ha="right", va="center"
+    )
+  for axes, title in zip(grid[0], column_titles, strict=True):
+    axes.set_title(title)
+  figure.tight_layout()
+  figure.savefig(path, dpi=_PIXELS_PER_INCH)
+
+
+def _to_rgb(image: np.ndarray) -> np.ndarray:
+  """[height, width, 1 or 3] -> [height, width, 3], cut to [0, 1]."""
+  if image.shape[-1] == 1:
+    image = np.repeat(image, 3, axis=-1)
+  return np.clip(image, 0.0, 1.0)
