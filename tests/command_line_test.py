@@ -4,6 +4,7 @@ import glob
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -399,6 +400,86 @@ def test_evaluate_errors(capsys, trained, scenes, tmp_path, updates, part):
     *(f"pictures_dir={tmp_path}", *updates),
   )
   assert part in message
+
+
+# ---------------------------------------------------------- TF1 checkpoints
+
+
+@pytest.fixture(scope="module")
+def exported(trained, scenes, tmp_path_factory):
+  """The training of two steps as a TF1 checkpoint."""
+  prefix = f"{tmp_path_factory.mktemp('tf1')}/model.ckpt"
+  options = ["with", "tetrominoes", *TINY, f"data.path={scenes}"]
+  run("export_tf1", *options, f"checkpoint_dir={trained}", f"output={prefix}")
+  return prefix
+
+
+def test_both_kinds_of_checkpoint_evaluate_alike(
+  trained, exported, scenes, tmp_path
+):
+  figures = []
+  for i, checkpoint in enumerate((trained, exported)):
+    run(
+      *("evaluate", "with", "tetrominoes", *TINY, f"data.path={scenes}"),
+      *(f"checkpoint_dir={checkpoint}", f"json_path={tmp_path}/{i}.json"),
+      f"pictures_dir={tmp_path}",
+    )
+    figures.append((tmp_path / f"{i}.json").read_text())
+  assert figures[0] == figures[1]
+
+
+def test_load_checkpoint_reports_on_a_tf1_checkpoint(exported, scenes, capsys):
+  run(
+    *("load_checkpoint", "with", "tetrominoes", *TINY, f"data.path={scenes}"),
+    f"checkpoint_dir={exported}",
+  )
+  out = capsys.readouterr().out
+  names = tf.train.load_checkpoint(exported).get_variable_to_shape_map()
+  for name in names:
+    (line,) = [x for x in out.splitlines() if x.startswith(f"{name} ")]
+    assert " restored " in line
+  assert "global step: 2" in out
+
+
+def test_a_run_goes_on_from_a_tf1_checkpoint_with_adams_state(
+  trained, exported, scenes, tmp_path, capsys
+):
+  tf1_folder = tmp_path / "tf1"
+  shutil.copytree(os.path.dirname(exported), tf1_folder)
+  before = sorted(os.listdir(tf1_folder))
+  options = ["with", "tetrominoes", *TINY, f"data.path={scenes}"]
+  more = ["continue_run=True", "stop_after_steps=3"]
+  run(*options, *more, f"checkpoint_dir={tf1_folder}")
+  assert "continuing from the TF1 checkpoint" in capsys.readouterr().out
+  assert sorted(os.listdir(tf1_folder)) == before
+  shutil.copytree(trained, tmp_path / "tf2")
+  run(*options, *more, f"checkpoint_dir={tmp_path}/tf2")
+  # The third step is the same to the bit, from either checkpoint.
+  values = [
+    tf.train.load_checkpoint(f"{tmp_path}/{name}/ckpt-3")
+    for name in ("tf1_1", "tf2")
+  ]
+  for name in values[0].get_variable_to_shape_map():
+    if name.startswith(("model/", "optimizer/")):
+      np.testing.assert_array_equal(*(v.get_tensor(name) for v in values))
+
+
+def test_export_needs_an_output(trained, scenes, capsys):
+  message = fails_with_sentence(
+    capsys,
+    *("export_tf1", "with", "tetrominoes", *TINY, f"data.path={scenes}"),
+    f"checkpoint_dir={trained}",
+  )
+  assert "`output` is not set" in message
+
+
+def test_a_wrong_tf1_checkpoint_is_a_sentence(exported, scenes, capsys):
+  message = fails_with_sentence(
+    capsys,
+    *("evaluate", "with", "tetrominoes", *TINY, f"data.path={scenes}"),
+    *(f"checkpoint_dir={exported}", "n_z=4"),
+  )
+  assert "`n_z` is off" in message
 
 
 # -------------------------------------------------------- quickstart, the rest

@@ -18,6 +18,7 @@ from iodine import building, tf1_checkpoint, training
 from iodine.modules import utils
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
+FULL_SIZE = pathlib.Path(__file__).parents[2] / "shared/golden"
 CASES = [
   "tiny_tetrominoes",
   "tiny_dsprites",
@@ -145,3 +146,24 @@ def test_gradients(name):
   assert grads.keys() == trainable.keys()
   for key, actual in tape.gradient(loss, trainable).items():
     assert deviation(actual, grads[key]) < 1e-3, key  # sums of many roundings
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+  not FULL_SIZE.exists(),
+  reason="needs the recorded tensors of the full size in ../shared/golden",
+)
+@pytest.mark.parametrize("name", ["tetrominoes", "multi_dsprites", "clevr6"])
+def test_full_size(name, tmp_path):
+  json_path = tmp_path / "comparison.json"
+  main.ex.run_commandline(
+    [
+      *("main.py", "compare", "with", name),
+      f"checkpoint_dir={FULL_SIZE / name}",
+      f"reference={FULL_SIZE / name}",
+      *(f"json_path={json_path}", f"pictures_dir={tmp_path}"),
+    ]
+  )
+  result = json.loads(json_path.read_text())
+  assert result["passed"]
+  assert len(result["tensors"]) > 60

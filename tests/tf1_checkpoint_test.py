@@ -1,0 +1,347 @@
+import json
+import os
+import pathlib
+import shutil
+
+import helpers
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import main
+from iodine import building, checkpoints, errors, tf1_checkpoint
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+CASES = ["tiny_tetrominoes", "tiny_dsprites", "tiny_clevr", "tiny_sequential"]
+
+
+def build(name, **updates):
+  """A fresh model and optimizer of a recorded case."""
+  case = json.loads((GOLDEN / name / "case.json").read_text())
+  config = main.get_config(
+    (case["named_config"],), {**case["config_updates"], **updates}
+  )
+  model = building.build(config["model"])
+  model.initialize((*case["image"], 3))
+  optimizer = building.build(config["optimizer"])
+  optimizer.initialize(model.trainable_variables)
+  return model, optimizer
+
+
+def read(prefix):
+  reader = tf.train.load_checkpoint(str(prefix))
+  return {k: reader.get_tensor(k) for k in reader.get_variable_to_shape_map()}
+
+
+def rewrite(source, target, change):
+  """Copies a checkpoint with changed tensors."""
+  tensors = change(read(source))
+  names = sorted(tensors)
+  tf.raw_ops.SaveV2(
+    prefix=str(target),
+    tensor_names=names,
+    shape_and_slices=[""] * len(names),
+    tensors=[tensors[n] for n in names],
+  )
+  return str(target)
+
+
+def randomize(model, optimizer, seed=0):
+  """Values of every magnitude, so that any rounding shows."""
+  rng = np.random.default_rng(seed)
+  for variable in [*model.variables, *optimizer.m, *optimizer.v]:
+    exponent = rng.integers(-12, 4, variable.shape)
+    values = rng.normal(size=variable.shape) * 10.0**exponent
+    variable.assign(values.astype(np.float32))
+  optimizer.global_step.assign(123456789012)
+  optimizer.beta1_power.assign(rng.uniform())
+  optimizer.beta2_power.assign(rng.uniform())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_names_shapes_and_types_are_the_originals(name, tmp_path):
+  model, optimizer = build(name)
+  prefix = tf1_checkpoint.export(f"{tmp_path}/model.ckpt", model, optimizer)
+  lines = [
+    f"{key} {value.dtype} {list(value.shape)}"
+    for key, value in sorted(read(prefix).items())
+  ]
+  listed = (GOLDEN / name / "variables.txt").read_text().splitlines()
+  assert lines == sorted(listed)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_restoring_a_recorded_checkpoint_and_exporting_it_is_the_identity(
+  name, tmp_path
+):
+  model, optimizer = build(name)
+  source = str(GOLDEN / name / "model.ckpt")
+  tf1_checkpoint.restore(source, model, optimizer)
+  prefix = tf1_checkpoint.export(f"{tmp_path}/model.ckpt", model, optimizer)
+  expected, actual = read(source), read(prefix)
+  assert expected.keys() == actual.keys()
+  for key in expected:
+    np.testing.assert_array_equal(actual[key], expected[key], key)
+    assert actual[key].dtype == expected[key].dtype
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_restore_after_export_is_the_identity(name, tmp_path):
+  model, optimizer = build(name)
+  randomize(model, optimizer)
+  prefix = tf1_checkpoint.export(f"{tmp_path}/model.ckpt", model, optimizer)
+  other_model, other_optimizer = build(name)
+  tf1_checkpoint.restore(prefix, other_model, other_optimizer)
+  for a, b in zip(
+    [*model.variables, *optimizer.variables],
+    [*other_model.variables, *other_optimizer.variables],
+    strict=True,
+  ):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_a_tf1_saver_reads_an_export(tmp_path):
+  model, optimizer = build("tiny_clevr")
+  randomize(model, optimizer)
+  prefix = tf1_checkpoint.export(f"{tmp_path}/model.ckpt", model, optimizer)
+  written = read(prefix)
+  with tf.Graph().as_default():
+    variables = {
+      name: tf.compat.v1.get_variable(
+        name, value.shape, value.dtype, use_resource=False
+      )
+      for name, value in written.items()
+    }
+    saver = tf.compat.v1.train.Saver()
+    with tf.compat.v1.Session() as session:
+      saver.restore(session, tf.compat.v1.train.latest_checkpoint(tmp_path))
+      for name, value in session.run(variables).items():
+        np.testing.assert_array_equal(value, written[name])
+
+
+def test_reports_say_what_happened(tmp_path):
+  model, optimizer = build("tiny_clevr")
+  source = str(GOLDEN / "tiny_clevr/model.ckpt")
+  everything = set(read(source))
+  report = tf1_checkpoint.restore(source, model, optimizer)
+  assert set(report.restored) == everything
+  assert report.left_fresh == report.unused == []
+  assert report.global_step == int(optimizer.global_step) == 3
+  without = tf1_checkpoint.restore(source, model)
+  assert set(without.restored) | set(without.unused) == everything
+  assert "global_step" in without.unused and without.global_step == 3
+  assert all(report.shapes[k] == v.shape for k, v in read(source).items())
+
+
+def test_a_release_without_slots_leaves_adam_fresh(tmp_path):
+  def release(tensors):
+    return {
+      k: v
+      for k, v in tensors.items()
+      if not k.endswith(("/Adam", "/Adam_1", "_power"))
+    }
+
+  source = rewrite(
+    GOLDEN / "tiny_clevr/model.ckpt", tmp_path / "model.ckpt-1000000", release
+  )
+  model, optimizer = build("tiny_clevr")
+  report = tf1_checkpoint.restore(source, model, optimizer)
+  slots = set(tf1_checkpoint.slot_variables(model, optimizer))
+  assert set(report.left_fresh) == slots | {"beta1_power", "beta2_power"}
+  assert int(optimizer.global_step) == 3
+  assert not any(np.any(v) for v in [*optimizer.m, *optimizer.v])
+  # t = 0, whatever the global step says.
+  assert float(optimizer.beta1_power) == np.float32(0.95)
+  assert float(optimizer.beta2_power) == np.float32(0.999)
+
+
+def test_an_export_without_optimizer_is_like_a_release(tmp_path):
+  model, optimizer = build("tiny_clevr")
+  prefix = tf1_checkpoint.export(f"{tmp_path}/model.ckpt", model)
+  written = read(prefix)
+  assert set(written) == {
+    *tf1_checkpoint.model_variables(model),
+    "global_step",
+  }
+  assert written["global_step"].dtype == np.int64
+  tf1_checkpoint.restore(prefix, *build("tiny_clevr"))
+
+
+def test_folders_with_and_without_a_state_file(tmp_path):
+  for name in ("model.ckpt-11.index", "model.ckpt-11.data-00000-of-00001"):
+    source = GOLDEN / "tiny_clevr" / name.replace("-11", "", 1)
+    shutil.copy(source, tmp_path / name)
+  assert checkpoints.find(str(tmp_path)) == f"{tmp_path}/model.ckpt-11"
+  tf1_checkpoint.restore(str(tmp_path), build("tiny_clevr")[0])
+  # A state file that was written on another machine.
+  (tmp_path / "checkpoint").write_text(
+    'model_checkpoint_path: "/elsewhere/model.ckpt-11"\n'
+  )
+  assert checkpoints.find(str(tmp_path)) == f"{tmp_path}/model.ckpt-11"
+  (tmp_path / "checkpoint").write_text(
+    'model_checkpoint_path: "model.ckpt-11"\n'
+  )
+  assert checkpoints.find(str(tmp_path)) == f"{tmp_path}/model.ckpt-11"
+  os.remove(tmp_path / "checkpoint")
+  shutil.copy(tmp_path / "model.ckpt-11.index", tmp_path / "other.index")
+  with pytest.raises(errors.UserError, match="2 checkpoints and no state"):
+    checkpoints.find(str(tmp_path))
+
+
+def test_the_two_kinds_are_told_apart(tmp_path):
+  model, optimizer = build("tiny_clevr")
+  store = checkpoints.CheckpointStore(str(tmp_path), model, optimizer)
+  assert not tf1_checkpoint.is_tf1(store.save())
+  assert tf1_checkpoint.is_tf1(str(GOLDEN / "tiny_clevr/model.ckpt"))
+
+
+@pytest.mark.parametrize(
+  "updates, parts",
+  [
+    (
+      {"n_z": 7},
+      [
+        "`n_z` is off",
+        "sample_distribution is [10] there and [14] here",
+        "predict_latents/w is [5, 19] there and [7, 19] here",
+      ],
+    ),
+    (
+      {"model.refinement_core.recurrent_net.hidden_sizes": []},
+      [
+        "recurrent_net.hidden_sizes` ",
+        "recurrent_net/lstm/lstm/b_gates [48] is only there",
+        "recurrent_net/lstm/lstm/w_gates [49, 48] is only there",
+      ],
+    ),
+    (
+      {"model.refinement_core.recurrent_net.hidden_sizes": [12, 12]},
+      [
+        "recurrent_net/lstm/lstm_1/w_gates [24, 48] is only here",
+      ],
+    ),
+    (
+      {"model.preprocess": ["dzp"]},
+      [
+        "`model.preprocess`",
+        "model/iodine/preprocess/layer_norm_dmask/beta [1] is only there",
+      ],
+    ),
+    (
+      {"model.factor_evaluator": None},
+      ["`model.factor_evaluator`", "predict_latents/b [19] is only there"],
+    ),
+    (
+      {"model.inputs": ["image", "zp", "dzp"]},
+      ["`model.inputs`", "conv_2d_0/w is [3, 3, 18, 8] there and [3, 3, 3, 8]"],
+    ),
+    (
+      {"model.output_dist.component_dist.scale_val": -1.0},
+      [
+        "`model.output_dist.component_dist`",
+        "component_dist/pixel_distribution/scale [] is only here",
+      ],
+    ),
+  ],
+)
+def test_another_config_is_one_sentence_and_changes_nothing(updates, parts):
+  model, optimizer = build("tiny_clevr", **updates)
+  before = [np.array(v) for v in [*model.variables, *optimizer.variables]]
+  with pytest.raises(errors.UserError) as info:
+    tf1_checkpoint.restore(
+      str(GOLDEN / "tiny_clevr/model.ckpt"), model, optimizer
+    )
+  message = str(info.value)
+  assert "\n" not in message
+  for part in parts:
+    assert part in message
+  after = [*model.variables, *optimizer.variables]
+  for a, b in zip(before, after, strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_the_number_of_slots_does_not_matter():
+  model, optimizer = build("tiny_clevr", num_components=5, num_iters=1)
+  tf1_checkpoint.restore(
+    str(GOLDEN / "tiny_clevr/model.ckpt"), model, optimizer
+  )
+
+
+def test_half_of_the_adam_slots_is_an_error(tmp_path):
+  lost = "encoder_net/cnn/mlp/linear_0/w/Adam"
+  source = rewrite(
+    GOLDEN / "tiny_clevr/model.ckpt",
+    tmp_path / "model.ckpt",
+    lambda tensors: {k: v for k, v in tensors.items() if k != lost},
+  )
+  with pytest.raises(errors.UserError, match=f"{lost} .* is only here"):
+    tf1_checkpoint.restore(source, *build("tiny_clevr"))
+
+
+def test_a_learned_scale_has_its_name(tmp_path):
+  updates = {"model.output_dist.component_dist.scale_val": -1.0}
+  model, optimizer = build("tiny_clevr", **updates)
+  model.output_dist.component_dist.scale.assign(0.25)
+  prefix = tf1_checkpoint.export(f"{tmp_path}/model.ckpt", model, optimizer)
+  written = read(prefix)
+  assert written["component_dist/pixel_distribution/scale"] == 0.25
+  assert "component_dist/pixel_distribution/scale/Adam" in written
+
+
+def test_decoder_mlp_and_two_layers_have_their_names():
+  model, _ = build(
+    "tiny_clevr",
+    **{
+      "model.decoder.pixel_decoder.mlp_opt": {
+        "output_sizes": [4, 6],
+        "activation": "elu",
+      },
+      "model.refinement_core.recurrent_net.hidden_sizes": [12, 4],
+    },
+  )
+  names = tf1_checkpoint.model_variables(model)
+  assert names["pixel_decoder/broadcast_conv/mlp/linear_1/w"].shape == (4, 6)
+  assert names["recurrent_net/lstm/lstm_1/w_gates"].shape == (16, 16)
+  assert len({id(v) for v in names.values()}) == len(model.variables)
+
+
+def test_inputs_without_spatial_ones_leave_the_encoder_out():
+  model, _ = build("tiny_clevr", **{"model.inputs": ["zp", "dzp"]})
+  names = tf1_checkpoint.model_variables(model)
+  assert not any(name.startswith("encoder_net") for name in names)
+  assert len(names) == len(model.variables)
+
+
+def test_a_deconv_has_no_tf1_checkpoint():
+  config = main.get_config(("quick",))
+  model = building.build(config["model"])
+  model.initialize((35, 35, 3))
+  with pytest.raises(errors.UserError, match="the original cannot run"):
+    tf1_checkpoint.model_variables(model)
+
+
+def test_export_errors_leave_nothing_behind(tmp_path):
+  model, _ = build("tiny_clevr")
+  with pytest.raises(errors.UserError, match="is a folder"):
+    tf1_checkpoint.export(str(tmp_path), model)
+  (tmp_path / "file").write_text("")
+  with pytest.raises(errors.UserError, match="cannot create the folder"):
+    tf1_checkpoint.export(f"{tmp_path}/file/model.ckpt", model)
+  assert os.listdir(tmp_path) == ["file"]
+
+
+def test_broken_files_are_one_sentence(tmp_path):
+  for name in ("model.ckpt.index", "model.ckpt.data-00000-of-00001"):
+    shutil.copy(GOLDEN / "tiny_clevr" / name, tmp_path / name)
+  data_file = tmp_path / "model.ckpt.data-00000-of-00001"
+  os.chmod(data_file, 0o644)
+  os.truncate(data_file, 100)
+  with pytest.raises(errors.UserError, match="broken or incomplete"):
+    tf1_checkpoint.restore(str(tmp_path), build("tiny_clevr")[0])
+
+
+def test_restore_works_on_helpers_models_too(tmp_path):
+  model = helpers.tiny_model()
+  model.initialize((8, 8, 3))
+  prefix = tf1_checkpoint.export(f"{tmp_path}/deep/er/model.ckpt", model)
+  tf1_checkpoint.restore(prefix, model)
