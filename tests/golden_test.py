@@ -11,6 +11,7 @@ import pathlib
 
 import numpy as np
 import pytest
+import scipy.stats
 import tensorflow as tf
 
 import main
@@ -146,6 +147,26 @@ def test_gradients(name):
   assert grads.keys() == trainable.keys()
   for key, actual in tape.gradient(loss, trainable).items():
     assert deviation(actual, grads[key]) < 1e-3, key  # sums of many roundings
+
+
+def test_drawn_samples_follow_their_distribution():
+  """What replaying cannot show: that the noise is standard normal."""
+  case = Case("tiny_tetrominoes")
+  noise = []
+  for i in range(30):
+    estimates, _ = case.model.encode(
+      case.data["image"], seed=tf.constant([0, i])
+    )
+    noise += [(e.z - e.z_dist.mean()) / e.z_dist.stddev() for e in estimates]
+  noise = np.concatenate([np.ravel(x) for x in noise])
+  assert len(noise) == 30 * 4 * 2 * 3 * 4
+  assert abs(noise.mean()) < 4 / np.sqrt(len(noise))  # 4 standard errors
+  assert abs(noise.var() - 1) < 4 * np.sqrt(2 / len(noise))  # likewise
+  assert scipy.stats.kstest(noise, "norm").pvalue > 1e-3
+  # Between iterations and slots there is no dependence.
+  first, second = noise[:-24].reshape(-1, 24), noise[24:].reshape(-1, 24)
+  correlation = np.corrcoef(first.ravel(), second.ravel())[0, 1]
+  assert abs(correlation) < 4 / np.sqrt(len(noise))
 
 
 @pytest.mark.slow

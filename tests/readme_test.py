@@ -1,9 +1,10 @@
-"""Every command of the README and of docs/data.md runs.
+"""Every command of the README and of the pages in docs/ runs.
 
 They run as they stand there, in the order they stand there, in an empty folder,
 with `SMALLER` appended so that it does not take days.
 """
 
+import json
 import os
 import pathlib
 import re
@@ -14,12 +15,15 @@ import sys
 
 import mongomock
 import mongomock.gridfs
+import numpy as np
 import pymongo
 import pytest
 
 import main
 
 ROOT = pathlib.Path(__file__).parents[1]
+
+PAGES = ("docs/comparing.md", "docs/data.md", "docs/fidelity.md")
 
 SMALLER = {
   "train": [
@@ -80,6 +84,7 @@ def test_the_readme_from_top_to_bottom(empty_folder, mongo, capsys):
     python_main(line)
   assert sorted(os.listdir(empty_folder)) == [
     *("evaluation.json", "iodine", "multi_object_datasets", "sacred_runs"),
+    "tf1",
   ]
   folder = "iodine/checkpoints/tetrominoes_1"
   assert os.path.exists(f"{folder}/pictures/overview.png")
@@ -108,6 +113,18 @@ def test_docs_data(empty_folder):
   assert os.listdir(empty_folder / "multi_object_datasets")
 
 
+def test_docs_comparing(empty_folder):
+  golden = ROOT / "tests/golden/tiny_clevr"
+  np.savez("reference.npz", **np.load(golden / "info.npz"))
+  case = json.loads((golden / "case.json").read_text())
+  updates = [f"{k}={v}" for k, v in case["config_updates"].items()]
+  for line in commands("docs/comparing.md"):
+    words = shlex.split(line.replace("CHECKPOINT", str(golden)))[1:]
+    main.ex.run_commandline(words + updates)
+  assert json.loads(pathlib.Path("comparison.json").read_text())["passed"]
+  assert os.path.exists("tf1/model.ckpt.index")
+
+
 def test_no_command_is_left_out():
   for line in commands():
     assert line.startswith(("python main.py ", "tensorboard ", "make ")), line
@@ -123,7 +140,7 @@ def test_make_knows_the_commands():
 
 
 def test_links_lead_somewhere():
-  for page in ("README.md", "docs/data.md", "docs/fidelity.md"):
+  for page in ("README.md", *PAGES):
     folder = (ROOT / page).parent
     for target in re.findall(r"\]\(([^)]*)\)", (ROOT / page).read_text()):
       if not target.startswith("http"):
