@@ -42,6 +42,14 @@ LAYERS = [
   {"iodine.checkpoints"},
   {"iodine.training", "iodine.tf1_checkpoint"},
   {"iodine.comparison"},
+  {"iodine.commands.common"},
+  {
+    "iodine.commands.checkpoint_command",
+    "iodine.commands.compare_command",
+    "iodine.commands.evaluate_command",
+    "iodine.commands.make_data_command",
+  },
+  {"iodine.commands.train_command"},
   {"iodine.commands"},
   {"main"},
 ]

@@ -1,0 +1,27 @@
+"""What the commands of `main.py` do, without Sacred.
+
+Each function gets plain config entries, prints what it does, and returns what
+it made. `main.py` wires them to the command line.
+"""
+
+from iodine.commands.checkpoint_command import export_tf1, load_checkpoint
+from iodine.commands.common import build_dataset, build_model, start_tensorflow
+from iodine.commands.compare_command import compare
+from iodine.commands.evaluate_command import evaluate
+from iodine.commands.make_data_command import make_data
+from iodine.commands.train_command import Place, find_place, quickstart, train
+
+__all__ = [
+  "Place",
+  "build_dataset",
+  "build_model",
+  "compare",
+  "evaluate",
+  "export_tf1",
+  "find_place",
+  "load_checkpoint",
+  "make_data",
+  "quickstart",
+  "start_tensorflow",
+  "train",
+]

@@ -1,0 +1,118 @@
+"""What several commands share: objects from the config, checkpoints, files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import shapeguard
+import tensorflow as tf
+
+from iodine import (
+  building,
+  checkpoints,
+  errors,
+  optimizers,
+  tf1_checkpoint,
+)
+from iodine.modules import data as data_lib
+from iodine.modules import iodine
+
+Config = Mapping[str, Any]
+
+
+def start_tensorflow() -> None:
+  """Looks for devices, which makes some drivers write to the terminal."""
+  tf.config.list_physical_devices()
+
+
+def build_dataset(config: Config, seed: int) -> data_lib.IODINEDataset:
+  """Builds the data set; its order follows the seed of the run.
+
+  Raises:
+    errors.UserError: if no experiment was chosen or an entry is wrong.
+  """
+  require_experiment(config)
+  return building.build({"seed": seed, **config}, "data")
+
+
+def build_model(config: Config, image_shape: tuple[int, ...]) -> iodine.IODINE:
+  """Builds the model with all of its variables.
+
+  Raises:
+    errors.UserError: if an entry is wrong or entries contradict each other.
+  """
+  require_experiment(config)
+  model = building.build(config, "model")
+  try:
+    model.initialize(image_shape)
+  except (ValueError, KeyError, shapeguard.ShapeError) as error:
+    reason = str(error).replace("\n", " ")
+    raise errors.UserError(
+      f"the parts of `model` do not fit each other or images of shape "
+      f"{tuple(image_shape)}: {reason}"
+    ) from error
+  return model
+
+
+def require_experiment(config: Config) -> None:
+  """Raises a UserError where no named config has filled an entry in."""
+  if not config:
+    raise errors.UserError(
+      "no experiment is chosen: name one, such as `python main.py with "
+      "tetrominoes`; `python main.py print_named_configs` lists them"
+    )
+
+
+class Restored(NamedTuple):
+  """A model and its optimizer as a checkpoint has them."""
+
+  model: iodine.IODINE
+  optimizer: optimizers.Adam
+  prefix: str
+  report: tf1_checkpoint.Report | None  # of a TF1 checkpoint
+
+
+def restore(
+  config: Config,
+  checkpoint_dir: str,
+  image_shape: tuple[int, ...] | None = None,
+) -> Restored:
+  """Restores a TF1 or TF2 checkpoint, which tell themselves apart.
+
+  The image shape is the data set's if it is not given.
+  """
+  # Before the model is built: a misspelt path should not cost seconds.
+  prefix = checkpoints.find(checkpoint_dir)
+  dataset = build_dataset(config["data"], config["seed"])
+  model = build_model(config["model"], image_shape or dataset.image_shape)
+  optimizer: optimizers.Adam = building.build(config["optimizer"], "optimizer")
+  optimizer.initialize(model.trainable_variables)
+  report = None
+  if tf1_checkpoint.is_tf1(prefix):
+    report = tf1_checkpoint.restore(prefix, model, optimizer)
+  else:
+    checkpoints.restore(prefix, model=model, optimizer=optimizer)
+  return Restored(model, optimizer, prefix, report)
+
+
+def write_json(content: Any, path: str) -> None:
+  """Writes a JSON file at once, or leaves an older one as it is.
+
+  Raises:
+    errors.UserError: if it cannot be written.
+  """
+  temporary = f"{path}.tmp"
+  try:
+    checkpoints.make_folder(os.path.dirname(path) or ".")
+    with open(temporary, "w", encoding="utf-8") as file:
+      json.dump(content, file, indent=2)
+      file.write("\n")
+    os.replace(temporary, path)
+  except OSError as error:
+    raise errors.UserError(
+      f"cannot write `{path}` ({error.strerror}): give a path in a folder "
+      "that you may write to"
+    ) from error
