@@ -86,9 +86,12 @@ def train(
   commands = _commands()
   del model, data, optimizer  # arguments so that Sacred knows their entries
   place = commands.find_place(checkpoint_dir, _run._id, continue_run)
-  # What Sacred's LogFileWriter would record, which knows TF1 only.
-  _run.info["tensorflow"] = {"logdirs": [place.folder]}
-  outcome = commands.train(_config, place, ex.log_scalar)
+
+  def record(folder: str) -> None:
+    # What Sacred's LogFileWriter would record, which knows TF1 only.
+    _run.info["tensorflow"] = {"logdirs": [folder]}
+
+  outcome = commands.train(_config, place, ex.log_scalar, record)
   if outcome.interrupted_by:
     raise KeyboardInterrupt(outcome.interrupted_by)
   return outcome.step

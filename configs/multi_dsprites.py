@@ -23,15 +23,16 @@ def multi_dsprites():
   data = {
     "constructor": "iodine.modules.data.MultiDSprites",
     "dataset_variant": "colored_on_grayscale",
-    "path": (
-      "multi_object_datasets/multi_dsprites_colored_on_grayscale.tfrecords"
-    ),
     "batch_size": batch_size,
     # The original asks for 3 to 3 objects here, under misspelt names that are
     # swallowed: it filters nothing. So does this configuration.
     "min_num_objects": None,
     "max_num_objects": None,
   }
+  # The file and the colours follow from the variant.
+  variant = data["dataset_variant"]
+  data["path"] = f"multi_object_datasets/multi_dsprites_{variant}.tfrecords"
+  num_colors = 1 if variant == "binarized" else 3
 
   model = {
     "constructor": "iodine.modules.iodine.IODINE",
@@ -98,7 +99,7 @@ def multi_dsprites():
     "factor_evaluator": {
       "constructor": "iodine.modules.factor_eval.FactorRegressor",
       "mapping": [
-        ("color", 3, "scalar"),
+        ("color", num_colors, "scalar"),
         ("shape", 4, "categorical"),
         ("scale", 1, "scalar"),
         ("x", 1, "scalar"),
@@ -121,3 +122,4 @@ def multi_dsprites():
     "epsilon": 1e-8,
     "max_gradient_norm": 5.0,
   }
+  del variant, num_colors

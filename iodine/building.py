@@ -70,7 +70,9 @@ def _construct(name: Any, arguments: dict[str, Any], path: str) -> Any:
     )
   try:
     return constructor(**arguments)
-  except (KeyError, TypeError, ValueError) as error:
+  except errors.UserError as error:
+    raise errors.UserError(f"in `{path}`: {error}") from error
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
     reason = error.args[0] if error.args else error
     raise errors.UserError(f"`{path}` does not work: {reason}") from error
 

@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -48,13 +49,16 @@ class Experiment(sacred.Experiment):
   def run_commandline(self, argv: Any = None) -> Any:
     """Runs the command line, see the class."""
     self._at_command_line = True
+    previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
       return super().run_commandline(argv)
     except KeyboardInterrupt as interrupt:
       sys.stdout.flush()
       signal_number = interrupt.args[0] if interrupt.args else 2
+      print("interrupted", file=sys.stderr)
       sys.exit(128 + int(signal_number))
     finally:
+      signal.signal(signal.SIGTERM, previous)
       self._at_command_line = False
 
   def run(self, *args: Any, **kwargs: Any) -> Any:
@@ -70,6 +74,12 @@ class Experiment(sacred.Experiment):
     except BrokenPipeError:
       # Whoever read the output (`| head`) has seen enough.
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+      sys.exit(1)
+    except Exception as error:
+      sentence = _environment_error(error)
+      if sentence is None:
+        raise
+      print(f"error: {sentence}", file=sys.stderr)
       sys.exit(1)
 
   def _create_run(
@@ -87,9 +97,9 @@ class Experiment(sacred.Experiment):
           f"{', '.join(sorted(self.named_configs))}"
         )
     seed = (config_updates or {}).get("seed", 0)
-    if not isinstance(seed, int) or seed < 0:
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
       raise errors.UserError(
-        f"`seed` is {seed!r}: give a whole number, 0 or more"
+        f"`seed` is {seed!r}: give a whole number from 0 to {2**32 - 1}"
       )
     try:
       return super()._create_run(
@@ -98,11 +108,42 @@ class Experiment(sacred.Experiment):
     except sacred_utils.ConfigAddedError as error:
       raise errors.UserError(_unknown_entry(error)) from error
     except (TypeError, ValueError, ArithmeticError, KeyError) as error:
+      if "not in preset" in str(error):
+        raise errors.UserError(
+          f"`{named_configs[0]}` refines another named config: give it after "
+          "the config of a data set, as in `with clevr6 paper_data`"
+        ) from error
       raise errors.UserError(
         f"the config cannot be made with these updates ({error}): check that "
         "numbers are numbers and dicts are dicts, `python main.py "
         "print_config with CONFIG` shows them"
       ) from error
+
+
+def _interrupt(number: int, _: Any) -> None:
+  """Makes SIGTERM end a command as Ctrl-C does, cleaning up on the way."""
+  raise KeyboardInterrupt(number)
+
+
+def _environment_error(error: Exception) -> str | None:
+  """The sentence for what is wrong outside of the program, if it is that."""
+  if isinstance(error, ModuleNotFoundError) and error.name == "pymongo":
+    return (
+      "Sacred's MongoDB observer needs pymongo: run `pip install -r "
+      "requirements-mongo.txt`"
+    )
+  if type(error).__module__.startswith("pymongo"):
+    reason = str(error).split(",")[0]
+    return (
+      f"the MongoDB server of `-m` cannot be used ({reason}): start it, or "
+      "check its address"
+    )
+  if isinstance(error, OSError) and error.filename is not None:
+    return (
+      f"`{error.filename}` cannot be used ({error.strerror}): check that the "
+      "path is right, and that you may read and write there"
+    )
+  return None
 
 
 def _unknown_entry(error: Any) -> str:

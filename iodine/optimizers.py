@@ -21,10 +21,14 @@ class ExponentialDecay:
     decay_rate: float = 0.1,
     decay_steps: float = 1e6,
   ):
-    """Sets the numbers; decay_steps is in updates."""
-    self._learning_rate = float(learning_rate)
-    self._decay_rate = float(decay_rate)
-    self._decay_steps = float(decay_steps)
+    """Sets the numbers; decay_steps is in updates.
+
+    Raises:
+      ValueError: if a number is negative, or no updates make a decay.
+    """
+    self._learning_rate = _number("learning_rate", learning_rate)
+    self._decay_rate = _number("decay_rate", decay_rate)
+    self._decay_steps = _number("decay_steps", decay_steps, above=0.0)
 
   def __call__(self, step: tf.Tensor) -> tf.Tensor:
     """The learning rate of the update after `step` updates, a scalar."""
@@ -69,17 +73,27 @@ class Adam(snt.Module):
     """
     super().__init__(name=name)
     self._learning_rate = (
-      learning_rate if callable(learning_rate) else float(learning_rate)
+      learning_rate
+      if callable(learning_rate)
+      else _number("learning_rate", learning_rate)
     )
-    self._beta1 = float(beta1)
-    self._beta2 = float(beta2)
-    self._epsilon = float(epsilon)
-    self._max_gradient_norm = max_gradient_norm
+    self._beta1 = _number("beta1", beta1)
+    self._beta2 = _number("beta2", beta2)
+    self._epsilon = _number("epsilon", epsilon)
+    self._max_gradient_norm = (
+      None
+      if max_gradient_norm is None
+      else _number("max_gradient_norm", max_gradient_norm, above=0.0)
+    )
     self.global_step = tf.Variable(
       0, dtype=tf.int64, trainable=False, name="global_step"
     )
-    self.beta1_power = tf.Variable(beta1, trainable=False, name="beta1_power")
-    self.beta2_power = tf.Variable(beta2, trainable=False, name="beta2_power")
+    self.beta1_power = tf.Variable(
+      self._beta1, dtype=tf.float32, trainable=False, name="beta1_power"
+    )
+    self.beta2_power = tf.Variable(
+      self._beta2, dtype=tf.float32, trainable=False, name="beta2_power"
+    )
 
   @snt.once
   def initialize(self, variables: Sequence[tf.Variable]) -> None:
@@ -136,6 +150,18 @@ class Adam(snt.Module):
     self.beta2_power.assign(self.beta2_power * self._beta2)
     self.global_step.assign_add(1)
     return global_norm
+
+
+def _number(name: str, value: float, above: float | None = None) -> float:
+  """The value as a number of at least 0, or above a bound."""
+  try:
+    number = float(value)
+  except (TypeError, ValueError):
+    number = -1.0
+  if not (number >= 0.0 if above is None else number > above):
+    need = "of at least 0" if above is None else f"above {above:g}"
+    raise ValueError(f"`{name}` is {value!r}: give a number {need}")
+  return number
 
 
 def _zeros_like(variable: tf.Variable, slot: str) -> tf.Variable:

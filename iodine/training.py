@@ -110,6 +110,16 @@ class CompiledStep:
 
     # Without AutoGraph, which has nothing to convert and takes its time.
     self._step = tf.function(step, autograph=False)
+    self._loss = tf.function(
+      lambda data: model(
+        data, seed=tf.constant([seed, -1], tf.int64), update=False
+      )[0],
+      autograph=False,
+    )
+
+  def loss(self, data: Data) -> float:
+    """The loss of a batch as the weights are now; changes nothing."""
+    return float(self._loss(data))
 
   def __call__(self, data: Data) -> dict[str, float]:
     """One update; returns its scalars as numbers."""
@@ -168,6 +178,7 @@ def train(
   store: checkpoints.CheckpointStore,
   schedule: Schedule,
   start_step: int = 0,
+  loss_after: Callable[[Data], float] = lambda data: 0.0,
   on_report: Callable[[Report], None] = lambda report: None,
   on_images: Callable[[int], None] = lambda step: None,
 ) -> Outcome:
@@ -179,6 +190,8 @@ def train(
     store: where checkpoints go.
     schedule: when what happens.
     start_step: number of updates already done.
+    loss_after: the loss of a batch as the weights are after the update: only
+      weights that give a finite one are saved.
     on_report: called every `save_summaries_steps` and at the end.
     on_images: called with the step every `save_images_steps`.
 
@@ -191,13 +204,22 @@ def train(
   recent = _Means(step, dataset.batch_size)
   since_save = _Means(step, dataset.batch_size)
   saved = step if store.latest else None
+
+  def save(batch: Data, mean_loss: float | None = None) -> None:
+    # The loss of a step is that before its update, which may do harm.
+    loss = {"loss/total": loss_after(batch), _VITAL[1]: 0.0}
+    _check_finite(loss, step, store)
+    store.save(mean_loss)
+
   with _catch_signals() as caught:
     for batch in dataset.batches("train", skip_batches=step):
       if step >= last or caught:
         break
       scalars = compiled_step(batch)
       step += 1
-      _check_finite(scalars, step, store.latest)
+      _check_finite(scalars, step, store)
+      if step == start_step + 1:
+        recent.restart_clock(step)  # the first step makes the graph
       recent.add(scalars)
       since_save.add(scalars)
       if step % schedule.save_summaries_steps == 0 or step == last:
@@ -206,11 +228,11 @@ def train(
       if step % schedule.save_images_steps == 0 or step == last:
         on_images(step)
       if step % schedule.save_checkpoint_steps == 0 or step == last:
-        store.save(since_save.means()["loss/total"])
+        save(batch, since_save.means()["loss/total"])
         since_save = _Means(step, dataset.batch_size)
         saved = step
     if saved != step:
-      store.save()
+      save(batch)
   return Outcome(step, store.latest, caught[0] if caught else None)
 
 
@@ -223,6 +245,10 @@ class _Means:
     self._start = time.monotonic()
     self._scalars: list[Mapping[str, float]] = []
 
+  def restart_clock(self, step: int) -> None:
+    self._first_step = step
+    self._start = time.monotonic()
+
   def add(self, scalars: Mapping[str, float]) -> None:
     self._scalars.append(scalars)
 
@@ -234,7 +260,7 @@ class _Means:
 
   def report(self, step: int, last_step: int) -> Report:
     seconds = max(time.monotonic() - self._start, 1e-9)
-    num_steps = step - self._first_step
+    num_steps = max(step - self._first_step, 1)
     return Report(
       step=step,
       means=self.means(),
@@ -244,7 +270,7 @@ class _Means:
 
 
 def _check_finite(
-  scalars: Mapping[str, float], step: int, checkpoint: str | None
+  scalars: Mapping[str, float], step: int, store: checkpoints.CheckpointStore
 ) -> None:
   if all(math.isfinite(scalars[name]) for name in _VITAL):
     return
@@ -254,9 +280,10 @@ def _check_finite(
     if not math.isfinite(value)
   )
   remedy = (
-    f"go on from the last good checkpoint `{checkpoint}` with a lower "
+    f"the last good checkpoint is `{store.latest}`, go on from it with "
+    f"`continue_run=True checkpoint_dir={store.folder}` and a lower "
     "`learn_rate`"
-    if checkpoint
+    if store.latest
     else "there is no checkpoint yet, start again with a lower `learn_rate`"
   )
   raise errors.UserError(

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import helpers
 import numpy as np
@@ -147,6 +148,7 @@ def test_make_data_for_every_config(tmp_path, options, file_name):
       "no generator for this data set",
     ),
     (["data.path=['a','b']"], "give `data_dir`"),
+    (["data.path=/x/*.tfrecords"], "a glob: give `data_dir`"),
   ],
 )
 def test_make_data_errors(capsys, updates, part):
@@ -248,7 +250,7 @@ def test_file_storage_observer_and_metrics(scenes, tmp_path):
 
 def test_unknown_observer_id_is_part_of_the_folder(tmp_path):
   place = commands.find_place(f"{tmp_path}/run", "7", continue_run=False)
-  assert place == (f"{tmp_path}/run_7", None)
+  assert place == (f"{tmp_path}/run_7", None, True)
 
 
 @pytest.mark.parametrize(
@@ -264,13 +266,38 @@ def test_unknown_observer_id_is_part_of_the_folder(tmp_path):
     (["batch_size=0"], "batch_size"),
     (["num_iters=2", "model.iter_loss_weight=[1,2]"], "iter_loss_weight"),
     (["model.coord_type=polar"], "coord_type"),
-    (["model.output_dist.num_components=5"], "do not fit"),
+    (["model.output_dist.num_components=5"], "5 for `output_dist`"),
     (["learn_rate=fast"], "learn"),
     (["stop_after_steps=-1"], "stop_after_steps"),
     (["save_checkpoint_steps=0.5"], "save_checkpoint_steps"),
     (["continue_run=True", "checkpoint_dir=/no/such"], "/no/such"),
     (["checkpoint_dir=/proc/no/such"], "cannot create the folder"),
     (["model.factor_evaluator.mapping=[('size',1,'scalar')]"], "`size`"),
+    (["model.factor_evaluator.mapping=[]"], "mapping"),
+    (["model.factor_evaluator.mapping=[('color',3)]"], "mapping"),
+    (["data.path=5"], "`path` is 5"),
+    (["num_iters=-1"], "`num_iters` is -1"),
+    (["num_iters=1.5"], "`num_iters` is 1.5"),
+    (["num_components=0"], "`num_components` is 0"),
+    (["n_z=0"], "`n_z` is 0"),
+    (["n_z=abc"], "`n_z` is 'abc'"),
+    (["data.image_dim=[1,1]"], "more points than groups"),
+    (["model.sequential=True"], "needs 3 frames"),
+    (["model.decoder.pixel_decoder.cnn_opt.foo=3"], "foo"),
+    (["model.decoder.pixel_decoder.cnn_opt.output_channels=[]"], "is empty"),
+    (["model=5"], "no experiment is chosen"),
+    (["model.decoder=5"], "do not fit"),
+    (["model.latent_dist=None"], "`model` does not work"),
+    (["model.refinement_core.recurrent_net.hidden_sizes=[0]"], "do not fit"),
+    (["model.refinement_core.encoder_net.cnn_opt.strides=[0]"], "do not fit"),
+    (["num_components=1"], "`num_components`"),
+    (["optimizer.max_gradient_norm=-1"], "`max_gradient_norm` is -1"),
+    (["optimizer.learning_rate.decay_steps=0"], "`decay_steps` is 0"),
+    (["learn_rate=-1"], "`learning_rate` is -1"),
+    (["model.output_dist.component_dist.scale_val=0"], "`scale_val` is 0"),
+    (["model.coord_type=cos", "model.coord_freqs=0"], "`coord_freqs` is 0"),
+    (["checkpoint_dir=5"], "`checkpoint_dir` is 5"),
+    (["seed=5000000000"], "`seed` is 5000000000"),
   ],
 )
 def test_training_errors(capsys, scenes, tmp_path, updates, part):
@@ -279,7 +306,7 @@ def test_training_errors(capsys, scenes, tmp_path, updates, part):
     capsys, "with", "tetrominoes", *options, *updates
   )
   assert part.replace(", did", ": did") in message
-  assert not list(tmp_path.glob("**/*.index"))
+  assert not list(tmp_path.iterdir())
 
 
 def test_no_experiment_is_an_error(capsys):
@@ -298,9 +325,11 @@ def test_a_diverging_run_is_a_sentence(capsys, scenes, tmp_path):
     *(f"checkpoint_dir={tmp_path}/run", "learn_rate=1e30"),
     *("stop_after_steps=5", "save_checkpoint_steps=1"),
   )
-  assert "diverged at step 2" in message
+  # The update of step 1 ruined the weights: they are never saved.
+  assert "diverged at step 1" in message
   assert "loss/total = nan" in message
-  assert f"{tmp_path}/run_1/ckpt-1" in message
+  assert "there is no checkpoint yet" in message
+  assert not list(tmp_path.glob("**/*.index"))
 
 
 def test_a_broken_record_in_training_names_file_and_record(
@@ -388,6 +417,10 @@ def test_wrong_checkpoints(capsys, trained, scenes, command, updates, part):
   "updates, part",
   [
     (["evaluation.num_scenes=0"], "evaluation.num_scenes"),
+    (["evaluation=5"], "evaluation.num_scenes"),
+    (["json_path=5"], "no path of a file"),
+    (["json_path=/tmp"], "no path of a file"),
+    (["pictures_dir=/proc/no/such"], "cannot create the folder"),
     (["data.test=[99,None]"], "test"),
     (["json_path=/proc/no/such.json"], "/proc/no"),
   ],
@@ -514,6 +547,61 @@ def test_sacreds_own_commands(capsys):
 def test_user_errors_reach_python_callers():
   with pytest.raises(errors.UserError, match="no experiment is chosen"):
     main.ex.run("train")
+
+
+def test_two_runs_at_once_have_a_folder_each(scenes, tmp_path):
+  (tmp_path / "run_1").mkdir()  # of a run that has not saved yet
+  run(
+    *("with", "tetrominoes", *TINY, f"data.path={scenes}"),
+    *(f"checkpoint_dir={tmp_path}/run", "stop_after_steps=1"),
+  )
+  assert os.listdir(tmp_path / "run_1") == []
+  assert checkpoints.find(f"{tmp_path}/run_2").endswith("ckpt-1")
+
+
+def test_a_finished_run_says_that_nothing_is_left(trained, scenes, capsys):
+  run(
+    *("with", "tetrominoes", *TINY, f"data.path={scenes}"),
+    *(f"checkpoint_dir={trained}", "continue_run=True"),
+  )
+  assert "nothing is left to train: step 2 of 2" in capsys.readouterr().out
+
+
+def test_observers_that_cannot_be_used(capsys, scenes, monkeypatch):
+  options = ["with", "tetrominoes", *TINY, f"data.path={scenes}"]
+  message = fails_with_sentence(capsys, "-F", "/proc/no/such", *options)
+  assert "/proc/no" in message
+  monkeypatch.setitem(sys.modules, "pymongo", None)
+  message = fails_with_sentence(capsys, "-m", "localhost:1:db", *options)
+  assert "pip install -r requirements-mongo.txt" in message
+
+
+def test_paper_data_alone_says_where_it_goes(capsys):
+  for words in (["paper_data"], ["paper_data", "clevr6"]):
+    message = fails_with_sentence(capsys, "with", *words)
+    assert "after the config of a data set" in message
+
+
+def test_sigterm_in_make_data_leaves_nothing(tmp_path):
+  process = subprocess.Popen(
+    [
+      *(sys.executable, "main.py", "make_data", "with", "tetrominoes"),
+      *(f"data_dir={tmp_path}/data", "num_scenes=1000000", "seed=0"),
+    ],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+  deadline = time.monotonic() + 100
+  while not list(tmp_path.glob("data/*.tmp")):
+    assert time.monotonic() < deadline
+    time.sleep(0.2)
+  process.send_signal(signal.SIGTERM)
+  out = process.communicate(timeout=100)[0]
+  assert process.returncode == 143
+  assert "Traceback" not in out
+  assert not list(tmp_path.glob("data/*"))
 
 
 def test_ctrl_c_saves_and_leaves_with_130(scenes, tmp_path):

@@ -176,6 +176,16 @@ def test_clevr6_keeps_what_the_original_keeps():
   assert (dataset.min_num_objects, dataset.max_num_objects) == (6, 6)
 
 
+def test_the_variant_of_multi_dsprites_is_all_that_has_to_be_said():
+  config = main.get_config(
+    ("multi_dsprites",), {"data.dataset_variant": "binarized"}
+  )
+  assert config["data"]["path"].endswith("multi_dsprites_binarized.tfrecords")
+  mapping = config["model"]["factor_evaluator"]["mapping"]
+  assert list(mapping[0]) == ["color", 1, "scalar"]
+  assert "variant" not in config
+
+
 def test_data_overrides_win_over_paper_data():
   config = main.get_config(("clevr6", "paper_data"), {"data.train": [0, 9]})
   assert config["data"]["train"] == [0, 9]

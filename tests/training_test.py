@@ -184,6 +184,27 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, name, value):
   assert run.store.latest == str(tmp_path / "ckpt-2")
 
 
+def test_weights_with_a_loss_that_is_not_finite_are_not_saved(tmp_path):
+  run = Run(tmp_path)
+  losses = {2: 1.0, 4: math.nan}
+  with pytest.raises(errors.UserError) as info:
+    run.train(
+      10,
+      step=run.fake_step(),
+      loss_after=lambda _: losses[int(run.optimizer.global_step)],
+    )
+  assert "diverged at step 4" in str(info.value)
+  assert run.store.latest == str(tmp_path / "ckpt-2")
+
+
+def test_the_loss_of_a_batch_changes_nothing(tmp_path):
+  run = Run(tmp_path)
+  state = run.state()
+  first = run.step.loss(helpers.make_batch())
+  assert first == run.step.loss(helpers.make_batch())
+  assert_same_bits(state, run.state())
+
+
 def test_a_real_nan_is_noticed(tmp_path):
   run = Run(tmp_path)
   bias = run.model.decoder.pixel_decoder.conv_net.layers[0].b

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -21,6 +22,17 @@ from iodine.modules import data as data_lib
 from iodine.modules import iodine
 
 Config = Mapping[str, Any]
+
+# What a model raises at its first run where its config makes no sense.
+CONFIG_ERRORS = (
+  ArithmeticError,
+  AttributeError,
+  LookupError,
+  TypeError,
+  ValueError,
+  shapeguard.ShapeError,
+  tf.errors.OpError,
+)
 
 
 def start_tensorflow() -> None:
@@ -48,18 +60,25 @@ def build_model(config: Config, image_shape: tuple[int, ...]) -> iodine.IODINE:
   model = building.build(config, "model")
   try:
     model.initialize(image_shape)
-  except (ValueError, KeyError, shapeguard.ShapeError) as error:
-    reason = str(error).replace("\n", " ")
-    raise errors.UserError(
-      f"the parts of `model` do not fit each other or images of shape "
-      f"{tuple(image_shape)}: {reason}"
-    ) from error
+  except CONFIG_ERRORS as error:
+    raise misfit(image_shape, error) from error
   return model
+
+
+def misfit(image_shape: tuple[int, ...], error: Exception) -> errors.UserError:
+  """The error to raise where a model cannot run on its images."""
+  if isinstance(error, errors.UserError):
+    return error
+  reason = " ".join(str(error).split())
+  return errors.UserError(
+    f"the parts of `model` do not fit each other or images of shape "
+    f"{tuple(image_shape)}, check the entries that were changed: {reason}"
+  )
 
 
 def require_experiment(config: Config) -> None:
   """Raises a UserError where no named config has filled an entry in."""
-  if not config:
+  if not isinstance(config, Mapping) or not config:
     raise errors.UserError(
       "no experiment is chosen: name one, such as `python main.py with "
       "tetrominoes`; `python main.py print_named_configs` lists them"
@@ -104,9 +123,9 @@ def write_json(content: Any, path: str) -> None:
   Raises:
     errors.UserError: if it cannot be written.
   """
+  check_writable(path)
   temporary = f"{path}.tmp"
   try:
-    checkpoints.make_folder(os.path.dirname(path) or ".")
     with open(temporary, "w", encoding="utf-8") as file:
       json.dump(content, file, indent=2)
       file.write("\n")
@@ -116,3 +135,17 @@ def write_json(content: Any, path: str) -> None:
       f"cannot write `{path}` ({error.strerror}): give a path in a folder "
       "that you may write to"
     ) from error
+  finally:
+    with contextlib.suppress(FileNotFoundError):
+      os.remove(temporary)
+
+
+def check_writable(path: Any) -> None:
+  """Checks early that a file can be written, and makes its folder.
+
+  Raises:
+    errors.UserError: if not.
+  """
+  if not isinstance(path, str) or os.path.isdir(path):
+    raise errors.UserError(f"`{path}` is no path of a file: give one to write")
+  checkpoints.make_folder(os.path.dirname(path) or ".")

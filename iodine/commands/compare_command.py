@@ -39,6 +39,8 @@ def compare(
     raise errors.UserError(
       f"`tolerance` is {tolerance!r}: give a positive number, such as 1e-4"
     )
+  if config["json_path"] is not None:
+    common.check_writable(config["json_path"])
   recorded = comparison.read_reference(reference)
   image_shape = tuple(recorded.data["image"].shape[2:])
   restored = common.restore(config, checkpoint_dir, image_shape)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tabulate
@@ -26,24 +28,21 @@ def evaluate(config: Config, checkpoint_dir: str) -> evaluation.Evaluation:
   Raises:
     errors.UserError: see `checkpoints.restore` and `evaluation.evaluate`.
   """
-  checkpoints.find(checkpoint_dir)
+  prefix = checkpoints.find(checkpoint_dir)
+  num_scenes = _num_scenes(config["evaluation"])
+  folder = pictures_folder(config, prefix)
+  checkpoints.make_folder(folder)
+  if config["json_path"] is not None:
+    common.check_writable(config["json_path"])
   dataset = common.build_dataset(config["data"], config["seed"])
   batches = dataset.batches("test")
-  model, _, prefix, _ = common.restore(config, checkpoint_dir)
+  model = common.restore(config, prefix).model
   print(f"evaluating {prefix}", flush=True)
   if dataset.test is None:
     print(
       "`data.test` is not set: these are all scenes of the file, seen in "
       "training or not",
       flush=True,
-    )
-  num_scenes = config["evaluation"]["num_scenes"]
-  if num_scenes is not None and (
-    not isinstance(num_scenes, int) or num_scenes < 1
-  ):
-    raise errors.UserError(
-      f"`evaluation.num_scenes` is {num_scenes!r}: give a whole number, at "
-      "least 1, or None for all scenes"
     )
   result = evaluation.evaluate(
     model,
@@ -68,19 +67,34 @@ def evaluate(config: Config, checkpoint_dir: str) -> evaluation.Evaluation:
   if config["json_path"] is not None:
     common.write_json(result.as_json(), config["json_path"])
     print(f"figures: {config['json_path']}")
-  folder = config["pictures_dir"] or os.path.join(
-    os.path.dirname(prefix), "pictures"
-  )
   _write_pictures(model, dataset, folder)
   print(f"pictures: {folder}", flush=True)
   return result
+
+
+def pictures_folder(config: Config, prefix: str) -> str:
+  """Where the pictures of a checkpoint go."""
+  return config["pictures_dir"] or os.path.join(
+    os.path.dirname(prefix), "pictures"
+  )
+
+
+def _num_scenes(options: Any) -> int | None:
+  num_scenes = options.get("num_scenes") if isinstance(options, Mapping) else 0
+  if num_scenes is not None and (
+    not isinstance(num_scenes, int) or num_scenes < 1
+  ):
+    raise errors.UserError(
+      f"`evaluation` is {options!r}: give `evaluation.num_scenes` a whole "
+      "number, at least 1, or None for all scenes"
+    )
+  return num_scenes
 
 
 def _write_pictures(
   model: iodine.IODINE, dataset: data_lib.IODINEDataset, folder: str
 ) -> None:
   """Writes overview.png, sequence.png and samples.png."""
-  checkpoints.make_folder(folder)
   example = next(iter(dataset.batches("test")))
   images = {
     name: np.asarray(image[0])

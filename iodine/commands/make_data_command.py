@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 
 from iodine import (
@@ -48,7 +49,12 @@ def make_data(
       "`data.path` names several files: give `data_dir`, the folder to write "
       "the generated file to"
     )
-  print(f"generating {num_scenes} scenes of {name}", flush=True)
+  if glob.has_magic(path):
+    raise errors.UserError(
+      f"`data.path` is {path}, a glob: give `data_dir`, the folder to write "
+      "the generated file to"
+    )
+  print(f"generating {num_scenes} scenes of {name}, seed {seed}", flush=True)
   synthetic.write_dataset(
     name, path, num_scenes, seed, progress=_Progress("scenes")
   )

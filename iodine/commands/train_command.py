@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -30,10 +31,12 @@ class Place(NamedTuple):
   Attributes:
     folder: for checkpoints and TensorBoard logs.
     start: prefix of the checkpoint to begin with; None to begin afresh.
+    is_new: whether the folder has yet to be made, and belongs to nobody else.
   """
 
   folder: str
   start: str | None
+  is_new: bool
 
 
 def find_place(checkpoint_dir: str, run_id: Any, continue_run: bool) -> Place:
@@ -41,12 +44,15 @@ def find_place(checkpoint_dir: str, run_id: Any, continue_run: bool) -> Place:
 
   A continued run goes on in exactly `checkpoint_dir`. A new one, and one that
   goes on from a TF1 checkpoint, gets `<checkpoint_dir>_<run_id>`, 1 if no
-  observer gave an id, and the next free number where that folder holds another
-  run's checkpoints.
+  observer gave an id.
 
   Raises:
     errors.UserError: if a run is to be continued that is not there.
   """
+  if not isinstance(checkpoint_dir, str) or not checkpoint_dir:
+    raise errors.UserError(
+      f"`checkpoint_dir` is {checkpoint_dir!r}: give the path of a folder"
+    )
   start = None
   if continue_run:
     start = checkpoints.find(checkpoint_dir)
@@ -56,20 +62,38 @@ def find_place(checkpoint_dir: str, run_id: Any, continue_run: bool) -> Place:
           f"`{checkpoint_dir}` is a checkpoint, and a run is continued in its "
           f"folder: give `checkpoint_dir={os.path.dirname(start) or '.'}`"
         )
-      return Place(checkpoint_dir, start)
+      return Place(checkpoint_dir, start, is_new=False)
     checkpoint_dir = checkpoint_dir.rstrip("/")
-  folder = f"{checkpoint_dir}_{run_id or 1}"
-  number = 1
-  while os.path.exists(os.path.join(folder, "checkpoint")):
-    number += 1
-    folder = f"{checkpoint_dir}_{number}"
-  return Place(folder, start)
+  return Place(f"{checkpoint_dir}_{run_id or 1}", start, is_new=True)
+
+
+def _claim(place: Place) -> str:
+  """Makes the folder of a run; the next free number where one is taken."""
+  if not place.is_new:
+    checkpoints.make_folder(place.folder)
+    return place.folder
+  stem, _, number = place.folder.rpartition("_")
+  checkpoints.make_folder(os.path.dirname(stem) or ".")
+  folder, next_number = place.folder, int(number) if number.isdigit() else 0
+  while True:
+    try:
+      os.mkdir(folder)  # fails where another run, even a young one, has it
+      return folder
+    except FileExistsError:
+      next_number += 1
+      folder = f"{stem}_{next_number}"
+    except OSError as error:
+      raise errors.UserError(
+        f"cannot create the folder `{folder}` ({error.strerror}): choose a "
+        "`checkpoint_dir` that you may write to"
+      ) from error
 
 
 def train(
   config: Config,
   place: Place,
   log_scalar: Callable[[str, float, int], None],
+  on_folder: Callable[[str], None] = lambda folder: None,
 ) -> training.Outcome:
   """Trains, with progress on the terminal, TensorBoard and Sacred.
 
@@ -77,36 +101,87 @@ def train(
     config: the complete config.
     place: where the run lives and what it begins with.
     log_scalar: takes name, value and step.
+    on_folder: takes the folder once it is known.
 
   Raises:
     errors.UserError: see `training.train` and `checkpoints.restore`.
   """
-  folder, start = place
+  schedule = _schedule(config)
+  is_tf1 = place.start is not None and tf1_checkpoint.is_tf1(place.start)
   seed = config["seed"]
-  if start and not tf1_checkpoint.is_tf1(start):
+  if place.start and not is_tf1:
     # Samples and the order of scenes go on as they would have.
-    seed = checkpoints.read_seed(start)
+    seed = checkpoints.read_seed(place.start)
     print(f"the run's own seed {seed} is used", flush=True)
   tf.random.set_seed(seed)
   dataset = common.build_dataset(config["data"], seed)
-  batches = dataset.batches("summary")  # fails early where a file is missing
+  example = next(iter(dataset.batches("summary")))
   model = common.build_model(config["model"], dataset.image_shape)
   optimizer: optimizers.Adam = building.build(config["optimizer"], "optimizer")
   optimizer.initialize(model.trainable_variables)
-  if start and tf1_checkpoint.is_tf1(start):
-    report = tf1_checkpoint.restore(start, model, optimizer)
+  compiled = training.CompiledStep(model, optimizer, seed)
+  try:
+    # Whatever is wrong with the config shows here, before a folder is made.
+    compiled.loss(example)
+  except common.CONFIG_ERRORS as error:
+    raise common.misfit(dataset.image_shape, error) from error
+  if place.start and is_tf1:
+    report = tf1_checkpoint.restore(place.start, model, optimizer)
     fresh = ", Adam starts afresh" if report.left_fresh else ""
-    print(f"continuing from the TF1 checkpoint {start}{fresh}", flush=True)
+    print(
+      f"continuing from the TF1 checkpoint {place.start}{fresh}", flush=True
+    )
+  folder = _claim(place)
+  on_folder(folder)
   store = checkpoints.CheckpointStore(folder, model, optimizer, seed)
-  if start and not tf1_checkpoint.is_tf1(start):
+  if place.start and not is_tf1:
     print(f"continuing from {store.restore()}", flush=True)
-  _save_config(config, folder)
-
   step = int(optimizer.global_step)
-  schedule = _schedule(config)
+  if step >= schedule.stop_after_steps:
+    print(
+      f"nothing is left to train: step {step} of {schedule.stop_after_steps} "
+      "is done, a larger `stop_after_steps` goes on",
+      flush=True,
+    )
+    return training.Outcome(step, store.latest, None)
+  _save_config(config, folder)
+  num_parameters = sum(
+    v.shape.num_elements() for v in model.trainable_variables
+  )
+  print(
+    f"training {num_parameters:,} parameters, step {step} to "
+    f"{schedule.stop_after_steps}, into {folder}",
+    flush=True,
+  )
   writer = summaries.SummaryWriter(folder)
   draw = summaries.OverviewImages(model)
-  example = next(iter(batches))
+  outcome = training.train(
+    compiled,
+    dataset,
+    store,
+    schedule,
+    start_step=step,
+    loss_after=compiled.loss,
+    on_report=_reporter(schedule, writer, log_scalar),
+    on_images=lambda at: writer.images(at, draw(example)),
+  )
+  if outcome.interrupted_by:
+    print(
+      f"stopped by {outcome.interrupted_by.name} at step {outcome.step}; go on "
+      "with the same command and `continue_run=True "
+      f"checkpoint_dir={shlex.quote(folder)}`",
+      flush=True,
+    )
+  print(f"checkpoint: {outcome.checkpoint}", flush=True)
+  return outcome
+
+
+def _reporter(
+  schedule: training.Schedule,
+  writer: summaries.SummaryWriter,
+  log_scalar: Callable[[str, float, int], None],
+) -> Callable[[training.Report], None]:
+  """What happens at every report: terminal, TensorBoard, Sacred."""
 
   def on_report(report: training.Report) -> None:
     print(_progress_line(report, schedule.stop_after_steps), flush=True)
@@ -117,31 +192,7 @@ def train(
     log_scalar("loss", report.means["loss/total"], report.step)
     log_scalar("ari_nobg", report.means["loss/ari_nobg"], report.step)
 
-  num_parameters = sum(
-    v.shape.num_elements() for v in model.trainable_variables
-  )
-  print(
-    f"training {num_parameters:,} parameters, step {step} to "
-    f"{schedule.stop_after_steps}, into {folder}",
-    flush=True,
-  )
-  outcome = training.train(
-    training.CompiledStep(model, optimizer, seed),
-    dataset,
-    store,
-    schedule,
-    start_step=step,
-    on_report=on_report,
-    on_images=lambda at: writer.images(at, draw(example)),
-  )
-  if outcome.interrupted_by:
-    print(
-      f"stopped by {outcome.interrupted_by.name} at step {outcome.step}; go on "
-      f"with `continue_run=True checkpoint_dir={shlex.quote(folder)}`",
-      flush=True,
-    )
-  print(f"checkpoint: {outcome.checkpoint}", flush=True)
-  return outcome
+  return on_report
 
 
 def _schedule(config: Config) -> training.Schedule:
@@ -186,6 +237,10 @@ def quickstart(
   """
   common.require_experiment(config["data"])
   path = config["data"]["path"]
+  if not isinstance(path, str):
+    raise errors.UserError(
+      f"`data.path` is {path!r}: quickstart makes and reads a single file"
+    )
   if os.path.exists(path):
     print(f"data: {path} (already there)", flush=True)
   else:
@@ -194,20 +249,21 @@ def quickstart(
     )
   folder = config["checkpoint_dir"]
   start = tf.train.latest_checkpoint(folder) if os.path.isdir(folder) else None
-  outcome = train(config, Place(folder, start), log_scalar)
+  outcome = train(config, Place(folder, start, is_new=False), log_scalar)
   if outcome.interrupted_by:
     raise KeyboardInterrupt(outcome.interrupted_by)
   result = evaluate_command.evaluate(config, folder)
-  pictures = config["pictures_dir"] or os.path.join(folder, "pictures")
+  pictures = evaluate_command.pictures_folder(config, str(outcome.checkpoint))
+  binaries = os.path.dirname(os.path.relpath(sys.executable))
   print(
     "\nDone. Look at"
     f"\n  pictures:     {pictures}/overview.png"
     f"\n  checkpoint:   {outcome.checkpoint}"
-    f"\n  TensorBoard:  .venv/bin/tensorboard --logdir {folder}"
+    f"\n  TensorBoard:  {binaries}/tensorboard --logdir {folder}"
     "\nNext, train on for better objects:"
-    f"\n  .venv/bin/python main.py with quick continue_run=True "
+    f"\n  {binaries}/python main.py with quick continue_run=True "
     f"checkpoint_dir={folder} stop_after_steps="
-    f"{10 * int(config['stop_after_steps'])}",
+    f"{10 * outcome.step}",
     flush=True,
   )
   return result

@@ -4,7 +4,7 @@ import glob
 import itertools
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 from absl import logging
@@ -40,7 +40,14 @@ def open_files(path: str | Sequence[str], layout: records.Layout) -> list[File]:
     UserError: a file is missing, unreadable, empty, no TFRecord file, or its
       first record is of another data set or variant.
   """
-  paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+  is_single = isinstance(path, str | os.PathLike)
+  paths: Any = [path] if is_single else path
+  if not isinstance(paths, list | tuple) or not all(
+    isinstance(each, str | os.PathLike) for each in paths
+  ):
+    raise errors.UserError(
+      f"`path` is {path!r}: give a file, a glob, or a list of those."
+    )
   if not paths:
     raise errors.UserError(
       "`path` is an empty list: " + _remedy(layout, "data_dir=.")

@@ -111,12 +111,17 @@ class LocScaleDistribution(DistributionModule):
       name: name of the module (and of its variables in TF1 checkpoints).
 
     Raises:
-      ValueError: if `scale` is none of the four.
+      ValueError: if `scale` is none of the four, or `scale_val` is no scale.
     """
     super().__init__(name=name)
     if scale not in ("stddev", "var", "prec", "fixed"):
       raise ValueError(
         f"`scale` is {scale!r}: use 'stddev', 'var', 'prec' or 'fixed'"
+      )
+    if scale == "fixed" and scale_val != -1.0 and not scale_val > 0:
+      raise ValueError(
+        f"`scale_val` is {scale_val!r}: give a number above 0, or -1.0 for a "
+        "trained one"
       )
     self._dist = utils.get_distribution(dist)
     self._scale_mode = scale
@@ -181,7 +186,7 @@ class MaskedMixture(DistributionModule):
       name: name of the module.
     """
     super().__init__(name=name)
-    self._num_components = num_components
+    self.num_components = num_components
     self._mask_activation = utils.get_activation(mask_activation)
     self.component_dist = component_dist
 
@@ -208,7 +213,7 @@ class MaskedMixture(DistributionModule):
     Returns:
       A distribution with batch shape [B, 1, H, W] and event shape [C].
     """
-    sg = shapeguard.ShapeGuard({"K": self._num_components})
+    sg = shapeguard.ShapeGuard({"K": self.num_components})
     sg.guard(pixel, "B, K, H, W, Cp")
     sg.guard(mask, "B, K, H, W, 1")
     logits = self._mask_activation(mask)

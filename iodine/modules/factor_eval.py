@@ -92,9 +92,15 @@ class FactorRegressor(snt.Module):
       name: name of the module.
 
     Raises:
-      ValueError: if a kind is unknown, or an angle has another size than 2.
+      ValueError: if the mapping is empty, a kind is unknown, or an angle has
+        another size than 2.
     """
     super().__init__(name=name)
+    if not mapping or any(len(entry) != 3 for entry in mapping):
+      raise ValueError(
+        f"`mapping` is {mapping!r}: give a list of (name, size, kind), or set "
+        "`model.factor_evaluator=None`"
+      )
     self._mapping = tuple(
       (str(name), int(size), str(kind)) for name, size, kind in mapping
     )

@@ -85,11 +85,26 @@ class IODINE(snt.Module):
       name: name of the module.
 
     Raises:
-      ValueError: if the loss weights are of an unknown kind or number, or an
-        input is unknown.
+      ValueError: if a number is too small, parts disagree on K, the loss
+        weights are of an unknown kind or number, or an input is unknown.
       KeyError: if coord_type is unknown.
     """
     super().__init__(name=name)
+    for argument, value, least in (
+      ("n_z", n_z, 1),
+      ("num_components", num_components, 1),
+      ("num_iters", num_iters, 0),
+    ):
+      if not isinstance(value, int) or value < least:
+        raise ValueError(
+          f"`{argument}` is {value!r}: give a whole number, at least {least}"
+        )
+    if output_dist.num_components != num_components:
+      raise ValueError(
+        f"`num_components` is {num_components} for the model and "
+        f"{output_dist.num_components} for `output_dist`: set it once, at the "
+        "top of the config"
+      )
     self.num_iters = num_iters
     self.num_components = num_components
     self.latent_dist = latent_dist
@@ -122,6 +137,7 @@ class IODINE(snt.Module):
     data: Data,
     z: tf.Tensor | Sequence[tf.Tensor] | None = None,
     seed: tf.Tensor | None = None,
+    update: bool = True,
   ) -> tuple[tf.Tensor, dict[str, tf.Tensor], dict[str, list[Any]]]:
     """The training loss of a batch.
 
@@ -135,6 +151,7 @@ class IODINE(snt.Module):
       z: recorded samples to replay, [num_iters + 1, B, K, Z] or a list.
       seed: [2] integers from which all samples are drawn; None for the global
         random state.
+      update: whether the factor regressor's running statistics change.
 
     Returns:
       The loss, a dict of scalars, and the iterations: a dict of lists, zp,
@@ -162,6 +179,7 @@ class IODINE(snt.Module):
         data,
         tf.stop_gradient(last.z),
         tf.stop_gradient(distributions.mask_probabilities(last.scores)),
+        update=update,
       )
       loss += factors.loss
       scalars["factor/loss"] = factors.loss

@@ -204,6 +204,8 @@ class PixelDecoder(snt.Module):
 
 def _set_last_channels(cnn_opt: Options, channels: int) -> Options:
   """Puts the number of output channels in place of the last entry."""
+  if not cnn_opt["output_channels"]:
+    raise ValueError("`output_channels` is empty: its last entry is None")
   *hidden, last = cnn_opt["output_channels"]
   if last is not None:
     raise ValueError(

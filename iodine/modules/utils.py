@@ -84,6 +84,7 @@ def coordinate_map(
 
   Raises:
     KeyError: if coord_type is none of these.
+    ValueError: if there are no frequencies.
   """
   if coord_type is None:
     return np.zeros([height, width, 0], np.float32)
@@ -96,6 +97,8 @@ def coordinate_map(
     ordered = (rows, columns) if order == "hw" else (columns, rows)
     return np.stack(ordered, axis=-1).astype(np.float32)
   if coord_type == "cos":
+    if freqs < 1:
+      raise ValueError(f"`coord_freqs` is {freqs!r}: give at least 1")
     frequencies = np.arange(freqs)
     cos_x = np.cos(frequencies * np.linspace(0.0, np.pi, width)[:, None])
     cos_y = np.cos(frequencies * np.linspace(0.0, np.pi, height)[:, None])
