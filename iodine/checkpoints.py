@@ -217,6 +217,8 @@ def restore(path: str, **objects: Any) -> str:
     errors.UserError: if there is no checkpoint, it cannot be read, or a
       variable is missing in it or of another shape.
   """
+  if "model" in objects:
+    objects["model"].require_variables()
   prefix = find(path)
   checkpoint = tf.train.Checkpoint(**objects)
   reader = open_reader(prefix)

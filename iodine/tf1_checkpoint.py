@@ -70,8 +70,10 @@ def model_variables(model: iodine.IODINE) -> Variables:
   original's modules.
 
   Raises:
-    errors.UserError: if a part has no counterpart in the original.
+    errors.UserError: if a part has no counterpart in the original, or the
+      model has no variables yet.
   """
+  model.require_variables()
   core = model.refinement_core
   variables = {
     "model/iodine/initial_sample_distribution": (

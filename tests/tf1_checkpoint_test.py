@@ -345,3 +345,16 @@ def test_restore_works_on_helpers_models_too(tmp_path):
   model.initialize((8, 8, 3))
   prefix = tf1_checkpoint.export(f"{tmp_path}/deep/er/model.ckpt", model)
   tf1_checkpoint.restore(prefix, model)
+
+
+def test_a_model_without_variables_says_so(tmp_path):
+  model = helpers.tiny_model()
+  source = str(GOLDEN / "tiny_clevr")
+  for call in (
+    lambda: tf1_checkpoint.restore(source, model),
+    lambda: tf1_checkpoint.export(f"{tmp_path}/model.ckpt", model),
+    lambda: checkpoints.restore(source, model=model),
+  ):
+    with pytest.raises(errors.UserError, match="initialize"):
+      call()
+  assert not list(tmp_path.iterdir())

@@ -366,6 +366,20 @@ class IODINE(snt.Module):
     if self.factor_evaluator is not None:
       self.factor_evaluator.initialize(estimate.z.shape[-1])
 
+  def require_variables(self) -> None:
+    """Raises where variables have yet to be created.
+
+    Raises:
+      errors.UserError: if so.
+    """
+    try:
+      # The decoder has none before its first call, and Sonnet says so.
+      self.decoder.pixel_decoder.trainable_variables  # noqa: B018
+    except ValueError as error:
+      raise errors.UserError(
+        "the model has no variables yet: call `model.initialize(image_shape)`"
+      ) from error
+
   def eval(
     self,
     data: Data,
