@@ -166,4 +166,6 @@ def _number(name: str, value: float, above: float | None = None) -> float:
 
 def _zeros_like(variable: tf.Variable, slot: str) -> tf.Variable:
   name = f"{variable.name.split(':')[0]}/{slot}"
-  return tf.Variable(tf.zeros_like(variable), trainable=False, name=name)
+  return tf.Variable(
+    tf.zeros(variable.shape, variable.dtype), trainable=False, name=name
+  )

@@ -217,7 +217,7 @@ class IODINE(snt.Module):
     """
     sg = shapeguard.ShapeGuard()
     sg.guard(images, "B, T, H, W, C")
-    self._set_image_shape(images.shape[2:])
+    self.initialize(images.shape[2:])
     samples = iterations.samples(self.num_iters, z, seed)
     state = self.refinement_core.initial_state(sg.B, self.num_components)
     zp = tf.tile(
@@ -344,10 +344,20 @@ class IODINE(snt.Module):
   def initialize(self, image_shape: Sequence[int]) -> None:
     """Creates every variable, for images of that (H, W, C).
 
-    One refinement of a blank image; batches of other sizes may follow.
+    Done at the first use otherwise. Images of other sizes may follow where the
+    parts allow it, as convolutions do.
     """
+    self._set_image_shape(image_shape)
+    self._create_variables(image_shape)
+
+  @snt.once
+  def _create_variables(self, image_shape: Sequence[int]) -> None:
+    """One refinement of a blank image, outside of any graph being made."""
+    with tf.init_scope():
+      self._refine_blank(image_shape)
+
+  def _refine_blank(self, image_shape: Sequence[int]) -> None:
     image = tf.zeros([1, 1, *image_shape])
-    self._set_image_shape(image.shape[2:])
     zp = tf.tile(
       self.initial_sample_distribution[None, None],
       [1, self.num_components, 1],
@@ -508,7 +518,7 @@ class IODINE(snt.Module):
 
   # ------------------------------------------------------------ small parts
 
-  def _set_image_shape(self, image_shape: tf.TensorShape) -> None:
+  def _set_image_shape(self, image_shape: Sequence[int]) -> None:
     self.output_dist.set_output_shape(image_shape)
     self.decoder.set_output_shapes(self.output_dist.input_shapes)
 
