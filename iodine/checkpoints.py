@@ -132,6 +132,27 @@ def make_folder(folder: str) -> None:
     ) from error
 
 
+def as_path(path: Any) -> str:
+  """A path as a string.
+
+  Raises:
+    errors.UserError: if it is none.
+  """
+  if not isinstance(path, (str, os.PathLike)):
+    raise errors.UserError(
+      f"{path!r} is no path: give a checkpoint's prefix or a folder"
+    )
+  return os.fspath(path)
+
+
+def latest(folder: str) -> str | None:
+  """The prefix that the state file of a folder names, if it is there."""
+  try:
+    return tf.train.latest_checkpoint(folder)
+  except (UnicodeDecodeError, *READ_ERRORS):
+    return None  # a state file that cannot be read is as good as none
+
+
 def find(path: str) -> str:
   """The prefix of the checkpoint that `path` means.
 
@@ -141,8 +162,9 @@ def find(path: str) -> str:
   Raises:
     errors.UserError: if there is none.
   """
+  path = as_path(path)
   if os.path.isdir(path):
-    prefix = tf.train.latest_checkpoint(path)
+    prefix = latest(path)
     if prefix is not None:
       return prefix
     # No state file, or one that was written elsewhere.

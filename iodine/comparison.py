@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -87,7 +88,9 @@ def read_reference(path: str) -> Reference:
   if not os.path.isdir(path):
     info = _read_npz(path)
     _require_keys(path, info, _REQUIRED)
-    return Reference(path, _batch_of_info(info), info, {})
+    data = _batch_of_info(info)
+    _check_image(path, data["image"])
+    return Reference(path, data, info, {})
   files = {
     name: os.path.join(path, f"{name}.npz")
     for name in ("inputs", "info", "train")
@@ -107,25 +110,35 @@ def read_reference(path: str) -> Reference:
     _require_keys(files["info"], read["info"], ("latent/z",))
   if read["train"]:
     _require_keys(files["train"], read["train"], ("z", "loss", "global_norm"))
-  return Reference(path, _nest(inputs), read["info"], read["train"])
+  data = _nest(inputs)
+  _check_image(files["inputs"], data["image"])
+  return Reference(path, data, read["info"], read["train"])
 
 
 def _read_npz(path: str) -> Arrays:
   try:
     with np.load(path, allow_pickle=False) as arrays:
-      return {name: arrays[name] for name in arrays.files}
+      return {name: _as_number(arrays[name]) for name in arrays.files}
   except FileNotFoundError as error:
     raise errors.UserError(
       f"there is no reference at `{path}`: give `reference` an npz file or a "
       "folder, docs/comparing.md says how to make one"
     ) from error
   except (
-    *(OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile),
+    *(OSError, ValueError, AttributeError, EOFError, TypeError),
+    *(zipfile.BadZipFile, zlib.error),
   ) as error:
     raise errors.UserError(
       f"the reference `{path}` is no npz file of plain arrays: save it with "
       f"np.savez as in docs/comparing.md ({error})"
     ) from error
+
+
+def _as_number(array: np.ndarray) -> np.ndarray:
+  """Plain numbers, float64 as the float32 that the original computes in."""
+  if array.dtype.kind not in "biuf":
+    raise ValueError(f"an array holds {array.dtype}, not numbers")
+  return array.astype(np.float32) if array.dtype.kind == "f" else array
 
 
 def _require_keys(path: str, arrays: Arrays, keys: tuple[str, ...]) -> None:
@@ -134,6 +147,15 @@ def _require_keys(path: str, arrays: Arrays, keys: tuple[str, ...]) -> None:
     raise errors.UserError(
       f"the reference `{path}` lacks {', '.join(missing)}: save the whole "
       "`info` dict as in docs/comparing.md"
+    )
+
+
+def _check_image(path: str, image: tf.Tensor) -> None:
+  if image.shape.rank != 5 or image.dtype != tf.float32:
+    raise errors.UserError(
+      f"the image of the reference `{path}` is {image.dtype.name} of "
+      f"shape {tuple(image.shape)}: save the float image [batch, frames, "
+      "height, width, channels] that the original got"
     )
 
 
@@ -181,7 +203,8 @@ def compare_info(
     errors.UserError: if the reference is of another configuration.
   """
   recorded = reference.info
-  z = np.moveaxis(recorded["latent/z"], 1, 0)
+  z = recorded["latent/z"]
+  z = np.moveaxis(z, 1, 0) if z.ndim == 4 else z
   _check_samples(model, reference, z)
   evaluate = tf.function(
     lambda data, z: model.eval(data, z=z, update=False), autograph=False
@@ -189,12 +212,16 @@ def compare_info(
   nested = evaluate(reference.data, tf.constant(z))
   info = {k: v.numpy() for k, v in utils.flatten_dict(nested).items()}
   _check_keys(reference.path, info, recorded)
+  computed = {
+    name: _as_recorded(reference.path, name, info[name], expected)
+    for name, expected in recorded.items()
+  }
   flipped = _tied_flips(info, recorded, bound)
   deviations = []
   for name, expected in recorded.items():
     if _is_r2(model, name):
       continue
-    actual = _as_recorded(reference.path, name, info[name], expected)
+    actual = computed[name]
     if flipped is not None and name.startswith("factor_regressor/"):
       if name.endswith("assignment") or "/predictions/" in name:
         # Where two slots overlap an entity equally, either may be assigned.
@@ -257,6 +284,15 @@ def compare_train_step(
   unknown = sorted(set(recorded) - set(actual))
   if unknown:
     raise _other_config(reference.path, unknown, "has", "does not compute")
+  # What is after the step may have been left out as a whole, it is large.
+  has_after = any(name.startswith("after/") for name in recorded)
+  missing = sorted(
+    name
+    for name in set(actual) - set(recorded)
+    if has_after or not name.startswith("after/")
+  )
+  if missing:
+    raise _other_config(reference.path, missing, "lacks", "computes")
   deviations = []
   for name, expected in recorded.items():
     value = _as_recorded(
@@ -434,7 +470,15 @@ def as_json(deviations: list[Deviation]) -> dict[str, Any]:
 
 
 def _as_json(each: Deviation) -> dict[str, Any]:
-  return {**each._asdict(), "passed": each.passed}
+  # JSON has no nan.
+  number = each.deviation if np.isfinite(each.deviation) else None
+  steps = [x if np.isfinite(x) else None for x in each.iterations]
+  return {
+    **each._asdict(),
+    "deviation": number,
+    "iterations": steps,
+    "passed": each.passed,
+  }
 
 
 def table_rows(deviations: list[Deviation]) -> Iterator[tuple[Any, ...]]:

@@ -102,6 +102,13 @@ class Adam(snt.Module):
       self.m = [_zeros_like(variable, "m") for variable in variables]
       self.v = [_zeros_like(variable, "v") for variable in variables]
 
+  def reset(self) -> None:
+    """Starts afresh, zero moments and t = 0; the global step stays."""
+    for moment in [*self.m, *self.v]:
+      moment.assign(tf.zeros_like(moment))
+    self.beta1_power.assign(self._beta1)
+    self.beta2_power.assign(self._beta2)
+
   @property
   def learning_rate(self) -> tf.Tensor:
     """The learning rate of the next update."""

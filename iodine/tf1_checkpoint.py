@@ -6,6 +6,7 @@ layout, so that going there and back returns to the bit.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ Variables = dict[str, tf.Variable]
 
 _SLOTS = {"Adam": "m", "Adam_1": "v"}
 _GLOBAL_STEP = "global_step"
+_SUFFIXES = (".data-00000-of-00001", ".index")
 _POWERS = ("beta1_power", "beta2_power")
 
 # Where the size of a variable comes from, by the beginning of its name.
@@ -32,6 +34,7 @@ _CAUSES = {
   "recurrent_net": "`model.refinement_core.recurrent_net.hidden_sizes`",
   "refinement_head": "`model.refinement_core.refinement_head`",
   "component_dist": "`model.output_dist.component_dist`",
+  "latent_dist": "`model.latent_dist`",
   "factor_evaluator": "`model.factor_evaluator`",
 }
 
@@ -41,7 +44,7 @@ class Report(NamedTuple):
 
   Attributes:
     restored: read from the checkpoint.
-    left_fresh: of the optimizer, not in the checkpoint, left as they were.
+    left_fresh: of the optimizer, not in the checkpoint: zero moments, t = 0.
     unused: in the checkpoint, for an optimizer that was not given.
     shapes: of all of these.
     global_step: of the checkpoint; None if it has none.
@@ -91,9 +94,12 @@ def model_variables(model: iodine.IODINE) -> Variables:
     variables[f"{scope}/w_gates"] = layer.w_gates
     variables[f"{scope}/b_gates"] = layer.b_gates
   variables |= _head(core.refinement_head)
-  component_dist = model.output_dist.component_dist
-  for variable in component_dist.variables:
-    variables[f"component_dist/{component_dist.name}/scale"] = variable
+  for key, dist in (
+    ("component_dist", model.output_dist.component_dist),
+    ("latent_dist", model.latent_dist),
+  ):
+    for variable in dist.variables:  # a learned scale
+      variables[f"{key}/{dist.name}/scale"] = variable
   if model.factor_evaluator is not None:
     scope = f"factor_evaluator/{model.factor_evaluator.name}"
     regressor = model.factor_evaluator
@@ -103,6 +109,11 @@ def model_variables(model: iodine.IODINE) -> Variables:
       variables[f"{factor_scope}/mean"] = estimator.mean
       variables[f"{factor_scope}/M2"] = estimator.m2
       variables[f"{factor_scope}/total"] = estimator.total
+  if {id(v) for v in variables.values()} != {id(v) for v in model.variables}:
+    raise errors.UserError(
+      "the model has variables that the original has no names for: use the "
+      "parts in `iodine.modules` alone"
+    )
   return variables
 
 
@@ -206,16 +217,23 @@ def restore(
   }
   wanted = model_variables(model)
   optional: Variables = {}
+  has_slots = False
   if optimizer is not None:
-    optional = all_variables(model, optimizer)
-    if any(name in saved for name in slot_variables(model, optimizer)):
+    has_slots = any(k in saved for k in slot_variables(model, optimizer))
+    if has_slots:
       # Half of the slots would be no state of Adam: all or none.
-      wanted = {k: v for k, v in optional.items() if k != _GLOBAL_STEP}
+      wanted = all_variables(model, optimizer)
+    else:
+      wanted |= {_GLOBAL_STEP: optimizer.global_step}
+      optional = slot_variables(model, optimizer)
   _check_fit(prefix, saved, {**optional, **wanted}, required=wanted)
   present = {k: v for k, v in {**wanted, **optional}.items() if k in saved}
   values = {name: _read(reader, prefix, name) for name in present}
   for name, variable in present.items():
     variable.assign(values[name])
+  if optimizer is not None and not has_slots:
+    optimizer.reset()
+    optional |= {name: getattr(optimizer, name) for name in _POWERS}
   ours = {**wanted, **optional}
   step = _read(reader, prefix, _GLOBAL_STEP) if _GLOBAL_STEP in saved else None
   return Report(
@@ -244,6 +262,11 @@ def _check_fit(
   if not differences:
     return
   initial = "model/iodine/initial_sample_distribution"
+  if all(_is_of_optimizer(name) for name in differences):
+    raise errors.UserError(
+      f"the TF1 checkpoint `{prefix}` holds an incomplete state of the "
+      "optimizer, use one that is whole: " + "; ".join(differences.values())
+    )
   # Many sizes follow from n_z: where it differs, it is the one to name.
   causes = [
     cause
@@ -253,7 +276,7 @@ def _check_fit(
   causes = causes[:1] if initial in differences else causes
   raise errors.UserError(
     f"the TF1 checkpoint `{prefix}` does not fit this configuration, probably "
-    f"{' and '.join(causes) or 'it is of another model'} is off "
+    f"{' and '.join(causes) or 'the model'} is off "
     "(`num_components` and `num_iters` do not matter): "
     + "; ".join(differences.values())
   )
@@ -309,6 +332,7 @@ def export(
     tensors = {**model_variables(model), _GLOBAL_STEP: tf.zeros([], tf.int64)}
   else:
     tensors = {**all_variables(model, optimizer)}
+  path = checkpoints.as_path(path)
   if os.path.isdir(path) or not os.path.basename(path):
     raise errors.UserError(
       f"`{path}` is a folder: give a checkpoint's prefix, such as "
@@ -316,6 +340,12 @@ def export(
     )
   folder = os.path.dirname(path) or "."
   checkpoints.make_folder(folder)
+  latest = checkpoints.latest(folder)
+  if latest is not None and not is_tf1(latest):
+    raise errors.UserError(
+      f"the folder `{folder}` holds a run of this project, which an export "
+      "would hide: give `output` a prefix in another folder"
+    )
   temporary = f"{path}.tmp"
   names = sorted(tensors)
   try:
@@ -325,13 +355,28 @@ def export(
       shape_and_slices=[""] * len(names),
       tensors=[tf.convert_to_tensor(tensors[name]) for name in names],
     )
-    # The index last: with it the checkpoint is there, and whole.
-    for suffix in (".data-00000-of-00001", ".index"):
+    # Without its index a checkpoint is not there: it goes first, comes last.
+    with contextlib.suppress(FileNotFoundError):
+      os.remove(path + _SUFFIXES[-1])
+    for suffix in _SUFFIXES:
       os.replace(temporary + suffix, path + suffix)
-    tf.compat.v1.train.update_checkpoint_state(folder, path)
+    _write_state(folder, os.path.basename(path))
   except (tf.errors.OpError, OSError) as error:
     raise errors.UserError(
       f"cannot write the checkpoint `{path}`: give a path in a folder that "
       f"you may write to, with room ({checkpoints.first_line(error)})"
     ) from error
+  finally:
+    for suffix in _SUFFIXES:
+      with contextlib.suppress(FileNotFoundError):
+        os.remove(temporary + suffix)
   return path
+
+
+def _write_state(folder: str, name: str) -> None:
+  """The state file, with a relative path so that the folder can be moved."""
+  temporary = os.path.join(folder, "checkpoint.tmp")
+  with open(temporary, "w", encoding="utf-8") as file:
+    file.write(f'model_checkpoint_path: "{name}"\n')
+    file.write(f'all_model_checkpoint_paths: "{name}"\n')
+  os.replace(temporary, os.path.join(folder, "checkpoint"))

@@ -225,6 +225,71 @@ def test_broken_references(damage, part, capsys, tmp_path):
   assert part in message
 
 
+@pytest.mark.parametrize(
+  "key, function, part",
+  [
+    ("outputs/pred_mask", lambda x: x[:, :, :2], "outputs/pred_mask has shape"),
+    ("data/true_mask", lambda x: x[:, :, :5], "do not fit"),
+    ("data/image", lambda x: x[:, 0], "save the float image"),
+    ("data/image", lambda x: np.uint8(255 * x), "save the float image"),
+    ("latent/z", lambda x: x[0, 0, 0, 0], "samples of shape ()"),
+    ("latent/z", lambda x: x.astype(str), "not numbers"),
+  ],
+)
+def test_tensors_of_another_shape_or_type(
+  key, function, part, capsys, tmp_path
+):
+  shutil.copy(GOLDEN / "tiny_clevr/info.npz", tmp_path / "reference.npz")
+  change(tmp_path / "reference.npz", key, function)
+  message = sentence(
+    capsys,
+    *(*arguments("tiny_clevr"), f"reference={tmp_path}/reference.npz"),
+    f"pictures_dir={tmp_path}",
+  )
+  assert part in message
+
+
+def test_double_precision_is_taken(tmp_path):
+  arrays = dict(np.load(GOLDEN / "tiny_clevr/info.npz"))
+  path = tmp_path / "reference.npz"
+  np.savez(
+    path,
+    **{k: v.astype(float) if v.dtype == "f4" else v for k, v in arrays.items()},
+  )
+  run(
+    *(*arguments("tiny_clevr"), f"reference={path}"),
+    *(f"pictures_dir={tmp_path}", "tolerance=1"),
+  )
+
+
+@pytest.mark.parametrize(
+  "start", ["grads/", "scalars/loss/kl", "re", "after/g"]
+)
+def test_an_incomplete_training_step_is_no_match(start, capsys, tmp_path):
+  folder = copy_case("tiny_clevr", tmp_path)
+  (folder / "info.npz").unlink()
+  arrays = dict(np.load(folder / "train.npz"))
+  kept = {k: v for k, v in arrays.items() if not k.startswith(start)}
+  assert len(kept) < len(arrays)
+  (folder / "train.npz").unlink()
+  np.savez(folder / "train.npz", **kept)
+  message = sentence(capsys, *arguments("tiny_clevr"), f"reference={folder}")
+  assert "lacks" in message
+
+
+def test_npy_files_and_broken_compression(tmp_path):
+  np.save(tmp_path / "a.npy", np.zeros(3))
+  with pytest.raises(errors.UserError, match="no npz file"):
+    comparison.read_reference(str(tmp_path / "a.npy"))
+  path = tmp_path / "b.npz"
+  np.savez_compressed(path, x=np.random.default_rng(0).normal(size=500))
+  content = bytearray(path.read_bytes())
+  content[200:400] = bytes(200)
+  path.write_bytes(content)
+  with pytest.raises(errors.UserError, match="no npz file"):
+    comparison.read_reference(str(path))
+
+
 def test_pickles_are_not_loaded(tmp_path):
   path = tmp_path / "reference.npz"
   np.savez(path, **{"data/image": np.array([{"a": 1}], dtype=object)})

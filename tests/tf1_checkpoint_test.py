@@ -358,3 +358,71 @@ def test_a_model_without_variables_says_so(tmp_path):
     with pytest.raises(errors.UserError, match="initialize"):
       call()
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("powers", [False, True])
+def test_without_slots_a_used_adam_starts_afresh(powers, tmp_path):
+  model, optimizer = build("tiny_clevr")
+  dropped = ("/Adam", "/Adam_1") if powers else ("/Adam", "/Adam_1", "_power")
+  source = rewrite(
+    GOLDEN / "tiny_clevr/model.ckpt",
+    tmp_path / "model.ckpt",
+    lambda tensors: {
+      k: v for k, v in tensors.items() if not k.endswith(dropped)
+    },
+  )
+  randomize(model, optimizer)
+  report = tf1_checkpoint.restore(source, model, optimizer)
+  assert not any(np.any(v) for v in [*optimizer.m, *optimizer.v])
+  assert float(optimizer.beta1_power) == np.float32(0.95)
+  assert "beta1_power" in report.left_fresh
+  assert int(optimizer.global_step) == 3
+
+
+def test_a_learned_scale_of_the_latents_is_not_lost(tmp_path):
+  updates = {"model.latent_dist.scale": "fixed"}
+  updates["model.latent_dist.scale_val"] = -1.0
+  model, optimizer = build("tiny_clevr", **updates)
+  model.latent_dist.scale.assign(0.5)
+  prefix = tf1_checkpoint.export(f"{tmp_path}/model.ckpt", model, optimizer)
+  other, _ = build("tiny_clevr", **updates)
+  tf1_checkpoint.restore(prefix, other)
+  assert float(other.latent_dist.scale) == 0.5
+
+
+def test_an_export_does_not_hide_a_run(tmp_path):
+  model, optimizer = build("tiny_clevr")
+  checkpoints.CheckpointStore(str(tmp_path), model, optimizer).save()
+  before = sorted(os.listdir(tmp_path))
+  with pytest.raises(errors.UserError, match="holds a run"):
+    tf1_checkpoint.export(f"{tmp_path}/model.ckpt", model, optimizer)
+  assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_an_exported_folder_can_be_moved(tmp_path):
+  model, _ = build("tiny_clevr")
+  tf1_checkpoint.export(tmp_path / "old/model.ckpt", model)
+  shutil.move(tmp_path / "old", tmp_path / "new")
+  assert checkpoints.find(tmp_path / "new") == f"{tmp_path}/new/model.ckpt"
+  (tmp_path / "new/checkpoint").write_bytes(b"\xff\xfe")
+  assert checkpoints.find(tmp_path / "new") == f"{tmp_path}/new/model.ckpt"
+  with pytest.raises(errors.UserError, match="is no path"):
+    checkpoints.find(5)
+
+
+def test_a_failed_export_leaves_nothing_behind(tmp_path):
+  model, _ = build("tiny_clevr")
+  (tmp_path / "model.ckpt.data-00000-of-00001").mkdir()
+  with pytest.raises(errors.UserError, match="cannot write"):
+    tf1_checkpoint.export(f"{tmp_path}/model.ckpt", model)
+  assert os.listdir(tmp_path) == ["model.ckpt.data-00000-of-00001"]
+
+
+def test_a_missing_power_is_named_as_such(tmp_path):
+  source = rewrite(
+    GOLDEN / "tiny_clevr/model.ckpt",
+    tmp_path / "model.ckpt",
+    lambda tensors: {k: v for k, v in tensors.items() if k != "beta1_power"},
+  )
+  with pytest.raises(errors.UserError, match="incomplete state of the optim"):
+    tf1_checkpoint.restore(source, *build("tiny_clevr"))

@@ -35,7 +35,8 @@ def compare(
       "tensors, docs/comparing.md says how to make one"
     )
   tolerance = config["tolerance"]
-  if not isinstance(tolerance, float) or not tolerance > 0:
+  is_number = isinstance(tolerance, (int, float))
+  if not is_number or isinstance(tolerance, bool) or not tolerance > 0:
     raise errors.UserError(
       f"`tolerance` is {tolerance!r}: give a positive number, such as 1e-4"
     )
@@ -47,7 +48,10 @@ def compare(
   print(f"comparing {restored.prefix} with {reference}", flush=True)
   deviations: list[comparison.Deviation] = []
   if recorded.info:
-    found, info = comparison.compare_info(restored.model, recorded, tolerance)
+    try:
+      found, info = comparison.compare_info(restored.model, recorded, tolerance)
+    except common.CONFIG_ERRORS as error:
+      raise _misfit(reference, error) from error
     deviations += found
     folder = config["pictures_dir"] or "comparison"
     checkpoints.make_folder(folder)
@@ -57,9 +61,12 @@ def compare(
     plotting.save_image_rows(picture, rows, steps)
     print(f"picture: {picture}", flush=True)
   if recorded.train:
-    deviations += comparison.compare_train_step(
-      restored.model, restored.optimizer, recorded
-    )
+    try:
+      deviations += comparison.compare_train_step(
+        restored.model, restored.optimizer, recorded
+      )
+    except common.CONFIG_ERRORS as error:
+      raise _misfit(reference, error) from error
   print(
     tabulate.tabulate(
       comparison.table_rows(deviations),
@@ -81,3 +88,14 @@ def compare(
     flush=True,
   )
   return result
+
+
+def _misfit(reference: str, error: Exception) -> errors.UserError:
+  """The error to raise where the model cannot run on a reference."""
+  if isinstance(error, errors.UserError):
+    return error
+  return errors.UserError(
+    f"the tensors of the reference `{reference}` do not fit each other or this "
+    "configuration, save the whole `info` dict of one batch: "
+    + " ".join(str(error).split())[:300]
+  )

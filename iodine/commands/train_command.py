@@ -131,6 +131,9 @@ def train(
     print(
       f"continuing from the TF1 checkpoint {place.start}{fresh}", flush=True
     )
+    if int(optimizer.global_step) >= schedule.stop_after_steps:
+      print(_nothing_left(int(optimizer.global_step), schedule), flush=True)
+      return training.Outcome(int(optimizer.global_step), place.start, None)
   folder = _claim(place)
   on_folder(folder)
   store = checkpoints.CheckpointStore(folder, model, optimizer, seed)
@@ -138,11 +141,7 @@ def train(
     print(f"continuing from {store.restore()}", flush=True)
   step = int(optimizer.global_step)
   if step >= schedule.stop_after_steps:
-    print(
-      f"nothing is left to train: step {step} of {schedule.stop_after_steps} "
-      "is done, a larger `stop_after_steps` goes on",
-      flush=True,
-    )
+    print(_nothing_left(step, schedule), flush=True)
     return training.Outcome(step, store.latest, None)
   _save_config(config, folder)
   num_parameters = sum(
@@ -174,6 +173,13 @@ def train(
     )
   print(f"checkpoint: {outcome.checkpoint}", flush=True)
   return outcome
+
+
+def _nothing_left(step: int, schedule: training.Schedule) -> str:
+  return (
+    f"nothing is left to train: step {step} of {schedule.stop_after_steps} is "
+    "done, a larger `stop_after_steps` goes on"
+  )
 
 
 def _reporter(
