@@ -95,7 +95,8 @@ def test_core_with_flat_inputs_only_has_no_encoder():
   next_zp, _ = core(inputs, zp, core.initial_state(B, K))
   assert next_zp.shape == (B, K, Zp)
   assert not hasattr(core.encoder_net.conv_net.layers[0], "w")
-  assert core.recurrent_net.layers[0].input_to_hidden.shape[0] == 2 + Zp
+  (layer,) = core.recurrent_net.layers
+  assert layer.w_gates.shape == (2 + Zp + 4, 4 * 4)
 
 
 def test_core_with_spatial_inputs_only():
@@ -103,7 +104,8 @@ def test_core_with_spatial_inputs_only():
   inputs = types.RefinementInputs(spatial=SPATIAL, flat={})
   next_zp, _ = core(inputs, _random(B, K, Zp), core.initial_state(B, K))
   assert next_zp.shape == (B, K, Zp)
-  assert core.recurrent_net.layers[0].input_to_hidden.shape[0] == 5
+  (layer,) = core.recurrent_net.layers
+  assert layer.w_gates.shape == (5 + 4, 4 * 4)
 
 
 def test_core_without_recurrence_is_encoder_and_head():
