@@ -80,6 +80,7 @@ def test_mean_curves_lie_inside_the_spread_of_the_originals(recorded):
     assert largest < QUANTILE, f"{name}: {largest:.1f} standard errors"
 
 
+@pytest.mark.slow  # the bound of the test above, not the port
 def test_another_learning_rate_is_noticed(recorded):
   ours = train(0.5 * float(recorded["learn_rate"]))
   largest = max(distances(ours[n], recorded[n]).max() for n in CURVES)
