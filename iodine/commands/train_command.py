@@ -254,8 +254,8 @@ def quickstart(
       config["data"], None, config["num_scenes"], config["seed"]
     )
   folder = config["checkpoint_dir"]
-  start = tf.train.latest_checkpoint(folder) if os.path.isdir(folder) else None
-  outcome = train(config, Place(folder, start, is_new=False), log_scalar)
+  place = Place(folder, checkpoints.latest(folder), is_new=False)
+  outcome = train(config, place, log_scalar)
   if outcome.interrupted_by:
     raise KeyboardInterrupt(outcome.interrupted_by)
   result = evaluate_command.evaluate(config, folder)
