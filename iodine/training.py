@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from iodine import checkpoints, errors, optimizers
+from iodine import checkpoints, errors, loss_scaling, optimizers
 from iodine.modules import data as data_lib
 from iodine.modules import iodine
 
@@ -46,15 +46,22 @@ def compute_gradients(
   data: Data,
   z: tf.Tensor | Sequence[tf.Tensor] | None = None,
   seed: tf.Tensor | None = None,
+  loss_scale: loss_scaling.LossScale | None = None,
 ) -> Gradients:
-  """The loss and its gradients; arguments as for `train_step`."""
+  """The loss and its gradients, both without the loss scale.
+
+  Arguments as for `train_step`.
+  """
   with tf.GradientTape() as tape:
     loss, scalars, iterations = model(data, z=z, seed=seed)
+    target = loss if loss_scale is None else loss_scale.scaled(loss)
   gradients = tape.gradient(
-    loss,
+    target,
     model.trainable_variables,
     unconnected_gradients=tf.UnconnectedGradients.ZERO,
   )
+  if loss_scale is not None:
+    gradients = loss_scale.unscaled(gradients)
   return Gradients(loss, scalars, iterations, gradients)
 
 
@@ -75,16 +82,21 @@ def train_step(
     seed: [2] integers to draw samples from.
 
   Returns:
-    The model's scalars, debug/global_grad_norm (before clipping) and
-    debug/learning_rate.
+    The model's scalars, debug/global_grad_norm (before clipping),
+    debug/learning_rate and, with a loss scale, debug/loss_scale of this step.
   """
-  step = compute_gradients(model, data, z=z, seed=seed)
+  loss_scale = optimizer.loss_scale
+  step = compute_gradients(model, data, z=z, seed=seed, loss_scale=loss_scale)
   learning_rate = optimizer.learning_rate
+  debug = {}
+  if loss_scale is not None:
+    debug["debug/loss_scale"] = tf.identity(loss_scale.scale)
   global_norm = optimizer.apply(step.gradients, model.trainable_variables)
   return {
     **step.scalars,
     "debug/global_grad_norm": global_norm,
     "debug/learning_rate": learning_rate,
+    **debug,
   }
 
 
@@ -196,9 +208,9 @@ def train(
     on_images: called with the step every `save_images_steps`.
 
   Raises:
-    errors.UserError: if the loss or a gradient is no longer finite, with the
-      step, the scalars and the last good checkpoint; or if data or checkpoints
-      cannot be read or written.
+    errors.UserError: if the loss or a gradient is no longer finite, and no
+      smaller loss scale may help, with the step, the scalars and the last good
+      checkpoint; or if data or checkpoints cannot be read or written.
   """
   step, last = start_step, schedule.stop_after_steps
   recent = _Means(step, dataset.batch_size)
@@ -274,6 +286,10 @@ def _check_finite(
 ) -> None:
   if all(math.isfinite(scalars[name]) for name in _VITAL):
     return
+  if math.isfinite(scalars["loss/total"]) and (
+    scalars.get("debug/loss_scale", 0.0) > loss_scaling.LossScale.MIN
+  ):
+    return  # gradients overflowed, and the next loss scale is smaller
   offending = ", ".join(
     f"{name} = {value}"
     for name, value in scalars.items()
