@@ -13,6 +13,7 @@ def defaults():
   batch_size = 4
 
   # For GPUs, see docs/performance.md.
+  jit_compile = False  # XLA; it draws other samples from the same seed
   compute_dtype = "float32"  # or "bfloat16", "float16": of convolutions, MLPs
 
   # Training.

@@ -7,6 +7,7 @@ B.3 of the paper and the original's `main.py`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import signal
 import time
@@ -110,9 +111,28 @@ class CompiledStep:
   """
 
   def __init__(
-    self, model: iodine.IODINE, optimizer: optimizers.Adam, seed: int
+    self,
+    model: iodine.IODINE,
+    optimizer: optimizers.Adam,
+    seed: int,
+    jit_compile: bool = False,
   ):
-    """Prepares the graph; it is made at the first call."""
+    """Prepares the graph; it is made at the first call.
+
+    Args:
+      model: the model.
+      optimizer: its optimizer.
+      seed: what samples follow from, beside the step.
+      jit_compile: whether XLA compiles the graph. Its random numbers are
+        others than TensorFlow's for the same seed.
+
+    Raises:
+      errors.UserError: if jit_compile is neither True nor False.
+    """
+    if not isinstance(jit_compile, bool):
+      raise errors.UserError(
+        f"`jit_compile` is {jit_compile!r}: use True or False"
+      )
     self.num_traces = 0
 
     def step(data: Data) -> dict[str, tf.Tensor]:
@@ -120,13 +140,16 @@ class CompiledStep:
       step_seed = tf.stack([tf.constant(seed, tf.int64), optimizer.global_step])
       return train_step(model, optimizer, data, seed=step_seed)
 
-    # Without AutoGraph, which has nothing to convert and takes its time.
-    self._step = tf.function(step, autograph=False)
-    self._loss = tf.function(
+    # Without AutoGraph, which has nothing to convert and takes its time. None
+    # leaves it to TensorFlow, which compiles for TPUs.
+    function = functools.partial(
+      tf.function, autograph=False, jit_compile=jit_compile or None
+    )
+    self._step = function(step)
+    self._loss = function(
       lambda data: model(
         data, seed=tf.constant([seed, -1], tf.int64), update=False
-      )[0],
-      autograph=False,
+      )[0]
     )
 
   def loss(self, data: Data) -> float:
