@@ -152,6 +152,13 @@ class CompiledStep:
       )[0]
     )
 
+  def trace(self, data: Data) -> None:
+    """Makes the graph for batches like this one, without a step.
+
+    Whatever does not fit in a config shows here.
+    """
+    self._step.get_concrete_function(data)
+
   def loss(self, data: Data) -> float:
     """The loss of a batch as the weights are now; changes nothing."""
     return float(self._loss(data))
