@@ -28,7 +28,7 @@ class Precision:
   background: their sums, up to 33 * H * W / B, leave the range. Therefore
   gradients are multiplied by about sqrt(B * K / (H * W)) on their way in, and
   divided by it on their way out. For the paper's batches that makes pixels of
-  up to 0.2 to 0.4, and sums of up to 200 to 6000. The factor is a power of two,
+  up to 0.1 to 0.3, and sums of up to 150 to 4300. The factor is a power of two,
   so it costs no bits. It serves the gradients that slots are refined by, too,
   which know of no loss scale. bfloat16 has the range of float32.
   """
