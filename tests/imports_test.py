@@ -33,6 +33,7 @@ LAYERS = [
   {"iodine.modules.data"},
   {
     "iodine.building",
+    "iodine.flops",
     "iodine.optimizers",
     "iodine.evaluation",
     "iodine.summaries",
