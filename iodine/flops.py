@@ -51,7 +51,7 @@ def _count(graph: tf.Graph) -> collections.Counter[str]:
       counts[op.type] += _FORMULAS[op.type](op)
     elif op.type in _BRANCHES:
       branches = [_count(body) for body in _bodies(op)]
-      counts += max(branches, key=lambda branch: branch.total())
+      counts.update(max(branches, key=lambda each: sum(each.values())))
     elif op.type in _LOOPS:
       times = _num_iterations(op)
       for body in _bodies(op):
@@ -93,7 +93,7 @@ class _Need(NamedTuple):
 
   frame: _Frame
   op: Operation
-  index: int | None
+  output: int | None
 
 
 def _live_operations(graph: Any) -> Iterator[Operation]:
@@ -110,7 +110,7 @@ def _live_operations(graph: Any) -> Iterator[Operation]:
     if need in done:
       continue
     done.add(need)
-    frame, op, index = need
+    frame, op, output = need
     if op.type in _CALLS:
       key = frame, op
       if key not in frames:
@@ -118,16 +118,16 @@ def _live_operations(graph: Any) -> Iterator[Operation]:
         # Its results are needed one by one; what it does besides, anyway.
         todo += _control_results(frames[key])
         todo += [_Need(frame, cause, None) for cause in op.control_inputs]
-      if index is not None:
-        todo.append(_cause(frames[key], frames[key].graph.outputs[index]))
+      if output is not None:
+        todo.append(_cause(frames[key], frames[key].graph.outputs[output]))
     elif frame.call is not None and op in frame.arguments:
       assert frame.parent is not None
       argument = frame.call.inputs[frame.arguments[op]]
       todo.append(_cause(frame.parent, argument))
     else:
-      done_before = _Need(frame, op, -1)  # whichever output was asked for
-      if done_before not in done:
-        done.add(done_before)
+      whole = _Need(frame, op, -1)  # whichever output was asked for
+      if whole not in done:
+        done.add(whole)
         yield op
         todo += [_cause(frame, x) for x in op.inputs]
         todo += [_Need(frame, cause, None) for cause in op.control_inputs]

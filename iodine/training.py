@@ -117,6 +117,14 @@ class CompiledStep:
       autograph=False,
     )
 
+  def trace(self, data: Data) -> Any:
+    """Makes the graph for batches of that shape and returns it; runs nothing.
+
+    Returns:
+      A `tf.types.experimental.ConcreteFunction`, which the calls then use.
+    """
+    return self._step.get_concrete_function(data)
+
   def loss(self, data: Data) -> float:
     """The loss of a batch as the weights are now; changes nothing."""
     return float(self._loss(data))
