@@ -51,7 +51,8 @@ class ComponentDecoder(snt.Module):
     sg.guard(z, "B, K, Z")
     decoded = self.pixel_decoder(utils.merge_leading(z))
     decoded = utils.split_leading(decoded, [sg.B, sg.K])
+    mask, pixel = tf.split(decoded, [1, decoded.shape[-1] - 1], axis=-1)
     return types.MixtureParameters(
-      pixel=sg.guard(decoded[..., 1:], "B, K, H, W, Cp"),
-      mask=sg.guard(decoded[..., :1], "B, K, H, W, 1"),
+      pixel=sg.guard(pixel, "B, K, H, W, Cp"),
+      mask=sg.guard(mask, "B, K, H, W, 1"),
     )

@@ -218,10 +218,10 @@ class MaskedMixture(DistributionModule):
     sg.guard(mask, "B, K, H, W, 1")
     logits = self._mask_activation(mask)
     logits = tf.transpose(logits, [0, 4, 2, 3, 1])  # [B, 1, H, W, K]
-    pixel = tf.transpose(pixel, [0, 2, 3, 1, 4])[:, None]  # [B, 1, H, W, K, Cp]
+    pixel = tf.transpose(pixel, [0, 2, 3, 1, 4])  # [B, H, W, K, Cp]
     x_dist = tfd.MixtureSameFamily(
       mixture_distribution=tfd.Categorical(logits=logits),
-      components_distribution=self.component_dist(pixel),
+      components_distribution=self.component_dist(tf.expand_dims(pixel, 1)),
     )
     sg.guard(x_dist, "B, 1, H, W, C")
     return x_dist
@@ -237,7 +237,7 @@ def score(x_dist: types.Distribution, x: tf.Tensor) -> types.MixtureScores:
     x_dist: mixture with batch shape [B, 1, H, W] and event shape [C].
     x: [B, 1, H, W, C].
   """
-  component = x_dist.components_distribution.log_prob(x[..., None, :])
+  component = x_dist.components_distribution.log_prob(tf.expand_dims(x, -2))
   log_weight = tf.nn.log_softmax(
     x_dist.mixture_distribution.logits_parameter(), axis=-1
   )

@@ -11,11 +11,12 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import shapeguard
 import sonnet as snt
 import tensorflow as tf
 
-from iodine.modules import utils
+from iodine.modules import convolutions, types, utils
 
 Options = dict[str, Any]
 
@@ -32,6 +33,57 @@ def _per_layer(values: Any, num_layers: int, what: str) -> tuple[Any, ...]:
       f"{num_layers}: give one for each layer, or a single one for all"
     )
   return tuple(values)
+
+
+class Conv2D(snt.Module):
+  """One SAME-padded convolution with a bias (Sonnet's `Conv2D`)."""
+
+  def __init__(
+    self,
+    output_channels: int,
+    kernel_shape: int,
+    stride: int = 1,
+    name: str = "conv2d",
+  ):
+    """Sets the sizes."""
+    super().__init__(name=name)
+    self._output_channels = output_channels
+    self._kernel_shape = kernel_shape
+    self._stride = stride
+
+  @snt.once
+  def _make_variables(self, input_channels: int) -> None:
+    shape = [self._kernel_shape, self._kernel_shape, input_channels]
+    initializer = snt.initializers.TruncatedNormal(
+      stddev=1 / math.sqrt(math.prod(shape))
+    )
+    self.w = tf.Variable(
+      initializer([*shape, self._output_channels], tf.float32), name="w"
+    )
+    self.b = tf.Variable(tf.zeros([self._output_channels]), name="b")
+
+  def __call__(self, x: tf.Tensor) -> tf.Tensor:
+    """[N, H, W, C] -> [N, H', W', output_channels]."""
+    self._make_variables(x.shape[-1])
+    w = tf.convert_to_tensor(self.w)
+    return tf.nn.bias_add(convolutions.conv2d(x, w, self._stride), self.b)
+
+  def of_broadcast(self, z: tf.Tensor, planes: np.ndarray) -> tf.Tensor:
+    """The same of an image that is z everywhere, beside constant planes.
+
+    Args:
+      z: [N, Z] vectors.
+      planes: [H, W, C - Z] channels behind them, shared by all images.
+    """
+    self._make_variables(z.shape[-1] + planes.shape[-1])
+    w, b = tf.convert_to_tensor(self.w), tf.convert_to_tensor(self.b)
+    return convolutions.broadcast_conv2d(z, planes, w, b, self._stride)
+
+  def of_slots(self, planes: types.SlotPlanes) -> tf.Tensor:
+    """The same of the slots' planes, [B * K, H', W', output_channels]."""
+    self._make_variables(planes.num_channels)
+    w, b = tf.convert_to_tensor(self.w), tf.convert_to_tensor(self.b)
+    return convolutions.slots_conv2d(planes, w, b, self._stride)
 
 
 class ConvNet2D(snt.Module):
@@ -66,7 +118,7 @@ class ConvNet2D(snt.Module):
     self._activation = utils.get_activation(activation)
     self._activate_final = activate_final
     self.layers = [
-      snt.Conv2D(channels, kernel, stride=step, padding="SAME")
+      Conv2D(channels, kernel, step)
       for channels, kernel, step in zip(
         output_channels, kernels, steps, strict=True
       )
@@ -74,11 +126,20 @@ class ConvNet2D(snt.Module):
 
   def __call__(self, x: tf.Tensor) -> tf.Tensor:
     """[N, H, W, C] -> [N, H', W', output_channels[-1]]."""
-    for i, layer in enumerate(self.layers):
-      x = layer(x)
-      if self._activate_final or i < len(self.layers) - 1:
-        x = self._activation(x)
-    return x
+    return self._after_first(self.layers[0](x))
+
+  def of_broadcast(self, z: tf.Tensor, planes: np.ndarray) -> tf.Tensor:
+    """The same of an image that is z everywhere, see `Conv2D`."""
+    return self._after_first(self.layers[0].of_broadcast(z, planes))
+
+  def of_slots(self, planes: types.SlotPlanes) -> tf.Tensor:
+    """The same of the slots' planes, see `Conv2D`."""
+    return self._after_first(self.layers[0].of_slots(planes))
+
+  def _after_first(self, x: tf.Tensor) -> tf.Tensor:
+    for layer in self.layers[1:]:
+      x = layer(self._activation(x))
+    return self._activation(x) if self._activate_final else x
 
 
 class MLP(snt.Module):
@@ -148,9 +209,15 @@ class CNN(snt.Module):
 
   def __call__(self, image: tf.Tensor) -> tf.Tensor:
     """[N, H, W, C] -> [N, F]."""
+    shapeguard.ShapeGuard().guard(image, "N, H, W, C")
+    return self._after_convolutions(self.conv_net(image))
+
+  def of_slots(self, planes: types.SlotPlanes) -> tf.Tensor:
+    """The same of the slots' planes, [B * K, F]."""
+    return self._after_convolutions(self.conv_net.of_slots(planes))
+
+  def _after_convolutions(self, features: tf.Tensor) -> tf.Tensor:
     sg = shapeguard.ShapeGuard()
-    sg.guard(image, "N, H, W, C")
-    features = self.conv_net(image)
     if self._mode == "avg_pool":
       features = tf.reduce_mean(features, axis=[1, 2])
     else:
@@ -263,15 +330,10 @@ class BroadcastConv(PixelDecoder):
     height, width, _ = self.output_shape
     if self.mlp is not None:
       z = self.mlp(z)
-    num, features = z.shape
-    coordinates = tf.constant(
-      utils.coordinate_map(
-        self._coord_type, height, width, self._coord_freqs, order="hw"
-      )
+    coordinates = utils.coordinate_map(
+      self._coord_type, height, width, self._coord_freqs, order="hw"
     )
-    tiled = tf.broadcast_to(z[:, None, None, :], [num, height, width, features])
-    coordinates = tf.tile(coordinates[None], [num, 1, 1, 1])
-    image = self.conv_net(tf.concat([tiled, coordinates], axis=-1))
+    image = self.conv_net.of_broadcast(z, coordinates)
     return sg.guard(image, "N, H, W, C")
 
 

@@ -62,7 +62,7 @@ class RefinementCore(snt.Module):
     sg.guard(zp, "B, K, Zp")
     features = []
     if inputs.spatial:
-      features.append(self.encoder_net(_concat_spatial(inputs, sg.K)))
+      features.append(self._encode(_slot_planes(inputs, sg.K)))
     features += [
       utils.merge_leading(sg.guard(tensor, "B, K, _F"))
       for _, tensor in sorted(inputs.flat.items())
@@ -72,18 +72,36 @@ class RefinementCore(snt.Module):
     next_zp = utils.split_leading(next_zp, [sg.B, sg.K])
     return sg.guard(next_zp, "B, K, Zp"), state
 
+  def _encode(self, planes: types.SlotPlanes) -> tf.Tensor:
+    """The encoding [B * K, H1] of the spatial inputs."""
+    if isinstance(self.encoder_net, networks.CNN) and (
+      planes.own_channels and planes.shared_channels
+    ):
+      return self.encoder_net.of_slots(planes)
+    return self.encoder_net(planes.concatenated())
 
-def _concat_spatial(
+
+def _slot_planes(
   inputs: types.RefinementInputs, num_components: int
-) -> tf.Tensor:
-  """Sorts by name, repeats what all slots share, folds B and K together."""
+) -> types.SlotPlanes:
+  """The spatial inputs, in the order of their names."""
   sg = shapeguard.ShapeGuard({"K": num_components})
-  tiled = []
+  groups: dict[bool, list[tf.Tensor]] = {True: [], False: []}
+  channels: dict[bool, list[int]] = {True: [], False: []}
+  num_channels = 0
   for _, tensor in sorted(inputs.spatial.items()):
-    if tensor.shape[1] == 1:
-      tensor = tf.repeat(tensor, num_components, axis=1)
-    tiled.append(sg.guard(tensor, "B, K, H, W, _C"))
-  return utils.merge_leading(tf.concat(tiled, axis=-1))
+    is_shared = tensor.shape[1] == 1 and num_components > 1
+    sg.guard(tensor, "B, 1, H, W, _C" if is_shared else "B, K, H, W, _C")
+    groups[is_shared].append(tensor)
+    channels[is_shared] += range(num_channels, num_channels + tensor.shape[-1])
+    num_channels += tensor.shape[-1]
+  none = tf.zeros([sg.B, 1, sg.H, sg.W, 0])
+  return types.SlotPlanes(
+    own=tf.concat(groups[False] or [tf.repeat(none, sg.K, 1)], axis=-1),
+    shared=tf.concat(groups[True] or [none], axis=-1)[:, 0],
+    own_channels=tuple(channels[False]),
+    shared_channels=tuple(channels[True]),
+  )
 
 
 class ResHead(snt.Module):

@@ -67,12 +67,12 @@ def _counterfactual(evidence: Evidence) -> tf.Tensor:
   )
   # A diagonal of -inf, zero elsewhere: [..., 1, j] + [k, j] drops j = k.
   removed = tf.where(tf.eye(num_components) > 0, removed, 0.0)
-  weight = scores.log_weight[..., None, :] + removed
-  joint = weight + scores.component[..., None, :]
+  weight = tf.expand_dims(scores.log_weight, -2) + removed
+  joint = weight + tf.expand_dims(scores.component, -2)
   without = tf.reduce_logsumexp(joint, axis=-1) - tf.reduce_logsumexp(
     weight, axis=-1
   )
-  return utils.to_slots(scores.log_prob[..., None] - without)
+  return utils.to_slots(tf.expand_dims(scores.log_prob, -1) - without)
 
 
 def _constant_plane(evidence: Evidence) -> tf.Tensor:
@@ -93,7 +93,7 @@ def _coordinates(evidence: Evidence) -> tf.Tensor:
 
 SPATIAL: dict[str, Callable[[Evidence], tf.Tensor]] = {
   "image": lambda e: e.image,
-  "log_prob": lambda e: e.estimate.scores.log_prob[..., None],
+  "log_prob": lambda e: tf.expand_dims(e.estimate.scores.log_prob, -1),
   # FIDELITY: `mask` is the raw logit, before any mask activation.
   "mask": lambda e: e.estimate.params.mask,
   "pred_mask": _pred_mask,

@@ -88,6 +88,41 @@ class RefinementInputs(NamedTuple):
   flat: dict[str, tf.Tensor]
 
 
+class SlotPlanes(NamedTuple):
+  """The images [B, K, H, W, C] of all slots, shared channels held once.
+
+  Attributes:
+    own: [B, K, H, W, C1] channels of every slot.
+    shared: [B, H, W, C2] channels that are the same for all slots.
+    own_channels: where the own channels stand among all C = C1 + C2.
+    shared_channels: where the shared channels stand.
+  """
+
+  own: tf.Tensor
+  shared: tf.Tensor
+  own_channels: tuple[int, ...]
+  shared_channels: tuple[int, ...]
+
+  @property
+  def num_channels(self) -> int:
+    """C."""
+    return len(self.own_channels) + len(self.shared_channels)
+
+  def concatenated(self) -> tf.Tensor:
+    """The images [B * K, H, W, C], slots folded into the batch."""
+    batch_size, num_components, height, width, _ = self.own.shape
+    shared = tf.repeat(self.shared[:, None], num_components, axis=1)
+    order = [*self.own_channels, *self.shared_channels]
+    stacked = tf.gather(
+      tf.concat([self.own, shared], axis=-1),
+      sorted(range(len(order)), key=order.__getitem__),
+      axis=-1,
+    )
+    return tf.reshape(
+      stacked, [batch_size * num_components, height, width, len(order)]
+    )
+
+
 class FactorPredictions(NamedTuple):
   """What the factor regressor says about one batch.
 

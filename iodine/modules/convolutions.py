@@ -1,0 +1,280 @@
+"""Convolutions: beside each plain form the fast one that the model uses.
+
+All are 2-D and SAME-padded. The fast forms are exact: they sum the same
+products, in another order, and tests hold them against the plain ones. What
+each of them gains is in docs/performance.md.
+
+Dimensions: N images, B batch, K slots, H W C image, H' W' O output, k kernel
+size, Z size of a vector, P planes that all images share.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from iodine.modules import types, utils
+
+# ------------------------------------------------------------ any image
+
+
+def plain_conv2d(x: tf.Tensor, w: tf.Tensor, stride: int) -> tf.Tensor:
+  """[N, H, W, C] and a kernel [k, k, C, O] -> [N, H', W', O]."""
+  return tf.nn.conv2d(x, w, stride, "SAME")
+
+
+def conv2d(x: tf.Tensor, w: tf.Tensor, stride: int) -> tf.Tensor:
+  """`plain_conv2d`, whose kernel gets its gradient by `kernel_gradient`."""
+
+  @tf.custom_gradient
+  def convolve(x: tf.Tensor, w: tf.Tensor):
+    def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+      dx = tf.raw_ops.Conv2DBackpropInput(
+        input_sizes=x.shape,
+        filter=w,
+        out_backprop=dy,
+        strides=[1, stride, stride, 1],
+        padding="SAME",
+      )
+      return dx, kernel_gradient(x, w.shape, dy, stride)
+
+    return plain_conv2d(x, w, stride), gradient
+
+  return convolve(x, w)
+
+
+def plain_kernel_gradient(
+  x: tf.Tensor,
+  shape: tf.TensorShape,
+  dy: tf.Tensor,
+  stride: int,
+  padding: str = "SAME",
+) -> tf.Tensor:
+  """The gradient of a kernel.
+
+  Args:
+    x: [N, H, W, C] what it was applied to.
+    shape: (k, k, C, O).
+    dy: [N, H', W', O] gradient of the result.
+    stride: in rows and columns.
+    padding: "SAME" or "VALID".
+  """
+  return tf.raw_ops.Conv2DBackpropFilter(
+    input=x,
+    filter_sizes=shape,
+    out_backprop=dy,
+    strides=[1, stride, stride, 1],
+    padding=padding,
+  )
+
+
+def kernel_gradient(
+  x: tf.Tensor, shape: tf.TensorShape, dy: tf.Tensor, stride: int
+) -> tf.Tensor:
+  """`plain_kernel_gradient`, rearranged where a CPU is slow at it.
+
+  A kernel with fewer outputs than inputs changes the two roles. Wide rows are
+  cut into tiles, see `_tiled_kernel_gradient`.
+  """
+  kernel, _, inputs, outputs = shape
+  if stride == 1 and kernel % 2 and outputs < inputs:
+    exchanged = plain_kernel_gradient(
+      dy, tf.TensorShape([kernel, kernel, outputs, inputs]), x, stride
+    )
+    return tf.transpose(tf.reverse(exchanged, [0, 1]), [0, 1, 3, 2])
+  if stride == 1 and kernel % 2 and _rows_collide(x):
+    return _tiled_kernel_gradient(x, shape, dy)
+  return plain_kernel_gradient(x, shape, dy, stride)
+
+
+# Rows of a tile; a tile should fit the caches.
+_TILE_ROWS = 32
+
+
+def _rows_collide(x: tf.Tensor) -> bool:
+  """Whether neighbouring rows fall on the same lines of a CPU's caches."""
+  _, height, width, channels = x.shape
+  row_bytes = width * channels * x.dtype.size
+  return row_bytes % 2**15 == 0 and height % _TILE_ROWS == 0
+
+
+def _tiled_kernel_gradient(
+  x: tf.Tensor, shape: tf.TensorShape, dy: tf.Tensor
+) -> tf.Tensor:
+  """`plain_kernel_gradient` with stride 1, a few rows at a time.
+
+  The margins that the tiles overlap by also lengthen the rows, so that their
+  size is no longer a power of two, which is what caches cannot hold.
+  """
+  num, height, width, inputs = x.shape
+  kernel, _, _, outputs = shape
+  margin, num_tiles = kernel // 2, height // _TILE_ROWS
+  tile_height = _TILE_ROWS + 2 * margin
+  rows = (
+    np.arange(num_tiles)[:, None] * _TILE_ROWS + np.arange(tile_height)[None]
+  )
+  around = [margin, margin]
+  padded = tf.pad(x, [[0, 0], around, around, [0, 0]])
+  x_tiles = tf.gather(padded, rows.reshape(-1), axis=1)
+  return plain_kernel_gradient(
+    tf.reshape(
+      x_tiles, [num * num_tiles, tile_height, width + 2 * margin, inputs]
+    ),
+    shape,
+    tf.reshape(dy, [num * num_tiles, _TILE_ROWS, width, outputs]),
+    stride=1,
+    padding="VALID",
+  )
+
+
+# ------------------------------------------------------------ vectors
+
+
+def plain_broadcast_conv2d(
+  z: tf.Tensor, planes: np.ndarray, w: tf.Tensor, b: tf.Tensor, stride: int
+) -> tf.Tensor:
+  """A convolution of images that are a vector everywhere, beside planes.
+
+  Args:
+    z: [N, Z] vectors, broadcast over the image.
+    planes: [H, W, P] constant channels behind them, such as coordinates.
+    w: [k, k, Z + P, O] kernel.
+    b: [O] bias.
+    stride: in rows and columns.
+
+  Returns:
+    [N, H', W', O].
+  """
+  height, width, num_planes = planes.shape
+  num, size = z.shape
+  image = tf.concat(
+    [
+      tf.broadcast_to(z[:, None, None, :], [num, height, width, size]),
+      tf.broadcast_to(
+        tf.cast(planes, z.dtype), [num, height, width, num_planes]
+      ),
+    ],
+    axis=-1,
+  )
+  return plain_conv2d(image, w, stride) + b
+
+
+def broadcast_conv2d(
+  z: tf.Tensor, planes: np.ndarray, w: tf.Tensor, b: tf.Tensor, stride: int
+) -> tf.Tensor:
+  """`plain_broadcast_conv2d` as the product with one constant matrix.
+
+  Where the image is constant, the output at a position depends only on which
+  taps of the kernel lie inside of the image: k^2 cases, one for the middle
+  and the others along the border. The kernel is summed up once for each.
+  """
+  kernel, _, _, outputs = w.shape
+  num, size = z.shape
+  basis = _basis(_Hashable(planes), kernel, stride)
+  taps = tf.reshape(w, [kernel * kernel, -1, outputs])
+  inside = tf.constant(basis.inside, w.dtype)
+  of_cases = tf.einsum("ct,tzo->czo", inside, taps[:, :size])
+  of_vectors = tf.einsum("nz,czo->nco", z, of_cases) + b
+  of_planes = tf.reshape(taps[:, size:], [-1, outputs])
+  coefficients = tf.concat(
+    [of_vectors, tf.broadcast_to(of_planes, [num, *of_planes.shape])], axis=1
+  )
+  y = tf.matmul(tf.constant(basis.matrix[None], w.dtype), coefficients)
+  return tf.reshape(y, [num, basis.height, basis.width, outputs])
+
+
+class _Basis(NamedTuple):
+  """What outputs of a convolution of vectors and planes are made of.
+
+  Attributes:
+    inside: [cases, k * k], 1 where a tap is inside of the image.
+    matrix: [H' * W', cases + k * k * P], the one-hot case of every position,
+      then what the taps see of the planes.
+    height: H'.
+    width: W'.
+  """
+
+  inside: np.ndarray
+  matrix: np.ndarray
+  height: int
+  width: int
+
+
+class _Hashable:
+  """An array that a cache can look up by its content."""
+
+  def __init__(self, array: np.ndarray):
+    self.array = array
+    self._content = (array.shape, array.dtype, array.tobytes())
+
+  def __eq__(self, other: object) -> bool:
+    return isinstance(other, _Hashable) and self._content == other._content
+
+  def __hash__(self) -> int:
+    return hash(self._content)
+
+
+@functools.lru_cache(maxsize=8)
+def _basis(planes: _Hashable, kernel: int, stride: int) -> _Basis:
+  height, width, num_planes = planes.array.shape
+  visible = np.concatenate(
+    [np.ones([height, width, 1], np.float32), planes.array], axis=-1
+  )
+  padding = [_same_padding(size, kernel, stride) for size in (height, width)]
+  windows = np.lib.stride_tricks.sliding_window_view(
+    np.pad(visible, [*padding, (0, 0)]), (kernel, kernel), axis=(0, 1)
+  )[::stride, ::stride]  # [H', W', 1 + P, k, k]
+  out_height, out_width = windows.shape[:2]
+  windows = np.moveaxis(windows, 2, -1).reshape(
+    out_height * out_width, kernel * kernel, 1 + num_planes
+  )
+  inside, case = np.unique(windows[..., 0], axis=0, return_inverse=True)
+  one_hot = np.eye(len(inside), dtype=np.float32)[case.reshape(-1)]
+  seen = windows[..., 1:].reshape(len(one_hot), -1)
+  matrix = np.concatenate([one_hot, seen], axis=1)
+  return _Basis(inside, matrix, out_height, out_width)
+
+
+def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+  """What TensorFlow's SAME puts before and after."""
+  total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+  return total // 2, total - total // 2
+
+
+# ------------------------------------------------------------ slots
+
+
+def plain_slots_conv2d(
+  planes: types.SlotPlanes, w: tf.Tensor, b: tf.Tensor, stride: int
+) -> tf.Tensor:
+  """A convolution of the images of all slots.
+
+  Args:
+    planes: C channels, of which some are the same for all slots.
+    w: [k, k, C, O] kernel.
+    b: [O] bias.
+    stride: in rows and columns.
+
+  Returns:
+    [B * K, H', W', O].
+  """
+  return plain_conv2d(planes.concatenated(), w, stride) + b
+
+
+def slots_conv2d(
+  planes: types.SlotPlanes, w: tf.Tensor, b: tf.Tensor, stride: int
+) -> tf.Tensor:
+  """`plain_slots_conv2d` that convolves once what the slots share."""
+  own = conv2d(
+    utils.merge_leading(planes.own),
+    tf.gather(w, planes.own_channels, axis=2),
+    stride,
+  )
+  shared = conv2d(
+    planes.shared, tf.gather(w, planes.shared_channels, axis=2), stride
+  )
+  own = utils.split_leading(own, planes.own.shape[:2])
+  return utils.merge_leading(own + tf.expand_dims(shared + b, 1))

@@ -1,0 +1,139 @@
+"""Fast convolutions against the plain ones."""
+
+import helpers
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from iodine.modules import convolutions, types, utils
+
+
+def _normal(rng, *shape):
+  return tf.constant(rng.standard_normal(shape), tf.float32)
+
+
+def _with_gradients(function, arguments, dy):
+  with tf.GradientTape() as tape:
+    tape.watch(arguments)
+    y = function(*arguments)
+  return [y, *tape.gradient(y, arguments, output_gradients=dy)]
+
+
+def _assert_same(fast, plain, arguments, rng):
+  """Result and all gradients agree up to the order of their sums."""
+  dy = _normal(rng, *plain(*arguments).shape)
+  results = _with_gradients(fast, arguments, dy)
+  expected = _with_gradients(plain, arguments, dy)
+  for result, reference in zip(results, expected, strict=True):
+    helpers.assert_near(result, reference, 1e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [1, 3, 4, 5])
+@pytest.mark.parametrize("outputs", [2, 5, 7])
+def test_conv2d(kernel, outputs, stride):
+  rng = np.random.default_rng(0)
+  arguments = [
+    _normal(rng, 2, 7, 9, 5),
+    _normal(rng, kernel, kernel, 5, outputs),
+  ]
+  _assert_same(
+    lambda x, w: convolutions.conv2d(x, w, stride),
+    lambda x, w: convolutions.plain_conv2d(x, w, stride),
+    arguments,
+    rng,
+  )
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_kernel_gradient_in_tiles(kernel, monkeypatch):
+  rng = np.random.default_rng(0)
+  x, dy = _normal(rng, 2, 64, 128, 64), _normal(rng, 2, 64, 128, 64)
+  shape = tf.TensorShape([kernel, kernel, 64, 64])
+  tiled = []
+  plain = convolutions.plain_kernel_gradient
+
+  def record(x, *args, **kwargs):
+    tiled.append(x.shape.as_list())
+    return plain(x, *args, **kwargs)
+
+  monkeypatch.setattr(convolutions, "plain_kernel_gradient", record)
+  gradient = convolutions.kernel_gradient(x, shape, dy, 1)
+  # Twice two tiles, with the margin of the kernel around each.
+  assert tiled == [[4, 32 + kernel - 1, 128 + kernel - 1, 64]]
+  helpers.assert_near(gradient, plain(x, shape, dy, 1), 1e-5)
+
+
+def test_second_gradient_of_conv2d():
+  # Refinement inputs whose gradients are not stopped need it.
+  rng = np.random.default_rng(0)
+  x, w = _normal(rng, 1, 6, 6, 3), _normal(rng, 3, 3, 3, 2)
+
+  def second(convolve):
+    with tf.GradientTape() as outer:
+      outer.watch([x, w])
+      with tf.GradientTape() as inner:
+        inner.watch([x, w])
+        y = tf.reduce_sum(tf.exp(0.1 * convolve(x, w, 1)))
+      norm = tf.add_n([tf.reduce_sum(g**2) for g in inner.gradient(y, [x, w])])
+    return outer.gradient(norm, [x, w])
+
+  results = second(convolutions.conv2d)
+  expected = second(convolutions.plain_conv2d)
+  for result, reference in zip(results, expected, strict=True):
+    helpers.assert_near(result, reference, 1e-5)
+
+
+@pytest.mark.parametrize("coord_type", ["linear", "cos", None])
+@pytest.mark.parametrize(
+  "size,kernel,stride",
+  [
+    ((7, 9), 3, 1),
+    ((8, 6), 5, 1),
+    ((9, 8), 3, 2),
+    ((2, 1), 5, 1),
+    ((6, 6), 4, 1),
+  ],
+)
+def test_broadcast_conv2d(coord_type, size, kernel, stride):
+  rng = np.random.default_rng(0)
+  planes = utils.coordinate_map(coord_type, *size)
+  channels = 4 + planes.shape[-1]
+  _assert_same(
+    lambda z, w, b: convolutions.broadcast_conv2d(z, planes, w, b, stride),
+    lambda z, w, b: convolutions.plain_broadcast_conv2d(
+      z, planes, w, b, stride
+    ),
+    [
+      _normal(rng, 3, 4),
+      _normal(rng, kernel, kernel, channels, 6),
+      _normal(rng, 6),
+    ],
+    rng,
+  )
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_slots_conv2d(stride):
+  rng = np.random.default_rng(0)
+
+  def planes(own, shared):
+    return types.SlotPlanes(own, shared, (0, 2, 5), (1, 3, 4, 6))
+
+  own, shared = _normal(rng, 2, 3, 6, 8, 3), _normal(rng, 2, 6, 8, 4)
+  _assert_same(
+    lambda own, shared, w, b: convolutions.slots_conv2d(
+      planes(own, shared), w, b, stride
+    ),
+    lambda own, shared, w, b: convolutions.plain_slots_conv2d(
+      planes(own, shared), w, b, stride
+    ),
+    [own, shared, _normal(rng, 3, 3, 7, 5), _normal(rng, 5)],
+    rng,
+  )
+  images = planes(own, shared).concatenated()
+  image = images[1 * 3 + 2]  # of slot 2 in scene 1
+  for channel, index in [(0, 0), (2, 1), (5, 2)]:
+    np.testing.assert_array_equal(image[..., channel], own[1, 2, ..., index])
+  for channel, index in [(1, 0), (3, 1), (4, 2), (6, 3)]:
+    np.testing.assert_array_equal(image[..., channel], shared[1, ..., index])
