@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from iodine import building, flops, training
+from iodine.modules import networks
 
 
 def count(function, *shapes):
@@ -223,15 +224,33 @@ def test_unknown_shapes_and_kinds_are_errors():
     )
 
 
-def test_the_decoder_of_a_model_by_hand():
-  model = helpers.tiny_model()
-  model.initialize((8, 8, 3))
-  decode = tf.function(lambda z: model.decode(z)[1].mean(), autograph=False)
-  counts = flops.count(decode.get_concrete_function(tf.TensorSpec([2, 3, 3])))
-  # Z + 1 latents and 2 coordinates to 4 channels, those to 3 colours and a
-  # mask, in 3x3 windows at 64 pixels of 2 x 3 slots.
-  pixels = 2 * 3 * 64
-  assert counts["Conv2D"] == 2 * pixels * 9 * ((3 + 1 + 2) * 4 + 4 * (3 + 1))
+def test_networks_by_hand():
+  encode = networks.CNN(
+    {"output_channels": [4, 5], "kernel_shapes": [3], "strides": [2]},
+    {"output_sizes": [6]},
+  )
+  encode(tf.zeros([2, 8, 8, 3]))  # makes the variables
+  # Windows of 3x3 at 4x4 and at 2x2 places of each of two images.
+  convolutions = 2 * 2 * 9 * (4 * 4 * 3 * 4 + 2 * 2 * 4 * 5)
+  linear = 2 * 2 * (2 * 2 * 5) * 6
+  assert count(encode, [2, 8, 8, 3]) == {
+    "Conv2D": convolutions,
+    "MatMul": linear,
+  }
+
+  mlp = networks.MLP([7, 5])
+  mlp(tf.zeros([1, 3]))
+
+  def gradients(x):
+    with tf.GradientTape() as tape:
+      y = mlp(x)
+    return tape.gradient(y, mlp.trainable_variables)
+
+  # Forward without the last product, on which no gradient depends, and back
+  # to both kernels and to the hidden layer.
+  assert count(gradients, [2, 3]) == {
+    "MatMul": 2 * 2 * (3 * 7 + (3 * 7 + 7 * 5) + 7 * 5)
+  }
 
 
 def test_a_training_step_grows_with_batch_slots_and_iterations():
@@ -250,8 +269,11 @@ def test_a_training_step_grows_with_batch_slots_and_iterations():
     data = helpers.make_batch(batch_size)
     return sum(flops.count(step.get_concrete_function(data)).values())
 
-  base = total()
-  assert total(batch_size=4) == 2 * base
-  one, three = total(num_iters=1), total(num_iters=3)
-  assert three - base == base - one
-  assert total(num_components=6) == 2 * base
+  # What does not grow is spent on kernels, whatever they are applied to.
+  for name, (one, two, three) in {
+    "batch_size": (2, 4, 6),
+    "num_components": (2, 3, 4),
+    "num_iters": (1, 2, 3),
+  }.items():
+    totals = [total(**{name: value}) for value in (one, two, three)]
+    assert totals[2] - totals[1] == totals[1] - totals[0] > 0

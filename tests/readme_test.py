@@ -32,7 +32,7 @@ SMALLER = {
   ],
   "benchmark": [
     *("batch_size=1", "num_iters=1", "data.shuffle_buffer=2"),
-    *("benchmark.steps=1", "benchmark.warmup=0"),
+    *("benchmark.steps=1", "benchmark.warmup=0", "benchmark.parts=['input']"),
   ],
   "make_data": ["num_scenes=24"],
   "evaluate": ["batch_size=2", "num_iters=1", "evaluation.num_scenes=3"],
