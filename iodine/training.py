@@ -118,7 +118,9 @@ class CompiledStep:
     )
 
   def trace(self, data: Data) -> Any:
-    """Makes the graph for batches of that shape and returns it; runs nothing.
+    """Makes the graph for batches like this one, without a step.
+
+    Whatever does not fit in a config shows here.
 
     Returns:
       A `tf.types.experimental.ConcreteFunction`, which the calls then use.

@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = [
   {"iodine.errors", "iodine.modules.types"},
   {"iodine.modules.utils", "iodine.modules.metrics"},
-  {"iodine.modules.convolutions"},
+  {"iodine.modules.convolutions", "iodine.modules.recomputation"},
   {
     "iodine.modules.distributions",
     "iodine.modules.networks",

@@ -122,7 +122,7 @@ def train(
   compiled = training.CompiledStep(model, optimizer, seed)
   try:
     # Whatever is wrong with the config shows here, before a folder is made.
-    compiled.loss(example)
+    compiled.trace(example)
   except common.CONFIG_ERRORS as error:
     raise common.misfit(dataset.image_shape, error) from error
   if place.start and is_tf1:

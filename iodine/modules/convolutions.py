@@ -225,12 +225,10 @@ def _basis(planes: _Hashable, kernel: int, stride: int) -> _Basis:
   )
   padding = [_same_padding(size, kernel, stride) for size in (height, width)]
   windows = np.lib.stride_tricks.sliding_window_view(
-    np.pad(visible, [*padding, (0, 0)]), (kernel, kernel), axis=(0, 1)
-  )[::stride, ::stride]  # [H', W', 1 + P, k, k]
+    np.pad(visible, [*padding, (0, 0)]), (kernel, kernel, 1 + num_planes)
+  )[::stride, ::stride, 0]  # [H', W', k, k, 1 + P]
   out_height, out_width = windows.shape[:2]
-  windows = np.moveaxis(windows, 2, -1).reshape(
-    out_height * out_width, kernel * kernel, 1 + num_planes
-  )
+  windows = windows.reshape(out_height * out_width, kernel * kernel, -1)
   inside, case = np.unique(windows[..., 0], axis=0, return_inverse=True)
   one_hot = np.eye(len(inside), dtype=np.float32)[case.reshape(-1)]
   seen = windows[..., 1:].reshape(len(one_hot), -1)

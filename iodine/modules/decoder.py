@@ -11,7 +11,7 @@ import shapeguard
 import sonnet as snt
 import tensorflow as tf
 
-from iodine.modules import networks, types, utils
+from iodine.modules import networks, recomputation, types, utils
 
 
 class ComponentDecoder(snt.Module):
@@ -20,11 +20,25 @@ class ComponentDecoder(snt.Module):
   def __init__(
     self,
     pixel_decoder: networks.PixelDecoder,
+    recompute: bool = False,
     name: str = "component_decoder",
   ):
-    """Wraps the pixel decoder, which all slots share."""
+    """Wraps the pixel decoder.
+
+    Args:
+      pixel_decoder: from vectors to images; all slots share it.
+      recompute: whether the gradient of training decodes again rather than
+        keep all activations in memory, see `recomputation`.
+      name: name of the module.
+
+    Raises:
+      ValueError: if `recompute` is neither True nor False.
+    """
     super().__init__(name=name)
+    if not isinstance(recompute, bool):
+      raise ValueError(f"`recompute` is {recompute!r}: use True or False")
     self.pixel_decoder = pixel_decoder
+    self._recompute = recompute
     self._shapes: types.MixtureParameters | None = None
 
   def set_output_shapes(self, shapes: types.MixtureParameters) -> None:
@@ -49,7 +63,11 @@ class ComponentDecoder(snt.Module):
     """
     sg = shapeguard.ShapeGuard()
     sg.guard(z, "B, K, Z")
-    decoded = self.pixel_decoder(utils.merge_leading(z))
+    vectors = utils.merge_leading(z)
+    if self._recompute:
+      decoded = recomputation.recompute_later(self.pixel_decoder)(vectors)
+    else:
+      decoded = self.pixel_decoder(vectors)
     decoded = utils.split_leading(decoded, [sg.B, sg.K])
     mask, pixel = tf.split(decoded, [1, decoded.shape[-1] - 1], axis=-1)
     return types.MixtureParameters(
