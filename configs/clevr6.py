@@ -17,6 +17,7 @@ def clevr6():
   num_iters = 5  # refinements
   batch_size = 4
   learn_rate = 1e-3 * math.sqrt(batch_size / 32)
+  compute_dtype = "float32"  # or "bfloat16", "float16"
 
   checkpoint_dir = "iodine/checkpoints/clevr6"
 
@@ -52,6 +53,7 @@ def clevr6():
         },
         "coord_type": "linear",
         "coord_freqs": 3,
+        "compute_dtype": compute_dtype,
       },
     },
     "refinement_core": {
@@ -66,6 +68,7 @@ def clevr6():
           "activation": "elu",
         },
         "mlp_opt": {"output_sizes": [256, 256], "activation": "elu"},
+        "compute_dtype": compute_dtype,
       },
       "recurrent_net": {
         "constructor": "iodine.modules.networks.LSTM",
@@ -116,4 +119,5 @@ def clevr6():
     "beta2": 0.999,
     "epsilon": 1e-8,
     "max_gradient_norm": 5.0,
+    "loss_scale": compute_dtype == "float16",
   }

@@ -12,6 +12,10 @@ def defaults():
   learn_rate = 0.001
   batch_size = 4
 
+  # For GPUs, see docs/performance.md.
+  jit_compile = False  # XLA; it draws other samples from the same seed
+  compute_dtype = "float32"  # or "bfloat16", "float16": of convolutions, MLPs
+
   # Training.
   checkpoint_dir = "iodine/checkpoints/iodine"
   continue_run = False  # go on in exactly `checkpoint_dir`

@@ -17,6 +17,7 @@ def multi_dsprites():
   num_iters = 5  # refinements
   batch_size = 16
   learn_rate = 3e-4 * math.sqrt(batch_size / 128)
+  compute_dtype = "float32"  # or "bfloat16", "float16"
 
   checkpoint_dir = "iodine/checkpoints/multi_dsprites"
 
@@ -55,6 +56,7 @@ def multi_dsprites():
         },
         "coord_type": "linear",
         "coord_freqs": 3,
+        "compute_dtype": compute_dtype,
       },
     },
     "refinement_core": {
@@ -69,6 +71,7 @@ def multi_dsprites():
           "activation": "elu",
         },
         "mlp_opt": {"output_sizes": [128], "activation": "elu"},
+        "compute_dtype": compute_dtype,
       },
       "recurrent_net": {
         "constructor": "iodine.modules.networks.LSTM",
@@ -121,5 +124,6 @@ def multi_dsprites():
     "beta2": 0.999,
     "epsilon": 1e-8,
     "max_gradient_norm": 5.0,
+    "loss_scale": compute_dtype == "float16",
   }
   del variant, num_colors

@@ -16,6 +16,7 @@ def quick():
   num_iters = 3  # refinements
   batch_size = 16
   learn_rate = 2e-3
+  compute_dtype = "float32"
 
   seed = 0  # the same run for everybody
 
@@ -54,6 +55,7 @@ def quick():
           "activation": "elu",
         },
         "mlp_opt": {"output_sizes": [64, 5 * 5 * 16], "activation": "elu"},
+        "compute_dtype": compute_dtype,
       },
     },
     "refinement_core": {
@@ -68,6 +70,7 @@ def quick():
           "activation": "elu",
         },
         "mlp_opt": {"output_sizes": [64], "activation": "elu"},
+        "compute_dtype": compute_dtype,
       },
       "recurrent_net": {
         "constructor": "iodine.modules.networks.LSTM",
@@ -118,4 +121,5 @@ def quick():
     "beta2": 0.999,
     "epsilon": 1e-8,
     "max_gradient_norm": 5.0,
+    "loss_scale": compute_dtype == "float16",
   }

@@ -17,6 +17,7 @@ def tetrominoes():
   num_iters = 5  # refinements
   batch_size = 128
   learn_rate = 3e-4 * math.sqrt(batch_size / 256)
+  compute_dtype = "float32"  # or "bfloat16", "float16"
 
   checkpoint_dir = "iodine/checkpoints/tetrominoes"
 
@@ -47,6 +48,7 @@ def tetrominoes():
         },
         "coord_type": "linear",
         "coord_freqs": 3,
+        "compute_dtype": compute_dtype,
       },
     },
     "refinement_core": {
@@ -61,6 +63,7 @@ def tetrominoes():
           "activation": "elu",
         },
         "mlp_opt": {"output_sizes": [128], "activation": "elu"},
+        "compute_dtype": compute_dtype,
       },
       "recurrent_net": {
         "constructor": "iodine.modules.networks.LSTM",
@@ -110,4 +113,5 @@ def tetrominoes():
     "beta2": 0.999,
     "epsilon": 1e-8,
     "max_gradient_norm": 5.0,
+    "loss_scale": compute_dtype == "float16",
   }

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import sonnet as snt
 import tensorflow as tf
 
+from iodine import loss_scaling
+
 
 class ExponentialDecay:
   """learning_rate * decay_rate^(step / decay_steps), without stairs."""
@@ -44,11 +46,14 @@ class Adam(snt.Module):
   bias-corrects epsilon, too.
 
   Attributes:
-    global_step: int64, counts updates; the schedule sees it.
+    global_step: int64, counts updates, left out ones too, since samples and
+      the order of scenes follow from it; the schedule sees it.
     beta1_power: beta1^(updates + 1), as TF1 stores it; likewise beta2_power.
       They count by themselves, since a checkpoint may hold a global_step but
       no moments.
     m, v: first and second moments, in the order of the variables.
+    loss_scale: what the loss is multiplied by, or None. With it an update
+      whose gradients are not finite is left out.
   """
 
   def __init__(
@@ -58,6 +63,7 @@ class Adam(snt.Module):
     beta2: float = 0.999,
     epsilon: float = 1e-8,
     max_gradient_norm: float | None = None,
+    loss_scale: bool | loss_scaling.LossScale = False,
     name: str = "adam",
   ):
     """Sets the numbers.
@@ -69,7 +75,11 @@ class Adam(snt.Module):
       epsilon: added to the square root of the second moment.
       max_gradient_norm: gradients are scaled down to this global norm; None
         for no clipping.
+      loss_scale: whether there is one, as float16 needs it; or which.
       name: name of the module.
+
+    Raises:
+      ValueError: if an argument is of the wrong type or out of range.
     """
     super().__init__(name=name)
     self._learning_rate = (
@@ -85,6 +95,12 @@ class Adam(snt.Module):
       if max_gradient_norm is None
       else _number("max_gradient_norm", max_gradient_norm, above=0.0)
     )
+    if isinstance(loss_scale, bool):
+      self.loss_scale = loss_scaling.LossScale() if loss_scale else None
+    elif isinstance(loss_scale, loss_scaling.LossScale):
+      self.loss_scale = loss_scale
+    else:
+      raise ValueError(f"`loss_scale` is {loss_scale!r}: use True or False")
     self.global_step = tf.Variable(
       0, dtype=tf.int64, trainable=False, name="global_step"
     )
@@ -124,7 +140,7 @@ class Adam(snt.Module):
     """One update.
 
     Args:
-      gradients: one for each variable.
+      gradients: one for each variable, without the loss scale.
       variables: the same at every call, in the same order.
 
     Returns:
@@ -132,6 +148,26 @@ class Adam(snt.Module):
     """
     self.initialize(variables)
     global_norm = tf.linalg.global_norm(gradients)
+    if self.loss_scale is None:
+      self._update(gradients, variables, global_norm)
+    else:
+      is_finite = tf.math.is_finite(global_norm)
+      tf.cond(
+        is_finite,
+        lambda: self._update(gradients, variables, global_norm),
+        lambda: None,
+      )
+      self.loss_scale.update(is_finite)
+    self.global_step.assign_add(1)
+    return global_norm
+
+  def _update(
+    self,
+    gradients: Sequence[tf.Tensor],
+    variables: Sequence[tf.Variable],
+    global_norm: tf.Tensor,
+  ) -> None:
+    """Changes variables, moments and powers."""
     if self._max_gradient_norm is not None:
       gradients, _ = tf.clip_by_global_norm(
         gradients, self._max_gradient_norm, use_norm=global_norm
@@ -155,8 +191,6 @@ class Adam(snt.Module):
       )
     self.beta1_power.assign(self.beta1_power * self._beta1)
     self.beta2_power.assign(self.beta2_power * self._beta2)
-    self.global_step.assign_add(1)
-    return global_norm
 
 
 def _number(name: str, value: float, above: float | None = None) -> float:

@@ -7,6 +7,7 @@ B.3 of the paper and the original's `main.py`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import signal
 import time
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from iodine import checkpoints, errors, optimizers
+from iodine import checkpoints, errors, loss_scaling, optimizers
 from iodine.modules import data as data_lib
 from iodine.modules import iodine
 
@@ -46,15 +47,22 @@ def compute_gradients(
   data: Data,
   z: tf.Tensor | Sequence[tf.Tensor] | None = None,
   seed: tf.Tensor | None = None,
+  loss_scale: loss_scaling.LossScale | None = None,
 ) -> Gradients:
-  """The loss and its gradients; arguments as for `train_step`."""
+  """The loss and its gradients, both without the loss scale.
+
+  Arguments as for `train_step`.
+  """
   with tf.GradientTape() as tape:
     loss, scalars, iterations = model(data, z=z, seed=seed)
+    target = loss if loss_scale is None else loss_scale.scaled(loss)
   gradients = tape.gradient(
-    loss,
+    target,
     model.trainable_variables,
     unconnected_gradients=tf.UnconnectedGradients.ZERO,
   )
+  if loss_scale is not None:
+    gradients = loss_scale.unscaled(gradients)
   return Gradients(loss, scalars, iterations, gradients)
 
 
@@ -75,16 +83,21 @@ def train_step(
     seed: [2] integers to draw samples from.
 
   Returns:
-    The model's scalars, debug/global_grad_norm (before clipping) and
-    debug/learning_rate.
+    The model's scalars, debug/global_grad_norm (before clipping),
+    debug/learning_rate and, with a loss scale, debug/loss_scale of this step.
   """
-  step = compute_gradients(model, data, z=z, seed=seed)
+  loss_scale = optimizer.loss_scale
+  step = compute_gradients(model, data, z=z, seed=seed, loss_scale=loss_scale)
   learning_rate = optimizer.learning_rate
+  debug = {}
+  if loss_scale is not None:
+    debug["debug/loss_scale"] = tf.identity(loss_scale.scale)
   global_norm = optimizer.apply(step.gradients, model.trainable_variables)
   return {
     **step.scalars,
     "debug/global_grad_norm": global_norm,
     "debug/learning_rate": learning_rate,
+    **debug,
   }
 
 
@@ -98,9 +111,28 @@ class CompiledStep:
   """
 
   def __init__(
-    self, model: iodine.IODINE, optimizer: optimizers.Adam, seed: int
+    self,
+    model: iodine.IODINE,
+    optimizer: optimizers.Adam,
+    seed: int,
+    jit_compile: bool = False,
   ):
-    """Prepares the graph; it is made at the first call."""
+    """Prepares the graph; it is made at the first call.
+
+    Args:
+      model: the model.
+      optimizer: its optimizer.
+      seed: what samples follow from, beside the step.
+      jit_compile: whether XLA compiles the graph. Its random numbers are
+        others than TensorFlow's for the same seed.
+
+    Raises:
+      errors.UserError: if jit_compile is neither True nor False.
+    """
+    if not isinstance(jit_compile, bool):
+      raise errors.UserError(
+        f"`jit_compile` is {jit_compile!r}: use True or False"
+      )
     self.num_traces = 0
 
     def step(data: Data) -> dict[str, tf.Tensor]:
@@ -108,13 +140,16 @@ class CompiledStep:
       step_seed = tf.stack([tf.constant(seed, tf.int64), optimizer.global_step])
       return train_step(model, optimizer, data, seed=step_seed)
 
-    # Without AutoGraph, which has nothing to convert and takes its time.
-    self._step = tf.function(step, autograph=False)
-    self._loss = tf.function(
+    # Without AutoGraph, which has nothing to convert and takes its time. None
+    # leaves it to TensorFlow, which compiles for TPUs.
+    function = functools.partial(
+      tf.function, autograph=False, jit_compile=jit_compile or None
+    )
+    self._step = function(step)
+    self._loss = function(
       lambda data: model(
         data, seed=tf.constant([seed, -1], tf.int64), update=False
-      )[0],
-      autograph=False,
+      )[0]
     )
 
   def trace(self, data: Data) -> Any:
@@ -206,9 +241,9 @@ def train(
     on_images: called with the step every `save_images_steps`.
 
   Raises:
-    errors.UserError: if the loss or a gradient is no longer finite, with the
-      step, the scalars and the last good checkpoint; or if data or checkpoints
-      cannot be read or written.
+    errors.UserError: if the loss or a gradient is no longer finite, and no
+      smaller loss scale may help, with the step, the scalars and the last good
+      checkpoint; or if data or checkpoints cannot be read or written.
   """
   step, last = start_step, schedule.stop_after_steps
   recent = _Means(step, dataset.batch_size)
@@ -284,6 +319,10 @@ def _check_finite(
 ) -> None:
   if all(math.isfinite(scalars[name]) for name in _VITAL):
     return
+  if math.isfinite(scalars["loss/total"]) and (
+    scalars.get("debug/loss_scale", 0.0) > loss_scaling.LossScale.MIN
+  ):
+    return  # gradients overflowed, and the next loss scale is smaller
   offending = ", ".join(
     f"{name} = {value}"
     for name, value in scalars.items()

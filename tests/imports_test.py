@@ -13,7 +13,11 @@ ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = [
   {"iodine.errors", "iodine.modules.types"},
   {"iodine.modules.utils", "iodine.modules.metrics"},
-  {"iodine.modules.convolutions", "iodine.modules.recomputation"},
+  {
+    "iodine.modules.convolutions",
+    "iodine.modules.precision",
+    "iodine.modules.recomputation",
+  },
   {
     "iodine.modules.distributions",
     "iodine.modules.networks",
@@ -32,6 +36,7 @@ LAYERS = [
   {"iodine.modules.data_files"},
   {"iodine.modules.scene_stream"},
   {"iodine.modules.data"},
+  {"iodine.loss_scaling"},
   {
     "iodine.building",
     "iodine.flops",

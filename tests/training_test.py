@@ -252,3 +252,40 @@ def test_train_step_leaves_the_batch_unchanged():
   tf.nest.map_structure(np.testing.assert_array_equal, before, batch)
   assert scalars["debug/global_grad_norm"] > 0
   assert int(optimizer.global_step) == 1
+
+
+def test_xla_computes_the_same_step(tmp_path, monkeypatch):
+  z = np.random.default_rng(0).normal(size=[2, 2, 3, 3]).astype(np.float32)
+  step = training.train_step
+  # Random numbers of XLA are others.
+  monkeypatch.setattr(
+    training, "train_step", lambda *args, seed: step(*args, z=tf.constant(z))
+  )
+  batch = helpers.make_batch()
+  runs, scalars = [], []
+  for jit_compile in (False, True):
+    run = Run(tmp_path / str(jit_compile), updates={"num_iters": 1})
+    compiled = training.CompiledStep(
+      run.model, run.optimizer, 0, jit_compile=jit_compile
+    )
+    scalars.append([compiled(batch), compiled(batch)])
+    assert compiled.num_traces == 1
+    assert compiled._step._jit_compile == (jit_compile or None)
+    assert math.isfinite(compiled.loss(batch))
+    runs.append(run)
+  for plain, xla in zip(*scalars, strict=True):
+    assert plain.keys() == xla.keys()
+    for name, value in plain.items():
+      # float32 sums in another order; R2 divides by differences.
+      np.testing.assert_allclose(xla[name], value, rtol=1e-4, err_msg=name)
+  for a, b in zip(*[run.optimizer.m for run in runs], strict=True):
+    helpers.assert_near(b, a, 1e-5)  # gradients, as for the recorded loss
+  for a, b in zip(*[run.model.variables for run in runs], strict=True):
+    helpers.assert_near(b, a, 5e-6)  # as for the recorded variables
+
+
+@pytest.mark.parametrize("value", ["yes", 1, None])
+def test_jit_compile_is_true_or_false(tmp_path, value):
+  run = Run(tmp_path)
+  with pytest.raises(errors.UserError, match="`jit_compile` is"):
+    training.CompiledStep(run.model, run.optimizer, 0, jit_compile=value)

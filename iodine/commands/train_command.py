@@ -119,7 +119,9 @@ def train(
   model = common.build_model(config["model"], dataset.image_shape)
   optimizer: optimizers.Adam = building.build(config["optimizer"], "optimizer")
   optimizer.initialize(model.trainable_variables)
-  compiled = training.CompiledStep(model, optimizer, seed)
+  compiled = training.CompiledStep(
+    model, optimizer, seed, config["jit_compile"]
+  )
   try:
     # Whatever is wrong with the config shows here, before a folder is made.
     compiled.trace(example)

@@ -46,6 +46,25 @@ def conv2d(x: tf.Tensor, w: tf.Tensor, stride: int) -> tf.Tensor:
   return convolve(x, w)
 
 
+def add_bias(x: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+  """[N, H, W, O] + [O]; the gradient of the bias is summed in float32.
+
+  TensorFlow sums it in bfloat16 for bfloat16, and most of it is lost.
+  """
+  if x.dtype == tf.float32:
+    return tf.nn.bias_add(x, b)
+
+  @tf.custom_gradient
+  def add(x: tf.Tensor, b: tf.Tensor):
+    def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+      db = tf.reduce_sum(tf.cast(dy, tf.float32), axis=[0, 1, 2])
+      return dy, tf.cast(db, b.dtype)
+
+    return tf.nn.bias_add(x, b), gradient
+
+  return add(x, b)
+
+
 def plain_kernel_gradient(
   x: tf.Tensor,
   shape: tf.TensorShape,

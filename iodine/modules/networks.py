@@ -16,7 +16,7 @@ import shapeguard
 import sonnet as snt
 import tensorflow as tf
 
-from iodine.modules import convolutions, types, utils
+from iodine.modules import convolutions, precision, types, utils
 
 Options = dict[str, Any]
 
@@ -66,7 +66,9 @@ class Conv2D(snt.Module):
     """[N, H, W, C] -> [N, H', W', output_channels]."""
     self._make_variables(x.shape[-1])
     w = tf.convert_to_tensor(self.w)
-    return tf.nn.bias_add(convolutions.conv2d(x, w, self._stride), self.b)
+    return convolutions.add_bias(
+      convolutions.conv2d(x, w, self._stride), self.b
+    )
 
   def of_broadcast(self, z: tf.Tensor, planes: np.ndarray) -> tf.Tensor:
     """The same of an image that is z everywhere, beside constant planes.
@@ -84,6 +86,22 @@ class Conv2D(snt.Module):
     self._make_variables(planes.num_channels)
     w, b = tf.convert_to_tensor(self.w), tf.convert_to_tensor(self.b)
     return convolutions.slots_conv2d(planes, w, b, self._stride)
+
+
+class Conv2DTranspose(snt.Conv2DTranspose):
+  """Sonnet's transposed convolution, with `convolutions.add_bias`."""
+
+  def __call__(self, x: tf.Tensor) -> tf.Tensor:
+    """[N, H, W, C] -> [N, *output_shape, output_channels]."""
+    self._initialize(x)
+    y = tf.nn.conv2d_transpose(
+      x,
+      self.w,
+      [x.shape[0], *self._output_shape],
+      self._stride,
+      self._padding,
+    )
+    return convolutions.add_bias(y, self.b)
 
 
 class ConvNet2D(snt.Module):
@@ -186,6 +204,7 @@ class CNN(snt.Module):
     cnn_opt: Options,
     mlp_opt: Options | None = None,
     mode: str = "flatten",
+    compute_dtype: str = "float32",
     name: str = "cnn",
   ):
     """Makes the layers.
@@ -195,31 +214,42 @@ class CNN(snt.Module):
       mlp_opt: arguments of `MLP`, or None for no MLP. Its last layer is not
         activated.
       mode: "flatten" or "avg_pool" (mean over H and W).
+      compute_dtype: of the layers, see `precision.Precision`.
       name: name of the module.
 
     Raises:
-      KeyError: if the mode is none of the two.
+      KeyError: if the mode is none of the two, or the type is unknown.
     """
     super().__init__(name=name)
     if mode not in ("flatten", "avg_pool"):
       raise KeyError(f"unknown `mode` {mode!r}: use 'flatten' or 'avg_pool'")
     self._mode = mode
+    self._precision = precision.Precision(compute_dtype)
     self.conv_net = ConvNet2D(**{"activate_final": True, **cnn_opt})
     self.mlp = None if mlp_opt is None else MLP(**mlp_opt)
 
   def __call__(self, image: tf.Tensor) -> tf.Tensor:
     """[N, H, W, C] -> [N, F]."""
-    shapeguard.ShapeGuard().guard(image, "N, H, W, C")
-    return self._after_convolutions(self.conv_net(image))
+    sg = shapeguard.ShapeGuard()
+    sg.guard(image, "N, H, W, C")
+    return self._precision.run(self._encode, image, sg.N, sg.H * sg.W)
 
   def of_slots(self, planes: types.SlotPlanes) -> tf.Tensor:
     """The same of the slots' planes, [B * K, F]."""
-    return self._after_convolutions(self.conv_net.of_slots(planes))
-
-  def _after_convolutions(self, features: tf.Tensor) -> tf.Tensor:
     sg = shapeguard.ShapeGuard()
+    sg.guard(planes.own, "B, K, H, W, C")
+    return self._precision.run(self._encode, planes, sg.B * sg.K, sg.H * sg.W)
+
+  def _encode(self, images: tf.Tensor | types.SlotPlanes) -> tf.Tensor:
+    sg = shapeguard.ShapeGuard()
+    if isinstance(images, types.SlotPlanes):
+      features = self.conv_net.of_slots(images)
+    else:
+      features = self.conv_net(images)
     if self._mode == "avg_pool":
-      features = tf.reduce_mean(features, axis=[1, 2])
+      dtype = features.dtype
+      features = tf.reduce_mean(tf.cast(features, tf.float32), axis=[1, 2])
+      features = tf.cast(features, dtype)
     else:
       features = snt.flatten(features)
     if self.mlp is not None:
@@ -230,8 +260,9 @@ class CNN(snt.Module):
 class PixelDecoder(snt.Module):
   """A module that turns vectors into images of a shape it is told."""
 
-  def __init__(self, name: str | None = None):
+  def __init__(self, name: str | None = None, compute_dtype: str = "float32"):
     super().__init__(name=name)
+    self._precision = precision.Precision(compute_dtype)
     self._output_shape: tuple[int, ...] | None = None
 
   def set_output_shape(self, shape: Sequence[int]) -> None:
@@ -268,6 +299,18 @@ class PixelDecoder(snt.Module):
     """Makes the layers; called once, with the first output shape."""
     raise NotImplementedError
 
+  def __call__(self, z: tf.Tensor) -> tf.Tensor:
+    """[N, F] -> [N, H, W, C] with the shape told before."""
+    sg = shapeguard.ShapeGuard()
+    sg.guard(z, "N, F")
+    height, width, _ = self.output_shape
+    image = self._precision.run(self._decode, z, sg.N, height * width)
+    return sg.guard(image, "N, H, W, C")
+
+  def _decode(self, z: tf.Tensor) -> tf.Tensor:
+    """The same in the type that the layers compute in."""
+    raise NotImplementedError
+
 
 def _set_last_channels(cnn_opt: Options, channels: int) -> Options:
   """Puts the number of output channels in place of the last entry."""
@@ -291,6 +334,7 @@ class BroadcastConv(PixelDecoder):
     mlp_opt: Options | None = None,
     coord_type: str | None = "linear",
     coord_freqs: int = 3,
+    compute_dtype: str = "float32",
     name: str = "broadcast_conv",
   ):
     """Sets the options.
@@ -302,13 +346,14 @@ class BroadcastConv(PixelDecoder):
         layer is activated too.
       coord_type: "linear", "cos" or None, see `utils.coordinate_map`.
       coord_freqs: number of frequencies for "cos".
+      compute_dtype: of the layers, see `precision.Precision`.
       name: name of the module.
 
     Raises:
-      KeyError: if coord_type is unknown.
+      KeyError: if coord_type or compute_dtype is unknown.
       ValueError: if the last of `output_channels` is not None.
     """
-    super().__init__(name=name)
+    super().__init__(name=name, compute_dtype=compute_dtype)
     _set_last_channels(cnn_opt, 1)
     utils.coordinate_map(coord_type, 1, 1, coord_freqs)
     self._cnn_opt = tuple(cnn_opt.items())
@@ -323,18 +368,14 @@ class BroadcastConv(PixelDecoder):
       **_set_last_channels(dict(self._cnn_opt), shape[-1])
     )
 
-  def __call__(self, z: tf.Tensor) -> tf.Tensor:
-    """[N, F] -> [N, H, W, C] with the shape told before."""
-    sg = shapeguard.ShapeGuard()
-    sg.guard(z, "N, F")
+  def _decode(self, z: tf.Tensor) -> tf.Tensor:
     height, width, _ = self.output_shape
     if self.mlp is not None:
       z = self.mlp(z)
     coordinates = utils.coordinate_map(
       self._coord_type, height, width, self._coord_freqs, order="hw"
     )
-    image = self.conv_net.of_broadcast(z, coordinates)
-    return sg.guard(image, "N, H, W, C")
+    return self.conv_net.of_broadcast(z, coordinates)
 
 
 class DeConv(PixelDecoder):
@@ -350,6 +391,7 @@ class DeConv(PixelDecoder):
     self,
     cnn_opt: Options,
     mlp_opt: Options,
+    compute_dtype: str = "float32",
     name: str = "deconv",
   ):
     """Sets the options.
@@ -359,12 +401,14 @@ class DeConv(PixelDecoder):
         activation (between the layers) of the transposed convolutions.
       mlp_opt: arguments of the `MLP`; its last size must be a multiple of the
         number of positions of the first map. Its last layer is activated too.
+      compute_dtype: of the layers, see `precision.Precision`.
       name: name of the module.
 
     Raises:
+      KeyError: if compute_dtype is unknown.
       ValueError: if the last of `output_channels` is not None.
     """
-    super().__init__(name=name)
+    super().__init__(name=name, compute_dtype=compute_dtype)
     _set_last_channels(cnn_opt, 1)
     self._cnn_opt = tuple(cnn_opt.items())
     self._activation = utils.get_activation(cnn_opt.get("activation", "relu"))
@@ -388,7 +432,7 @@ class DeConv(PixelDecoder):
         f"last size a multiple of {positions}"
       )
     self.layers = [
-      snt.Conv2DTranspose(
+      Conv2DTranspose(
         channels[i],
         kernels[i],
         output_shape=sizes[i + 1],
@@ -420,10 +464,7 @@ class DeConv(PixelDecoder):
       )
     super().set_output_shape(shape)
 
-  def __call__(self, z: tf.Tensor) -> tf.Tensor:
-    """[N, F] -> [N, H, W, C] with the shape told before."""
-    sg = shapeguard.ShapeGuard()
-    sg.guard(z, "N, F")
+  def _decode(self, z: tf.Tensor) -> tf.Tensor:
     height, width = self._map_sizes(self.output_shape)[0]
     x = self.mlp(z)
     x = tf.reshape(x, [x.shape[0], height, width, -1])
@@ -431,7 +472,7 @@ class DeConv(PixelDecoder):
       x = layer(x)
       if i < len(self.layers) - 1:
         x = self._activation(x)
-    return sg.guard(x, "N, H, W, C")
+    return x
 
 
 class LSTMState(NamedTuple):

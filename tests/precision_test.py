@@ -1,0 +1,355 @@
+"""Networks in bfloat16 and float16 on float32 variables, against float32."""
+
+import math
+
+import helpers
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import main
+from iodine import building, errors, training
+from iodine.modules import networks, precision, types
+
+LOW = ["bfloat16", "float16"]
+# Half a unit in the last of 8 and 11 bits.
+EPSILON = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
+CNN_OPT = {
+  "output_channels": [8, 6],
+  "kernel_shapes": [3],
+  "strides": [2],
+  "activation": "elu",
+}
+DECODER_OPT = {**CNN_OPT, "output_channels": [8, None]}
+
+
+@pytest.fixture(autouse=True)
+def _needs_kernels(request):
+  """Skips where TensorFlow has no convolutions of that type here."""
+  dtype = getattr(request.node, "callspec", None)
+  dtype = dtype.params.get("dtype") if dtype else None
+  if dtype not in LOW:
+    return
+  x, w = tf.ones([1, 4, 4, 2], dtype), tf.ones([3, 3, 2, 2], dtype)
+  try:
+    with tf.GradientTape() as tape:
+      tape.watch([x, w])
+      y = tf.nn.conv2d(x, w, 1, "SAME")
+    tape.gradient(y, [x, w])
+  except tf.errors.OpError as error:
+    pytest.skip(f"no {dtype} convolutions on this device: {error}")
+
+
+def cnn(dtype, **options):
+  return networks.CNN(
+    CNN_OPT, {"output_sizes": [10, 4]}, compute_dtype=dtype, **options
+  )
+
+
+def decoder(constructor, dtype):
+  if constructor is networks.DeConv:
+    mlp_opt = {"output_sizes": [12, 2 * 2 * 5]}
+  else:
+    mlp_opt = {"output_sizes": [12]}
+  module = constructor(DECODER_OPT, mlp_opt, compute_dtype=dtype)
+  module.set_output_shape((8, 8, 4))
+  return module
+
+
+def normal(*shape, seed=0):
+  rng = np.random.default_rng(seed)
+  return tf.constant(rng.normal(size=shape), tf.float32)
+
+
+def slot_planes(own, shared):
+  return types.SlotPlanes(own, shared, (0, 2), (1, 3, 4))
+
+
+CASES = {
+  "cnn": (cnn, lambda net, x: net(x), [normal(6, 8, 8, 5)]),
+  "cnn of slots": (
+    cnn,
+    lambda net, own, shared: net.of_slots(slot_planes(own, shared)),
+    [normal(2, 3, 8, 8, 2), normal(2, 8, 8, 3)],
+  ),
+  "cnn with pooling": (
+    lambda dtype: cnn(dtype, mode="avg_pool"),
+    lambda net, x: net(x),
+    [normal(6, 8, 8, 5)],
+  ),
+  "broadcast": (
+    lambda dtype: decoder(networks.BroadcastConv, dtype),
+    lambda net, x: net(x),
+    [normal(6, 7)],
+  ),
+  "deconv": (
+    lambda dtype: decoder(networks.DeConv, dtype),
+    lambda net, x: net(x),
+    [normal(6, 7)],
+  ),
+}
+
+
+def run(case, dtype, scale=1.0):
+  """The result, and gradients of the inputs and variables."""
+  make, call, inputs = CASES[case]
+  net = make(dtype)
+  call(net, *inputs)
+  for seed, variable in enumerate(net.trainable_variables):
+    fan_in = max(variable.shape[:-1].num_elements(), 1)
+    variable.assign(normal(*variable.shape, seed=seed) / np.sqrt(fan_in))
+  with tf.GradientTape() as tape:
+    tape.watch(inputs)
+    y = call(net, *inputs)
+    dy = scale * normal(*y.shape, seed=100)
+    loss = tf.reduce_sum(y * dy)
+  return net, y, tape.gradient(loss, [*inputs, *net.trainable_variables])
+
+
+def cosine(a, b):
+  a, b = np.ravel(a).astype(float), np.ravel(b).astype(float)
+  return a @ b / np.sqrt((a @ a) * (b @ b))
+
+
+@pytest.mark.parametrize("dtype", LOW)
+@pytest.mark.parametrize("case", CASES)
+def test_close_to_float32_and_not_the_same(case, dtype):
+  _, expected, expected_gradients = run(case, "float32")
+  net, actual, gradients = run(case, dtype)
+  assert actual.dtype == tf.float32
+  assert all(v.dtype == tf.float32 for v in net.variables)
+  # Four layers round inputs, weights and results each, at random.
+  bound = 8 * EPSILON[dtype]
+  helpers.assert_near(actual, expected, bound)
+  # If not for rounding, nothing was computed in fewer bits.
+  error = np.abs(actual - expected).max() / np.abs(expected).max()
+  assert error > EPSILON[dtype] / 50
+  for a, b in zip(gradients, expected_gradients, strict=True):
+    assert a.dtype == tf.float32
+    assert cosine(a, b) > 1 - 64 * EPSILON[dtype] ** 2
+    assert np.any(a != b)
+
+
+@pytest.mark.parametrize("dtype", LOW)
+@pytest.mark.parametrize("case", CASES)
+def test_every_layer_computes_in_it(case, dtype):
+  make, call, inputs = CASES[case]
+  net = make(dtype)
+  call(net, *inputs)
+  graph = tf.function(lambda *x: call(net, *x)).get_concrete_function(*inputs)
+  ops = {"Conv2D", "Conv2DBackpropInput", "MatMul", "BatchMatMulV2", "Elu"}
+  found = [op for op in graph.graph.get_operations() if op.type in ops]
+  assert len(found) >= 4
+  assert {op.outputs[0].dtype for op in found} == {tf.as_dtype(dtype)}
+  means = [op for op in graph.graph.get_operations() if op.type == "Mean"]
+  assert all(op.outputs[0].dtype == tf.float32 for op in means)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_in_float32_nothing_is_cast(case):
+  make, call, inputs = CASES[case]
+  net = make("float32")
+  call(net, *inputs)
+  graph = tf.function(lambda *x: call(net, *x)).get_concrete_function(*inputs)
+  assert not [op for op in graph.graph.get_operations() if op.type == "Cast"]
+
+
+@pytest.mark.parametrize("case", ["cnn", "broadcast"])
+def test_float16_has_the_range_that_losses_summed_over_pixels_need(case):
+  _, _, expected = run(case, "float32")
+  largest = max(np.abs(g).max() for g in expected)
+  # One beyond the range of float16, and one where it has fewer than 11 bits.
+  beyond = 2.0 ** math.ceil(math.log2(np.finfo(np.float16).max / largest))
+  assert beyond * largest > np.finfo(np.float16).max
+  for scale in [beyond, 2.0**-10]:
+    _, _, gradients = run(case, "float16", scale)
+    for a, b in zip(gradients, expected, strict=True):
+      assert np.all(np.isfinite(a))
+      assert cosine(a, b) > 0.99
+
+
+@pytest.mark.parametrize("dtype", LOW)
+@pytest.mark.parametrize("name", ["Conv2D", "Conv2DTranspose"])
+def test_gradients_of_biases_are_summed_in_float32(name, dtype):
+  if name == "Conv2D":
+    layer = networks.Conv2D(3, 1)
+  else:
+    layer = networks.Conv2DTranspose(3, 1, output_shape=[64, 64])
+  x = tf.zeros([16, 64, 64, 2])
+  layer(x)
+  dy = normal(16, 64, 64, 3) + 0.1
+  low = precision.Precision(dtype)
+  with tf.GradientTape() as tape:
+    y = low.run(layer, x, 16, 64 * 64)
+  actual = tape.gradient(y, layer.b, output_gradients=dy)
+  # The elements and the sum are rounded, no partial sum is.
+  helpers.assert_near(actual, np.sum(dy, (0, 1, 2)), 2 * EPSILON[dtype])
+
+
+def test_the_factor_of_gradients_cancels():
+  # A product of powers of two, so that float16 is exact.
+  variable = tf.Variable(4.0)
+
+  class Times(networks.snt.Module):
+    def __call__(self, x):
+      return self.v * x
+
+  times = Times()
+  times.v = variable
+  low = precision.Precision("float16")
+  x = tf.constant([0.5, 2.0])
+  for _ in range(2):
+    with tf.GradientTape() as tape:
+      tape.watch(x)
+      y = low.run(times, x, num_images=2, num_pixels=10_000)
+    dx, dv = tape.gradient(y, [x, variable])
+    np.testing.assert_array_equal(y, [2.0, 8.0])
+    np.testing.assert_array_equal(dx, [4.0, 4.0])
+    assert dv == 2.5
+  assert times.v is variable  # outside of `run` a variable is a variable
+
+
+@pytest.mark.parametrize(
+  "images, pixels, expected",
+  [
+    *[(1, 64, 1 / 8), (4, 64, 1 / 4), (1024, 64, 4)],
+    # The paper's: tetrominoes, multi_dsprites, clevr6.
+    *[(128 * 4, 35**2, 1 / 2), (16 * 6, 64**2, 1 / 8), (4 * 7, 128**2, 1 / 32)],
+  ],
+)
+def test_the_factor_follows_images_and_pixels(images, pixels, expected):
+  seen = []
+
+  @tf.custom_gradient
+  def spy(x):
+    return x, lambda dy: (seen.append(float(dy)), dy)[1]
+
+  x = tf.constant(1.0)
+  for dtype, factor in [("float16", expected), ("bfloat16", 1)]:
+    low = precision.Precision(dtype)
+    with tf.GradientTape() as tape:
+      tape.watch(x)
+      y = low.run(spy, x, images, pixels)
+    assert tape.gradient(y, x) == 1.0
+    assert seen.pop() == factor
+
+
+# ------------------------------------------------------------ the model
+
+
+def tiny(dtype, **updates):
+  tf.random.set_seed(0)
+  model = helpers.tiny_model({"compute_dtype": dtype, **updates})
+  model.initialize((8, 8, 3))
+  return model
+
+
+Z = normal(3, 2, 3, 3)
+
+
+@pytest.mark.parametrize("dtype", LOW)
+def test_the_model(dtype, monkeypatch):
+  batch = helpers.make_batch()
+  norm_inputs = []
+  call = networks.snt.LayerNorm.__call__
+
+  def layer_norm(self, x, *args):
+    norm_inputs.append(x.dtype)
+    return call(self, x, *args)
+
+  expected = training.compute_gradients(tiny("float32"), batch, z=Z)
+  model = tiny(dtype)
+  monkeypatch.setattr(networks.snt.LayerNorm, "__call__", layer_norm)
+  actual = training.compute_gradients(model, batch, z=Z)
+  assert set(norm_inputs) == {tf.float32}
+  assert {v.dtype for v in model.variables} == {tf.float32}
+  assert {x.dtype for x in actual.scalars.values()} == {tf.float32}
+  assert {g.dtype for g in actual.gradients} == {tf.float32}
+  floats = tf.nest.flatten(
+    [
+      [[e.zp, e.z, e.params, e.scores, e.kl, e.re] for e in estimates]
+      for estimates in [model.encode(batch["image"], z=Z)[0]]
+    ]
+  )
+  assert {x.dtype for x in floats} == {tf.float32}
+  # Errors of single pixels, of about an epsilon, average out.
+  np.testing.assert_allclose(actual.loss, expected.loss, rtol=EPSILON[dtype])
+  assert actual.loss != expected.loss
+  for a, b in zip(actual.gradients, expected.gradients, strict=True):
+    if np.any(b):
+      assert cosine(a, b) > 0.99
+
+
+@pytest.mark.parametrize("dtype", LOW)
+def test_decoding_again_gives_the_same_gradients(dtype):
+  batch = helpers.make_batch()
+  expected = training.compute_gradients(tiny(dtype), batch, z=Z)
+  model = tiny(dtype, **{"model.decoder.recompute": True})
+  actual = training.compute_gradients(model, batch, z=Z)
+  assert actual.loss == expected.loss
+  for a, b in zip(actual.gradients, expected.gradients, strict=True):
+    helpers.assert_near(a, b, 1e-5)  # float32 sums in another order
+
+
+@pytest.mark.parametrize("dtype", LOW)
+def test_training_lowers_the_loss(dtype):
+  config = helpers.tiny_config({"compute_dtype": dtype, "learn_rate": 0.01})
+  model = tiny(dtype)
+  optimizer = building.build(config["optimizer"])
+  optimizer.initialize(model.trainable_variables)
+  step = training.CompiledStep(model, optimizer, seed=0)
+  batch = helpers.make_batch()
+  before = step.loss(batch)
+  scalars = [step(batch) for _ in range(30)]
+  assert step.loss(batch) < 0.7 * before
+  assert step.num_traces == 1
+  assert all(np.isfinite(s["debug/global_grad_norm"]) for s in scalars)
+  assert {v.dtype for v in model.variables} == {tf.float32}
+  assert ("debug/loss_scale" in scalars[0]) == (dtype == "float16")
+
+
+# ------------------------------------------------------------ configs
+
+NAMES = ["clevr6", "multi_dsprites", "tetrominoes", "quick"]
+
+
+def dtypes(config):
+  model = config["model"]
+  return (
+    model["decoder"]["pixel_decoder"]["compute_dtype"],
+    model["refinement_core"]["encoder_net"]["compute_dtype"],
+    config["optimizer"]["loss_scale"],
+  )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_entry_sets_it_everywhere(name):
+  config = main.get_config((name,))
+  assert config["jit_compile"] is False
+  assert dtypes(config) == ("float32", "float32", False)
+  for dtype in LOW:
+    config = main.get_config((name,), {"compute_dtype": dtype})
+    assert dtypes(config) == (dtype, dtype, dtype == "float16")
+    building.build(config["model"])
+
+
+def test_a_config_without_it_is_float32():
+  config = helpers.tiny_config({"compute_dtype": "bfloat16"})
+  seed = tf.constant([1, 2])
+  batch = helpers.make_batch()
+  expected = tiny("float32")(batch, seed=seed)[0]
+  del config["model"]["decoder"]["pixel_decoder"]["compute_dtype"]
+  del config["model"]["refinement_core"]["encoder_net"]["compute_dtype"]
+  tf.random.set_seed(0)
+  model = building.build(config["model"])
+  model.initialize((8, 8, 3))
+  assert model(batch, seed=seed)[0] == expected
+
+
+@pytest.mark.parametrize("value", ["half", "float64", 16, None])
+def test_another_type_is_an_error(value):
+  config = helpers.tiny_config({"compute_dtype": value})
+  with pytest.raises(errors.UserError) as info:
+    building.build(config["model"], "model")
+  assert "unknown `compute_dtype`" in str(info.value)
+  assert "bfloat16" in str(info.value)
