@@ -143,6 +143,13 @@ def compare(
 
 
 @ex.command
+def benchmark(_config: Config) -> Config:
+  """Measures speed, operations and memory; needs no data."""
+  commands = _commands()
+  return commands.benchmark(_config, script=os.path.abspath(__file__))
+
+
+@ex.command
 def quickstart(_run: Any, _config: Config, checkpoint_dir: str) -> Config:
   """Makes data, trains, evaluates and draws; reuses what is there."""
   commands = _commands()

@@ -35,8 +35,23 @@ def defaults():
   reference = None  # an npz file or a folder
   tolerance = 1e-4  # of the tensors of `eval`; rounding stays below
 
-  # evaluate, compare
+  # benchmark
+  benchmark = {
+    "steps": 10,  # timed ones
+    "warmup": 2,  # before them, after the first
+    "parts": ["eval", "segmentation", "input"],  # besides the training step
+    # Lists of values to measure one after the other, each list by itself.
+    "sweep": {
+      "batch_size": None,
+      "num_components": None,
+      "image_size": None,  # of squares, or [height, width]
+      "num_iters": None,
+    },
+  }
+
+  # evaluate, compare, benchmark
   evaluation = {"num_scenes": None}  # None: the whole test subset
   json_path = None  # figures as JSON, too
-  # None: `pictures` beside the checkpoint, `comparison` here for compare
+  # None: `pictures` beside the checkpoint; here `comparison` for compare and
+  # `benchmark` for a sweep
   pictures_dir = None

@@ -152,12 +152,15 @@ class CompiledStep:
       )[0]
     )
 
-  def trace(self, data: Data) -> None:
+  def trace(self, data: Data) -> Any:
     """Makes the graph for batches like this one, without a step.
 
     Whatever does not fit in a config shows here.
+
+    Returns:
+      A `tf.types.experimental.ConcreteFunction`, which the calls then use.
     """
-    self._step.get_concrete_function(data)
+    return self._step.get_concrete_function(data)
 
   def loss(self, data: Data) -> float:
     """The loss of a batch as the weights are now; changes nothing."""

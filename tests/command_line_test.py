@@ -19,6 +19,8 @@ import main
 from iodine import checkpoints, commands, errors
 
 ROOT = pathlib.Path(__file__).parents[1]
+run = helpers.run_main
+fails_with_sentence = helpers.fails_with_sentence
 REAL_SCENES = ROOT.parent / "shared/data/tetrominoes_mini.tfrecords"
 
 # A model of few channels that trains on 8x8 images.
@@ -31,22 +33,6 @@ TINY = [
   "stop_after_steps=2",
   "seed=3",
 ]
-
-
-def run(*arguments):
-  """Runs `python main.py ARGUMENTS` in this process."""
-  return main.ex.run_commandline(["main.py", *map(str, arguments)])
-
-
-def fails_with_sentence(capsys, *arguments):
-  """The sentence with which the command ends; it has no traceback."""
-  with pytest.raises(SystemExit) as info:
-    run(*arguments)
-  assert info.value.code == 1
-  captured = capsys.readouterr()
-  assert "Traceback" not in captured.err + captured.out
-  (line,) = [x for x in captured.err.splitlines() if x.startswith("error: ")]
-  return line
 
 
 @pytest.fixture(scope="module")

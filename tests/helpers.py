@@ -3,6 +3,7 @@
 import pathlib
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 import main
@@ -78,6 +79,22 @@ def make_batch(
     },
   }
   return tf.nest.map_structure(lambda x: tf.constant(x, tf.float32), data)
+
+
+def run_main(*arguments):
+  """Runs `python main.py ARGUMENTS` in this process."""
+  return main.ex.run_commandline(["main.py", *map(str, arguments)])
+
+
+def fails_with_sentence(capsys, *arguments):
+  """The sentence with which the command ends; it has no traceback."""
+  with pytest.raises(SystemExit) as info:
+    run_main(*arguments)
+  assert info.value.code == 1
+  captured = capsys.readouterr()
+  assert "Traceback" not in captured.err + captured.out
+  (line,) = [x for x in captured.err.splitlines() if x.startswith("error: ")]
+  return line
 
 
 def perturb(module, seed=0, stddev=0.1):

@@ -30,6 +30,10 @@ SMALLER = {
     *("batch_size=2", "num_iters=1", "stop_after_steps=1"),
     *("data.shuffle_buffer=2", "save_summaries_steps=1"),
   ],
+  "benchmark": [
+    *("batch_size=1", "num_iters=1", "data.shuffle_buffer=2"),
+    *("benchmark.steps=1", "benchmark.warmup=0", "benchmark.parts=['input']"),
+  ],
   "make_data": ["num_scenes=24"],
   "evaluate": ["batch_size=2", "num_iters=1", "evaluation.num_scenes=3"],
 }
@@ -55,7 +59,7 @@ def python_main(line):
   command = words[1] if words[1] in main.ex.commands else "train"
   words += SMALLER.get(command, [])
   for config, smaller in SMALLER_IMAGES.items():
-    if config in words and command == "train":
+    if config in words and command in ("train", "benchmark"):
       words += smaller
   main.ex.run_commandline(words)
 
@@ -83,8 +87,8 @@ def test_the_readme_from_top_to_bottom(empty_folder, mongo, capsys):
   for line in generate + [x for x in lines if x not in generate]:
     python_main(line)
   assert sorted(os.listdir(empty_folder)) == [
-    *("evaluation.json", "iodine", "multi_object_datasets", "sacred_runs"),
-    "tf1",
+    *("benchmark.json", "evaluation.json", "iodine"),
+    *("multi_object_datasets", "sacred_runs", "tf1"),
   ]
   folder = "iodine/checkpoints/tetrominoes_1"
   assert os.path.exists(f"{folder}/pictures/overview.png")

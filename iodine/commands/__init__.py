@@ -4,6 +4,7 @@ Each function gets plain config entries, prints what it does, and returns what
 it made. `main.py` wires them to the command line.
 """
 
+from iodine.commands.benchmark_command import benchmark
 from iodine.commands.checkpoint_command import export_tf1, load_checkpoint
 from iodine.commands.common import build_dataset, build_model, start_tensorflow
 from iodine.commands.compare_command import compare
@@ -13,6 +14,7 @@ from iodine.commands.train_command import Place, find_place, quickstart, train
 
 __all__ = [
   "Place",
+  "benchmark",
   "build_dataset",
   "build_model",
   "compare",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends import backend_agg
 from matplotlib.figure import Figure
 
@@ -83,6 +85,68 @@ def save_image_rows(
     axes.set_title(title)
   figure.tight_layout()
   figure.savefig(path, dpi=_PIXELS_PER_INCH)
+
+
+class SweepPanel(NamedTuple):
+  """A figure that was measured at several values of a quantity.
+
+  Attributes:
+    x_title: name of the quantity.
+    y_title: name of the figure, with its unit.
+    x: values of the quantity, numbers.
+    x_labels: the same as text.
+    y: values of the figure.
+    low: lower ends of their error bars.
+    high: upper ends of their error bars.
+    line: (intercept, slope) of a straight line through them; None: none.
+    line_label: what the legend says about the line.
+  """
+
+  x_title: str
+  y_title: str
+  x: Sequence[float]
+  x_labels: Sequence[str]
+  y: Sequence[float]
+  low: Sequence[float]
+  high: Sequence[float]
+  line: tuple[float, float] | None = None
+  line_label: str = ""
+
+
+def save_sweep(path: str, panels: Sequence[SweepPanel]) -> None:
+  """Writes the panels as PNG, a column for each quantity.
+
+  Args:
+    path: file to write.
+    panels: for every quantity equally many figures, one below the other.
+  """
+  columns = list(dict.fromkeys(panel.x_title for panel in panels))
+  num_rows = len(panels) // len(columns)
+  figure = Figure(figsize=(4.0 * len(columns) + 0.5, 3.2 * num_rows))
+  backend_agg.FigureCanvasAgg(figure)
+  grid = figure.subplots(num_rows, len(columns), squeeze=False)
+  for i, panel in enumerate(panels):
+    _draw_sweep(grid[i % num_rows, i // num_rows], panel)
+  figure.tight_layout()
+  figure.savefig(path, dpi=_PIXELS_PER_INCH)
+
+
+def _draw_sweep(axes: Axes, panel: SweepPanel) -> None:
+  x, y = np.asarray(panel.x), np.asarray(panel.y)
+  errors = [y - np.asarray(panel.low), np.asarray(panel.high) - y]
+  axes.errorbar(x, y, yerr=errors, fmt="o", capsize=3)
+  if panel.line is not None:
+    intercept, slope = panel.line
+    ends = np.array([min(0, *x), max(x)])
+    axes.plot(ends, intercept + slope * ends, "--", label=panel.line_label)
+    axes.legend(fontsize=8, loc="upper left")
+  axes.set_xticks(x, panel.x_labels, fontsize=8)
+  axes.set_xlabel(panel.x_title)
+  axes.set_ylabel(panel.y_title)
+  # From zero, so that proportions can be seen; room for the legend.
+  axes.set_xlim(0.0, 1.08 * max(1.0, *x))
+  axes.set_ylim(0.0, 1.3 * max(panel.high))
+  axes.grid(alpha=0.3)
 
 
 def _to_rgb(image: np.ndarray) -> np.ndarray:

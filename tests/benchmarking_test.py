@@ -1,0 +1,155 @@
+"""Measurements: that they fit together, not how fast anything is."""
+
+import math
+
+import helpers
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import main
+from iodine import benchmarking, building, commands, flops
+from iodine.modules import distributions
+
+
+@pytest.fixture(scope="module")
+def matmul():
+  return benchmarking.MatmulRate(size=64)
+
+
+def compiled_square():
+  matrix = tf.ones([4, 4])
+  square = tf.function(lambda x: tf.matmul(x, x), autograph=False)
+  calls = []
+
+  def call():
+    calls.append(1)
+    return square(matrix)
+
+  return lambda: square.get_concrete_function(matrix), call, calls
+
+
+def test_spread_is_made_of_percentiles():
+  spread = benchmarking.Spread.of([5.0, 1.0, 3.0, 2.0, 4.0])
+  assert spread == (3.0, 2.0, 4.0, 1.0, 5.0)
+  assert benchmarking.Spread.of([7.0]) == (7.0,) * 5
+
+
+def test_figures_fit_together(matmul):
+  trace, call, calls = compiled_square()
+  first = benchmarking.first_call(trace, call)
+  assert len(calls) == 1
+  shown = []
+  figures = benchmarking.measure(
+    first,
+    call,
+    batch_size=2,
+    steps=3,
+    warmup=2,
+    matmul=matmul,
+    on_progress=shown.append,
+  )
+  assert len(calls) == 1 + 2 + 3
+  assert shown == [1, 2, 3]
+  assert figures.flops == 2 * 4**3 == sum(flops.count(first.graph).values())
+  result = figures.as_json()
+  seconds = result["step_seconds_median"]
+  assert result["flops_per_step"] == 128
+  assert result["flops_by_op"] == {"MatMul": 128}
+  assert result["images_per_second"] == pytest.approx(2 / seconds)
+  assert result["gflops"] == pytest.approx(128 / seconds / 1e9)
+  assert result["share_of_matmul"] == pytest.approx(
+    result["gflops"] / result["matmul_gflops"]
+  )
+  assert result["share_of_matmul_fastest"] == pytest.approx(
+    128
+    / result["step_seconds"]["min"]
+    / 1e9
+    / result["matmul_gflops_spread"]["max"]
+  )
+  for value in tf.nest.flatten(result):
+    assert math.isfinite(value) and value > 0
+
+
+def test_times_are_those_of_the_clock(matmul, monkeypatch):
+  # A clock that goes on by a second whenever it is read.
+  ticks = iter(range(1000))
+  monkeypatch.setattr(
+    benchmarking.time, "perf_counter", lambda: float(next(ticks))
+  )
+  trace, call, _ = compiled_square()
+  first = benchmarking.first_call(trace, call)
+  assert (first.trace_seconds, first.first_seconds) == (1.0, 1.0)
+  figures = benchmarking.measure(
+    first, call, batch_size=8, steps=2, warmup=0, matmul=matmul
+  )
+  assert figures.seconds == (1.0,) * 5
+  assert figures.images_per_second == 8.0
+  assert figures.gflops == 128e-9
+  assert figures.matmul_gflops.median == 2 * 64**3 / 1e9
+
+
+@pytest.mark.parametrize("name", ["clevr6", "multi_dsprites", "tetrominoes"])
+def test_synthetic_batches_look_like_the_real_ones(tmp_path, name):
+  config = main.get_config((name,))
+  path = commands.make_data(config["data"], str(tmp_path), 2, seed=0)
+  dataset = building.build(
+    {
+      **config["data"],
+      "path": path,
+      "batch_size": 2,
+      "image_dim": [16, 12],
+      "min_num_objects": None,
+      "max_num_objects": None,
+    }
+  )
+  real = next(iter(dataset.batches("summary")))
+  mapping = config["model"]["factor_evaluator"]["mapping"]
+  made = benchmarking.synthetic_batch(dataset, mapping)
+  for entry in ("image", "mask", "visibility"):
+    assert made[entry].shape == real[entry].shape
+    assert made[entry].dtype == real[entry].dtype
+  np.testing.assert_array_equal(tf.reduce_sum(made["mask"], axis=2), 1.0)
+  for factor, size, kind in mapping:
+    values = made["factors"][factor]
+    assert values.shape == real["factors"][factor].shape
+    if kind == "categorical":
+      assert np.max(values) < size
+  again = benchmarking.synthetic_batch(dataset, mapping)
+  tf.nest.map_structure(np.testing.assert_array_equal, made, again)
+
+
+def test_segmentation_is_the_end_of_eval():
+  model = helpers.tiny_model()
+  model.initialize((8, 8, 3))
+  data, seed = helpers.make_batch(), tf.constant([1, 2])
+  result = benchmarking.segment(model, data["image"], seed)
+  estimates, _ = model.encode(data["image"], seed=seed)
+  mask = distributions.mask_probabilities(estimates[-1].scores)
+  helpers.assert_near(result["mask"], mask)
+  info = model.eval(data, seed=seed, update=False)
+  helpers.assert_near(result["recons"], info["outputs"]["recons"][:, -1])
+
+
+def test_the_pipeline_is_read_for_some_batches(tmp_path):
+  config = main.get_config(("tetrominoes",))
+  path = commands.make_data(config["data"], str(tmp_path), 6, seed=0)
+  dataset = building.build({**config["data"], "path": path, "batch_size": 4})
+  figures = benchmarking.measure_pipeline(dataset, 3, min_seconds=0.0)
+  assert figures.num_scenes == 3 * 4
+  assert figures.first_batch_seconds > 0
+  assert 0 < figures.scenes_per_second < math.inf
+
+
+def test_has_files(tmp_path):
+  file = tmp_path / "a.tfrecords"
+  file.touch()
+  for there in (str(file), f"{tmp_path}/*.tfrecords", ["/no", str(file)]):
+    assert benchmarking.has_files(there)
+  for missing in (f"{tmp_path}/b", str(tmp_path), [], f"{tmp_path}/*.x", 5):
+    assert not benchmarking.has_files(missing)
+
+
+def test_a_line_goes_through_its_points():
+  line = benchmarking.fit_line([1, 2, 4], [5.0, 7.0, 11.0])
+  np.testing.assert_allclose(line, (3.0, 2.0), rtol=1e-12)
