@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from iodine import errors
-from iodine.modules import data
+from iodine.modules import data, data_files, records
 
 ROOT = pathlib.Path(__file__).parents[1]
 REAL = ROOT.parent / "shared/data/tetrominoes_mini.tfrecords"
@@ -419,19 +419,121 @@ def test_skip_batches_of_every_subset(eleven):
     dataset("train", -1)
 
 
-def test_skipping_does_not_decode(eleven, monkeypatch):
-  decoded = []
+@pytest.fixture
+def decoded(monkeypatch):
+  """The numbers of the scenes that were decoded."""
+  numbers = []
   read = data.IODINEDataset._read
 
   def counting(self, record):
     scene = read(self, record)
-    tf.numpy_function(decoded.append, [scene["factors"]["shape"][0, 0]], [])
+    tf.numpy_function(numbers.append, [scene["factors"]["shape"][0, 0]], [])
     return scene
 
   monkeypatch.setattr(data.IODINEDataset, "_read", counting)
+  return numbers
+
+
+def test_skipping_does_not_decode(eleven, decoded):
   dataset = tetrominoes(eleven, batch_size=1)("test", 10)
   assert indices(dataset) == [[10]]
   assert decoded == [10]
+
+
+def test_filter_and_range_do_not_decode(eleven, decoded):
+  dataset = tetrominoes(eleven, test=[1, 9], min_num_objects=3)
+  assert flat(indices(dataset("test"))) == [2, 3, 6, 7]
+  assert sorted(decoded) == [2, 3, 6, 7]
+
+
+def test_skipping_epochs_does_not_decode(eleven, decoded):
+  # Ten epochs of eleven scenes, and nine scenes of the next one.
+  order = indices(tetrominoes(eleven, batch_size=1)(), 121)[119:]
+  decoded.clear()
+  dataset = tetrominoes(eleven, batch_size=1)("train", 119)
+  assert indices(dataset, 2) == order
+  # The eleventh, and as much of what follows as is read ahead.
+  assert set(decoded) == set(range(11)) and len(decoded) < 100
+
+
+@pytest.mark.parametrize("shuffle_buffer", [3, 1000])
+def test_batches_are_those_of_shuffled_records(tmp_path, shuffle_buffer):
+  """The order does not depend on what is shuffled, records or scenes."""
+  paths = [
+    write(
+      tmp_path / f"{name}.tfrecords",
+      [make_scene("colored_on_grayscale", seed) for seed in seeds],
+      compression,
+    )
+    for name, seeds, compression in [
+      ("a", range(5), "GZIP"),
+      ("b", range(5, 6), ""),
+      ("c", range(6, 11), "GZIP"),
+    ]
+  ]
+  options = {"max_num_objects": 4, "crop_region": [[1, 60], [5, 33]]}
+  dataset = data.MultiDSprites(
+    path=paths,
+    batch_size=3,
+    shuffle_buffer=shuffle_buffer,
+    train=[1, 10],
+    seed=4,
+    **options,
+  )
+  layout = records.find_layout("multi_dsprites", "colored_on_grayscale")
+  raw = [
+    r for p in paths for r in data_files.open_files(p, layout)[0].records()
+  ]
+  raw = [
+    record
+    for record in raw[1:10]
+    if tf.reduce_sum(records.parse(record, layout)["visibility"]) <= 4
+  ]
+  assert 4 < len(raw) < 9
+
+  def shuffled(epoch):
+    tf.random.set_seed(5)  # One more than the seed of the data set.
+    return tf.data.Dataset.from_tensor_slices(raw).shuffle(
+      shuffle_buffer, seed=epoch, reshuffle_each_iteration=False
+    )
+
+  expected = (
+    tf.data.Dataset.range(100)
+    .flat_map(shuffled)
+    .map(lambda record: records.parse(record, layout))
+    .batch(3)
+    .map(
+      lambda b: (
+        *data.preprocess(
+          b["image"], b["mask"], (64, 64), options["crop_region"]
+        ),
+        b["color"],
+      )
+    )
+    .skip(1)
+  )
+  for batch, (image, mask, color) in zip(
+    dataset("train", 1).take(12), expected, strict=False
+  ):
+    np.testing.assert_array_equal(batch["image"], image)
+    np.testing.assert_array_equal(batch["mask"], mask)
+    np.testing.assert_array_equal(batch["factors"]["color"], color)
+
+
+def test_cropped_bytes_are_shuffled(tmp_path, monkeypatch):
+  path = write(tmp_path / "clevr.tfrecords", [make_scene("clevr")])
+  specs = []
+  shuffle = tf.data.Dataset.shuffle
+
+  def spy(self, *args, **kwargs):
+    specs.append(self.element_spec)
+    return shuffle(self, *args, **kwargs)
+
+  monkeypatch.setattr(tf.data.Dataset, "shuffle", spy)
+  data.CLEVR(path=path, batch_size=1)("train")
+  (spec,) = specs
+  assert spec["image"] == tf.TensorSpec((192, 192, 3), tf.uint8)
+  assert spec["mask"] == tf.TensorSpec((11, 192, 192, 1), tf.uint8)
 
 
 def test_ranges(eleven):
@@ -528,6 +630,26 @@ def test_several_files_globs_and_compressions(tmp_path):
   assert flat(indices(both("test"))) == [7, 0, 1, 2]
   assert paths == [single, glob]
   assert flat(indices(tetrominoes(tmp_path / "a.tfrecords")("test"))) == [6, 7]
+
+
+def test_more_files_than_are_read_ahead(tmp_path):
+  sizes = [1, 40, 2, 1, 25, 3]  # A file is read ahead by 16 records.
+  numbers = iter(range(sum(sizes)))
+  for i, size in enumerate(sizes):
+    scenes = [numbered(next(numbers)) for _ in range(size)]
+    write(tmp_path / f"{i}.tfrecords", scenes, "GZIP" if i % 2 else "")
+  dataset = tetrominoes(
+    str(tmp_path / "*.tfrecords"), batch_size=5, train=[2, 70], test=[0, 71]
+  )
+  assert flat(indices(dataset("test"))) == list(range(71))
+  assert flat(indices(dataset(None), 28)) == [
+    *range(2, 70),
+    *range(2, 70),
+    2,
+    3,
+    4,
+    5,
+  ]
 
 
 def test_a_name_that_looks_like_a_glob_is_taken_as_it_is(tmp_path):
@@ -649,6 +771,7 @@ def test_corrupt_record_is_found_while_counting(tmp_path):
   "kind, message",
   [
     ("no example", "is no tf.train.Example"),
+    ("cut", "is no tf.train.Example"),
     ("no features", "lacks the feature `image`"),
     ("no color", "lacks the feature `color`"),
     ("no visibility", "lacks the feature `visibility`"),
@@ -676,6 +799,8 @@ def wrong_record(kind):
   scene = numbered(0)
   if kind == "no example":
     return b"no example at all"
+  if kind == "cut":
+    return serialize(make_scene("tetrominoes"))[:-9]
   if kind == "no features":
     return b""
   if kind in ("no color", "no visibility"):

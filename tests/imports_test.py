@@ -33,7 +33,7 @@ LAYERS = [
   {"iodine.modules.info", "iodine.modules.iterations"},
   {"iodine.modules.iodine"},
   {"iodine.modules.records", "iodine.modules.data_arguments"},
-  {"iodine.modules.data_files"},
+  {"iodine.modules.data_files", "iodine.modules.fast_records"},
   {"iodine.modules.scene_stream"},
   {"iodine.modules.data"},
   {"iodine.loss_scaling"},

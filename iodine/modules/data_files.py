@@ -12,6 +12,17 @@ from absl import logging
 from iodine import errors
 from iodine.modules import records
 
+# Records, 3.2 MB each for CLEVR.
+_READ_AHEAD = 16
+
+# What reading a damaged file, or a record of another layout, can raise. The
+# last, when TensorFlow quotes bytes of a record that are no text.
+RECORD_ERRORS = (
+  tf.errors.DataLossError,
+  tf.errors.InvalidArgumentError,
+  UnicodeDecodeError,
+)
+
 
 class File(NamedTuple):
   """A data file. `compression` is "GZIP" or "" as `TFRecordDataset` has it."""
@@ -22,6 +33,28 @@ class File(NamedTuple):
   def records(self) -> tf.data.Dataset:
     """Returns the raw records, scalar strings, in the order of the file."""
     return tf.data.TFRecordDataset(self.path, self.compression)
+
+
+def read_files(files: Sequence[File]) -> tf.data.Dataset:
+  """Returns the raw records, scalar strings, of all files, one after another.
+
+  While one file is consumed the next two are opened, inflated and read, up to
+  `_READ_AHEAD` records each.
+  """
+  if len(files) == 1:
+    return files[0].records()
+  paths = [file.path for file in files]
+  compressions = [file.compression for file in files]
+  # A cycle of one file keeps the order. What runs in parallel are the files
+  # that are due next.
+  return tf.data.Dataset.from_tensor_slices((paths, compressions)).interleave(
+    lambda path, compression: tf.data.TFRecordDataset(
+      path, compression
+    ).prefetch(_READ_AHEAD),
+    cycle_length=1,
+    num_parallel_calls=tf.data.AUTOTUNE,
+    deterministic=True,
+  )
 
 
 def open_files(path: str | Sequence[str], layout: records.Layout) -> list[File]:
@@ -164,7 +197,7 @@ def find_bad_record(
     try:
       for _ in scenes:
         index += 1
-    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError):
+    except RECORD_ERRORS:
       return _explain_record(file, index, layout)
   return None
 

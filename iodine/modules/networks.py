@@ -65,10 +65,8 @@ class Conv2D(snt.Module):
   def __call__(self, x: tf.Tensor) -> tf.Tensor:
     """[N, H, W, C] -> [N, H', W', output_channels]."""
     self._make_variables(x.shape[-1])
-    w = tf.convert_to_tensor(self.w)
-    return convolutions.add_bias(
-      convolutions.conv2d(x, w, self._stride), self.b
-    )
+    w, b = self._variables_as(x.dtype)
+    return convolutions.add_bias(convolutions.conv2d(x, w, self._stride), b)
 
   def of_broadcast(self, z: tf.Tensor, planes: np.ndarray) -> tf.Tensor:
     """The same of an image that is z everywhere, beside constant planes.
@@ -78,30 +76,34 @@ class Conv2D(snt.Module):
       planes: [H, W, C - Z] channels behind them, shared by all images.
     """
     self._make_variables(z.shape[-1] + planes.shape[-1])
-    w, b = tf.convert_to_tensor(self.w), tf.convert_to_tensor(self.b)
+    w, b = self._variables_as(z.dtype)
     return convolutions.broadcast_conv2d(z, planes, w, b, self._stride)
 
   def of_slots(self, planes: types.SlotPlanes) -> tf.Tensor:
     """The same of the slots' planes, [B * K, H', W', output_channels]."""
     self._make_variables(planes.num_channels)
-    w, b = tf.convert_to_tensor(self.w), tf.convert_to_tensor(self.b)
+    w, b = self._variables_as(planes.own.dtype)
     return convolutions.slots_conv2d(planes, w, b, self._stride)
+
+  def _variables_as(self, dtype: tf.DType) -> tuple[tf.Tensor, tf.Tensor]:
+    """Kernel and bias in the type of what comes in."""
+    return precision.enter(self.w, dtype), precision.enter(self.b, dtype)
 
 
 class Conv2DTranspose(snt.Conv2DTranspose):
-  """Sonnet's transposed convolution, with `convolutions.add_bias`."""
+  """Sonnet's transposed convolution, in the type of what comes in."""
 
   def __call__(self, x: tf.Tensor) -> tf.Tensor:
     """[N, H, W, C] -> [N, *output_shape, output_channels]."""
-    self._initialize(x)
+    self._initialize(tf.cast(x, tf.float32))
     y = tf.nn.conv2d_transpose(
       x,
-      self.w,
+      precision.enter(self.w, x.dtype),
       [x.shape[0], *self._output_shape],
       self._stride,
       self._padding,
     )
-    return convolutions.add_bias(y, self.b)
+    return convolutions.add_bias(y, precision.enter(self.b, x.dtype))
 
 
 class ConvNet2D(snt.Module):
@@ -214,7 +216,7 @@ class CNN(snt.Module):
       mlp_opt: arguments of `MLP`, or None for no MLP. Its last layer is not
         activated.
       mode: "flatten" or "avg_pool" (mean over H and W).
-      compute_dtype: of the layers, see `precision.Precision`.
+      compute_dtype: of the convolutions, one of `precision.DTYPES`.
       name: name of the module.
 
     Raises:
@@ -224,34 +226,31 @@ class CNN(snt.Module):
     if mode not in ("flatten", "avg_pool"):
       raise KeyError(f"unknown `mode` {mode!r}: use 'flatten' or 'avg_pool'")
     self._mode = mode
-    self._precision = precision.Precision(compute_dtype)
+    self._dtype = precision.dtype_named(compute_dtype)
     self.conv_net = ConvNet2D(**{"activate_final": True, **cnn_opt})
     self.mlp = None if mlp_opt is None else MLP(**mlp_opt)
 
   def __call__(self, image: tf.Tensor) -> tf.Tensor:
     """[N, H, W, C] -> [N, F]."""
-    sg = shapeguard.ShapeGuard()
-    sg.guard(image, "N, H, W, C")
-    return self._precision.run(self._encode, image, sg.N, sg.H * sg.W)
+    shapeguard.ShapeGuard().guard(image, "N, H, W, C")
+    image = precision.enter(image, self._dtype)
+    return self._summarize(precision.leave(self.conv_net(image)))
 
   def of_slots(self, planes: types.SlotPlanes) -> tf.Tensor:
     """The same of the slots' planes, [B * K, F]."""
-    sg = shapeguard.ShapeGuard()
-    sg.guard(planes.own, "B, K, H, W, C")
-    return self._precision.run(self._encode, planes, sg.B * sg.K, sg.H * sg.W)
+    planes = planes._replace(
+      own=precision.enter(planes.own, self._dtype),
+      shared=precision.enter(planes.shared, self._dtype),
+    )
+    return self._summarize(precision.leave(self.conv_net.of_slots(planes)))
 
-  def _encode(self, images: tf.Tensor | types.SlotPlanes) -> tf.Tensor:
+  def _summarize(self, maps: tf.Tensor) -> tf.Tensor:
+    """From the last convolution's output to features."""
     sg = shapeguard.ShapeGuard()
-    if isinstance(images, types.SlotPlanes):
-      features = self.conv_net.of_slots(images)
-    else:
-      features = self.conv_net(images)
     if self._mode == "avg_pool":
-      dtype = features.dtype
-      features = tf.reduce_mean(tf.cast(features, tf.float32), axis=[1, 2])
-      features = tf.cast(features, dtype)
+      features = tf.reduce_mean(maps, axis=[1, 2])
     else:
-      features = snt.flatten(features)
+      features = snt.flatten(maps)
     if self.mlp is not None:
       features = self.mlp(features)
     return sg.guard(features, "N, F")
@@ -262,7 +261,7 @@ class PixelDecoder(snt.Module):
 
   def __init__(self, name: str | None = None, compute_dtype: str = "float32"):
     super().__init__(name=name)
-    self._precision = precision.Precision(compute_dtype)
+    self._dtype = precision.dtype_named(compute_dtype)
     self._output_shape: tuple[int, ...] | None = None
 
   def set_output_shape(self, shape: Sequence[int]) -> None:
@@ -297,18 +296,6 @@ class PixelDecoder(snt.Module):
 
   def _make_layers(self, shape: tuple[int, ...]) -> None:
     """Makes the layers; called once, with the first output shape."""
-    raise NotImplementedError
-
-  def __call__(self, z: tf.Tensor) -> tf.Tensor:
-    """[N, F] -> [N, H, W, C] with the shape told before."""
-    sg = shapeguard.ShapeGuard()
-    sg.guard(z, "N, F")
-    height, width, _ = self.output_shape
-    image = self._precision.run(self._decode, z, sg.N, height * width)
-    return sg.guard(image, "N, H, W, C")
-
-  def _decode(self, z: tf.Tensor) -> tf.Tensor:
-    """The same in the type that the layers compute in."""
     raise NotImplementedError
 
 
@@ -346,7 +333,7 @@ class BroadcastConv(PixelDecoder):
         layer is activated too.
       coord_type: "linear", "cos" or None, see `utils.coordinate_map`.
       coord_freqs: number of frequencies for "cos".
-      compute_dtype: of the layers, see `precision.Precision`.
+      compute_dtype: of the convolutions, one of `precision.DTYPES`.
       name: name of the module.
 
     Raises:
@@ -368,14 +355,19 @@ class BroadcastConv(PixelDecoder):
       **_set_last_channels(dict(self._cnn_opt), shape[-1])
     )
 
-  def _decode(self, z: tf.Tensor) -> tf.Tensor:
+  def __call__(self, z: tf.Tensor) -> tf.Tensor:
+    """[N, F] -> [N, H, W, C] with the shape told before."""
+    sg = shapeguard.ShapeGuard()
+    sg.guard(z, "N, F")
     height, width, _ = self.output_shape
     if self.mlp is not None:
       z = self.mlp(z)
     coordinates = utils.coordinate_map(
       self._coord_type, height, width, self._coord_freqs, order="hw"
     )
-    return self.conv_net.of_broadcast(z, coordinates)
+    z = precision.enter(z, self._dtype)
+    image = precision.leave(self.conv_net.of_broadcast(z, coordinates))
+    return sg.guard(image, "N, H, W, C")
 
 
 class DeConv(PixelDecoder):
@@ -401,7 +393,7 @@ class DeConv(PixelDecoder):
         activation (between the layers) of the transposed convolutions.
       mlp_opt: arguments of the `MLP`; its last size must be a multiple of the
         number of positions of the first map. Its last layer is activated too.
-      compute_dtype: of the layers, see `precision.Precision`.
+      compute_dtype: of the convolutions, one of `precision.DTYPES`.
       name: name of the module.
 
     Raises:
@@ -464,15 +456,19 @@ class DeConv(PixelDecoder):
       )
     super().set_output_shape(shape)
 
-  def _decode(self, z: tf.Tensor) -> tf.Tensor:
+  def __call__(self, z: tf.Tensor) -> tf.Tensor:
+    """[N, F] -> [N, H, W, C] with the shape told before."""
+    sg = shapeguard.ShapeGuard()
+    sg.guard(z, "N, F")
     height, width = self._map_sizes(self.output_shape)[0]
     x = self.mlp(z)
     x = tf.reshape(x, [x.shape[0], height, width, -1])
+    x = precision.enter(x, self._dtype)
     for i, layer in enumerate(self.layers):
       x = layer(x)
       if i < len(self.layers) - 1:
         x = self._activation(x)
-    return x
+    return sg.guard(precision.leave(x), "N, H, W, C")
 
 
 class LSTMState(NamedTuple):

@@ -1,8 +1,8 @@
 """Which scenes of the data files come, and in which order.
 
-Everything here handles serialised scenes and at most looks at their
-visibility, so that neither the filter nor the resumption of a run decodes an
-image.
+The range and the filter handle serialised scenes and at most look at their
+visibility, so that they decode no image. Shuffling, too, would work on those,
+but what a scene is read to can be several times smaller.
 
 Dimensions:
   L: entities of a scene, the background among them (entity 0).
@@ -10,7 +10,8 @@ Dimensions:
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -51,9 +52,7 @@ class SceneStream:
 
   def epoch(self) -> tf.data.Dataset:
     """Returns the records (scalar strings) that pass, once and in order."""
-    scenes = self.files[0].records()
-    for file in self.files[1:]:
-      scenes = scenes.concatenate(file.records())
+    scenes = data_files.read_files(self.files)
     start, stop = self.scene_range
     scenes = scenes.skip(start)
     if stop is not None:
@@ -63,17 +62,26 @@ class SceneStream:
     return scenes if self.limit is None else scenes.take(self.limit)
 
   def repeated(
-    self, skip: int = 0, shuffle_buffer: int | None = None, seed: int = 0
+    self,
+    read_scene: Callable[[tf.Tensor], Any],
+    skip: int = 0,
+    shuffle_buffer: int | None = None,
+    seed: int = 0,
   ) -> tf.data.Dataset:
-    """Returns epoch after epoch of records, without a gap between them.
+    """Returns epoch after epoch of scenes, without a gap between them.
 
     The order is a function of `seed` and the number of the epoch alone, not of
     TensorFlow's global seed. So a run that is resumed after n scenes goes on
     with `skip=n` as if it had not been interrupted.
 
+    Scenes are read before they are shuffled. So the scenes of an epoch that
+    are skipped are read too, in parallel to inflating the files, which takes
+    longer. Without shuffling, and for whole epochs, they are not.
+
     Args:
-      skip: number of records to leave out at the beginning.
-      shuffle_buffer: number of records to shuffle among; None: in order.
+      read_scene: turns a record into a scene, whatever that is.
+      skip: number of scenes to leave out at the beginning.
+      shuffle_buffer: number of scenes to shuffle among; None: in order.
       seed: decides the order.
 
     Raises:
@@ -89,13 +97,14 @@ class SceneStream:
       # not be 0: TensorFlow would ask if the other seed, a tensor, is 0 too.
       if not tf.executing_eagerly():
         tf.random.set_seed(seed % (2**31 - 2) + 1)
-      return scenes.shuffle(
+      return read(scenes, read_scene).shuffle(
         shuffle_buffer, seed=number, reshuffle_each_iteration=False
       )
 
     epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
     if shuffle_buffer is None:
-      return epochs.flat_map(lambda _: scenes).skip(offset)
+      in_order = epochs.flat_map(lambda _: scenes).skip(offset)
+      return read(in_order, read_scene)
     return epochs.flat_map(shuffled).skip(offset)
 
   def require_scenes(self) -> None:
@@ -137,7 +146,7 @@ class SceneStream:
     """
     try:
       yield
-    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+    except data_files.RECORD_ERRORS as error:
       sentence = data_files.find_bad_record(self.files, self.layout)
       if sentence is None:
         raise
@@ -177,6 +186,13 @@ class SceneStream:
     if "visibility" not in self.layout.features:
       return tf.ones([self.layout.num_entities])
     return records.parse(record, self.layout, ["visibility"])["visibility"]
+
+
+def read(
+  scenes: tf.data.Dataset, read_scene: Callable[[tf.Tensor], Any]
+) -> tf.data.Dataset:
+  """Returns the scenes that records are turned into, in the same order."""
+  return scenes.map(read_scene, tf.data.AUTOTUNE, deterministic=True)
 
 
 def count(dataset: tf.data.Dataset) -> int:
