@@ -145,7 +145,9 @@ def _measure_training(
   model, batch = subject.model, subject.batch
   optimizer: optimizers.Adam = building.build(config["optimizer"], "optimizer")
   optimizer.initialize(model.trainable_variables)
-  step = training.CompiledStep(model, optimizer, config["seed"])
+  step = training.CompiledStep(
+    model, optimizer, config["seed"], config["jit_compile"]
+  )
   print("training step: tracing", flush=True)
   first = benchmarking.first_call(
     lambda: step.trace(batch), lambda: step(batch)
