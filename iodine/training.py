@@ -11,14 +11,13 @@ import functools
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from iodine import checkpoints, errors, loss_scaling, optimizers
-from iodine.modules import data as data_lib
 from iodine.modules import iodine
 
 Data = dict[str, Any]
@@ -219,7 +218,8 @@ class Outcome(NamedTuple):
 
 def train(
   compiled_step: Callable[[Data], Mapping[str, float]],
-  dataset: data_lib.IODINEDataset,
+  batches: Iterable[Data],
+  batch_size: int,
   store: checkpoints.CheckpointStore,
   schedule: Schedule,
   start_step: int = 0,
@@ -231,7 +231,8 @@ def train(
 
   Args:
     compiled_step: from a batch to its scalars.
-    dataset: yields the batches; those of earlier steps are skipped.
+    batches: of the steps to come.
+    batch_size: scenes in each of them.
     store: where checkpoints go.
     schedule: when what happens.
     start_step: number of updates already done.
@@ -246,8 +247,8 @@ def train(
       checkpoint; or if data or checkpoints cannot be read or written.
   """
   step, last = start_step, schedule.stop_after_steps
-  recent = _Means(step, dataset.batch_size)
-  since_save = _Means(step, dataset.batch_size)
+  recent = _Means(step, batch_size)
+  since_save = _Means(step, batch_size)
   saved = step if store.latest else None
 
   def save(batch: Data, mean_loss: float | None = None) -> None:
@@ -257,7 +258,7 @@ def train(
     store.save(mean_loss)
 
   with _catch_signals() as caught:
-    for batch in dataset.batches("train", skip_batches=step):
+    for batch in batches:
       if step >= last or caught:
         break
       scalars = compiled_step(batch)
@@ -269,12 +270,12 @@ def train(
       since_save.add(scalars)
       if step % schedule.save_summaries_steps == 0 or step == last:
         on_report(recent.report(step, last))
-        recent = _Means(step, dataset.batch_size)
+        recent = _Means(step, batch_size)
       if step % schedule.save_images_steps == 0 or step == last:
         on_images(step)
       if step % schedule.save_checkpoint_steps == 0 or step == last:
         save(batch, since_save.means()["loss/total"])
-        since_save = _Means(step, dataset.batch_size)
+        since_save = _Means(step, batch_size)
         saved = step
     if saved != step:
       save(batch)

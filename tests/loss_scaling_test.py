@@ -163,7 +163,8 @@ class Run:
     step = options.pop("step", self.step)
     return training.train(
       step,
-      Scenes(),
+      Scenes().batches("train", int(self.optimizer.global_step)),
+      Scenes.batch_size,
       self.store,
       training.Schedule(last, save_checkpoint_steps=2),
       start_step=int(self.optimizer.global_step),

@@ -64,7 +64,8 @@ class Run:
     }
     return training.train(
       options.pop("step", self.step),
-      Scenes(),
+      Scenes().batches("train", int(self.optimizer.global_step)),
+      Scenes.batch_size,
       self.store,
       training.Schedule(stop_after_steps=stop_after_steps, **schedule),
       start_step=int(self.optimizer.global_step),

@@ -21,6 +21,7 @@ from iodine import (
   training,
 )
 from iodine.commands import common, evaluate_command, make_data_command
+from iodine.modules import iodine
 
 Config = common.Config
 
@@ -119,6 +120,18 @@ def train(
   model = common.build_model(config["model"], dataset.image_shape)
   optimizer: optimizers.Adam = building.build(config["optimizer"], "optimizer")
   optimizer.initialize(model.trainable_variables)
+  if place.start:
+    print(_restore(place.start, model, optimizer), flush=True)
+  step = int(optimizer.global_step)
+  if step >= schedule.stop_after_steps:
+    print(
+      f"nothing is left to train: step {step} of {schedule.stop_after_steps} "
+      "is done, a larger `stop_after_steps` goes on",
+      flush=True,
+    )
+    return training.Outcome(step, place.start, None)
+  # Scenes are read while the graph is made.
+  batches = dataset.batches("train", skip_batches=step)
   compiled = training.CompiledStep(
     model, optimizer, seed, config["jit_compile"]
   )
@@ -127,24 +140,11 @@ def train(
     compiled.trace(example)
   except common.CONFIG_ERRORS as error:
     raise common.misfit(dataset.image_shape, error) from error
-  if place.start and is_tf1:
-    report = tf1_checkpoint.restore(place.start, model, optimizer)
-    fresh = ", Adam starts afresh" if report.left_fresh else ""
-    print(
-      f"continuing from the TF1 checkpoint {place.start}{fresh}", flush=True
-    )
-    if int(optimizer.global_step) >= schedule.stop_after_steps:
-      print(_nothing_left(int(optimizer.global_step), schedule), flush=True)
-      return training.Outcome(int(optimizer.global_step), place.start, None)
   folder = _claim(place)
   on_folder(folder)
   store = checkpoints.CheckpointStore(folder, model, optimizer, seed)
   if place.start and not is_tf1:
-    print(f"continuing from {store.restore()}", flush=True)
-  step = int(optimizer.global_step)
-  if step >= schedule.stop_after_steps:
-    print(_nothing_left(step, schedule), flush=True)
-    return training.Outcome(step, store.latest, None)
+    store.restore()  # what it knows of earlier checkpoints, too
   _save_config(config, folder)
   num_parameters = sum(
     v.shape.num_elements() for v in model.trainable_variables
@@ -158,7 +158,8 @@ def train(
   draw = summaries.OverviewImages(model)
   outcome = training.train(
     compiled,
-    dataset,
+    batches,
+    dataset.batch_size,
     store,
     schedule,
     start_step=step,
@@ -177,11 +178,16 @@ def train(
   return outcome
 
 
-def _nothing_left(step: int, schedule: training.Schedule) -> str:
-  return (
-    f"nothing is left to train: step {step} of {schedule.stop_after_steps} is "
-    "done, a larger `stop_after_steps` goes on"
-  )
+def _restore(
+  prefix: str, model: iodine.IODINE, optimizer: optimizers.Adam
+) -> str:
+  """Restores a TF1 or TF2 checkpoint; a sentence for the terminal."""
+  if not tf1_checkpoint.is_tf1(prefix):
+    checkpoints.restore(prefix, model=model, optimizer=optimizer)
+    return f"continuing from {prefix}"
+  report = tf1_checkpoint.restore(prefix, model, optimizer)
+  fresh = ", Adam starts afresh" if report.left_fresh else ""
+  return f"continuing from the TF1 checkpoint {prefix}{fresh}"
 
 
 def _reporter(

@@ -183,6 +183,11 @@ class IODINEDataset:
     raise NotImplementedError
 
   @property
+  def layout(self) -> records.Layout:
+    """What the records of the files hold."""
+    return self._layout
+
+  @property
   def generator_name(self) -> str | None:
     """Name of the generator in `iodine.synthetic`, None if there is none."""
     return self._layout.generator_name
@@ -230,6 +235,8 @@ class IODINEDataset:
   ) -> Iterator[dict[str, Any]]:
     """Yields what calling the instance gives, with errors that say where.
 
+    Reading begins at once, in the background.
+
     Args:
       subset: as for `__call__`.
       skip_batches: as for `__call__`.
@@ -244,12 +251,17 @@ class IODINEDataset:
     # as this subset ends, it can be checked afterwards.
     if subset != "test":
       stream.require_scenes()
-    dataset = self._batch(stream, subset, skip_batches)
+    options = tf.data.Options()
+    options.experimental_warm_start = True
+    with stream.explained_errors():
+      iterator = iter(
+        self._batch(stream, subset, skip_batches).with_options(options)
+      )
 
     def iterate() -> Iterator[dict[str, Any]]:
       num_batches = 0
       with stream.explained_errors():
-        for batch in dataset:
+        for batch in iterator:
           num_batches += 1
           yield batch
       if not num_batches:
@@ -305,9 +317,7 @@ class IODINEDataset:
   @_untransformed
   def _read(self, record: tf.Tensor) -> dict[str, Any]:
     """Returns one scene: image and mask cropped, all else as stored."""
-    is_large = fast_records.is_worthwhile(self._layout)
-    parse = fast_records.parse if is_large else records.parse
-    scene = parse(record, self._layout)
+    scene = fast_records.parser(self._layout)(record, self._layout)
     image, mask = crop(scene["image"], scene["mask"], self.crop_region)
     entities = self._layout.num_entities
     factors = {}

@@ -18,6 +18,7 @@ A serialised `tf.train.Example`, where <n> is the length of what follows:
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,13 @@ _WORTHWHILE = 30_000
 
 class _OtherLayoutError(Exception):
   """A record is not laid out as the top of this file says."""
+
+
+def parser(
+  layout: records.Layout,
+) -> Callable[[tf.Tensor, records.Layout], dict[str, tf.Tensor]]:
+  """Returns `parse`, or `records.parse` where scenes are too small for it."""
+  return parse if is_worthwhile(layout) else records.parse
 
 
 def is_worthwhile(layout: records.Layout) -> bool:
