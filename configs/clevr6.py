@@ -42,6 +42,7 @@ def clevr6():
     "coord_freqs": 3,
     "decoder": {
       "constructor": "iodine.modules.decoder.ComponentDecoder",
+      "recompute": False,  # True: less memory, more time
       "pixel_decoder": {
         "constructor": "iodine.modules.networks.BroadcastConv",
         "cnn_opt": {

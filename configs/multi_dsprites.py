@@ -45,6 +45,7 @@ def multi_dsprites():
     "coord_freqs": 3,
     "decoder": {
       "constructor": "iodine.modules.decoder.ComponentDecoder",
+      "recompute": False,  # True: less memory, more time
       "pixel_decoder": {
         "constructor": "iodine.modules.networks.BroadcastConv",
         "cnn_opt": {

@@ -44,6 +44,7 @@ def quick():
     "coord_type": "linear",
     "decoder": {
       "constructor": "iodine.modules.decoder.ComponentDecoder",
+      "recompute": False,  # True: less memory, more time
       "pixel_decoder": {
         "constructor": "iodine.modules.networks.DeConv",
         "cnn_opt": {
