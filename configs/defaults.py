@@ -14,7 +14,7 @@ def defaults():
 
   # For GPUs, see docs/performance.md.
   jit_compile = False  # XLA; it draws other samples from the same seed
-  compute_dtype = "float32"  # or "bfloat16", "float16": of convolutions, MLPs
+  compute_dtype = "float32"  # or "bfloat16", "float16": of convolutions
 
   # Training.
   checkpoint_dir = "iodine/checkpoints/iodine"
