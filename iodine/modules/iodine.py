@@ -432,7 +432,7 @@ class IODINE(snt.Module):
         )
         for t, e in enumerate(estimates)
       ]
-    frames = [self._frame_index(t) for t in range(self.num_iters + 1)]
+    frames = [self.frame_index(t) for t in range(self.num_iters + 1)]
     return info.collect(data, frames, estimates, inputs, loss, factors)
 
   def evaluate_factors(
@@ -457,7 +457,7 @@ class IODINE(snt.Module):
     """
     if self.factor_evaluator is None:
       raise ValueError("this model has no `factor_evaluator`")
-    index = self._frame_index(self.num_iters if frame is None else frame)
+    index = self.frame_index(self.num_iters if frame is None else frame)
     return self.factor_evaluator(
       z=z,
       true_mask=data["mask"][:, index],
@@ -522,17 +522,13 @@ class IODINE(snt.Module):
     self.output_dist.set_output_shape(image_shape)
     self.decoder.set_output_shapes(self.output_dist.input_shapes)
 
-  @property
-  def final_frame_index(self) -> int:
-    """The frame that the last decode is compared with."""
-    return self._frame_index(self.num_iters)
-
-  def _frame_index(self, t: int) -> int:
+  def frame_index(self, t: int) -> int:
+    """The frame of the data that iteration t is compared with."""
     return t if self._sequential else 0
 
   def _frame(self, images: tf.Tensor, t: int) -> tf.Tensor:
     """The frame [B, 1, H, W, C] that iteration t sees."""
-    index = self._frame_index(t)
+    index = self.frame_index(t)
     return images[:, index : index + 1]
 
   def _cut_frames(self, data: Data) -> Data:
