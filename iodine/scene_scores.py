@@ -6,13 +6,13 @@ entities, n values of a factor.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from iodine.modules import distributions, factor_eval, iodine, metrics, types
+from iodine.modules import distributions, factor_eval, iodine, metrics
 
 Data = dict[str, Any]
 Arrays = dict[str, np.ndarray]
@@ -32,59 +32,83 @@ def score_batch(
     seed: [2] integers from which all samples are drawn.
 
   Returns:
-    total [B] and the rest [B, T, ...], see `_score_estimate`; with a regressor
-    also visibility [B, L] and target/<factor> [B, L, n].
+    ari, ari_nobg, mse, recons, num_active_slots [B, T], kl/slot [B, T, K],
+    contingency [B, T, L, K], total [B], and those of `_score_factors`.
   """
   estimates, _ = model.encode(data["image"], seed=seed)
-  steps = [
-    _score_estimate(model, data, t, estimate)
-    for t, estimate in enumerate(estimates)
-  ]
-  scores = {
-    name: tf.stack([step[name] for step in steps], axis=1) for name in steps[0]
-  }
-  loss = scores["recons"] + tf.reduce_sum(scores["kl/slot"], axis=2)
-  scores["total"] = tf.linalg.matvec(loss, tf.constant(model.iter_weights))
-  if model.factor_evaluator is not None:
-    scores["visibility"] = data["visibility"]
-    targets = _evaluate_factors(model, data, 0, estimates[0]).targets
-    for factor in _measured(model.factor_evaluator):
-      scores[f"target/{factor}"] = targets[factor]
-  return scores
-
-
-def _score_estimate(
-  model: iodine.IODINE, data: Data, t: int, estimate: types.Estimate
-) -> dict[str, tf.Tensor]:
-  """Scores of one iteration.
-
-  Returns:
-    ari, ari_nobg, mse, recons, num_active_slots, factor [B], kl/slot [B, K],
-    contingency [B, L, K], hits/<factor> [B] of categorical factors and
-    residual/<factor> [B, n], sums of squares, of the others.
-  """
-  mask = distributions.mask_probabilities(estimate.scores)
-  frame = model.frame_index(t)
-  true_mask = data["mask"][:, frame]
-  image = data["image"][:, frame : frame + 1]
-  scores = {
+  frames = [model.frame_index(t) for t in range(len(estimates))]
+  image = _fold(tf.gather(data["image"], frames, axis=1))[:, None]
+  true_mask = _fold(tf.gather(data["mask"], frames, axis=1))
+  mask = _fold_all(
+    distributions.mask_probabilities(e.scores) for e in estimates
+  )
+  recons = _fold_all(e.x_dist.mean() for e in estimates)
+  folded = {
     "ari": metrics.mask_ari(true_mask, mask),
     "ari_nobg": metrics.mask_ari(true_mask, mask, foreground=True),
     "contingency": metrics.mask_contingency(true_mask, mask),
-    "mse": metrics.mean_squared_error(image, estimate.x_dist.mean()),
-    "recons": estimate.re,
-    "kl/slot": estimate.kl,
+    "mse": metrics.mean_squared_error(image, recons),
+    "recons": _fold_all(e.re for e in estimates),
+    "kl/slot": _fold_all(e.kl for e in estimates),
     "num_active_slots": metrics.num_active_groups(mask),
   }
-  if model.factor_evaluator is None:
-    return scores
-  visibility = data["visibility"]
-  factors = _evaluate_factors(model, data, t, estimate)
-  scores["factor"] = tf.reduce_sum(factors.entity_loss, axis=1) / tf.reduce_sum(
-    visibility, axis=1
+  regressor = model.factor_evaluator
+  if regressor is not None:
+    z = _fold_all(e.z for e in estimates)
+    folded.update(_score_factors(regressor, data, z, true_mask, mask))
+  scores = {
+    name: tf.reshape(value, [-1, len(estimates), *value.shape[1:]])
+    for name, value in folded.items()
+  }
+  loss = scores["recons"] + tf.reduce_sum(scores["kl/slot"], axis=2)
+  scores["total"] = tf.linalg.matvec(loss, tf.constant(model.iter_weights))
+  return scores
+
+
+def _fold(x: tf.Tensor) -> tf.Tensor:
+  """[B, T, ...] -> [B * T, ...], so that all iterations are scored at once."""
+  return tf.reshape(x, [-1, *x.shape[2:]])
+
+
+def _fold_all(tensors: Iterable[tf.Tensor]) -> tf.Tensor:
+  """T tensors [B, ...] -> [B * T, ...]."""
+  return _fold(tf.stack(list(tensors), axis=1))
+
+
+def _score_factors(
+  regressor: factor_eval.FactorRegressor,
+  data: Data,
+  z: tf.Tensor,
+  true_mask: tf.Tensor,
+  mask: tf.Tensor,
+) -> dict[str, tf.Tensor]:
+  """Scores of the factor regressor, with N = B * T.
+
+  Args:
+    regressor: the regressor, whose statistics stay as they are.
+    data: the batch.
+    z: [N, K, Z].
+    true_mask: [N, L, H, W, 1].
+    mask: [N, K, H, W, 1].
+
+  Returns:
+    factor [N]; visibility [N, L]; of categorical factors hits/<factor> [N], of
+    the others residual/<factor> [N, n], sums of squares, and target/<factor>
+    [N, L, n].
+  """
+  num_steps = z.shape[0] // data["visibility"].shape[0]
+  visibility, factors = tf.nest.map_structure(
+    lambda x: tf.repeat(x, num_steps, axis=0),
+    (data["visibility"], data["factors"]),
   )
-  for factor, kind in model.factor_evaluator.kinds.items():
-    target, output = factors.targets[factor], factors.predictions[factor]
+  result = regressor(z, true_mask, mask, visibility, factors, update=False)
+  num_visible = tf.reduce_sum(visibility, axis=1)
+  scores = {
+    "factor": tf.reduce_sum(result.entity_loss, axis=1) / num_visible,
+    "visibility": visibility,
+  }
+  for factor, kind in regressor.kinds.items():
+    target, output = result.targets[factor], result.predictions[factor]
     if kind == "categorical":
       right = tf.equal(tf.argmax(target, axis=-1), tf.argmax(output, axis=-1))
       hits = tf.cast(right, tf.float32) * visibility
@@ -92,24 +116,16 @@ def _score_estimate(
     else:
       squares = tf.square(target - output) * visibility[..., None]
       scores[f"residual/{factor}"] = tf.reduce_sum(squares, axis=1)
+      scores[f"target/{factor}"] = target
   return scores
 
 
-def _evaluate_factors(
-  model: iodine.IODINE, data: Data, t: int, estimate: types.Estimate
-) -> types.FactorPredictions:
-  mask = distributions.mask_probabilities(estimate.scores)
-  return model.evaluate_factors(data, estimate.z, mask, frame=t, update=False)
-
-
-def _measured(regressor: factor_eval.FactorRegressor) -> list[str]:
-  """The factors that are no classes."""
-  return [f for f, kind in regressor.kinds.items() if kind != "categorical"]
-
-
 def to_numpy(scores: Mapping[str, tf.Tensor], size: int) -> Arrays:
-  """The scores of the first `size` scenes, with mIoU and covering."""
-  arrays = {name: value.numpy()[:size] for name, value in scores.items()}
+  """The scores of the first `size` scenes, with mIoU and covering; float64."""
+  arrays = {
+    name: value.numpy()[:size].astype(np.float64)
+    for name, value in scores.items()
+  }
   tables = arrays.pop("contingency")  # [B, T, L, K]
   shape = tables.shape[:2]
   arrays.update({name: np.empty(shape) for name in NEED_OBJECTS})
@@ -155,18 +171,19 @@ def per_iteration(scores: Arrays) -> Arrays:
   if "factor" not in scores:
     return values
   values["factor"] = scores["factor"]
-  visibility = scores["visibility"][0].astype(np.float64)  # of any seed
+  # The truth is the same for all seeds and iterations.
+  visibility = scores["visibility"][0, :, 0]
   for name, value in scores.items():
     kind, _, factor = name.partition("/")
     if kind == "hits":
       values[f"accuracy/{factor}"] = linearize(value, visibility.sum(axis=1))
     elif kind == "residual":
-      target = scores[f"target/{factor}"][0]
-      values[f"r2/{factor}"] = _r2(value, target, visibility)
+      target = scores[f"target/{factor}"][0, :, 0]
+      values[f"r2/{factor}"] = r2(value, target, visibility)
   return values
 
 
-def _r2(
+def r2(
   residual: np.ndarray, target: np.ndarray, visibility: np.ndarray
 ) -> np.ndarray:
   """What every scene adds to R2, a mean over the values that vary.
@@ -179,7 +196,7 @@ def _r2(
   Returns:
     [S, N, T]; nan if no value varies.
   """
-  target, weight = target.astype(np.float64), visibility[..., None]
+  weight = visibility[..., None]
   mean = (weight * target).sum(axis=(0, 1)) / weight.sum()
   squares = (weight * (target - mean) ** 2).sum(axis=1)  # [N, n]
   # Of a value that is the same everywhere only rounding is left.
@@ -206,7 +223,6 @@ def linearize(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
   Returns:
     [S, N, T].
   """
-  numerator = numerator.astype(np.float64)
   denominator = denominator[:, None]
   ratio = numerator.sum(axis=1, keepdims=True) / denominator.sum()
   return ratio + (numerator - ratio * denominator) / denominator.mean()

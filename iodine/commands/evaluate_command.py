@@ -135,7 +135,8 @@ def evaluate(
   )
   _print_tables(result)
   evaluation_outputs.write_files(result, options.files)
-  evaluation_outputs.log(result, prefix, own.optimizer, log_scalar)
+  step = int(own.optimizer.global_step)
+  evaluation_outputs.log(result, prefix, step, log_scalar)
   if options.num_components or options.num_iters is not None:
     evaluation_outputs.draw_curves(
       result.generalisation or (result,),

@@ -12,7 +12,7 @@ from typing import Any
 import tabulate
 import tensorflow as tf
 
-from iodine import evaluation, optimizers, summaries
+from iodine import evaluation, summaries
 from iodine.commands import common
 from iodine.modules import curves
 
@@ -150,14 +150,20 @@ def write_files(
 def log(
   result: evaluation.Evaluation,
   prefix: str,
-  optimizer: optimizers.Adam,
+  step: int,
   log_scalar: LogScalar,
 ) -> None:
   """Sends the means to Sacred and to TensorBoard, as evaluation/<metric>.
 
   Sacred gets all iterations, which are the steps there, and TensorBoard the
-  final ones at the step of the checkpoint, in a folder `evaluation` beside it.
-  Where that cannot be written there is none.
+  final ones, in a folder `evaluation` beside the checkpoint. Where that cannot
+  be written there is none.
+
+  Args:
+    result: the evaluation.
+    prefix: of the checkpoint.
+    step: of the checkpoint.
+    log_scalar: takes name, value and iteration.
   """
   for name, summaries_over_time in result.per_iteration.items():
     for t, summary in enumerate(summaries_over_time):
@@ -170,7 +176,7 @@ def log(
   }
   try:
     os.makedirs(folder, exist_ok=True)
-    summaries.SummaryWriter(folder).scalars(int(optimizer.global_step), means)
+    summaries.SummaryWriter(folder).scalars(step, means)
   except (OSError, tf.errors.OpError):
     print(f"no TensorBoard scalars: `{folder}` cannot be written", flush=True)
   else:
