@@ -34,7 +34,12 @@ def score_batch(
   Returns:
     ari, ari_nobg, mse, recons, num_active_slots [B, T], kl/slot [B, T, K],
     contingency [B, T, L, K], total [B], and those of `_score_factors`.
+
+  Raises:
+    errors.UserError: if a sequential model gets too few frames, or the factors
+      do not fit the regressor.
   """
+  data = model.cut_frames(data)
   estimates, _ = model.encode(data["image"], seed=seed)
   frames = [model.frame_index(t) for t in range(len(estimates))]
   image = _fold(tf.gather(data["image"], frames, axis=1))[:, None]

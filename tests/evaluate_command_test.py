@@ -83,7 +83,7 @@ def test_files_and_logs_say_the_same(evaluate, checkpoint, tmp_path, capsys):
   for name in names:
     (line,) = [x for x in out.splitlines() if x.startswith(f"{name} ")]
     assert f"{figures[name]['mean']:.4f}" in line
-  assert "training scalars factor/* are not" in out
+  assert "training scalars factor/* are not:" in out
 
   rows = read_csv(tmp_path / "new/all.csv")
   assert len(rows) == 3 * (len(names) - 1) + 1
@@ -200,6 +200,8 @@ def test_a_folder_without_room_for_events_is_no_error(tmp_path, capsys):
     (["evaluation.scenes_csv=/tmp"], "no path of a file"),
     (["data.max_num_objects=1"], "No scene"),
     (["num_components=0"], "`num_components` is 0"),
+    (["model.sequential=True"], "needs 3 frames"),
+    (["data.image_dim=[1,1]"], "more points than groups"),
   ],
 )
 def test_errors_come_before_the_work(capsys, evaluate, tmp_path, updates, part):

@@ -17,6 +17,7 @@ from iodine import (
 )
 from iodine.commands import common, evaluation_outputs
 from iodine.modules import curves, iodine, plotting
+from iodine.modules import data as data_lib
 
 Config = common.Config
 
@@ -126,7 +127,7 @@ def evaluate(
   results = {}
   for k, restored in models.items():
     results[k] = _evaluate_model(
-      restored.model, batches, dataset.batch_size, config["seed"], options
+      restored.model, dataset, batches, config["seed"], options
     )
     batches = dataset.batches("test")
   own = next(iter(models.values()))
@@ -188,8 +189,8 @@ def _adapt(
 
 def _evaluate_model(
   model: iodine.IODINE,
+  dataset: data_lib.IODINEDataset,
   batches: Iterator[evaluation.Data],
-  batch_size: int,
   seed: int,
   options: Options,
 ) -> evaluation.Evaluation:
@@ -199,15 +200,18 @@ def _evaluate_model(
     f"{options.seeds} seed{'s' if options.seeds > 1 else ''}",
     flush=True,
   )
-  return evaluation.evaluate(
-    model,
-    batches,
-    batch_size,
-    seed=seed,
-    num_scenes=options.num_scenes,
-    on_progress=lambda done: print(f"  {done} scenes", flush=True),
-    seeds=options.seeds,
-  )
+  try:
+    return evaluation.evaluate(
+      model,
+      batches,
+      dataset.batch_size,
+      seed=seed,
+      num_scenes=options.num_scenes,
+      on_progress=lambda done: print(f"  {done} scenes", flush=True),
+      seeds=options.seeds,
+    )
+  except common.CONFIG_ERRORS as error:
+    raise common.misfit(dataset.image_shape, error) from error
 
 
 def _print_tables(result: evaluation.Evaluation) -> None:

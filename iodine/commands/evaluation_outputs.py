@@ -18,13 +18,16 @@ from iodine.modules import curves
 
 LogScalar = Callable[[str, float, int], None]
 
-_R2_NOTE = (
-  "accuracy and r2 are over the visible entities of all scenes at once, the "
-  "training scalars factor/* are not, see docs/evaluation.md"
+_FACTOR_NOTE = (
+  "accuracy and r2 are over the visible entities of all scenes at once,\n"
+  "which the training scalars factor/* are not: docs/evaluation.md"
 )
-# In the order of the metrics; the others are in the JSON and CSV files.
-_COLUMNS = ("ari", "ari_nobg", "miou", "msc", "mse", "recons", "kl")
-_COLUMNS_AFTER = ("num_active_slots",)
+# Of the tables with one row for each iteration or number of slots; the JSON and
+# CSV files have all.
+_COLUMNS = {
+  **{n: n for n in ("ari", "ari_nobg", "miou", "msc", "mse", "recons", "kl")},
+  "num_active_slots": "active",
+}
 
 
 def final_table(result: evaluation.Evaluation) -> str:
@@ -32,41 +35,35 @@ def final_table(result: evaluation.Evaluation) -> str:
   scenes = f"{result.num_scenes} scene{'s' if result.num_scenes > 1 else ''}"
   headers = [scenes, "mean", "standard error"]
   if result.seeds > 1:
-    headers.append(f"deviation of {result.seeds} seeds")
+    headers.append(f"deviation, {result.seeds} seeds")
   rows = [
     [name, *(_number(value) for value in summary)][: len(headers)]
     for name, summary in result.metrics.items()
   ]
   table = _tabulate(rows, headers)
-  has_factors = any(name.startswith("r2/") for name in result.metrics)
-  return f"{table}\n{_R2_NOTE}" if has_factors else table
+  return f"{table}\n{_FACTOR_NOTE}" if "factor" in result.metrics else table
 
 
 def iteration_table(result: evaluation.Evaluation) -> str:
   """The means of the main metrics after each number of refinements."""
   means = result.means()
-  names = [
-    *_COLUMNS,
-    *_COLUMNS_AFTER,
-    *(name for name in means if name.startswith(("accuracy/", "r2/"))),
-  ]
   rows = [
-    [str(t), *(_number(means[name][t]) for name in names)]
+    [str(t), *(_number(means[name][t]) for name in _COLUMNS)]
     for t in range(result.num_iters + 1)
   ]
-  titles = [name.replace("num_active_slots", "active") for name in names]
-  return _tabulate(rows, ["refinements", *titles])
+  return _tabulate(rows, ["step", *_COLUMNS.values()])
 
 
 def generalisation_table(results: Sequence[evaluation.Evaluation]) -> str:
   """The means of the main metrics at each number of slots."""
-  names = (*_COLUMNS, *_COLUMNS_AFTER)
   rows = [
-    [str(r.num_components), *(_number(r.metrics[name].mean) for name in names)]
-    for r in results
+    [
+      str(result.num_components),
+      *(_number(result.metrics[name].mean) for name in _COLUMNS),
+    ]
+    for result in results
   ]
-  titles = [name.replace("num_active_slots", "active") for name in names]
-  return _tabulate(rows, ["slots", *titles])
+  return _tabulate(rows, ["slots", *_COLUMNS.values()])
 
 
 def _tabulate(rows: Sequence[Sequence[Any]], headers: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
+from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.backends import backend_agg
 from matplotlib.figure import Figure
@@ -74,7 +75,16 @@ def save_generalisation(
   for axes, title in zip(grid[-1], ("refinements", "slots K"), strict=False):
     axes.set_xlabel(title)
   for axes in grid[0]:
-    axes.legend(fontsize=9, frameon=False)
+    # Above the panels, where it hides nothing.
+    axes.legend(
+      fontsize=9,
+      frameon=False,
+      ncols=2,
+      loc="lower center",
+      bbox_to_anchor=(0.5, 1.0),
+    )
+  for axes in grid.flat:
+    axes.spines[["top", "right"]].set_visible(False)
   figure.savefig(path)
 
 
@@ -87,7 +97,7 @@ def _draw_over_iterations(
   shifts = np.linspace(-0.12, 0.12, len(curves)) if len(curves) > 1 else [0.0]
   for curve, color, shift in zip(curves, colors, shifts, strict=True):
     is_trained = curve.num_components == trained.num_components
-    label = f"K = {curve.num_components}{' as trained' if is_trained else ''}"
+    label = f"K = {curve.num_components}{', as trained' if is_trained else ''}"
     _draw_line(axes, steps + shift, curve, name, color=color, label=label)
   if 0 < trained.num_iters < steps[-1]:
     axes.axvline(trained.num_iters, label="trained until here", **_MARK)
@@ -116,7 +126,7 @@ def _draw_over_slots(
       {name: np.array([curve.means[name][step] for curve in curves])},
       {name: np.array([curve.errors[name][step] for curve in curves])},
     )
-    trained_too = " as trained" if step == trained.num_iters else ""
+    trained_too = ", as trained" if step == trained.num_iters else ""
     label = f"after {step} refinements{trained_too}"
     _draw_line(axes, np.array(slots), at_step, name, color=color, label=label)
   if slots[0] <= trained.num_components <= slots[-1]:
@@ -129,6 +139,9 @@ def _set_range(axes: Axes, name: str, curves: Sequence[SlotCurve]) -> None:
   values = np.concatenate([curve.means[name] for curve in curves])
   if name == "mse" and values.min() > 0 and values.max() > 10 * values.min():
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(ticker.NullLocator())
   elif name == "mse":
     axes.set_ylim(bottom=0)
   else:

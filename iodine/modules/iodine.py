@@ -162,7 +162,7 @@ class IODINE(snt.Module):
       errors.UserError: if a sequential model gets too few frames, or the
         factors do not fit the regressor.
     """
-    data = self._cut_frames(data)
+    data = self.cut_frames(data)
     estimates, inputs = self.encode(data["image"], z, seed)
     recons_loss, kl_loss = self._weighted_losses(estimates)
     last = estimates[-1]
@@ -410,7 +410,7 @@ class IODINE(snt.Module):
       A nested dict of tensors: data, inputs, latent, outputs, losses, metrics
       and, with a regressor, factor_regressor; see `info.collect`.
     """
-    data = self._cut_frames(data)
+    data = self.cut_frames(data)
     estimates, inputs = self.encode(data["image"], z, seed)
     loss = tf.add_n(self._weighted_losses(estimates))
     factors = []
@@ -496,7 +496,7 @@ class IODINE(snt.Module):
       Two images [1, height, width, 3]: `overview` shows one scene a row
       (image, reconstruction, mask, components), `sequence` the iterations.
     """
-    images = self._cut_frames(data)["image"][:num_images]
+    images = self.cut_frames(data)["image"][:num_images]
     estimates, _ = self.encode(images, seed=seed)
     last = estimates[-1]
     recons = tf.stack([e.x_dist.mean() for e in estimates], axis=1)
@@ -531,8 +531,12 @@ class IODINE(snt.Module):
     index = self.frame_index(t)
     return images[:, index : index + 1]
 
-  def _cut_frames(self, data: Data) -> Data:
-    """A copy of the batch with the first num_iters + 1 frames."""
+  def cut_frames(self, data: Data) -> Data:
+    """A copy of the batch with the first num_iters + 1 frames.
+
+    Raises:
+      errors.UserError: if a sequential model gets too few.
+    """
     num_frames = data["image"].shape[1]
     needed = self.num_iters + 1
     if self._sequential and num_frames < needed:
