@@ -137,11 +137,12 @@ def test_docs_comparing(empty_folder):
 def test_docs_evaluation(empty_folder):
   tiny = [f"{key}={value}" for key, value in helpers.TINY.items()]
   tiny += ["batch_size=2", "data.image_dim=[8,8]", "evaluation.num_scenes=3"]
+  tiny += ["num_iters=1"]
   smaller = {
     "tetrominoes": [*tiny, "evaluation.seeds=2"],
     "clevr6": [
       *(*tiny, "data.train=[0,1]", "data.test=[1,None]"),
-      *("evaluation.num_components=[2,3]", "evaluation.num_iters=1"),
+      *("evaluation.num_components=[2,3]", "evaluation.num_iters=2"),
     ],
   }
   for name in smaller:
@@ -158,7 +159,9 @@ def test_docs_evaluation(empty_folder):
   figures = json.loads(pathlib.Path("generalisation.json").read_text())
   assert [g["num_components"] for g in figures["generalisation"]] == [2, 3]
 
-  config = helpers.tiny_config({"data.image_dim": [8, 8], "batch_size": 2})
+  config = helpers.tiny_config(
+    {"data.image_dim": [8, 8], "batch_size": 2, "num_iters": 1}
+  )
   model = building.build(config["model"])
   model.initialize((8, 8, 3))
   data = {**config["data"], "test": [0, 3]}

@@ -124,18 +124,10 @@ def evaluate(
       "training or not",
       flush=True,
     )
-  results = {}
-  for k, restored in models.items():
-    results[k] = _evaluate_model(
-      restored.model, dataset, batches, config["seed"], options
-    )
-    batches = dataset.batches("test")
-  own = next(iter(models.values()))
-  result = results[own.model.num_components]._replace(
-    generalisation=tuple(results[k] for k in options.num_components)
-  )
+  result = _evaluate_all(models, dataset, batches, config["seed"], options)
   _print_tables(result)
   evaluation_outputs.write_files(result, options.files)
+  own = next(iter(models.values()))
   step = int(own.optimizer.global_step)
   evaluation_outputs.log(result, prefix, step, log_scalar)
   if options.num_components or options.num_iters is not None:
@@ -144,7 +136,7 @@ def evaluate(
       curves.Trained(own.model.num_components, config["model"]["num_iters"]),
       folder,
     )
-  _write_pictures(own.model, next(batches), folder)
+  _write_pictures(own.model, next(dataset.batches("test")), folder)
   print(f"pictures: {folder}", flush=True)
   return result
 
@@ -185,6 +177,27 @@ def _adapt(
     model["num_components"] = num_components
     model["output_dist"]["num_components"] = num_components
   return result
+
+
+def _evaluate_all(
+  models: Mapping[int, common.Restored],
+  dataset: data_lib.IODINEDataset,
+  batches: Iterator[evaluation.Data],
+  seed: int,
+  options: Options,
+) -> evaluation.Evaluation:
+  """One model after the other; the figures of the first at the top."""
+  results = {}
+  for k, restored in models.items():
+    results[k] = _evaluate_model(
+      restored.model, dataset, batches, seed, options
+    )
+    if len(results) < len(models):
+      batches = dataset.batches("test")
+  first = next(iter(results.values()))
+  return first._replace(
+    generalisation=tuple(results[k] for k in options.num_components)
+  )
 
 
 def _evaluate_model(
