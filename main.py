@@ -120,7 +120,8 @@ def load_checkpoint(_config: Config, checkpoint_dir: str) -> None:
 def evaluate(_config: Config, checkpoint_dir: str) -> Config:
   """Evaluates a checkpoint on held-out scenes, with pictures."""
   commands = _commands()
-  return commands.evaluate(_config, checkpoint_dir).as_json()
+  result = commands.evaluate(_config, checkpoint_dir, ex.log_scalar)
+  return result.as_json()
 
 
 @ex.command

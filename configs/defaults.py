@@ -49,8 +49,17 @@ def defaults():
     },
   }
 
+  # evaluate
+  evaluation = {
+    "num_scenes": None,  # None: the whole test subset
+    "seeds": 1,  # how often the latents are sampled
+    "num_components": None,  # a list of numbers of slots to compare
+    "num_iters": None,  # refinements; None: as many as in training
+    "scenes_csv": None,  # a file with a row for every scene
+  }
+  csv_path = None  # figures as CSV, too
+
   # evaluate, compare, benchmark
-  evaluation = {"num_scenes": None}  # None: the whole test subset
   json_path = None  # figures as JSON, too
   # None: `pictures` beside the checkpoint; here `comparison` for compare and
   # `benchmark` for a sweep

@@ -21,6 +21,7 @@ LAYERS = [
   {
     "iodine.modules.distributions",
     "iodine.modules.networks",
+    "iodine.modules.curves",
     "iodine.modules.image_grids",
     "iodine.modules.plotting",
   },
@@ -36,7 +37,7 @@ LAYERS = [
   {"iodine.modules.data_files", "iodine.modules.fast_records"},
   {"iodine.modules.scene_stream"},
   {"iodine.modules.data"},
-  {"iodine.loss_scaling"},
+  {"iodine.loss_scaling", "iodine.scene_scores"},
   {
     "iodine.building",
     "iodine.flops",
@@ -51,6 +52,7 @@ LAYERS = [
   {"iodine.training", "iodine.tf1_checkpoint"},
   {"iodine.comparison"},
   {"iodine.commands.common"},
+  {"iodine.commands.evaluation_outputs"},
   {
     "iodine.commands.benchmark_sweep",
     "iodine.commands.checkpoint_command",
@@ -130,8 +132,9 @@ def test_building_imports_only_importlib_and_the_like():
   )
 
 
-def test_plotting_knows_no_tensorflow():
-  names = imports_of(ROOT / "iodine/modules/plotting.py")
+@pytest.mark.parametrize("name", ["curves", "plotting"])
+def test_plotting_knows_no_tensorflow(name):
+  names = imports_of(ROOT / f"iodine/modules/{name}.py")
   assert not any(n.startswith(("tensorflow", "iodine")) for n in names)
 
 

@@ -26,16 +26,10 @@ Config = common.Config
 Row = dict[str, Any]  # a point and its figures
 
 
-def is_whole(value: Any, least: int) -> bool:
-  """Whether a value is a whole number of at least `least`."""
-  is_number = isinstance(value, int) and not isinstance(value, bool)
-  return is_number and value >= least
-
-
 def _is_size(value: Any) -> bool:
   """Whether a value is one side of a square image, or [height, width]."""
   sides = value if isinstance(value, (list, tuple)) else [value, value]
-  return len(sides) == 2 and all(is_whole(side, 1) for side in sides)
+  return len(sides) == 2 and all(common.is_whole(side, 1) for side in sides)
 
 
 class Quantity(NamedTuple):
@@ -52,7 +46,7 @@ class Quantity(NamedTuple):
   title: str
   unit: str
   entries: tuple[str, ...]
-  accepts: Callable[[Any], bool] = lambda value: is_whole(value, 1)
+  accepts: Callable[[Any], bool] = lambda value: common.is_whole(value, 1)
   needs: str = "whole numbers, at least 1"
 
 
@@ -74,7 +68,7 @@ QUANTITIES = {
     "refinements",
     "refinement",
     ("model.num_iters",),
-    lambda value: is_whole(value, 0),
+    lambda value: common.is_whole(value, 0),
     "whole numbers, at least 0",
   ),
 }
