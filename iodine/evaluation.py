@@ -56,8 +56,9 @@ class Evaluation(NamedTuple):
       over slots), kl/slot_1 and so on, total (the weighted training loss of all
       iterations, without the factor loss) and, if there is a regressor, factor
       (its loss); and for its factors accuracy/<name> or r2/<name>. These two
-      are over visible entities only and over all scenes at once. The training
-      scalars factor/<name> are others: there R2 counts invisible entities as 1
+      are over visible objects only and over all scenes at once. The training
+      scalars factor/<name> are others: they include the background, and R2
+      counts invisible entities as 1
       and takes the variance of all that was seen in training.
     per_iteration: the same without total, of the first decode and of that
       after each refinement.

@@ -97,9 +97,10 @@ def _score_factors(
     mask: [N, K, H, W, 1].
 
   Returns:
-    factor [N]; visibility [N, L]; of categorical factors hits/<factor> [N], of
-    the others residual/<factor> [N, n], sums of squares, and target/<factor>
-    [N, L, n].
+    factor [N]; objects [N, L], 1 for visible entities other than the
+    background; summed over these, of categorical factors hits/<factor> [N], of
+    the others squared errors residual/<factor> [N, n]; and of those
+    target/<factor> [N, L, n].
   """
   num_steps = z.shape[0] // data["visibility"].shape[0]
   visibility, factors = tf.nest.map_structure(
@@ -108,18 +109,20 @@ def _score_factors(
   )
   result = regressor(z, true_mask, mask, visibility, factors, update=False)
   num_visible = tf.reduce_sum(visibility, axis=1)
+  # The background has factors in the data, too, which are easy to tell.
+  objects = visibility * (1.0 - tf.one_hot(0, visibility.shape[1]))
   scores = {
     "factor": tf.reduce_sum(result.entity_loss, axis=1) / num_visible,
-    "visibility": visibility,
+    "objects": objects,
   }
   for factor, kind in regressor.kinds.items():
     target, output = result.targets[factor], result.predictions[factor]
     if kind == "categorical":
       right = tf.equal(tf.argmax(target, axis=-1), tf.argmax(output, axis=-1))
-      hits = tf.cast(right, tf.float32) * visibility
+      hits = tf.cast(right, tf.float32) * objects
       scores[f"hits/{factor}"] = tf.reduce_sum(hits, axis=1)
     else:
-      squares = tf.square(target - output) * visibility[..., None]
+      squares = tf.square(target - output) * objects[..., None]
       scores[f"residual/{factor}"] = tf.reduce_sum(squares, axis=1)
       scores[f"target/{factor}"] = target
   return scores
@@ -159,7 +162,7 @@ def per_iteration(scores: Arrays) -> Arrays:
   """Metrics [S, N, T], in the order of tables.
 
   Those of factors, accuracy/<factor> and r2/<factor>, are quotients of sums
-  over all visible entities. A scene's value is what it adds to the quotient, so
+  over all visible objects. A scene's value is what it adds to the quotient, so
   that the mean is the quotient itself, see `linearize`.
 
   Args:
@@ -177,31 +180,31 @@ def per_iteration(scores: Arrays) -> Arrays:
     return values
   values["factor"] = scores["factor"]
   # The truth is the same for all seeds and iterations.
-  visibility = scores["visibility"][0, :, 0]
+  objects = scores["objects"][0, :, 0]
   for name, value in scores.items():
     kind, _, factor = name.partition("/")
     if kind == "hits":
-      values[f"accuracy/{factor}"] = linearize(value, visibility.sum(axis=1))
+      values[f"accuracy/{factor}"] = linearize(value, objects.sum(axis=1))
     elif kind == "residual":
       target = scores[f"target/{factor}"][0, :, 0]
-      values[f"r2/{factor}"] = r2(value, target, visibility)
+      values[f"r2/{factor}"] = r2(value, target, objects)
   return values
 
 
 def r2(
-  residual: np.ndarray, target: np.ndarray, visibility: np.ndarray
+  residual: np.ndarray, target: np.ndarray, objects: np.ndarray
 ) -> np.ndarray:
   """What every scene adds to R2, a mean over the values that vary.
 
   Args:
-    residual: [S, N, T, n] squared errors, summed over visible entities.
+    residual: [S, N, T, n] squared errors, summed over the objects.
     target: [N, L, n].
-    visibility: [N, L].
+    objects: [N, L], 1 for entities that count, 0 for the others.
 
   Returns:
     [S, N, T]; nan if no value varies.
   """
-  weight = visibility[..., None]
+  weight = objects[..., None]
   mean = (weight * target).sum(axis=(0, 1)) / weight.sum()
   squares = (weight * (target - mean) ** 2).sum(axis=1)  # [N, n]
   # Of a value that is the same everywhere only rounding is left.

@@ -19,7 +19,7 @@ from iodine.modules import curves
 LogScalar = Callable[[str, float, int], None]
 
 _FACTOR_NOTE = (
-  "accuracy and r2 are over the visible entities of all scenes at once,\n"
+  "accuracy and r2 are over the visible objects of all scenes at once,\n"
   "which the training scalars factor/* are not: docs/evaluation.md"
 )
 # Of the tables with one row for each iteration or number of slots; the JSON and

@@ -89,6 +89,11 @@ class SceneStream:
     """
     scenes = self.epoch()
     first_epoch, offset = self._position(skip)
+    epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
+    if shuffle_buffer is None:
+      in_order = epochs.flat_map(lambda _: scenes).skip(offset)
+      return read(in_order, read_scene)
+    buffer_size = shuffle_buffer
 
     def shuffled(number: tf.Tensor) -> tf.data.Dataset:
       # A shuffle is seeded by the pair (seed of the graph it is built in, own
@@ -97,12 +102,8 @@ class SceneStream:
       # not be 0: TensorFlow would ask if the other seed, a tensor, is 0 too.
       if not tf.executing_eagerly():
         tf.random.set_seed(seed % (2**31 - 2) + 1)
-      return shuffle(read(scenes, read_scene), shuffle_buffer, number)
+      return shuffle(read(scenes, read_scene), buffer_size, number)
 
-    epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
-    if shuffle_buffer is None:
-      in_order = epochs.flat_map(lambda _: scenes).skip(offset)
-      return read(in_order, read_scene)
     return epochs.flat_map(shuffled).skip(offset)
 
   def require_scenes(self) -> None:
