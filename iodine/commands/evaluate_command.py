@@ -17,7 +17,7 @@ from iodine import (
 )
 from iodine.commands import common
 from iodine.modules import data as data_lib
-from iodine.modules import iodine, plotting
+from iodine.modules import image_files, iodine
 
 Config = common.Config
 
@@ -107,6 +107,6 @@ def _write_pictures(
     "samples": [],
   }
   for name, image in images.items():
-    plotting.save_titled_image(
+    image_files.save_titled_image(
       os.path.join(folder, f"{name}.png"), image, titles[name]
     )
