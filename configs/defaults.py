@@ -49,9 +49,18 @@ def defaults():
     },
   }
 
-  # evaluate, compare, benchmark
+  # plot
+  plot = {
+    "scenes": [0, 1, 2],  # of the test subset, which count from 0
+    # Whose latents are traversed, from 1; None: the slot of the second largest
+    # area, as the largest is the background's.
+    "slot": None,
+    "num_scenes_for_map": 64,  # in `latents` and `metrics`
+  }
+
+  # evaluate, compare, benchmark, plot
   evaluation = {"num_scenes": None}  # None: the whole test subset
   json_path = None  # figures as JSON, too
-  # None: `pictures` beside the checkpoint; here `comparison` for compare and
-  # `benchmark` for a sweep
+  # None: `pictures` beside the checkpoint, `plots` there for plot; here
+  # `comparison` for compare and `benchmark` for a sweep
   pictures_dir = None

@@ -89,7 +89,7 @@ def evaluate(
       size = min(size, num_scenes - done)
     if size <= 0:
       break
-    padded = _pad(batch, batch_size)
+    padded = pad(batch, batch_size)
     result = compiled(padded, tf.constant(index, tf.int64))
     scores.append(_per_scene(result, size))
     done += size
@@ -156,7 +156,7 @@ def _per_scene(
   return arrays
 
 
-def _pad(batch: Data, batch_size: int) -> Data:
+def pad(batch: Data, batch_size: int) -> Data:
   """Repeats the first scene of a batch until it has batch_size scenes."""
   missing = batch_size - batch["image"].shape[0]
   if not missing:

@@ -121,6 +121,11 @@ class FactorRegressor(snt.Module):
       if kind != "categorical"
     }
 
+  @property
+  def kinds(self) -> dict[str, str]:
+    """{factor: kind}, in the order of the mapping."""
+    return {factor: kind for factor, _, kind in self._mapping}
+
   def initialize(self, n_z: int) -> None:
     """Creates every variable, for latents of size n_z."""
     self.predict_latents(tf.zeros([1, n_z]))
