@@ -28,8 +28,8 @@ from iodine.modules import (
 tfd = tfp.distributions
 Info = dict[str, Any]
 
-# Traversals go so far, in standard deviations of the prior.
-_VALUES = tuple(np.linspace(-2.0, 2.0, 7))
+# Of traversals, in standard deviations of the prior.
+_VALUES = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 
 
 class Scene(NamedTuple):

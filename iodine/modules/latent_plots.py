@@ -84,7 +84,7 @@ def traversal_plot(traversal: Traversal) -> Figure:
       title = "inferred" if r == 0 else ""
       canvas.show(grid.add(r, start), unchanged, title, color)
       for v, value in enumerate(traversal.values):
-        title = f"{value:+.1f}" if r == 0 else ""
+        title = f"{value:+g}" if r == 0 else ""
         canvas.show(grid.add(r, start + 1 + v), changed[r, v], title)
   for column, text in (
     (0, f"slot {traversal.slot + 1} by itself"),
@@ -160,9 +160,18 @@ def latents_plot(
   """
   points, shares = principal_components(latents)
   panels = _panels(factors, kinds or {})
-  columns = min(3, len(panels))
-  rows = -(-len(panels) // columns)
+  rows = -(-len(panels) // 3)
+  columns = -(-len(panels) // rows)
   figure = canvas.new_figure(480 * columns, 400 * rows)
+  # Legends and colour bars stand between axes of the same size.
+  figure.subplots_adjust(
+    left=55 / (480 * columns),
+    right=1 - 115 / (480 * columns),
+    bottom=45 / (400 * rows),
+    top=1 - 30 / (400 * rows),
+    wspace=170 / 310,
+    hspace=75 / 325,
+  )
   grid = figure.subplots(rows, columns, squeeze=False)
   for axes in grid.flat[len(panels) :]:
     axes.axis("off")
@@ -172,7 +181,6 @@ def latents_plot(
     axes.set_xlabel(f"component 1 ({shares[0]:.0%} of variance)", fontsize=8)
     axes.set_ylabel(f"component 2 ({shares[1]:.0%})", fontsize=8)
     axes.tick_params(labelsize=7)
-  figure.tight_layout()
   return figure
 
 
@@ -243,7 +251,8 @@ def _draw_panel(
       norm=colors.Normalize(0.0, 2 * np.pi) if angle else None,
       **style,
     )
-    bar = figure.colorbar(drawn, ax=axes)
+    place = axes.inset_axes((1.03, 0.0, 0.04, 1.0))
+    bar = figure.colorbar(drawn, cax=place)
     bar.ax.tick_params(labelsize=7)
 
 

@@ -268,7 +268,7 @@ def _input_rows(name: str, values: np.ndarray) -> list[_InputRow]:
   if channels == 3 and name in _COLORED:
     if name == "dcomponents":
       # Grey stands for zero.
-      norm = colors.Normalize(-norm.vmax, norm.vmax)
+      norm = colors.Normalize(-_limit(values), _limit(values))
       return [_InputRow(name, norm(values).data, per_slot, norm, "gray")]
     norm = colors.Normalize(0.0, 1.0)
     return [_InputRow(name, values, per_slot, norm, "gray")]
@@ -285,16 +285,19 @@ def _input_rows(name: str, values: np.ndarray) -> list[_InputRow]:
 
 
 def _color_scale(values: np.ndarray) -> tuple[colors.Normalize, str]:
-  """What the colours stand for; white is zero where there are two signs.
+  """What the colours stand for; white is zero where there are two signs."""
+  if (values < 0).any():
+    return colors.Normalize(-_limit(values), _limit(values)), "RdBu_r"
+  return colors.Normalize(0.0, _limit(values)), "viridis"
 
-  The largest of 200 values may be off the scale, or else a few of them, as
-  gradients have, would leave the others without colour.
+
+def _limit(values: np.ndarray) -> float:
+  """The end of the scale, which one value in 200 may exceed.
+
+  A few large ones, as gradients have, would leave the others without colour.
   """
   sizes = np.abs(values)
-  largest = float(np.percentile(sizes, 99.5) or sizes.max()) or 1.0
-  if (values < 0).any():
-    return colors.Normalize(-largest, largest), "RdBu_r"
-  return colors.Normalize(0.0, largest), "viridis"
+  return float(np.percentile(sizes, 99.5) or sizes.max()) or 1.0
 
 
 def _draw_input(
