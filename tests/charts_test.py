@@ -48,3 +48,77 @@ def test_error_bars_and_lines_are_drawn(tmp_path):
   blue = np.all(pictures[1] == (31, 119, 180), axis=-1)
   # The longest bar goes from 4 to 7 of 9.1 in height, the axes take most.
   assert np.any(blue.sum(axis=0) > 0.2 * blue.shape[0])
+
+
+# ------------------------------------------------- metrics over iterations
+
+
+def make_info(scenes=5, steps=4, slots=3):
+  rng = np.random.default_rng(0)
+  return {
+    "losses": {
+      "recons": rng.normal(size=[scenes, steps]),
+      "kl": rng.normal(size=[scenes, steps, slots]),
+      "factor": rng.normal(size=[steps]),
+    },
+    "metrics": {
+      name: rng.normal(size=[scenes, steps])
+      for name in ("ari", "ari_nobg", "mse")
+    },
+  }
+
+
+def by_title(figure):
+  return {axes.get_title().split(" [")[0]: axes for axes in figure.axes}
+
+
+def test_metrics_are_means_with_their_spread():
+  info = make_info()
+  panels = by_title(charts.metrics_plot(info))
+  assert list(panels) == [
+    *("reconstruction loss", "mean squared error"),
+    *("KL divergence, sum over slots", "ARI", "ARI, foreground"),
+    "factor loss",
+  ]
+  expected = {
+    "reconstruction loss": info["losses"]["recons"],
+    "mean squared error": info["metrics"]["mse"],
+    "KL divergence, sum over slots": info["losses"]["kl"].sum(2),
+    "ARI": info["metrics"]["ari"],
+    "ARI, foreground": info["metrics"]["ari_nobg"],
+  }
+  for title, values in expected.items():
+    (line,) = panels[title].lines
+    mean = values.mean(0)
+    np.testing.assert_array_equal(line.get_xdata(), range(4))
+    np.testing.assert_allclose(line.get_ydata(), mean)
+    (band,) = panels[title].collections
+    corners = band.get_paths()[0].vertices
+    spread = np.sqrt(((values - mean) ** 2).sum(0) / 4)  # unbiased
+    for t in range(4):
+      heights = corners[corners[:, 0] == t, 1]
+      np.testing.assert_allclose(heights.min(), mean[t] - spread[t])
+      np.testing.assert_allclose(heights.max(), mean[t] + spread[t])
+
+
+def test_the_factor_loss_may_be_of_batches_or_scenes_or_missing():
+  info = make_info()
+  panel = by_title(charts.metrics_plot(info))["factor loss"]
+  np.testing.assert_array_equal(
+    panel.lines[0].get_ydata(), info["losses"]["factor"]
+  )
+  assert not panel.collections
+  per_scene = np.arange(20.0).reshape(5, 4)
+  info["losses"]["factor"] = per_scene
+  panel = by_title(charts.metrics_plot(info))["factor loss"]
+  np.testing.assert_array_equal(panel.lines[0].get_ydata(), per_scene.mean(0))
+  assert len(panel.collections) == 1
+  del info["losses"]["factor"]
+  panel = by_title(charts.metrics_plot(info))["factor loss"]
+  assert [text.get_text() for text in panel.texts] == ["no factor regressor"]
+
+
+def test_one_scene_has_no_spread():
+  figure = charts.metrics_plot(make_info(scenes=1))
+  assert figure.get_suptitle() == "one scene"
+  assert not any(axes.collections for axes in figure.axes)
