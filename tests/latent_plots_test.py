@@ -44,6 +44,15 @@ def test_points_that_do_not_differ_have_no_direction(points):
   np.testing.assert_array_equal(shares, [0.0, 0.0])
 
 
+def test_two_places_have_one_direction():
+  places = np.random.default_rng(0).normal(size=[2, 5])
+  found, shares = latent_plots.principal_components(places[[0, 1, 1, 0, 0]])
+  np.testing.assert_array_equal(found[:, 1], 0.0)
+  np.testing.assert_allclose(shares, [1.0, 0.0])
+  distance = np.linalg.norm(places[0] - places[1])
+  np.testing.assert_allclose(np.ptp(found[:, 0]), distance)
+
+
 # --------------------------------------------------------------------- map
 
 

@@ -135,6 +135,9 @@ def principal_components(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.zeros([0, 2]), np.zeros(2)
   centred = points - points.mean(axis=0)
   _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
+  # What is left of equal points is rounding, and no direction.
+  lengths[lengths < 1e-9 * lengths.max(initial=0.0)] = 0.0
+  directions[lengths == 0.0] = 0.0
   missing = max(0, 2 - len(lengths))
   lengths = np.pad(lengths, (0, missing))
   directions = np.pad(directions, ((0, missing), (0, 0)))[:2]
