@@ -144,6 +144,13 @@ def compare(
 
 
 @ex.command
+def plot(_config: Config, checkpoint_dir: str) -> list[str]:
+  """Draws held-out scenes, their refinement, and the latents."""
+  commands = _commands()
+  return commands.plot(_config, checkpoint_dir)
+
+
+@ex.command
 def benchmark(_config: Config) -> Config:
   """Measures speed, operations and memory; needs no data."""
   commands = _commands()

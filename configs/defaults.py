@@ -49,6 +49,15 @@ def defaults():
     },
   }
 
+  # plot
+  plot = {
+    "scenes": [0, 1, 2],  # of the test subset, which count from 0
+    # Whose latents are traversed, from 1; None: the slot of the second largest
+    # area, as the largest is the background's.
+    "slot": None,
+    "num_scenes_for_map": 64,  # in `latents` and `metrics`
+  }
+
   # evaluate
   evaluation = {
     "num_scenes": None,  # None: the whole test subset
@@ -59,8 +68,8 @@ def defaults():
   }
   csv_path = None  # figures as CSV, too
 
-  # evaluate, compare, benchmark
+  # evaluate, compare, benchmark, plot
   json_path = None  # figures as JSON, too
-  # None: `pictures` beside the checkpoint; here `comparison` for compare and
-  # `benchmark` for a sweep
+  # None: `pictures` beside the checkpoint, `plots` there for plot; here
+  # `comparison` for compare and `benchmark` for a sweep
   pictures_dir = None

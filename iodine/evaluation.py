@@ -155,7 +155,7 @@ def evaluate(
       size = min(size, num_scenes - done)
     if size <= 0:
       break
-    padded = _pad(batch, batch_size)
+    padded = pad(batch, batch_size)
     results = [
       compiled(padded, tf.constant([seed + s, index], tf.int64))
       for s in range(seeds)
@@ -225,7 +225,7 @@ def summarize(values: np.ndarray) -> Summary:
   )
 
 
-def _pad(batch: Data, batch_size: int) -> Data:
+def pad(batch: Data, batch_size: int) -> Data:
   """Repeats the first scene of a batch until it has batch_size scenes."""
   missing = batch_size - batch["image"].shape[0]
   if not missing:

@@ -41,6 +41,7 @@ SMALLER = {
   ],
   "make_data": ["num_scenes=24"],
   "evaluate": ["batch_size=2", "num_iters=1", "evaluation.num_scenes=3"],
+  "plot": ["batch_size=2", "num_iters=1", "plot.num_scenes_for_map=2"],
 }
 # Large images are not what the commands are about.
 SMALLER_IMAGES = {

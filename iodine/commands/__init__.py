@@ -10,6 +10,7 @@ from iodine.commands.common import build_dataset, build_model, start_tensorflow
 from iodine.commands.compare_command import compare
 from iodine.commands.evaluate_command import evaluate
 from iodine.commands.make_data_command import make_data
+from iodine.commands.plot_command import plot
 from iodine.commands.train_command import Place, find_place, quickstart, train
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
   "find_place",
   "load_checkpoint",
   "make_data",
+  "plot",
   "quickstart",
   "start_tensorflow",
   "train",

@@ -20,7 +20,7 @@ import tabulate
 
 from iodine import benchmarking, checkpoints, errors
 from iodine.commands import common
-from iodine.modules import plotting
+from iodine.modules import charts
 
 Config = common.Config
 Row = dict[str, Any]  # a point and its figures
@@ -178,7 +178,7 @@ def run(config: Config, points: Sequence[Point], script: str) -> dict[str, Any]:
   if good:
     print(_table(good, fits), flush=True)
     picture = os.path.join(folder, "sweep.png")
-    plotting.save_sweep(picture, _panels(good, fits))
+    charts.save_sweep(picture, _panels(good, fits))
     print(f"picture: {picture}", flush=True)
   return {"sweep": rows, "fits": fits}
 
@@ -313,7 +313,7 @@ def _formula(line: Mapping[str, float], unit: str, quantity: str) -> str:
 
 def _panels(
   rows: Sequence[Row], fits: Mapping[str, Any]
-) -> list[plotting.SweepPanel]:
+) -> list[charts.SweepPanel]:
   """What the picture shows: two panels per quantity."""
   panels = []
   for quantity, members in _by_quantity(rows).items():
@@ -326,7 +326,7 @@ def _panels(
       spreads = [row["step_seconds"] for row in members]
       is_time = unit == "s"
       panels.append(
-        plotting.SweepPanel(
+        charts.SweepPanel(
           x_title=QUANTITIES[quantity].title,
           y_title=title,
           x=[row["size"] for row in members],

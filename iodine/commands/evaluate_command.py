@@ -16,7 +16,7 @@ from iodine import (
   summaries,
 )
 from iodine.commands import common, evaluation_outputs
-from iodine.modules import curves, iodine, plotting
+from iodine.modules import curves, image_files, iodine
 from iodine.modules import data as data_lib
 
 Config = common.Config
@@ -251,6 +251,6 @@ def _write_pictures(
     "samples": [],
   }
   for name, image in images.items():
-    plotting.save_titled_image(
+    image_files.save_titled_image(
       os.path.join(folder, f"{name}.png"), image, titles[name]
     )

@@ -412,6 +412,24 @@ class IODINE(snt.Module):
     """
     data = self.cut_frames(data)
     estimates, inputs = self.encode(data["image"], z, seed)
+    return self.describe(data, estimates, inputs, update)
+
+  def describe(
+    self,
+    data: Data,
+    estimates: Sequence[types.Estimate],
+    inputs: Sequence[types.RefinementInputs],
+    update: bool = True,
+  ) -> dict[str, Any]:
+    """What `eval` says about a batch that is encoded already.
+
+    Args:
+      data: as for `__call__`.
+      estimates: as `encode` returns them.
+      inputs: as `encode` returns them.
+      update: as for `eval`.
+    """
+    data = self._cut_frames(data)
     loss = tf.add_n(self._weighted_losses(estimates))
     factors = []
     if self.factor_evaluator is not None:
