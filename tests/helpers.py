@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 import main
-from iodine import building
+from iodine import building, checkpoints
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
@@ -44,6 +44,17 @@ def tiny_config(updates=None, replace=None):
 def tiny_model(updates=None, replace=None):
   """A tiny model, freshly built."""
   return building.build(tiny_config(updates, replace)["model"])
+
+
+def save_checkpoint(folder, config, image_shape=(8, 8, 3), step=0):
+  """Saves the model of a config, slightly perturbed, as after `step` steps."""
+  model = building.build(config["model"])
+  model.initialize(image_shape)
+  perturb(model)
+  optimizer = building.build(config["optimizer"])
+  optimizer.initialize(model.trainable_variables)
+  optimizer.global_step.assign(step)
+  checkpoints.CheckpointStore(str(folder), model, optimizer).save()
 
 
 def make_batch(
