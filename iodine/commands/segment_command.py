@@ -55,6 +55,7 @@ def segment(
     common.check_writable(config["json_path"])
   _check_all(paths)
   model = common.restore(config, prefix).model
+  checkpoints.make_folder(os.path.dirname(folders[0]) or ".")
   segmenter = segmentation.Segmenter(
     model, model.output_dist.output_shape, config["seed"]
   )
