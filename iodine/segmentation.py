@@ -57,6 +57,9 @@ class Segmenter:
   Each image is a batch of its own, so that the result depends on no other
   image, and its samples are drawn from the same seed, so that it is the same
   every time.
+
+  Attributes:
+    image_shape: (H, W, C) of the images that the model sees.
   """
 
   def __init__(
@@ -69,7 +72,7 @@ class Segmenter:
       image_shape: (H, W, C) of the images that it was trained on.
       seed: the latents are sampled from it.
     """
-    self._image_shape = tuple(image_shape)
+    self.image_shape = tuple(image_shape)
     images = tf.TensorSpec([1, *image_shape], tf.float32)
     self._infer = tf.function(
       lambda image: infer(model, image, seed),
@@ -130,7 +133,7 @@ class Segmenter:
       errors.UserError: if it is no image.
     """
     pixels = image_reading.read(image)
-    height, width, channels = self._image_shape
+    height, width, channels = self.image_shape
     region = image_reading.center_region(pixels.shape[:2], (height, width))
     (top, bottom), (left, right) = region
     resized = data.resize(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iodine import building, checkpoints, segmentation
+from iodine import building, checkpoints, saved_model, segmentation
 
 SEED = 3
 CONFIG = helpers.tiny_config({"data.image_dim": [8, 6], "seed": SEED})
@@ -175,10 +175,12 @@ def test_errors_leave_everything_as_it_was(
 
 
 def test_a_failed_export_leaves_nothing(checkpoint, tmp_path, monkeypatch):
-  def fail(*_, **__):
+  def fail(folder, *_):
+    with open(f"{folder}/half", "w") as file:
+      file.write("half")
     raise tf.errors.ResourceExhaustedError(None, None, "no space left")
 
-  monkeypatch.setattr(tf.saved_model, "save", fail)
+  monkeypatch.setattr(saved_model, "export", fail)
   options = [f"{key}={value}" for key, value in helpers.TINY.items()]
   with pytest.raises(SystemExit):
     helpers.run_main(

@@ -65,15 +65,7 @@ def segment(
   )
   figures = []
   for i, (path, folder) in enumerate(zip(paths, folders, strict=True)):
-    original = image_reading.read(path)
-    try:
-      found = segmenter(original)
-    except common.CONFIG_ERRORS as error:
-      shape = tuple(model.output_dist.output_shape)
-      raise common.misfit(shape, error) from error
-    with new_folders.written_at_once(folder) as temporary:
-      segmentation_files.write(temporary, found, original)
-    figures.append(_figures(path, folder, found))
+    figures.append(_segment_one(segmenter, path, folder))
     print(f"{i + 1}/{len(paths)} {_describe(figures[-1])}", flush=True)
   result = {"seed": config["seed"], "images": figures}
   if config["json_path"] is not None:
@@ -135,15 +127,23 @@ def _check_all(paths: Sequence[str]) -> None:
     )
 
 
-def _figures(
-  path: str, folder: str, found: segmentation.Segmentation
+def _segment_one(
+  segmenter: segmentation.Segmenter, path: str, folder: str
 ) -> dict[str, Any]:
-  error = np.square(found.image - found.reconstruction).mean(dtype=np.float64)
+  """Decomposes one image and writes its files; returns its figures."""
+  original = image_reading.read(path)
+  try:
+    found = segmenter(original)
+  except common.CONFIG_ERRORS as error:
+    raise common.misfit(segmenter.image_shape, error) from error
+  with new_folders.written_at_once(folder) as temporary:
+    segmentation_files.write(temporary, found, original)
+  mse = np.square(found.image - found.reconstruction).mean(dtype=np.float64)
   return {
     "image": path,
     "folder": folder,
     "active_slots": [k + 1 for k in found.active_slots()],
-    "mse": float(error),
+    "mse": float(mse),
   }
 
 
