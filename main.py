@@ -120,7 +120,8 @@ def load_checkpoint(_config: Config, checkpoint_dir: str) -> None:
 def evaluate(_config: Config, checkpoint_dir: str) -> Config:
   """Evaluates a checkpoint on held-out scenes, with pictures."""
   commands = _commands()
-  return commands.evaluate(_config, checkpoint_dir).as_json()
+  result = commands.evaluate(_config, checkpoint_dir, ex.log_scalar)
+  return result.as_json()
 
 
 @ex.command
@@ -158,6 +159,13 @@ def compare(
   if not result["passed"]:
     raise SystemExit(1)
   return result
+
+
+@ex.command
+def plot(_config: Config, checkpoint_dir: str) -> list[str]:
+  """Draws held-out scenes, their refinement, and the latents."""
+  commands = _commands()
+  return commands.plot(_config, checkpoint_dir)
 
 
 @ex.command

@@ -53,9 +53,27 @@ def defaults():
     },
   }
 
-  # evaluate, compare, benchmark
-  evaluation = {"num_scenes": None}  # None: the whole test subset
+  # plot
+  plot = {
+    "scenes": [0, 1, 2],  # of the test subset, which count from 0
+    # Whose latents are traversed, from 1; None: the slot of the second largest
+    # area, as the largest is the background's.
+    "slot": None,
+    "num_scenes_for_map": 64,  # in `latents` and `metrics`
+  }
+
+  # evaluate
+  evaluation = {
+    "num_scenes": None,  # None: the whole test subset
+    "seeds": 1,  # how often the latents are sampled
+    "num_components": None,  # a list of numbers of slots to compare
+    "num_iters": None,  # refinements; None: as many as in training
+    "scenes_csv": None,  # a file with a row for every scene
+  }
+  csv_path = None  # figures as CSV, too
+
+  # evaluate, compare, benchmark, plot
   json_path = None  # figures as JSON, too
-  # None: `pictures` beside the checkpoint; here `comparison` for compare and
-  # `benchmark` for a sweep
+  # None: `pictures` beside the checkpoint, `plots` there for plot; here
+  # `comparison` for compare and `benchmark` for a sweep
   pictures_dir = None

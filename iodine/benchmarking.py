@@ -278,13 +278,14 @@ class DecodingFigures(NamedTuple):
 
 
 def measure_decoding(
-  dataset: data_lib.IODINEDataset, num_scenes: int = 20, rounds: int = 9
+  dataset: data_lib.IODINEDataset, num_scenes: int = 100, rounds: int = 5
 ) -> DecodingFigures:
   """Decodes the first scene of a data set again and again, both ways.
 
   Args:
     dataset: whose files are there.
-    num_scenes: how often in a round.
+    num_scenes: how often in a round. To begin a round takes as long as to
+      decode a few scenes, so there should be many.
     rounds: how often both parsers take turns.
   """
   layout = dataset.layout

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from iodine import errors, optimizers, tf1_checkpoint, training
-from iodine.modules import image_grids, iodine, utils
+from iodine.modules import iodine, palette, utils
 
 Arrays = dict[str, np.ndarray]
 
@@ -498,7 +498,7 @@ def picture_rows(info: Arrays, recorded: Mapping[str, np.ndarray]) -> Arrays:
   Reconstruction and mask of the original, of the port, and their difference,
   which is scaled to its largest value.
   """
-  colors = image_grids.slot_colors(recorded["outputs/pred_mask"].shape[2])
+  colors = palette.slot_colors(recorded["outputs/pred_mask"].shape[2])
 
   def reconstruction(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     return arrays["outputs/recons"][0, :, 0]

@@ -11,10 +11,9 @@ import re
 import numpy as np
 import PIL.Image
 import scipy.ndimage
-import tensorflow as tf
 
 from iodine import image_reading, segmentation
-from iodine.modules import data, image_grids, plotting
+from iodine.modules import canvas, data, palette, plotting
 
 # How much of the slot's colour is in an overlay.
 _TINT = 0.45
@@ -51,7 +50,7 @@ def write(
   """
   (top, bottom), (left, right) = found.region
   pixels = image_reading.to_channels(original[top:bottom, left:right], 3)
-  colors = image_grids.slot_colors(len(found.masks))
+  colors = palette.slot_colors(len(found.masks))
 
   mask = PIL.Image.fromarray(found.labels().astype(np.uint8))
   mask.putpalette(_to_bytes(colors).tobytes())
@@ -82,9 +81,9 @@ def overlay(
     pixels: [H', W', 3] in [0, 1]; small ones are enlarged by a whole number.
   """
   size = pixels.shape[:2]
-  colors = image_grids.slot_colors(len(found.masks))
+  colors = palette.slot_colors(len(found.masks))
   # Mixed before it is enlarged, which comes to the same with less memory.
-  tint = _enlarge(np.einsum("khw,kc->hwc", found.masks, colors), size)
+  tint = _enlarge(palette.mix(found.masks[..., None], colors), size)
   zoom = max(1, -(-_MIN_OVERLAY_SIZE // max(size)))
   tinted = _repeat((1 - _TINT) * pixels + _TINT * tint, zoom)
   labels = _repeat(_labels(found, size), zoom)
@@ -114,17 +113,17 @@ def _repeat(values: np.ndarray, times: int) -> np.ndarray:
 
 
 def _write_overview(path: str, found: segmentation.Segmentation) -> None:
-  """Writes the picture that evaluations and TensorBoard show, too."""
-  row = image_grids.diagnostic_image(
-    images=tf.constant(found.image[None]),
-    recons=tf.constant(found.reconstruction[None]),
-    masks=tf.constant(np.moveaxis(found.masks, 0, -1)[None]),
-    components=tf.constant(np.moveaxis(found.components, 0, -2)[None]),
-    mask_components=True,
-  )
-  slots = [f"slot {k + 1}" for k in range(len(found.masks))]
-  titles = ["image", "reconstruction", "mask", *slots]
-  plotting.save_titled_image(path, np.asarray(row[0]), titles)
+  """Writes the picture that is drawn of scenes, too."""
+  # A batch of one scene with one iteration.
+  info = {
+    "data": {"image": found.image[None, None]},
+    "outputs": {
+      "recons": found.reconstruction[None, None, None],
+      "pred_mask": found.masks[None, None, ..., None],
+      "components": found.components[None, None],
+    },
+  }
+  canvas.save(plotting.example_plot(info), path)
 
 
 def _enlarge(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

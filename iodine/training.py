@@ -264,11 +264,12 @@ def train(
       scalars = compiled_step(batch)
       step += 1
       _check_finite(scalars, step, store)
-      if step == start_step + 1:
+      report_due = step % schedule.save_summaries_steps == 0 or step == last
+      if step == start_step + 1 and not report_due:
         recent.restart_clock(step)  # the first step makes the graph
       recent.add(scalars)
       since_save.add(scalars)
-      if step % schedule.save_summaries_steps == 0 or step == last:
+      if report_due:
         on_report(recent.report(step, last))
         recent = _Means(step, batch_size)
       if step % schedule.save_images_steps == 0 or step == last:

@@ -421,6 +421,74 @@ def test_evaluate_errors(capsys, trained, scenes, tmp_path, updates, part):
   assert part in message
 
 
+# ----------------------------------------------------------------------- plot
+
+
+def test_plot_draws_chosen_scenes(trained, scenes, tmp_path, capsys):
+  folder = tmp_path / "plots"
+  run(
+    *("plot", "with", "tetrominoes", *TINY, f"data.path={scenes}"),
+    *(f"checkpoint_dir={trained}", "plot.scenes=[11,0,11]", "batch_size=5"),
+    *("plot.slot=2", "num_iters=1", f"pictures_dir={folder}"),
+  )
+  of_scene = [
+    *("example.png", "inputs.png", "iterations.png"),
+    *("refinement.gif", "traversal.png"),
+  ]
+  names = [f"scene_{n}_{name}" for n in (0, 11) for name in of_scene]
+  names += ["latents.png", "metrics.png", "samples.png"]
+  assert sorted(os.listdir(folder)) == sorted(names)
+  out = capsys.readouterr().out
+  for name in names:
+    assert out.count(f"wrote {folder}/{name}\n") == 1
+    image = tf.io.decode_image((folder / name).read_bytes())
+    assert image.shape[-3] > 100 and np.std(image) > 1.0
+    assert (image.ndim, image.shape[0]) == (4, 2) or name.endswith("png")
+  assert "12 scenes" in out
+
+
+def test_plot_draws_what_needs_no_scene(exported, scenes, capsys):
+  run(
+    *("plot", "with", "tetrominoes", *TINY, f"data.path={scenes}"),
+    *(f"checkpoint_dir={exported}", "plot.scenes=[]", "num_iters=0"),
+    "plot.num_scenes_for_map=1",
+  )
+  folder = os.path.join(os.path.dirname(exported), "plots")
+  names = ["latents.png", "metrics.png", "samples.png"]
+  assert sorted(os.listdir(folder)) == names
+  assert "2 scenes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  "updates, part",
+  [
+    (["plot=3"], "`plot` is 3"),
+    (["plot.scenes=3"], "`plot.scenes` is 3"),
+    (["plot.scenes=[-1]"], "they count from 0"),
+    (["plot.scenes=['a']"], "`plot.scenes` is ['a']"),
+    (["plot.scenes=[True]"], "`plot.scenes` is [True]"),
+    (["plot.slot=0"], "`plot.slot` is 0"),
+    (["plot.slot=4"], "`plot.slot` is 4, and the model has 3 slots"),
+    (["plot.num_scenes_for_map=0"], "`plot.num_scenes_for_map` is 0"),
+    (["plot.scenes=[0,12]"], "no scene 12: the test subset has 12 scenes"),
+    (["data.test=[99,None]"], "test"),
+    (["pictures_dir=/proc/no/such"], "cannot create the folder"),
+    (["n_z=4"], "initial_sample_distribution is [6] there and [8] here"),
+    (["checkpoint_dir=/no/such"], "there is no checkpoint at `/no/such`"),
+  ],
+)
+def test_plot_errors(capsys, trained, scenes, tmp_path, updates, part):
+  folder = tmp_path / "plots"
+  message = fails_with_sentence(
+    capsys,
+    *("plot", "with", "tetrominoes", *TINY, f"data.path={scenes}"),
+    *(f"checkpoint_dir={trained}", f"pictures_dir={folder}", "num_iters=1"),
+    *updates,
+  )
+  assert part in message
+  assert not list(tmp_path.glob("plots/*"))
+
+
 # ---------------------------------------------------------- TF1 checkpoints
 
 

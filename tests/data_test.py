@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from iodine import errors
-from iodine.modules import data, data_files, records
+from iodine.modules import data, data_files, records, scene_stream
 
 ROOT = pathlib.Path(__file__).parents[1]
 REAL = ROOT.parent / "shared/data/tetrominoes_mini.tfrecords"
@@ -384,6 +384,28 @@ def test_small_shuffle_buffer_moves_scenes_a_little(eleven):
   assert all(index <= place + 1 for place, index in enumerate(epoch))
 
 
+def test_shuffling_does_not_wait_for_a_full_buffer():
+  read = []
+
+  def note(x):
+    read.append(int(x))
+    return x
+
+  numbers = tf.data.Dataset.range(3000).map(
+    lambda x: tf.ensure_shape(tf.numpy_function(note, [x], tf.int64), [])
+  )
+  iterator = iter(scene_stream.shuffle(numbers, 1000, seed=3))
+  first = int(next(iterator))
+  # sqrt(1000 * pi / 2) = 40 on average, by the birthday problem.
+  assert len(read) < 150
+  order = [first, *map(int, iterator)]
+  assert sorted(order) == list(range(3000)) and order != sorted(order)
+  # Once full, the buffer shuffles like any other: a scene is delayed by 1000
+  # on average, give or take as much.
+  delays = np.argsort(order)[1000:2000] - np.arange(1000, 2000)
+  assert np.std(delays) > 500
+
+
 def test_no_shuffling(eleven):
   in_order = [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 0], [1, 2, 3]]
   options = {"batch_size": 3}
@@ -493,9 +515,8 @@ def test_batches_are_those_of_shuffled_records(tmp_path, shuffle_buffer):
 
   def shuffled(epoch):
     tf.random.set_seed(5)  # One more than the seed of the data set.
-    return tf.data.Dataset.from_tensor_slices(raw).shuffle(
-      shuffle_buffer, seed=epoch, reshuffle_each_iteration=False
-    )
+    scenes = tf.data.Dataset.from_tensor_slices(raw)
+    return scene_stream.shuffle(scenes, shuffle_buffer, epoch)
 
   expected = (
     tf.data.Dataset.range(100)
@@ -531,7 +552,7 @@ def test_cropped_bytes_are_shuffled(tmp_path, monkeypatch):
 
   monkeypatch.setattr(tf.data.Dataset, "shuffle", spy)
   data.CLEVR(path=path, batch_size=1)("train")
-  (spec,) = specs
+  ((_, spec),) = specs
   assert spec["image"] == tf.TensorSpec((192, 192, 3), tf.uint8)
   assert spec["mask"] == tf.TensorSpec((11, 192, 192, 1), tf.uint8)
 

@@ -1,11 +1,13 @@
+import json
 import math
 
 import helpers
 import numpy as np
 import pytest
+import sklearn.metrics
 import tensorflow as tf
 
-from iodine import errors, evaluation
+from iodine import errors, evaluation, scene_scores
 from iodine.modules import metrics
 
 
@@ -47,44 +49,152 @@ def test_every_scene_counts_once_and_the_last_batch_is_filled_up():
     ), name
 
 
-def test_metrics_agree_with_eval_on_one_batch():
+NEAR = {"rtol": 1e-4, "atol": 1e-5}  # graph and eager round apart
+
+
+def test_metrics_agree_with_eval_in_every_iteration():
   model = make_model()
   (data,) = batches([3])
   result = evaluation.evaluate(model, [data], batch_size=3, seed=7)
   info = model.eval(data, seed=tf.constant([7, 0], tf.int64), update=False)
+  info = tf.nest.map_structure(np.asarray, info)
+  means = result.means()
+  kl = info["losses"]["kl"]
+  expected = {
+    **info["metrics"],
+    "recons": info["losses"]["recons"],
+    "kl": kl.sum(axis=2),
+    **{f"kl/slot_{k + 1}": kl[..., k] for k in range(3)},
+  }
+  winners = info["outputs"]["pred_mask"].argmax(axis=2)  # [B, T, H, W, 1]
+  expected["num_active_slots"] = np.array(
+    [[len(np.unique(frame)) for frame in scene] for scene in winners]
+  )
+  for name, values in expected.items():
+    np.testing.assert_allclose(means[name], values.mean(axis=0), **NEAR)
+  assert result.num_iters == 2
+  for t in range(3):
+    counts = metrics.mask_contingency(
+      data["mask"][:, 0], info["outputs"]["pred_mask"][:, t]
+    ).numpy()
+    coverings = np.array([metrics.segmentation_covering(c) for c in counts])
+    sc, msc = coverings.mean(axis=0)
+    miou = np.mean([metrics.mean_iou(c) for c in counts])
+    for name, value in (("sc", sc), ("msc", msc), ("miou", miou)):
+      np.testing.assert_allclose(means[name][t], value, **NEAR)
+  for name, summaries in result.per_iteration.items():
+    assert summaries[-1] == result.metrics[name]
+  total = (info["losses"]["recons"] + kl.sum(axis=2)) @ np.linspace(0, 1, 3)
+  np.testing.assert_allclose(
+    result.metrics["total"].mean, np.mean(total), **NEAR
+  )
 
-  def mean(name):
-    return result.metrics[name].mean
 
-  near = {"rel_tol": 1e-4, "abs_tol": 1e-5}  # graph and eager round apart
-  assert math.isclose(
-    mean("ari"), np.mean(info["metrics"]["ari"][:, -1]), **near
+def test_factor_scores_are_scikit_learns_over_all_visible_objects():
+  model = make_model()
+  scenes = list(batches([2, 2]))
+  result = evaluation.evaluate(model, scenes, batch_size=2, seed=5)
+  infos = [
+    model.eval(data, seed=tf.constant([5, i], tf.int64), update=False)
+    for i, data in enumerate(scenes)
+  ]
+  visible = np.concatenate([data["visibility"] for data in scenes]) > 0
+  assert np.all(visible.sum(axis=1) == 3)
+  visible[:, 0] = False  # the background is no object
+  for name in ("position", "color", "shape"):
+    target = np.concatenate([data["factors"][name] for data in scenes])[visible]
+    predictions = [i["factor_regressor"]["predictions"][name] for i in infos]
+    for t in range(3):
+      output = np.concatenate([p[:, t] for p in predictions])[visible]
+      if name == "shape":
+        actual = result.per_iteration["accuracy/shape"][t].mean
+        expected = sklearn.metrics.accuracy_score(
+          target[:, 0], output.argmax(axis=-1)
+        )
+      else:
+        actual = result.per_iteration[f"r2/{name}"][t].mean
+        expected = sklearn.metrics.r2_score(target, output)
+      assert actual == pytest.approx(expected, rel=1e-4)  # float32 outputs
+
+
+def test_the_error_of_a_quotient_is_that_of_the_jackknife():
+  rng = np.random.default_rng(0)
+  denominator = rng.uniform(1, 5, 400)
+  numerator = denominator * rng.uniform(0, 2, 400) + rng.normal(size=400)
+  values = scene_scores.linearize(numerator[None, :, None], denominator)
+  summary = evaluation.summarize(values[0, :, 0])
+  ratio = numerator.sum() / denominator.sum()
+  assert summary.mean == pytest.approx(ratio, rel=1e-12)  # float64
+  without_one = (numerator.sum() - numerator) / (
+    denominator.sum() - denominator
   )
-  assert math.isclose(
-    mean("ari_nobg"), np.mean(info["metrics"]["ari_nobg"][:, -1]), **near
+  jackknife = np.sqrt(399 / 400 * np.sum((without_one - ratio) ** 2))
+  # They differ by terms of second order, about 1 in 400.
+  assert summary.standard_error == pytest.approx(jackknife, rel=0.01)
+
+
+def test_r2_leaves_out_values_that_do_not_vary():
+  rng = np.random.default_rng(0)
+  target = rng.normal(size=[3, 5, 2])
+  target[..., 1] = 0.3
+  residual = rng.uniform(size=[1, 3, 2, 2])
+  visibility = np.ones([3, 5])
+  both = scene_scores.r2(residual, target, visibility)
+  first = scene_scores.r2(residual[..., :1], target[..., :1], visibility)
+  np.testing.assert_array_equal(both, first)
+  assert both.shape == (1, 3, 2)
+  second = scene_scores.r2(residual[..., 1:], target[..., 1:], visibility)
+  assert np.isnan(second).all()
+
+
+def test_several_seeds_give_mean_and_deviation():
+  model = make_model()
+  together = evaluation.evaluate(
+    model, batches([2, 1]), batch_size=2, seed=3, seeds=3
   )
-  assert math.isclose(
-    mean("mse"), np.mean(info["metrics"]["mse"][:, -1]), **near
-  )
-  assert math.isclose(
-    mean("recons"), np.mean(info["losses"]["recons"][:, -1]), **near
-  )
-  kl = np.sum(info["losses"]["kl"], axis=2)
-  assert math.isclose(mean("kl"), np.mean(kl[:, -1]), **near)
-  weights = np.linspace(0, 1, 3)
-  total = (np.array(info["losses"]["recons"]) + kl) @ weights
-  assert math.isclose(mean("total"), np.mean(total), **near)
-  counts = metrics.mask_contingency(
-    data["mask"][:, 0], info["outputs"]["pred_mask"][:, -1]
-  ).numpy()
-  miou = np.mean([metrics.mean_iou(c) for c in counts])
-  assert math.isclose(mean("miou"), miou, **near)
+  alone = [
+    evaluation.evaluate(model, batches([2, 1]), batch_size=2, seed=3 + s)
+    for s in range(3)
+  ]
+  for name, summary in together.metrics.items():
+    means = [run.metrics[name].mean for run in alone]
+    assert summary.mean == pytest.approx(np.mean(means), rel=1e-12)  # float64
+    deviation = np.std(means, ddof=1)
+    near = pytest.approx(deviation, rel=1e-6, abs=1e-9)  # cancels digits
+    assert summary.standard_deviation == near
+  for name, values in together.scenes.items():
+    scenes = np.mean([run.scenes[name] for run in alone], axis=0)
+    np.testing.assert_allclose(values, scenes, 1e-12)  # float64 sums
+    error = np.std(scenes, ddof=1) / 3**0.5
+    near = pytest.approx(error, rel=1e-6, abs=1e-9)  # cancels digits
+    assert together.metrics[name].standard_error == near
+  assert together.seeds == 3
+  assert together.as_json()["mse"].keys() == {
+    *("mean", "standard_error", "standard_deviation"),
+  }
+
+
+def test_what_a_scene_does_not_have_is_left_out_and_what_is_broken_is_not():
+  full, empty = batches([1, 1])
+  mask = np.zeros(empty["mask"].shape, np.float32)
+  mask[:, :, 0] = 1.0  # the background is everywhere
+  empty = {**empty, "mask": tf.constant(mask), "image": empty["image"] * np.nan}
+  result = evaluation.evaluate(make_model(), [full, empty], batch_size=1)
+  figures = json.loads(json.dumps(result.as_json(), allow_nan=False))
+  for name in ("msc", "sc"):
+    first, second = result.scenes[name]
+    assert np.isnan(second)
+    assert figures[name] == {"mean": first, "standard_error": None}
+  assert figures["miou"]["mean"] == np.mean(result.scenes["miou"])
+  assert figures["mse"] == {"mean": None, "standard_error": None}
 
 
 def test_evaluation_changes_no_state():
   model = make_model()
   before = [np.array(v) for v in model.variables]
-  evaluation.evaluate(model, batches([2, 1]), batch_size=2)
+  regressor = model.factor_evaluator
+  assert any(v is regressor.mean_var["color"].m2 for v in model.variables)
+  evaluation.evaluate(model, batches([2, 1]), batch_size=2, seeds=2)
   for a, b in zip(before, model.variables, strict=True):
     np.testing.assert_array_equal(a, b)
 
@@ -101,7 +211,7 @@ def test_the_same_seed_gives_the_same_figures():
 def test_a_model_without_regressor():
   model = make_model({"model.factor_evaluator": None})
   result = evaluation.evaluate(model, batches([2]), batch_size=2)
-  assert "factor" not in result.metrics
+  assert not [n for n in result.metrics if n.startswith(("fac", "acc", "r2"))]
 
 
 def test_factor_loss_is_the_regressors():
@@ -122,6 +232,13 @@ def test_summary_is_mean_and_standard_error():
   assert math.isclose(summary.mean, 7 / 3)
   assert math.isclose(summary.standard_error, np.std(values, ddof=1) / 3**0.5)
   assert evaluation.summarize(np.array([1.0])).standard_error is None
+
+
+def test_a_model_without_refinements():
+  model = make_model({"num_iters": 0})
+  result = evaluation.evaluate(model, batches([2]), batch_size=2)
+  assert result.num_iters == 0
+  assert result.per_iteration["ari"] == [result.metrics["ari"]]
 
 
 def test_no_scene_is_an_error():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iodine.modules import image_grids
+from iodine.modules import image_grids, palette
 
 EXACT = 1e-6  # one float32 rounding of values in [0, 1]
 
@@ -68,7 +68,7 @@ def test_sequence_as_in_the_original(units):
 
 
 def test_colors_as_in_the_original(units):
-  _assert_image(image_grids.slot_colors(5), units["colors/5"])
+  _assert_image(palette.slot_colors(5), units["colors/5"])
 
 
 # ------------------------------------------------------------ small parts
@@ -76,13 +76,13 @@ def test_colors_as_in_the_original(units):
 
 def test_colors_are_the_hues_in_equal_steps():
   expected = [[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 1]]
-  _assert_image(image_grids.slot_colors(6), np.array(expected))
-  assert image_grids.slot_colors(6).dtype == np.float32
+  _assert_image(palette.slot_colors(6), np.array(expected))
+  assert palette.slot_colors(6).dtype == np.float32
 
 
 def test_masks_mix_the_colors():
   masks = _random(2, 3, 4, 5)
-  colors = image_grids.slot_colors(5)
+  colors = palette.slot_colors(5)
   expected = sum(masks.numpy()[..., k, None] * colors[k] for k in range(5))
   _assert_image(image_grids.color_masks(masks), expected)
 
@@ -198,7 +198,7 @@ def test_sequence_by_hand(channels, frames):
   assert actual.shape == (1, 2 * 3 * 8, 3 * 9, 3)  # two scenes of the three
   tiles = actual.reshape(2, 3, 8, 3, 9, 3)
   rgb = np.ones([4, 5, 3])
-  colors = image_grids.slot_colors(2)
+  colors = palette.slot_colors(2)
   for b in range(2):
     for t in range(3):
       inner = tiles[b, :, 2:-2, t, 2:-2]

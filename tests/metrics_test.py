@@ -5,6 +5,7 @@ import itertools
 import helpers
 import numpy as np
 import pytest
+import sklearn.metrics
 import tensorflow as tf
 
 from iodine.modules import metrics
@@ -150,6 +151,66 @@ def test_mask_ari(foreground):
   np.testing.assert_allclose(actual, expected, 0, 1e-6)  # float32 of counts
 
 
+@pytest.mark.parametrize("num_true, num_pred", [(2, 3), (4, 4), (7, 2)])
+@pytest.mark.parametrize("ignored", [0, 9])
+def test_ari_agrees_with_scikit_learn(num_true, num_pred, ignored):
+  rng = np.random.default_rng(num_true + ignored)
+  true_labels = rng.integers(0, num_true, [6, 60])
+  pred_labels = rng.integers(0, num_pred, [6, 60])
+  copied = rng.uniform(size=[6, 60]) < np.linspace(0, 1, 6)[:, None]
+  pred_labels = np.where(copied, true_labels % num_pred, pred_labels)
+  true_labels[:, :ignored] = -1
+  expected = [
+    sklearn.metrics.adjusted_rand_score(t[t >= 0], p[t >= 0])
+    for t, p in zip(true_labels, pred_labels, strict=True)
+  ]
+  actual = _ari(true_labels, pred_labels, num_true, num_pred)
+  np.testing.assert_allclose(actual, expected, 0, 1e-6)  # float32 of counts
+
+
+ONE, HALVES = np.zeros(20, int), np.repeat([0, 1], 10)
+EACH = np.arange(20)
+TWO_POINTS = np.where(EACH < 2, EACH, -1)  # the others do not count
+
+
+@pytest.mark.parametrize(
+  "true_labels, pred_labels",
+  [
+    (ONE, ONE),
+    (ONE, HALVES),
+    (HALVES, ONE),
+    (HALVES, 1 - HALVES),
+    (EACH, ONE),
+    (ONE, EACH),
+    (EACH, HALVES),
+    (np.where(HALVES, HALVES, -1), HALVES),  # one cluster of what counts
+    (np.where(HALVES, HALVES, -1), EACH),
+    (TWO_POINTS, ONE),
+    (TWO_POINTS, EACH % 3),  # both in a cluster of their own, on both sides
+    (np.where(EACH < 1, 0, -1), HALVES),
+    (np.full(20, -1), HALVES),
+  ],
+)
+def test_ari_of_degenerate_cases_agrees_with_scikit_learn(
+  true_labels, pred_labels
+):
+  keep = true_labels >= 0
+  expected = sklearn.metrics.adjusted_rand_score(
+    true_labels[keep], pred_labels[keep]
+  )
+  num_true, num_pred = true_labels.max() + 1, pred_labels.max() + 1
+  actual = _ari(true_labels, pred_labels, max(num_true, 1), num_pred)
+  np.testing.assert_allclose(actual, [expected], 0, 1e-6)  # float32 of counts
+
+
+def test_ari_differs_from_scikit_learn_in_one_degenerate_case():
+  # With as many groups as points on both sides scikit-learn gives a score,
+  # and the original, so this project, refuses: nothing can be told of chance.
+  assert sklearn.metrics.adjusted_rand_score(EACH, EACH) == 1.0
+  with pytest.raises(ValueError, match="more points than groups"):
+    _ari(EACH, EACH, 20, 20)
+
+
 def test_contingency_counts():
   rng = np.random.default_rng(3)
   true_labels = rng.integers(-1, 3, [2, 5, 6])
@@ -205,6 +266,58 @@ def test_mean_iou_leaves_invisible_entities_out():
 def test_mean_iou_of_perfect_masks_and_of_nothing():
   assert metrics.mean_iou(np.diag([3, 8, 1])[:, [2, 0, 1]]) == 1.0
   assert np.isnan(metrics.mean_iou(np.zeros([3, 4])))
+
+
+def _labels_to_counts(true_labels, pred_labels, num_true, num_pred):
+  counts = np.zeros([num_true, num_pred])
+  np.add.at(counts, (true_labels, pred_labels), 1)
+  return counts
+
+
+def test_segmentation_covering_by_hand():
+  # Engelcke et al. 2020: IoU of pixel sets, best for each object, weighted by
+  # the objects' sizes or not.
+  rng = np.random.default_rng(0)
+  for _ in range(10):
+    true_labels = rng.choice([0, 1, 2, 4], [80])  # object 3 is invisible
+    pred_labels = np.where(rng.uniform(size=80) < 0.5, true_labels, 2)
+    sizes, best = [], []
+    for entity in (1, 2, 4):
+      true = true_labels == entity
+      overlaps = []
+      for slot in range(6):
+        pred = pred_labels == slot
+        overlaps.append((true & pred).sum() / max((true | pred).sum(), 1))
+      sizes.append(true.sum())
+      best.append(max(overlaps))
+    counts = _labels_to_counts(true_labels, pred_labels, 5, 6)
+    actual = metrics.segmentation_covering(counts)
+    weighted = np.dot(sizes, best) / np.sum(sizes)
+    assert actual.weighted == pytest.approx(weighted, abs=1e-12)  # float64
+    assert actual.unweighted == pytest.approx(np.mean(best), abs=1e-12)
+
+
+def test_segmentation_covering_of_simple_cases():
+  perfect = np.diag([30, 4, 6])
+  assert metrics.segmentation_covering(perfect) == (1.0, 1.0)
+  # One slot for everything: an object's IoU is its share of the image.
+  one = np.array([[5, 0], [1, 0], [4, 0]])
+  covering = metrics.segmentation_covering(one)
+  assert covering.unweighted == pytest.approx((0.1 + 0.4) / 2)
+  assert covering.weighted == pytest.approx((1 * 0.1 + 4 * 0.4) / 5)
+  # Two objects may take the same slot, unlike in the mean IoU.
+  assert metrics.mean_iou(one) == pytest.approx(0.5 / 3)
+  # The background does not count as an object.
+  nothing = metrics.segmentation_covering(np.array([[7, 3], [0, 0]]))
+  assert np.isnan(nothing).all()
+
+
+def test_active_groups_win_at_least_one_pixel():
+  mask = np.full([3, 4, 2, 3, 1], 0.25, np.float32)  # the first slot wins
+  mask[1, 2, 0, 0] = 0.4
+  mask[2, 1] = 0.3
+  mask[2, 3, 1, 2] = 0.31
+  np.testing.assert_array_equal(metrics.num_active_groups(mask), [1, 2, 2])
 
 
 def test_mean_squared_error():

@@ -1,50 +1,395 @@
-"""Pictures of figures; those of scenes are tested with the commands."""
+"""What is in the pictures of scenes, and that it can be read."""
+
+import itertools
 
 import numpy as np
-import tensorflow as tf
+import pytest
+from matplotlib import colors as mpl_colors
+from PIL import Image
 
-from iodine.modules import plotting
+from iodine.modules import canvas, palette, plotting
+
+B, T, H, W = 2, 3, 6, 9
 
 
-def panel(x_title, y_title, line=None):
-  return plotting.SweepPanel(
-    x_title=x_title,
-    y_title=y_title,
-    x=[1, 2, 4],
-    x_labels=["one", "two", "four"],
-    y=[2.0, 3.0, 5.0],
-    low=[1.5, 3.0, 4.0],
-    high=[2.5, 3.0, 7.0],
-    line=line,
-    line_label="1 s + 1 s per thing",
+def make_info(num_slots=4, num_entities=3, channels=3, frames=1, seed=0):
+  """Random arrays of the shapes that `IODINE.eval` gives."""
+  rng = np.random.default_rng(seed)
+  slots = [B, T, num_slots, H, W]
+  logits = rng.normal(size=[*slots, 1])
+  odds = np.exp(logits)
+  owner = rng.integers(0, num_entities, [B, frames, H, W])
+  spatial = {
+    "image": rng.uniform(size=[B, T, 1, H, W, channels]),
+    "mask": logits,
+    "pred_mask": odds / odds.sum(2, keepdims=True),
+    "components": rng.uniform(size=[*slots, channels]),
+    "dcomponents": rng.normal(size=[*slots, channels]),
+    "coordinates": rng.uniform(-1, 1, size=[B, T, 1, H, W, 8]),
+  }
+  return {
+    "data": {
+      "image": rng.uniform(size=[B, frames, H, W, channels]),
+      "true_mask": np.moveaxis(np.eye(num_entities)[owner], -1, 2)[..., None],
+    },
+    "inputs": {
+      "spatial": spatial,
+      "flat": {"zp": rng.normal(size=[B, T, num_slots, 10])},
+    },
+    "outputs": {
+      # Beyond [0, 1], as means of a logistic distribution can be.
+      "recons": rng.uniform(-0.5, 1.5, size=[B, T, 1, H, W, channels]),
+      "pred_mask": spatial["pred_mask"],
+      "pred_mask_logits": logits,
+      "components": rng.uniform(-0.5, 1.5, size=[*slots, channels]),
+    },
+  }
+
+
+def shown(axes):
+  """The array that axes show."""
+  (image,) = axes.images
+  return np.asarray(image.get_array())
+
+
+def as_shown(image):
+  return np.clip(image, 0, 1) * np.ones(3)
+
+
+def patch_color(axes):
+  """The colour behind a title; None for a plain one."""
+  patch = axes.title.get_bbox_patch()
+  return None if patch is None else patch.get_facecolor()[:3]
+
+
+def assert_legible(figure):
+  """No text reaches beyond the figure or over another one."""
+  canvas.pixels(figure)
+  width, height = figure.canvas.get_width_height()
+  written = list(figure.texts)
+  for axes in figure.axes:
+    written.append(axes.title)
+    low, high = sorted(axes.get_ylim())
+    ticks = zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)
+    written += [label for tick, label in ticks if low <= tick <= high]
+  boxes = {x: x.get_window_extent() for x in written if x.get_text().strip()}
+  assert boxes
+  for text, box in boxes.items():
+    inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width
+    assert inside and box.y1 <= height, text.get_text()
+  for (one, a), (other, b) in itertools.combinations(boxes.items(), 2):
+    apart = a.x1 <= b.x0 or b.x1 <= a.x0 or a.y1 <= b.y0 or b.y1 <= a.y0
+    assert apart, (one.get_text(), other.get_text())
+
+
+# ------------------------------------------------------------------ example
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("scene, iteration", [(0, -1), (1, 1)])
+def test_example_shows_the_arrays(channels, scene, iteration):
+  info = make_info(channels=channels)
+  figure = plotting.example_plot(info, scene, iteration)
+  outputs = info["outputs"]
+  masks = outputs["pred_mask"][scene, iteration]
+  assert [axes.get_title() for axes in figure.axes] == [
+    *("image", "reconstruction", "mask"),
+    *("slot 1", "slot 2", "slot 3", "slot 4"),
+  ]
+  expected = [
+    info["data"]["image"][scene, 0],
+    outputs["recons"][scene, iteration, 0],
+    sum(masks[k] * palette.slot_colors(4)[k] for k in range(4)),
+    *(outputs["components"][scene, iteration] * masks),
+  ]
+  for axes, image in zip(figure.axes, expected, strict=True):
+    # Floating-point rounding of the sum over slots.
+    np.testing.assert_allclose(shown(axes), as_shown(image), atol=1e-6)
+  plain = plotting.example_plot(info, scene, iteration, mask_components=False)
+  np.testing.assert_array_equal(
+    shown(plain.axes[3]), as_shown(outputs["components"][scene, iteration, 0])
   )
 
 
-def test_a_sweep_has_a_column_for_each_quantity(tmp_path):
-  path = str(tmp_path / "sweep.png")
-  panels = [
-    panel(x_title, y_title, line=(1.0, 1.0))
-    for x_title in ("batch size", "slots")
-    for y_title in ("step [s]", "memory [MB]")
+def test_a_sequence_shows_the_frame_of_the_iteration():
+  info = make_info(frames=T)
+  for t in range(T):
+    figure = plotting.example_plot(info, 1, t)
+    np.testing.assert_array_equal(
+      shown(figure.axes[0]), info["data"]["image"][1, t]
+    )
+  np.testing.assert_array_equal(
+    shown(plotting.iterations_plot(info, 1).axes[0]),
+    info["data"]["image"][1, -1],
+  )
+
+
+@pytest.mark.parametrize("num_slots", [1, 11])
+def test_slots_have_their_colors_in_every_picture(num_slots):
+  info = make_info(num_slots)
+  expected = palette.slot_colors(num_slots)
+  for figure in (
+    plotting.example_plot(info),
+    plotting.iterations_plot(info),
+    plotting.inputs_plot(info),
+  ):
+    titled = {axes.get_title(): axes for axes in figure.axes}
+    for k in range(num_slots):
+      if num_slots == 1 and f"slot {k + 1}" not in titled:
+        continue  # with one slot, inputs are taken for shared ones
+      axes = titled[f"slot {k + 1}"]
+      np.testing.assert_allclose(patch_color(axes), expected[k])
+      frame = axes.spines["left"].get_edgecolor()
+      np.testing.assert_allclose(frame[:3], expected[k])
+    assert patch_color(figure.axes[0]) is None
+
+
+@pytest.mark.parametrize("num_slots", [2, 11])
+def test_pictures_are_legible(num_slots):
+  info = make_info(num_slots, num_entities=num_slots + 2)
+  assert_legible(plotting.example_plot(info))
+  assert_legible(plotting.iterations_plot(info))
+  assert_legible(plotting.inputs_plot(info))
+
+
+def test_eleven_slots_take_two_rows():
+  figure = plotting.example_plot(make_info(11))
+  rows = {round(axes.get_position().y0, 6) for axes in figure.axes}
+  assert len(figure.axes) == 14 and len(rows) == 2
+
+
+# --------------------------------------------------------------- iterations
+
+
+def test_iterations_show_the_arrays():
+  info = make_info()
+  figure = plotting.iterations_plot(info, 1)
+  outputs = {k: v[1] for k, v in info["outputs"].items()}
+  axes = iter(figure.axes[2 + 3 :])  # after image, mask and three entities
+  for t in range(T):
+    np.testing.assert_array_equal(
+      shown(next(axes)), as_shown(outputs["recons"][t, 0])
+    )
+    mixed = np.einsum(
+      "khw,kc->hwc", outputs["pred_mask"][t, ..., 0], palette.slot_colors(4)
+    )
+    np.testing.assert_allclose(shown(next(axes)), mixed, atol=1e-6)  # rounding
+    for k in range(4):
+      masked = outputs["components"][t, k] * outputs["pred_mask"][t, k]
+      np.testing.assert_array_equal(shown(next(axes)), as_shown(masked))
+      logits = next(axes)
+      np.testing.assert_array_equal(
+        shown(logits), outputs["pred_mask_logits"][t, k, ..., 0]
+      )
+      # One scale for all iterations, which the colour bars show.
+      low, high = logits.images[0].get_clim()
+      assert low == outputs["pred_mask_logits"].min()
+      assert high == outputs["pred_mask_logits"].max()
+    np.testing.assert_allclose(next(axes).get_ylim(), (low, high))
+  assert not list(axes)
+
+
+def test_true_entities_stand_above_their_slots_in_their_colors():
+  info = make_info(num_slots=3, num_entities=5)
+  # Slot 2 has entity 1, slot 0 has entity 2; entity 4 has no pixels.
+  owner = np.repeat([[0, 1, 2, 3, 3, 3]], W, axis=0).T
+  slot_of = np.array([1, 2, 0, 1, 1])
+  info["data"]["true_mask"][0, 0] = np.moveaxis(np.eye(5)[owner], -1, 0)[
+    ..., None
   ]
-  plotting.save_sweep(path, panels)
-  two = tf.io.decode_png(tf.io.read_file(path)).numpy()
-  plotting.save_sweep(path, panels[:2])
-  one = tf.io.decode_png(tf.io.read_file(path)).numpy()
-  assert two.shape[0] == one.shape[0] == 640
-  assert (two.shape[1], one.shape[1]) == (850, 450)
+  info["outputs"]["pred_mask"][0, -1] = np.moveaxis(
+    np.eye(3)[slot_of[owner]], -1, 0
+  )[..., None]
+  figure = plotting.iterations_plot(info)
+  titled = {axes.get_title(): axes for axes in figure.axes}
+  left = {name: axes.get_position().x0 for name, axes in titled.items()}
+  assert left["object 1"] == left["slot 3"]
+  assert left["object 2"] == left["slot 1"]
+  # Slot 2 has more of entity 3 than of the background, which is left over.
+  assert left["object 3"] == left["slot 2"]
+  assert left["background"] > left["slot 3"]
+  assert "object 4" not in titled
+  slots = palette.slot_colors(3)
+  np.testing.assert_allclose(patch_color(titled["object 1"]), slots[2])
+  grey = patch_color(titled["background"])
+  assert grey[0] == grey[1] == grey[2]
+  mask = shown(titled["true mask"])
+  np.testing.assert_allclose(mask[1, 0], slots[2])
+  np.testing.assert_allclose(mask[0, 0], grey)
+  image = info["data"]["image"][0, 0]
+  np.testing.assert_array_equal(
+    shown(titled["object 1"]), image * (owner == 1)[..., None]
+  )
 
 
-def test_error_bars_and_lines_are_drawn(tmp_path):
-  pictures = []
-  for name, line in (("with", (1.0, 1.0)), ("without", None)):
-    path = str(tmp_path / name)
-    plotting.save_sweep(f"{path}.png", [panel("slots", "step [s]", line)])
-    content = tf.io.read_file(f"{path}.png")
-    pictures.append(tf.io.decode_png(content, channels=3).numpy())
-  orange = [np.all(p == (255, 127, 14), axis=-1).sum() for p in pictures]
-  assert orange[0] > 50
-  assert orange[1] == 0
-  blue = np.all(pictures[1] == (31, 119, 180), axis=-1)
-  # The longest bar goes from 4 to 7 of 9.1 in height, the axes take most.
-  assert np.any(blue.sum(axis=0) > 0.2 * blue.shape[0])
+def test_entities_are_matched_by_the_largest_overlap():
+  rng = np.random.default_rng(0)
+  true_mask = np.eye(4)[rng.integers(0, 4, [20, 20])].transpose(2, 0, 1)
+  pred_mask = rng.dirichlet(np.ones(6), [20, 20]).transpose(2, 0, 1)
+  slots = palette.match_entities(true_mask[..., None], pred_mask[..., None])
+  overlap = np.array([[(a * b).sum() for b in pred_mask] for a in true_mask])
+  assert len(set(slots)) == 4
+  # No entity and slot that would both gain are left apart.
+  for entity, slot in itertools.product(range(4), range(6)):
+    own = overlap[entity, slots[entity]]
+    (taken,) = np.nonzero(slots == slot)
+    other = overlap[taken[0], slot] if len(taken) else 0.0
+    assert overlap[entity, slot] <= max(own, other)
+
+
+# ------------------------------------------------------------------- inputs
+
+
+def test_inputs_show_the_arrays_with_color_bars():
+  info = make_info()
+  figure = plotting.inputs_plot(info, 1, 2)
+  spatial = {k: v[1, 2] for k, v in info["inputs"]["spatial"].items()}
+  axes = iter(figure.axes)
+
+  def bar():
+    low, high = next(axes).get_ylim()
+    return low, high
+
+  image = next(axes)
+  assert image.get_title(loc="left") == "inputs from iteration 1 to 2"
+  np.testing.assert_array_equal(shown(image), spatial["image"][0])
+  assert bar() == (0.0, 1.0)
+  for c in range(8):
+    np.testing.assert_array_equal(
+      shown(next(axes)), spatial["coordinates"][0, ..., c]
+    )
+  bar()
+  for name in ("mask", "pred_mask"):
+    for k in range(4):
+      tile = next(axes)
+      np.testing.assert_array_equal(shown(tile), spatial[name][k, ..., 0])
+    largest = np.percentile(np.abs(spatial[name]), 99.5)
+    low = -largest if name == "mask" else 0.0
+    np.testing.assert_allclose(tile.images[0].get_clim(), (low, largest))
+    np.testing.assert_allclose(bar(), (low, largest))
+  for k in range(4):
+    np.testing.assert_array_equal(shown(next(axes)), spatial["components"][k])
+  bar()
+  for k in range(4):
+    tile = shown(next(axes))
+    largest = np.percentile(np.abs(spatial["dcomponents"]), 99.5)
+    expected = np.clip(0.5 + spatial["dcomponents"][k] / largest / 2, 0, 1)
+    np.testing.assert_allclose(tile, expected, atol=1e-12)  # float64
+  np.testing.assert_allclose(bar(), (-largest, largest))
+  zp = info["inputs"]["flat"]["zp"][1, 2]
+  flat = next(axes)
+  np.testing.assert_array_equal(shown(flat), zp)
+  assert [x.get_text() for x in flat.get_yticklabels()] == list("1234")
+  bar()
+  assert not list(axes)
+  written = {text.get_text() for text in figure.texts}
+  assert written == {*spatial, "zp"}
+
+
+def test_pixel_parameters_that_are_no_colors_have_a_row_each():
+  info = make_info()
+  parameters = np.random.default_rng(1).normal(size=[B, T, 4, H, W, 6])
+  info["inputs"] = {"spatial": {"components": parameters}, "flat": {}}
+  figure = plotting.inputs_plot(info)
+  written = [text.get_text() for text in figure.texts]
+  assert written == [f"components {c + 1}" for c in range(6)]
+  second = figure.axes[5]  # after four tiles and a bar
+  np.testing.assert_array_equal(shown(second), parameters[0, -1, 0, ..., 1])
+
+
+@pytest.mark.parametrize("iteration", [0, T, -T, -T - 1])
+def test_there_are_inputs_from_the_first_refinement_on(iteration):
+  with pytest.raises(ValueError, match="no refinement led to iteration"):
+    plotting.inputs_plot(make_info(), 0, iteration)
+
+
+# --------------------------------------------------------- files, animation
+
+
+def test_the_animation_has_a_frame_for_each_iteration(tmp_path):
+  figures = plotting.refinement_frames(make_info())
+  path = tmp_path / "refinement.gif"
+  canvas.save_animation(figures, str(path))
+  with Image.open(path) as gif:
+    assert gif.n_frames == T and gif.info["loop"] == 0
+    frames, durations = [], []
+    for t in range(T):
+      gif.seek(t)
+      frames.append(np.array(gif.convert("RGB"), float))
+      durations.append(gif.info["duration"])
+  assert durations == [700, 700, 2100]
+  for t, frame in enumerate(frames):
+    assert figures[t].axes[1].get_title() == f"iteration {t} of {T - 1}"
+    expected = canvas.pixels(figures[t]).astype(float)
+    # 256 colours a frame.
+    assert np.abs(frame - expected).mean() < 4.0
+    for other in frames[:t]:
+      assert np.abs(frame - other).mean() > 4.0
+
+
+def test_an_animation_of_one_frame(tmp_path):
+  figure = plotting.example_plot(make_info())
+  canvas.save_animation([figure], str(tmp_path / "one.gif"))
+  with Image.open(tmp_path / "one.gif") as gif:
+    assert gif.n_frames == 1
+
+
+def test_a_figure_is_written_as_it_is_drawn(tmp_path):
+  figure = plotting.example_plot(make_info())
+  path = tmp_path / "example.png"
+  canvas.save(figure, str(path))
+  with Image.open(path) as image:
+    written = np.array(image.convert("RGB"))
+  np.testing.assert_array_equal(written, canvas.pixels(figure))
+  assert [p.name for p in tmp_path.iterdir()] == ["example.png"]
+
+
+def test_what_cannot_be_written_leaves_the_old_file(tmp_path, monkeypatch):
+  path = tmp_path / "file.png"
+  canvas.write(b"old", str(path))
+
+  def fail(*_):
+    raise OSError("no space left")
+
+  monkeypatch.setattr(canvas.os, "replace", fail)
+  with pytest.raises(OSError, match="no space left"):
+    canvas.write(b"new", str(path))
+  assert path.read_bytes() == b"old"
+  assert [p.name for p in tmp_path.iterdir()] == ["file.png"]
+
+
+@pytest.mark.parametrize(
+  "shape, target, expected",
+  [
+    ((35, 35), 140, (140, 140)),
+    ((128, 128), 105, (128, 128)),
+    ((240, 320), 140, (120, 160)),
+    ((6, 9), 100, (66, 99)),
+  ],
+)
+def test_tiles_are_whole_zooms(shape, target, expected):
+  assert canvas.tile_size(shape, target) == expected
+
+
+def test_pixels_of_an_image_are_even_squares():
+  info = make_info()
+  figure = plotting.example_plot(info)
+  axes = figure.axes[0]
+  (left, bottom), (right, top) = axes.get_window_extent().get_points().round()
+  height = figure.canvas.get_width_height()[1]
+  drawn = canvas.pixels(figure)[
+    int(height - top) : int(height - bottom), int(left) : int(right)
+  ]
+  zoom = drawn.shape[0] // H
+  assert drawn.shape == (H * zoom, W * zoom, 3)
+  middles = drawn[zoom // 2 :: zoom, zoom // 2 :: zoom]
+  expected = 255 * info["data"]["image"][0, 0]
+  np.testing.assert_allclose(middles, expected, atol=1.01)  # 8 bits
+
+
+def test_letters_stand_out_from_their_patches():
+  for color in palette.slot_colors(11):
+    letters = mpl_colors.to_rgb(palette.readable_on(color))
+    weights = np.array([0.2126, 0.7152, 0.0722])
+    a, b = sorted([weights @ color**2.2, weights @ np.power(letters, 2.2)])
+    assert (b + 0.05) / (a + 0.05) > 3.0  # WCAG 2, large letters

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 
+import helpers
 import mongomock
 import mongomock.gridfs
 import numpy as np
@@ -21,10 +22,14 @@ import pymongo
 import pytest
 
 import main
+from iodine import building
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-PAGES = ("docs/comparing.md", "docs/data.md", "docs/fidelity.md")
+PAGES = (
+  *("docs/comparing.md", "docs/data.md", "docs/evaluation.md"),
+  "docs/fidelity.md",
+)
 
 SMALLER = {
   "train": [
@@ -39,6 +44,7 @@ SMALLER = {
   "export_savedmodel": ["num_iters=1"],
   "segment": ["num_iters=1"],
   "evaluate": ["batch_size=2", "num_iters=1", "evaluation.num_scenes=3"],
+  "plot": ["batch_size=2", "num_iters=1", "plot.num_scenes_for_map=2"],
 }
 # Large images are not what the commands are about.
 SMALLER_IMAGES = {
@@ -138,6 +144,43 @@ def test_docs_comparing(empty_folder):
     main.ex.run_commandline(words + updates)
   assert json.loads(pathlib.Path("comparison.json").read_text())["passed"]
   assert os.path.exists("tf1/model.ckpt.index")
+
+
+def test_docs_evaluation(empty_folder):
+  tiny = [f"{key}={value}" for key, value in helpers.TINY.items()]
+  tiny += ["batch_size=2", "data.image_dim=[8,8]", "evaluation.num_scenes=3"]
+  tiny += ["num_iters=1"]
+  smaller = {
+    "tetrominoes": [*tiny, "evaluation.seeds=2"],
+    "clevr6": [
+      *(*tiny, "data.train=[0,1]", "data.test=[1,None]"),
+      *("evaluation.num_components=[2,3]", "evaluation.num_iters=2"),
+    ],
+  }
+  for name in smaller:
+    config = main.get_config((name,), helpers.TINY)
+    helpers.save_checkpoint(f"iodine/checkpoints/{name}_1", config)
+    python_main(
+      f"python main.py make_data with {name} data_dir=multi_object_datasets "
+      "seed=0"
+    )
+  for line in commands("docs/evaluation.md"):
+    (name,) = set(smaller) & set(shlex.split(line))
+    main.ex.run_commandline([*shlex.split(line)[1:], *smaller[name]])
+  assert os.path.exists("evaluation.csv")
+  figures = json.loads(pathlib.Path("generalisation.json").read_text())
+  assert [g["num_components"] for g in figures["generalisation"]] == [2, 3]
+
+  config = helpers.tiny_config(
+    {"data.image_dim": [8, 8], "batch_size": 2, "num_iters": 1}
+  )
+  model = building.build(config["model"])
+  model.initialize((8, 8, 3))
+  data = {**config["data"], "test": [0, 3]}
+  namespace = {"model": model, "dataset": building.build(data)}
+  (code,) = blocks("python", "docs/evaluation.md")
+  exec(code, namespace)
+  assert namespace["result"].num_scenes == 3
 
 
 def test_no_command_is_left_out():

@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from iodine import summaries
-from iodine.modules import plotting
+from iodine.modules import image_files
 
 
 def read_events(folder):
@@ -54,7 +54,7 @@ def test_overview_images_are_drawn_and_written(tmp_path):
 def test_titled_images_are_enlarged(tmp_path):
   image = np.random.default_rng(0).uniform(size=(6, 12, 1))
   path = str(tmp_path / "image.png")
-  plotting.save_titled_image(path, image, ["left", "right"], min_size=100)
+  image_files.save_titled_image(path, image, ["left", "right"], min_size=100)
   pixels = tf.io.decode_png(tf.io.read_file(path)).numpy()
   assert pixels.shape[:2] == (6 * 9 + 30, 12 * 9)
   tile = pixels[30 + 9 * 2 + 4, 9 * 5 + 4, 0] / 255.0
@@ -63,7 +63,7 @@ def test_titled_images_are_enlarged(tmp_path):
 
 def test_images_without_titles_have_no_margin(tmp_path):
   path = str(tmp_path / "image.png")
-  plotting.save_titled_image(path, np.ones((5, 5, 3)), min_size=50)
+  image_files.save_titled_image(path, np.ones((5, 5, 3)), min_size=50)
   pixels = tf.io.decode_png(tf.io.read_file(path)).numpy()
   assert pixels.shape[:2] == (50, 50)
   assert pixels[..., :3].min() == 255

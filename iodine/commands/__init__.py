@@ -11,6 +11,7 @@ from iodine.commands.compare_command import compare
 from iodine.commands.evaluate_command import evaluate
 from iodine.commands.export_savedmodel_command import export_savedmodel
 from iodine.commands.make_data_command import make_data
+from iodine.commands.plot_command import plot
 from iodine.commands.segment_command import segment
 from iodine.commands.train_command import Place, find_place, quickstart, train
 
@@ -26,6 +27,7 @@ __all__ = [
   "find_place",
   "load_checkpoint",
   "make_data",
+  "plot",
   "quickstart",
   "segment",
   "start_tensorflow",

@@ -86,7 +86,7 @@ def _options(options: Any) -> Options:
     )
   for name, least in (("steps", 1), ("warmup", 0)):
     value = options[name]
-    if not benchmark_sweep.is_whole(value, least):
+    if not common.is_whole(value, least):
       raise errors.UserError(
         f"`benchmark.{name}` is {value!r}: give a whole number, at least "
         f"{least}"

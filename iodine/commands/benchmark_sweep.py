@@ -20,22 +20,16 @@ import tabulate
 
 from iodine import benchmarking, checkpoints, errors
 from iodine.commands import common
-from iodine.modules import plotting
+from iodine.modules import charts
 
 Config = common.Config
 Row = dict[str, Any]  # a point and its figures
 
 
-def is_whole(value: Any, least: int) -> bool:
-  """Whether a value is a whole number of at least `least`."""
-  is_number = isinstance(value, int) and not isinstance(value, bool)
-  return is_number and value >= least
-
-
 def _is_size(value: Any) -> bool:
   """Whether a value is one side of a square image, or [height, width]."""
   sides = value if isinstance(value, (list, tuple)) else [value, value]
-  return len(sides) == 2 and all(is_whole(side, 1) for side in sides)
+  return len(sides) == 2 and all(common.is_whole(side, 1) for side in sides)
 
 
 class Quantity(NamedTuple):
@@ -52,7 +46,7 @@ class Quantity(NamedTuple):
   title: str
   unit: str
   entries: tuple[str, ...]
-  accepts: Callable[[Any], bool] = lambda value: is_whole(value, 1)
+  accepts: Callable[[Any], bool] = lambda value: common.is_whole(value, 1)
   needs: str = "whole numbers, at least 1"
 
 
@@ -74,7 +68,7 @@ QUANTITIES = {
     "refinements",
     "refinement",
     ("model.num_iters",),
-    lambda value: is_whole(value, 0),
+    lambda value: common.is_whole(value, 0),
     "whole numbers, at least 0",
   ),
 }
@@ -184,7 +178,7 @@ def run(config: Config, points: Sequence[Point], script: str) -> dict[str, Any]:
   if good:
     print(_table(good, fits), flush=True)
     picture = os.path.join(folder, "sweep.png")
-    plotting.save_sweep(picture, _panels(good, fits))
+    charts.save_sweep(picture, _panels(good, fits))
     print(f"picture: {picture}", flush=True)
   return {"sweep": rows, "fits": fits}
 
@@ -319,7 +313,7 @@ def _formula(line: Mapping[str, float], unit: str, quantity: str) -> str:
 
 def _panels(
   rows: Sequence[Row], fits: Mapping[str, Any]
-) -> list[plotting.SweepPanel]:
+) -> list[charts.SweepPanel]:
   """What the picture shows: two panels per quantity."""
   panels = []
   for quantity, members in _by_quantity(rows).items():
@@ -332,7 +326,7 @@ def _panels(
       spreads = [row["step_seconds"] for row in members]
       is_time = unit == "s"
       panels.append(
-        plotting.SweepPanel(
+        charts.SweepPanel(
           x_title=QUANTITIES[quantity].title,
           y_title=title,
           x=[row["size"] for row in members],

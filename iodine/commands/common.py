@@ -76,6 +76,12 @@ def misfit(image_shape: tuple[int, ...], error: Exception) -> errors.UserError:
   )
 
 
+def is_whole(value: Any, least: int) -> bool:
+  """Whether a value is a whole number of at least `least`."""
+  is_number = isinstance(value, int) and not isinstance(value, bool)
+  return is_number and value >= least
+
+
 def require_experiment(config: Config) -> None:
   """Raises a UserError where no named config has filled an entry in."""
   if not isinstance(config, Mapping) or not config:
@@ -118,7 +124,12 @@ def restore(
 
 
 def write_json(content: Any, path: str) -> None:
-  """Writes a JSON file at once, or leaves an older one as it is.
+  """Writes a JSON file, see `write_text`."""
+  write_text(json.dumps(content, indent=2) + "\n", path)
+
+
+def write_text(content: str, path: str) -> None:
+  """Writes a file at once, or leaves an older one as it is.
 
   Raises:
     errors.UserError: if it cannot be written.
@@ -127,8 +138,7 @@ def write_json(content: Any, path: str) -> None:
   temporary = f"{path}.tmp"
   try:
     with open(temporary, "w", encoding="utf-8") as file:
-      json.dump(content, file, indent=2)
-      file.write("\n")
+      file.write(content)
     os.replace(temporary, path)
   except OSError as error:
     raise errors.UserError(

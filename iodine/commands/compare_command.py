@@ -13,7 +13,7 @@ from iodine import (
   errors,
 )
 from iodine.commands import common
-from iodine.modules import plotting
+from iodine.modules import image_files
 
 Config = common.Config
 
@@ -58,7 +58,7 @@ def compare(
     picture = os.path.join(folder, "comparison.png")
     rows = comparison.picture_rows(info, recorded.info)
     steps = [f"step {t}" for t in range(restored.model.num_iters + 1)]
-    plotting.save_image_rows(picture, rows, steps)
+    image_files.save_image_rows(picture, rows, steps)
     print(f"picture: {picture}", flush=True)
   if recorded.train:
     try:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
-import tabulate
 
 from iodine import (
   checkpoints,
@@ -15,28 +15,108 @@ from iodine import (
   evaluation,
   summaries,
 )
-from iodine.commands import common
+from iodine.commands import common, evaluation_outputs
+from iodine.modules import curves, image_files, iodine
 from iodine.modules import data as data_lib
-from iodine.modules import iodine, plotting
 
 Config = common.Config
 
 
-def evaluate(config: Config, checkpoint_dir: str) -> evaluation.Evaluation:
-  """Evaluates a checkpoint on the test subset; table, JSON and pictures.
+class Options(NamedTuple):
+  """What the config says about an evaluation.
+
+  Attributes:
+    num_scenes: how many; None for all of the test subset.
+    seeds: how often the latents are sampled.
+    num_components: numbers of slots to compare.
+    num_iters: refinements; None for as many as the model has.
+    files: paths under json_path, csv_path, scenes_csv; None for no file.
+  """
+
+  num_scenes: int | None
+  seeds: int
+  num_components: tuple[int, ...]
+  num_iters: int | None
+  files: dict[str, str | None]
+
+
+def read_options(config: Config) -> Options:
+  """Reads `evaluation` and the paths of the files to write.
+
+  Raises:
+    errors.UserError: if an entry makes no sense or a file cannot be written.
+  """
+  given = config["evaluation"]
+  if not isinstance(given, Mapping):
+    raise errors.UserError(
+      f"`evaluation` is {given!r}: give its entries one by one, such as "
+      "`evaluation.num_scenes=320`"
+    )
+  _require_whole(given, "num_scenes", 1, "None for all scenes")
+  _require_whole(given, "num_iters", 0, "None for the model's own")
+  seeds = given.get("seeds", 1)
+  if not common.is_whole(seeds, 1):
+    raise errors.UserError(
+      f"`evaluation.seeds` is {seeds!r}: give a whole number, at least 1"
+    )
+  slots = given.get("num_components")
+  slots = [] if slots is None else slots
+  is_list = isinstance(slots, (list, tuple))
+  if not is_list or not all(common.is_whole(k, 1) for k in slots):
+    raise errors.UserError(
+      f"`evaluation.num_components` is {slots!r}: give a list of whole "
+      "numbers, at least 1, such as `evaluation.num_components=[4,5,7]`"
+    )
+  files = {
+    "json_path": config["json_path"],
+    "csv_path": config.get("csv_path"),
+    "scenes_csv": given.get("scenes_csv"),
+  }
+  for path in files.values():
+    if path is not None:
+      common.check_writable(path)
+  return Options(
+    given.get("num_scenes"),
+    seeds,
+    tuple(dict.fromkeys(slots)),
+    given.get("num_iters"),
+    files,
+  )
+
+
+def _require_whole(
+  given: Mapping[str, Any], name: str, least: int, otherwise: str
+) -> None:
+  value = given.get(name)
+  if value is not None and not common.is_whole(value, least):
+    raise errors.UserError(
+      f"`evaluation.{name}` is {value!r}: give a whole number, at least "
+      f"{least}, or {otherwise}"
+    )
+
+
+def evaluate(
+  config: Config,
+  checkpoint_dir: str,
+  log_scalar: evaluation_outputs.LogScalar = lambda name, value, step: None,
+) -> evaluation.Evaluation:
+  """Evaluates a checkpoint on the test subset; table, files and pictures.
+
+  Args:
+    config: the complete config.
+    checkpoint_dir: folder or prefix of a checkpoint.
+    log_scalar: takes name, value and iteration.
 
   Raises:
     errors.UserError: see `checkpoints.restore` and `evaluation.evaluate`.
   """
   prefix = checkpoints.find(checkpoint_dir)
-  num_scenes = _num_scenes(config["evaluation"])
+  options = read_options(config)
   folder = pictures_folder(config, prefix)
   checkpoints.make_folder(folder)
-  if config["json_path"] is not None:
-    common.check_writable(config["json_path"])
   dataset = common.build_dataset(config["data"], config["seed"])
   batches = dataset.batches("test")
-  model = common.restore(config, prefix).model
+  models = _restore_all(config, prefix, options)
   print(f"evaluating {prefix}", flush=True)
   if dataset.test is None:
     print(
@@ -44,30 +124,19 @@ def evaluate(config: Config, checkpoint_dir: str) -> evaluation.Evaluation:
       "training or not",
       flush=True,
     )
-  result = evaluation.evaluate(
-    model,
-    batches,
-    dataset.batch_size,
-    seed=config["seed"],
-    num_scenes=num_scenes,
-    on_progress=lambda done: print(f"{done} scenes", flush=True),
-  )
-  rows = [
-    (name, value.mean, value.standard_error)
-    for name, value in result.metrics.items()
-  ]
-  print(
-    tabulate.tabulate(
-      rows,
-      headers=(f"{result.num_scenes} scenes", "mean", "standard error"),
-      floatfmt=".4f",
-      missingval="-",
+  result = _evaluate_all(models, dataset, batches, config["seed"], options)
+  _print_tables(result)
+  evaluation_outputs.write_files(result, options.files)
+  own = next(iter(models.values()))
+  step = int(own.optimizer.global_step)
+  evaluation_outputs.log(result, prefix, step, log_scalar)
+  if options.num_components or options.num_iters is not None:
+    evaluation_outputs.draw_curves(
+      result.generalisation or (result,),
+      curves.Trained(own.model.num_components, config["model"]["num_iters"]),
+      folder,
     )
-  )
-  if config["json_path"] is not None:
-    common.write_json(result.as_json(), config["json_path"])
-    print(f"figures: {config['json_path']}")
-  _write_pictures(model, dataset, folder)
+  _write_pictures(own.model, next(dataset.batches("test")), folder)
   print(f"pictures: {folder}", flush=True)
   return result
 
@@ -79,23 +148,98 @@ def pictures_folder(config: Config, prefix: str) -> str:
   )
 
 
-def _num_scenes(options: Any) -> int | None:
-  num_scenes = options.get("num_scenes") if isinstance(options, Mapping) else 0
-  if num_scenes is not None and (
-    not isinstance(num_scenes, int) or num_scenes < 1
-  ):
-    raise errors.UserError(
-      f"`evaluation` is {options!r}: give `evaluation.num_scenes` a whole "
-      "number, at least 1, or None for all scenes"
+def _restore_all(
+  config: Config, prefix: str, options: Options
+) -> dict[int, common.Restored]:
+  """The model as the config has it, then those with other numbers of slots.
+
+  All of them before the first is evaluated: a wrong number at the end of the
+  list should not cost the work on the others.
+  """
+  own = common.restore(_adapt(config, None, options.num_iters), prefix)
+  models = {own.model.num_components: own}
+  for k in options.num_components:
+    if k not in models:
+      models[k] = common.restore(_adapt(config, k, options.num_iters), prefix)
+  return models
+
+
+def _adapt(
+  config: Config, num_components: int | None, num_iters: int | None
+) -> dict[str, Any]:
+  """The config with other numbers of slots and refinements; None: its own."""
+  common.require_experiment(config["model"])
+  result = copy.deepcopy(dict(config))
+  model = result["model"]
+  if num_iters is not None:
+    model["num_iters"] = num_iters
+  if num_components is not None:
+    model["num_components"] = num_components
+    model["output_dist"]["num_components"] = num_components
+  return result
+
+
+def _evaluate_all(
+  models: Mapping[int, common.Restored],
+  dataset: data_lib.IODINEDataset,
+  batches: Iterator[evaluation.Data],
+  seed: int,
+  options: Options,
+) -> evaluation.Evaluation:
+  """One model after the other; the figures of the first at the top."""
+  results = {}
+  for k, restored in models.items():
+    results[k] = _evaluate_model(
+      restored.model, dataset, batches, seed, options
     )
-  return num_scenes
+    if len(results) < len(models):
+      batches = dataset.batches("test")
+  first = next(iter(results.values()))
+  return first._replace(
+    generalisation=tuple(results[k] for k in options.num_components)
+  )
+
+
+def _evaluate_model(
+  model: iodine.IODINE,
+  dataset: data_lib.IODINEDataset,
+  batches: Iterator[evaluation.Data],
+  seed: int,
+  options: Options,
+) -> evaluation.Evaluation:
+  """Evaluates one model, with progress on the terminal."""
+  print(
+    f"{model.num_components} slots, {model.num_iters} refinements, "
+    f"{options.seeds} seed{'s' if options.seeds > 1 else ''}",
+    flush=True,
+  )
+  try:
+    return evaluation.evaluate(
+      model,
+      batches,
+      dataset.batch_size,
+      seed=seed,
+      num_scenes=options.num_scenes,
+      on_progress=lambda done: print(f"  {done} scenes", flush=True),
+      seeds=options.seeds,
+    )
+  except common.CONFIG_ERRORS as error:
+    raise common.misfit(dataset.image_shape, error) from error
+
+
+def _print_tables(result: evaluation.Evaluation) -> None:
+  print(f"\n{evaluation_outputs.final_table(result)}")
+  print(f"\n{evaluation_outputs.iteration_table(result)}")
+  if result.generalisation:
+    table = evaluation_outputs.generalisation_table(result.generalisation)
+    print(f"\n{table}")
+  print(flush=True)
 
 
 def _write_pictures(
-  model: iodine.IODINE, dataset: data_lib.IODINEDataset, folder: str
+  model: iodine.IODINE, example: evaluation.Data, folder: str
 ) -> None:
   """Writes overview.png, sequence.png and samples.png."""
-  example = next(iter(dataset.batches("test")))
   images = {
     name: np.asarray(image[0])
     for name, image in summaries.OverviewImages(model)(example).items()
@@ -107,6 +251,6 @@ def _write_pictures(
     "samples": [],
   }
   for name, image in images.items():
-    plotting.save_titled_image(
+    image_files.save_titled_image(
       os.path.join(folder, f"{name}.png"), image, titles[name]
     )

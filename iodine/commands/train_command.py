@@ -266,7 +266,7 @@ def quickstart(
   outcome = train(config, place, log_scalar)
   if outcome.interrupted_by:
     raise KeyboardInterrupt(outcome.interrupted_by)
-  result = evaluate_command.evaluate(config, folder)
+  result = evaluate_command.evaluate(config, folder, log_scalar)
   pictures = evaluate_command.pictures_folder(config, str(outcome.checkpoint))
   binaries = os.path.dirname(os.path.relpath(sys.executable))
   print(

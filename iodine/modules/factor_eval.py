@@ -121,6 +121,11 @@ class FactorRegressor(snt.Module):
       if kind != "categorical"
     }
 
+  @property
+  def kinds(self) -> dict[str, str]:
+    """{factor: kind}, in the order of the mapping."""
+    return {factor: kind for factor, _, kind in self._mapping}
+
   def initialize(self, n_z: int) -> None:
     """Creates every variable, for latents of size n_z."""
     self.predict_latents(tf.zeros([1, n_z]))
@@ -159,11 +164,11 @@ class FactorRegressor(snt.Module):
     assignment = assign_slots(true_mask, pred_mask, visibility)
     sizes = [size for _, size, _ in self._mapping]
     outputs = tf.split(snt.BatchApply(self.predict_latents)(z), sizes, axis=-1)
-    errors, metrics, predictions = [], {}, {}
+    errors, metrics, predictions, targets = [], {}, {}, {}
     for (factor, size, kind), output in zip(
       self._mapping, outputs, strict=True
     ):
-      target = _target(factors, factor, size, kind)
+      target = targets[factor] = _target(factors, factor, size, kind)
       error = _error(target, output, kind)  # [B, L, K]
       assigned_error = tf.reduce_sum(error * assignment, axis=-1)
       predictions[factor] = tf.einsum("blk,bkn->bln", assignment, output)
@@ -188,6 +193,7 @@ class FactorRegressor(snt.Module):
       entity_loss=tf.add_n(errors),
       metrics=metrics,
       predictions=predictions,
+      targets=targets,
       assignment=assignment,
     )
 

@@ -6,25 +6,18 @@ Source: the original's `iodine/modules/plotting.py` (TensorFlow part).
 
 from __future__ import annotations
 
-import matplotlib.colors
-import numpy as np
 import shapeguard
 import tensorflow as tf
+
+from iodine.modules import palette
 
 BORDER_WIDTH = 2
 BORDER_VALUE = 0.5
 
 
-def slot_colors(num_slots: int) -> np.ndarray:
-  """The colours of the slots, HSV(k / K, 1, 1) as RGB: [K, 3] float32."""
-  hues = np.arange(num_slots) / num_slots
-  hsv = np.stack([hues, np.ones(num_slots), np.ones(num_slots)], axis=-1)
-  return matplotlib.colors.hsv_to_rgb(hsv).astype(np.float32)
-
-
 def color_masks(masks: tf.Tensor) -> tf.Tensor:
   """Sum of mask times slot colour: [..., H, W, K] -> [..., H, W, 3]."""
-  colors = tf.constant(slot_colors(masks.shape[-1]))
+  colors = tf.constant(palette.slot_colors(masks.shape[-1]))
   return tf.einsum("...k,kc->...c", masks, colors)
 
 

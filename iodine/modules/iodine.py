@@ -162,7 +162,7 @@ class IODINE(snt.Module):
       errors.UserError: if a sequential model gets too few frames, or the
         factors do not fit the regressor.
     """
-    data = self._cut_frames(data)
+    data = self.cut_frames(data)
     estimates, inputs = self.encode(data["image"], z, seed)
     recons_loss, kl_loss = self._weighted_losses(estimates)
     last = estimates[-1]
@@ -410,8 +410,26 @@ class IODINE(snt.Module):
       A nested dict of tensors: data, inputs, latent, outputs, losses, metrics
       and, with a regressor, factor_regressor; see `info.collect`.
     """
-    data = self._cut_frames(data)
+    data = self.cut_frames(data)
     estimates, inputs = self.encode(data["image"], z, seed)
+    return self.describe(data, estimates, inputs, update)
+
+  def describe(
+    self,
+    data: Data,
+    estimates: Sequence[types.Estimate],
+    inputs: Sequence[types.RefinementInputs],
+    update: bool = True,
+  ) -> dict[str, Any]:
+    """What `eval` says about a batch that is encoded already.
+
+    Args:
+      data: as for `__call__`.
+      estimates: as `encode` returns them.
+      inputs: as `encode` returns them.
+      update: as for `eval`.
+    """
+    data = self._cut_frames(data)
     loss = tf.add_n(self._weighted_losses(estimates))
     factors = []
     if self.factor_evaluator is not None:
@@ -432,7 +450,7 @@ class IODINE(snt.Module):
         )
         for t, e in enumerate(estimates)
       ]
-    frames = [self._frame_index(t) for t in range(self.num_iters + 1)]
+    frames = [self.frame_index(t) for t in range(self.num_iters + 1)]
     return info.collect(data, frames, estimates, inputs, loss, factors)
 
   def evaluate_factors(
@@ -457,7 +475,7 @@ class IODINE(snt.Module):
     """
     if self.factor_evaluator is None:
       raise ValueError("this model has no `factor_evaluator`")
-    index = self._frame_index(self.num_iters if frame is None else frame)
+    index = self.frame_index(self.num_iters if frame is None else frame)
     return self.factor_evaluator(
       z=z,
       true_mask=data["mask"][:, index],
@@ -496,7 +514,7 @@ class IODINE(snt.Module):
       Two images [1, height, width, 3]: `overview` shows one scene a row
       (image, reconstruction, mask, components), `sequence` the iterations.
     """
-    images = self._cut_frames(data)["image"][:num_images]
+    images = self.cut_frames(data)["image"][:num_images]
     estimates, _ = self.encode(images, seed=seed)
     last = estimates[-1]
     recons = tf.stack([e.x_dist.mean() for e in estimates], axis=1)
@@ -522,21 +540,21 @@ class IODINE(snt.Module):
     self.output_dist.set_output_shape(image_shape)
     self.decoder.set_output_shapes(self.output_dist.input_shapes)
 
-  @property
-  def final_frame_index(self) -> int:
-    """The frame that the last decode is compared with."""
-    return self._frame_index(self.num_iters)
-
-  def _frame_index(self, t: int) -> int:
+  def frame_index(self, t: int) -> int:
+    """The frame of the data that iteration t is compared with."""
     return t if self._sequential else 0
 
   def _frame(self, images: tf.Tensor, t: int) -> tf.Tensor:
     """The frame [B, 1, H, W, C] that iteration t sees."""
-    index = self._frame_index(t)
+    index = self.frame_index(t)
     return images[:, index : index + 1]
 
-  def _cut_frames(self, data: Data) -> Data:
-    """A copy of the batch with the first num_iters + 1 frames."""
+  def cut_frames(self, data: Data) -> Data:
+    """A copy of the batch with the first num_iters + 1 frames.
+
+    Raises:
+      errors.UserError: if a sequential model gets too few.
+    """
     num_frames = data["image"].shape[1]
     needed = self.num_iters + 1
     if self._sequential and num_frames < needed:

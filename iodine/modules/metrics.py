@@ -1,10 +1,14 @@
 """Segmentation scores.
 
 Dimensions: B batch, N points (pixels), L true groups, K predicted groups, H W
-image. Source: the original's `iodine/modules/utils.py`, Hubert & Arabie 1985.
+image. Source: the original's `iodine/modules/utils.py`; Hubert & Arabie 1985
+(adjusted Rand index); Arbelaez et al. 2011 and Engelcke et al. 2020, GENESIS,
+arXiv:1907.13052 (segmentation covering).
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import scipy.optimize
@@ -18,7 +22,8 @@ def adjusted_rand_index(
   """Adjusted Rand index of two segmentations, chance-corrected.
 
   Points whose true membership is zero in every group are ignored. Where both
-  sides put everything into one cluster the score is 1.
+  sides put everything into one cluster, or every point into one of its own, the
+  score is 1.
 
   Args:
     true_groups: [B, N, L] one-hot membership.
@@ -55,7 +60,8 @@ def adjusted_rand_index(
   largest = (true_pairs + pred_pairs) / 2.0
   index = tf.math.divide_no_nan(together - expected, largest - expected)
   single = (true_pairs >= all_pairs) & (pred_pairs >= all_pairs)
-  return sg.guard(tf.where(single, 1.0, index), "B")
+  scattered = (true_pairs <= 0.0) & (pred_pairs <= 0.0)
+  return sg.guard(tf.where(single | scattered, 1.0, index), "B")
 
 
 def contingency(true_groups: tf.Tensor, pred_groups: tf.Tensor) -> tf.Tensor:
@@ -94,13 +100,69 @@ def mean_iou(counts: np.ndarray) -> float:
     A number from 0 to 1; nan where nothing is visible.
   """
   counts = np.asarray(counts, np.float64)
-  counts = counts[counts.sum(axis=1) > 0]
-  if not len(counts):
+  iou = _iou(counts)[counts.sum(axis=1) > 0]
+  if not len(iou):
     return float("nan")
-  union = counts.sum(axis=1)[:, None] + counts.sum(axis=0)[None] - counts
-  iou = counts / union
   rows, columns = scipy.optimize.linear_sum_assignment(iou, maximize=True)
-  return float(iou[rows, columns].sum() / len(counts))
+  return float(iou[rows, columns].sum() / len(iou))
+
+
+class Covering(NamedTuple):
+  """How well the predicted groups cover the true objects of one scene.
+
+  Attributes:
+    weighted: mean weighted by the objects' sizes, "SC" in GENESIS.
+    unweighted: mean over the objects, "mSC" in GENESIS.
+  """
+
+  weighted: float
+  unweighted: float
+
+
+def segmentation_covering(counts: np.ndarray) -> Covering:
+  """Mean over the visible objects of the best intersection over union.
+
+  Every object takes the predicted group that suits it best, whether or not
+  another object takes the same. The background, which is true entity 0, is no
+  object, but its pixels count where a group spills over them.
+
+  Args:
+    counts: [L, K] contingency table.
+
+  Returns:
+    Two numbers from 0 to 1; nan where no object is visible.
+  """
+  counts = np.asarray(counts, np.float64)
+  sizes = counts[1:].sum(axis=1)
+  visible = sizes > 0
+  if not visible.any():
+    return Covering(float("nan"), float("nan"))
+  best = _iou(counts)[1:].max(axis=1)[visible]
+  return Covering(
+    weighted=float(np.average(best, weights=sizes[visible])),
+    unweighted=float(best.mean()),
+  )
+
+
+def _iou(counts: np.ndarray) -> np.ndarray:
+  """Intersection over union [L, K] of every pair; 0 where both are empty."""
+  union = counts.sum(axis=1)[:, None] + counts.sum(axis=0)[None] - counts
+  return counts / np.maximum(union, 1.0)
+
+
+def num_active_groups(pred_mask: tf.Tensor) -> tf.Tensor:
+  """How many groups are the largest one in at least one pixel.
+
+  Args:
+    pred_mask: [B, K, H, W, 1]; of equal ones the first is the largest.
+
+  Returns:
+    [B] float32.
+  """
+  sg = shapeguard.ShapeGuard()
+  sg.guard(pred_mask, "B, K, H, W, 1")
+  wins = tf.one_hot(tf.argmax(pred_mask, axis=1), sg.K)  # [B, H, W, 1, K]
+  return tf.reduce_sum(tf.reduce_max(wins, axis=[1, 2, 3]), axis=-1)
 
 
 def _num_pairs(sizes: tf.Tensor, axis: list[int]) -> tf.Tensor:

@@ -89,6 +89,11 @@ class SceneStream:
     """
     scenes = self.epoch()
     first_epoch, offset = self._position(skip)
+    epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
+    if shuffle_buffer is None:
+      in_order = epochs.flat_map(lambda _: scenes).skip(offset)
+      return read(in_order, read_scene)
+    buffer_size = shuffle_buffer
 
     def shuffled(number: tf.Tensor) -> tf.data.Dataset:
       # A shuffle is seeded by the pair (seed of the graph it is built in, own
@@ -97,14 +102,8 @@ class SceneStream:
       # not be 0: TensorFlow would ask if the other seed, a tensor, is 0 too.
       if not tf.executing_eagerly():
         tf.random.set_seed(seed % (2**31 - 2) + 1)
-      return read(scenes, read_scene).shuffle(
-        shuffle_buffer, seed=number, reshuffle_each_iteration=False
-      )
+      return shuffle(read(scenes, read_scene), buffer_size, number)
 
-    epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
-    if shuffle_buffer is None:
-      in_order = epochs.flat_map(lambda _: scenes).skip(offset)
-      return read(in_order, read_scene)
     return epochs.flat_map(shuffled).skip(offset)
 
   def require_scenes(self) -> None:
@@ -193,6 +192,35 @@ def read(
 ) -> tf.data.Dataset:
   """Returns the scenes that records are turned into, in the same order."""
   return scenes.map(read_scene, tf.data.AUTOTUNE, deterministic=True)
+
+
+def shuffle(
+  scenes: tf.data.Dataset, buffer_size: int, seed: int | tf.Tensor
+) -> tf.data.Dataset:
+  """Returns the scenes shuffled, without waiting for the buffer to fill.
+
+  A thousand scenes that pass a filter can take minutes to read. So the buffer
+  is filled with blanks in front of the scenes, which cost nothing and are
+  thrown away as they come out, one for each scene that goes in: the first
+  scene comes out after about 1.25 * sqrt(buffer_size) have gone in. The order
+  is as random as the scenes seen so far allow.
+
+  Args:
+    scenes: of one epoch.
+    buffer_size: number of scenes to shuffle among.
+    seed: decides the order, together with the seed of the graph.
+  """
+  blank = tf.nest.map_structure(
+    lambda spec: tf.zeros(spec.shape, spec.dtype), scenes.element_spec
+  )
+  # Repeated, a blank is in memory only once.
+  blanks = tf.data.Dataset.from_tensors((False, blank)).repeat(buffer_size)
+  marked = blanks.concatenate(scenes.map(lambda scene: (True, scene)))
+  return (
+    marked.shuffle(buffer_size, seed=seed, reshuffle_each_iteration=False)
+    .filter(lambda is_scene, _: is_scene)
+    .map(lambda _, scene: scene)
+  )
 
 
 def count(dataset: tf.data.Dataset) -> int:

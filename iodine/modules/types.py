@@ -131,6 +131,8 @@ class FactorPredictions(NamedTuple):
     entity_loss: [B, L] loss of every entity, zero for invisible ones.
     metrics: {factor: scalar}, accuracy or R2.
     predictions: {factor: [B, L, size]} raw outputs of the assigned slots.
+    targets: {factor: [B, L, size]} what they should be: the values, classes as
+      one-hot, or cosine and sine.
     assignment: [B, L, K] one-hot, zero for invisible entities.
   """
 
@@ -138,4 +140,5 @@ class FactorPredictions(NamedTuple):
   entity_loss: tf.Tensor
   metrics: dict[str, tf.Tensor]
   predictions: dict[str, tf.Tensor]
+  targets: dict[str, tf.Tensor]
   assignment: tf.Tensor

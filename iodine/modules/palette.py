@@ -1,0 +1,55 @@
+"""The colours of the slots, which are the same in every picture.
+
+Dimensions: K slots, L true entities, H W image.
+"""
+
+from __future__ import annotations
+
+import matplotlib.colors
+import numpy as np
+
+
+def slot_colors(num_slots: int) -> np.ndarray:
+  """The colours of the slots, HSV(k / K, 1, 1) as RGB: [K, 3] float32."""
+  hues = np.arange(num_slots) / num_slots
+  hsv = np.stack([hues, np.ones(num_slots), np.ones(num_slots)], axis=-1)
+  return matplotlib.colors.hsv_to_rgb(hsv).astype(np.float32)
+
+
+def mix(masks: np.ndarray, colors: np.ndarray) -> np.ndarray:
+  """Sum of mask times colour: [..., K, H, W, 1], [K, 3] -> [..., H, W, 3]."""
+  return np.einsum("...khw,kc->...hwc", masks[..., 0], colors)
+
+
+def match_entities(true_mask: np.ndarray, pred_mask: np.ndarray) -> np.ndarray:
+  """Gives true entities a slot each, those of the largest overlap first.
+
+  Args:
+    true_mask: [L, H, W, 1].
+    pred_mask: [K, H, W, 1].
+
+  Returns:
+    [L] slots; -1 for entities without pixels, and where K slots are too few.
+  """
+  overlap = np.einsum("lhw,khw->lk", true_mask[..., 0], pred_mask[..., 0])
+  slots = np.full(len(overlap), -1)
+  while overlap.max(initial=0.0) > 0.0:
+    entity, slot = np.unravel_index(np.argmax(overlap), overlap.shape)
+    slots[entity] = slot
+    overlap[entity] = overlap[:, slot] = 0.0
+  return slots
+
+
+def entity_colors(slots: np.ndarray, num_slots: int) -> np.ndarray:
+  """The colours [L, 3] of entities with these slots, greys without one."""
+  greys = np.linspace(0.35, 0.85, len(slots))
+  colors = np.repeat(greys[:, None], 3, axis=1)
+  matched = slots >= 0
+  colors[matched] = slot_colors(num_slots)[slots[matched]]
+  return colors
+
+
+def readable_on(color: np.ndarray) -> str:
+  """Black or white, whichever is legible on an RGB colour."""
+  # Perceived brightness, ITU-R BT.601.
+  return "black" if color @ np.array([0.299, 0.587, 0.114]) > 0.45 else "white"

@@ -1,0 +1,236 @@
+"""Scores of every scene and iteration, in a graph and then in NumPy.
+
+Dimensions: S seeds, N scenes, B batch, T iterations + 1, K slots, L true
+entities, n values of a factor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from iodine.modules import distributions, factor_eval, iodine, metrics
+
+Data = dict[str, Any]
+Arrays = dict[str, np.ndarray]
+
+# What a scene without objects, or with nothing in it, has no value of.
+NEED_OBJECTS = ("miou", "msc", "sc")
+
+
+def score_batch(
+  model: iodine.IODINE, data: Data, seed: tf.Tensor
+) -> dict[str, tf.Tensor]:
+  """Decomposes a batch and scores it; the state of the model stays as it is.
+
+  Args:
+    model: the model.
+    data: see `IODINE.__call__`.
+    seed: [2] integers from which all samples are drawn.
+
+  Returns:
+    ari, ari_nobg, mse, recons, num_active_slots [B, T], kl/slot [B, T, K],
+    contingency [B, T, L, K], total [B], and those of `_score_factors`.
+
+  Raises:
+    errors.UserError: if a sequential model gets too few frames, or the factors
+      do not fit the regressor.
+  """
+  data = model.cut_frames(data)
+  estimates, _ = model.encode(data["image"], seed=seed)
+  frames = [model.frame_index(t) for t in range(len(estimates))]
+  image = _fold(tf.gather(data["image"], frames, axis=1))[:, None]
+  true_mask = _fold(tf.gather(data["mask"], frames, axis=1))
+  mask = _fold_all(
+    distributions.mask_probabilities(e.scores) for e in estimates
+  )
+  recons = _fold_all(e.x_dist.mean() for e in estimates)
+  folded = {
+    "ari": metrics.mask_ari(true_mask, mask),
+    "ari_nobg": metrics.mask_ari(true_mask, mask, foreground=True),
+    "contingency": metrics.mask_contingency(true_mask, mask),
+    "mse": metrics.mean_squared_error(image, recons),
+    "recons": _fold_all(e.re for e in estimates),
+    "kl/slot": _fold_all(e.kl for e in estimates),
+    "num_active_slots": metrics.num_active_groups(mask),
+  }
+  regressor = model.factor_evaluator
+  if regressor is not None:
+    z = _fold_all(e.z for e in estimates)
+    folded.update(_score_factors(regressor, data, z, true_mask, mask))
+  scores = {
+    name: tf.reshape(value, [-1, len(estimates), *value.shape[1:]])
+    for name, value in folded.items()
+  }
+  loss = scores["recons"] + tf.reduce_sum(scores["kl/slot"], axis=2)
+  scores["total"] = tf.linalg.matvec(loss, tf.constant(model.iter_weights))
+  return scores
+
+
+def _fold(x: tf.Tensor) -> tf.Tensor:
+  """[B, T, ...] -> [B * T, ...], so that all iterations are scored at once."""
+  return tf.reshape(x, [-1, *x.shape[2:]])
+
+
+def _fold_all(tensors: Iterable[tf.Tensor]) -> tf.Tensor:
+  """T tensors [B, ...] -> [B * T, ...]."""
+  return _fold(tf.stack(list(tensors), axis=1))
+
+
+def _score_factors(
+  regressor: factor_eval.FactorRegressor,
+  data: Data,
+  z: tf.Tensor,
+  true_mask: tf.Tensor,
+  mask: tf.Tensor,
+) -> dict[str, tf.Tensor]:
+  """Scores of the factor regressor, with N = B * T.
+
+  Args:
+    regressor: the regressor, whose statistics stay as they are.
+    data: the batch.
+    z: [N, K, Z].
+    true_mask: [N, L, H, W, 1].
+    mask: [N, K, H, W, 1].
+
+  Returns:
+    factor [N]; objects [N, L], 1 for visible entities other than the
+    background; summed over these, of categorical factors hits/<factor> [N], of
+    the others squared errors residual/<factor> [N, n]; and of those
+    target/<factor> [N, L, n].
+  """
+  num_steps = z.shape[0] // data["visibility"].shape[0]
+  visibility, factors = tf.nest.map_structure(
+    lambda x: tf.repeat(x, num_steps, axis=0),
+    (data["visibility"], data["factors"]),
+  )
+  result = regressor(z, true_mask, mask, visibility, factors, update=False)
+  num_visible = tf.reduce_sum(visibility, axis=1)
+  # The background has factors in the data, too, which are easy to tell.
+  objects = visibility * (1.0 - tf.one_hot(0, visibility.shape[1]))
+  scores = {
+    "factor": tf.reduce_sum(result.entity_loss, axis=1) / num_visible,
+    "objects": objects,
+  }
+  for factor, kind in regressor.kinds.items():
+    target, output = result.targets[factor], result.predictions[factor]
+    if kind == "categorical":
+      right = tf.equal(tf.argmax(target, axis=-1), tf.argmax(output, axis=-1))
+      hits = tf.cast(right, tf.float32) * objects
+      scores[f"hits/{factor}"] = tf.reduce_sum(hits, axis=1)
+    else:
+      squares = tf.square(target - output) * objects[..., None]
+      scores[f"residual/{factor}"] = tf.reduce_sum(squares, axis=1)
+      scores[f"target/{factor}"] = target
+  return scores
+
+
+def to_numpy(scores: Mapping[str, tf.Tensor], size: int) -> Arrays:
+  """The scores of the first `size` scenes, with mIoU and covering; float64."""
+  arrays = {
+    name: value.numpy()[:size].astype(np.float64)
+    for name, value in scores.items()
+  }
+  tables = arrays.pop("contingency")  # [B, T, L, K]
+  shape = tables.shape[:2]
+  arrays.update({name: np.empty(shape) for name in NEED_OBJECTS})
+  for i in np.ndindex(*shape):
+    covering = metrics.segmentation_covering(tables[i])
+    arrays["miou"][i] = metrics.mean_iou(tables[i])
+    arrays["msc"][i] = covering.unweighted
+    arrays["sc"][i] = covering.weighted
+  return arrays
+
+
+def join(batches: Sequence[Sequence[Arrays]]) -> Arrays:
+  """Scores [S, N, ...] from those of each batch and, within it, each seed."""
+  return {
+    name: np.stack(
+      [
+        np.concatenate([seeds[s][name] for seeds in batches])
+        for s in range(len(batches[0]))
+      ]
+    )
+    for name in batches[0][0]
+  }
+
+
+def per_iteration(scores: Arrays) -> Arrays:
+  """Metrics [S, N, T], in the order of tables.
+
+  Those of factors, accuracy/<factor> and r2/<factor>, are quotients of sums
+  over all visible objects. A scene's value is what it adds to the quotient, so
+  that the mean is the quotient itself, see `linearize`.
+
+  Args:
+    scores: [S, N, ...], see `join`.
+  """
+  slots = scores["kl/slot"]
+  values = {name: scores[name] for name in ("ari", "ari_nobg", *NEED_OBJECTS)}
+  values["mse"] = scores["mse"]
+  values["recons"] = scores["recons"]
+  values["kl"] = slots.sum(axis=-1)
+  for k in range(slots.shape[-1]):
+    values[f"kl/slot_{k + 1}"] = slots[..., k]
+  values["num_active_slots"] = scores["num_active_slots"]
+  if "factor" not in scores:
+    return values
+  values["factor"] = scores["factor"]
+  # The truth is the same for all seeds and iterations.
+  objects = scores["objects"][0, :, 0]
+  for name, value in scores.items():
+    kind, _, factor = name.partition("/")
+    if kind == "hits":
+      values[f"accuracy/{factor}"] = linearize(value, objects.sum(axis=1))
+    elif kind == "residual":
+      target = scores[f"target/{factor}"][0, :, 0]
+      values[f"r2/{factor}"] = r2(value, target, objects)
+  return values
+
+
+def r2(
+  residual: np.ndarray, target: np.ndarray, objects: np.ndarray
+) -> np.ndarray:
+  """What every scene adds to R2, a mean over the values that vary.
+
+  Args:
+    residual: [S, N, T, n] squared errors, summed over the objects.
+    target: [N, L, n].
+    objects: [N, L], 1 for entities that count, 0 for the others.
+
+  Returns:
+    [S, N, T]; nan if no value varies.
+  """
+  weight = objects[..., None]
+  mean = (weight * target).sum(axis=(0, 1)) / weight.sum()
+  squares = (weight * (target - mean) ** 2).sum(axis=1)  # [N, n]
+  # Of a value that is the same everywhere only rounding is left.
+  varies = squares.sum(axis=0) > 1e-12 * weight.sum() * mean**2
+  if not varies.any():
+    return np.full(residual.shape[:3], np.nan)
+  unexplained = [
+    linearize(residual[..., i], squares[:, i]) for i in np.flatnonzero(varies)
+  ]
+  return 1.0 - np.mean(unexplained, axis=0)
+
+
+def linearize(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+  """What every scene adds to a quotient of sums over the scenes.
+
+  The mean over the scenes is the quotient itself, and their standard error is
+  that of the quotient to first order in the deviations (the ratio estimator of
+  Cochran 1977, Sampling Techniques, chapter 6).
+
+  Args:
+    numerator: [S, N, T].
+    denominator: [N].
+
+  Returns:
+    [S, N, T].
+  """
+  denominator = denominator[:, None]
+  ratio = numerator.sum(axis=1, keepdims=True) / denominator.sum()
+  return ratio + (numerator - ratio * denominator) / denominator.mean()

@@ -1,0 +1,124 @@
+"""Charts: what is in their axes, and how the written file looks."""
+
+import numpy as np
+import tensorflow as tf
+
+from iodine.modules import charts
+
+
+def panel(x_title, y_title, line=None):
+  return charts.SweepPanel(
+    x_title=x_title,
+    y_title=y_title,
+    x=[1, 2, 4],
+    x_labels=["one", "two", "four"],
+    y=[2.0, 3.0, 5.0],
+    low=[1.5, 3.0, 4.0],
+    high=[2.5, 3.0, 7.0],
+    line=line,
+    line_label="1 s + 1 s per thing",
+  )
+
+
+def test_a_sweep_has_a_column_for_each_quantity(tmp_path):
+  path = str(tmp_path / "sweep.png")
+  panels = [
+    panel(x_title, y_title, line=(1.0, 1.0))
+    for x_title in ("batch size", "slots")
+    for y_title in ("step [s]", "memory [MB]")
+  ]
+  charts.save_sweep(path, panels)
+  two = tf.io.decode_png(tf.io.read_file(path)).numpy()
+  charts.save_sweep(path, panels[:2])
+  one = tf.io.decode_png(tf.io.read_file(path)).numpy()
+  assert two.shape[0] == one.shape[0] == 640
+  assert (two.shape[1], one.shape[1]) == (850, 450)
+
+
+def test_error_bars_and_lines_are_drawn(tmp_path):
+  pictures = []
+  for name, line in (("with", (1.0, 1.0)), ("without", None)):
+    path = str(tmp_path / name)
+    charts.save_sweep(f"{path}.png", [panel("slots", "step [s]", line)])
+    content = tf.io.read_file(f"{path}.png")
+    pictures.append(tf.io.decode_png(content, channels=3).numpy())
+  orange = [np.all(p == (255, 127, 14), axis=-1).sum() for p in pictures]
+  assert orange[0] > 50
+  assert orange[1] == 0
+  blue = np.all(pictures[1] == (31, 119, 180), axis=-1)
+  # The longest bar goes from 4 to 7 of 9.1 in height, the axes take most.
+  assert np.any(blue.sum(axis=0) > 0.2 * blue.shape[0])
+
+
+# ------------------------------------------------- metrics over iterations
+
+
+def make_info(scenes=5, steps=4, slots=3):
+  rng = np.random.default_rng(0)
+  return {
+    "losses": {
+      "recons": rng.normal(size=[scenes, steps]),
+      "kl": rng.normal(size=[scenes, steps, slots]),
+      "factor": rng.normal(size=[steps]),
+    },
+    "metrics": {
+      name: rng.normal(size=[scenes, steps])
+      for name in ("ari", "ari_nobg", "mse")
+    },
+  }
+
+
+def by_title(figure):
+  return {axes.get_title().split(" [")[0]: axes for axes in figure.axes}
+
+
+def test_metrics_are_means_with_their_spread():
+  info = make_info()
+  panels = by_title(charts.metrics_plot(info))
+  assert list(panels) == [
+    *("reconstruction loss", "mean squared error"),
+    *("KL divergence, sum over slots", "ARI", "ARI, foreground"),
+    "factor loss",
+  ]
+  expected = {
+    "reconstruction loss": info["losses"]["recons"],
+    "mean squared error": info["metrics"]["mse"],
+    "KL divergence, sum over slots": info["losses"]["kl"].sum(2),
+    "ARI": info["metrics"]["ari"],
+    "ARI, foreground": info["metrics"]["ari_nobg"],
+  }
+  for title, values in expected.items():
+    (line,) = panels[title].lines
+    mean = values.mean(0)
+    np.testing.assert_array_equal(line.get_xdata(), range(4))
+    np.testing.assert_allclose(line.get_ydata(), mean)
+    (band,) = panels[title].collections
+    corners = band.get_paths()[0].vertices
+    spread = np.sqrt(((values - mean) ** 2).sum(0) / 4)  # unbiased
+    for t in range(4):
+      heights = corners[corners[:, 0] == t, 1]
+      np.testing.assert_allclose(heights.min(), mean[t] - spread[t])
+      np.testing.assert_allclose(heights.max(), mean[t] + spread[t])
+
+
+def test_the_factor_loss_may_be_of_batches_or_scenes_or_missing():
+  info = make_info()
+  panel = by_title(charts.metrics_plot(info))["factor loss"]
+  np.testing.assert_array_equal(
+    panel.lines[0].get_ydata(), info["losses"]["factor"]
+  )
+  assert not panel.collections
+  per_scene = np.arange(20.0).reshape(5, 4)
+  info["losses"]["factor"] = per_scene
+  panel = by_title(charts.metrics_plot(info))["factor loss"]
+  np.testing.assert_array_equal(panel.lines[0].get_ydata(), per_scene.mean(0))
+  assert len(panel.collections) == 1
+  del info["losses"]["factor"]
+  panel = by_title(charts.metrics_plot(info))["factor loss"]
+  assert [text.get_text() for text in panel.texts] == ["no factor regressor"]
+
+
+def test_one_scene_has_no_spread():
+  figure = charts.metrics_plot(make_info(scenes=1))
+  assert figure.get_suptitle() == "one scene"
+  assert not any(axes.collections for axes in figure.axes)
