@@ -181,7 +181,9 @@ def infer(
   Returns:
     latents, latents_mean and latents_std [B, K, Z]; and what `render` gives.
   """
-  frames = tf.repeat(images[:, None], model.final_frame_index + 1, axis=1)
+  frames = tf.repeat(
+    images[:, None], model.frame_index(model.num_iters) + 1, axis=1
+  )
   estimates, _ = model.encode(frames, seed=tf.constant([seed, 0], tf.int64))
   last = estimates[-1]
   return {
