@@ -429,7 +429,7 @@ class IODINE(snt.Module):
       inputs: as `encode` returns them.
       update: as for `eval`.
     """
-    data = self._cut_frames(data)
+    data = self.cut_frames(data)
     loss = tf.add_n(self._weighted_losses(estimates))
     factors = []
     if self.factor_evaluator is not None:
