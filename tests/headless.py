@@ -96,7 +96,7 @@ class Browser:
     self.driver.save_screenshot(str(path))
 
   def console_errors(self):
-    """What went wrong on the page since it was opened, and was not asked."""
+    """What went wrong on the page since it was opened or this was called."""
     return [
       entry["message"]
       for entry in self.driver.get_log("browser")
@@ -117,7 +117,7 @@ def start(profile):
     driver = webdriver.Chrome(
       options, service.Service(shutil.which("chromedriver"))
     )
-    try:
-      yield Browser(driver)
-    finally:
-      driver.quit()
+  try:
+    yield Browser(driver)
+  finally:
+    driver.quit()
