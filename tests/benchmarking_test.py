@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import main
-from iodine import benchmarking, building, commands, flops
+from iodine import benchmarking, building, commands, errors, flops
 from iodine.modules import distributions
 
 
@@ -146,8 +146,10 @@ def test_has_files(tmp_path):
   file.touch()
   for there in (str(file), f"{tmp_path}/*.tfrecords", ["/no", str(file)]):
     assert benchmarking.has_files(there)
-  for missing in (f"{tmp_path}/b", str(tmp_path), [], f"{tmp_path}/*.x", 5):
+  for missing in (f"{tmp_path}/b", str(tmp_path), [], f"{tmp_path}/*.x"):
     assert not benchmarking.has_files(missing)
+  with pytest.raises(errors.UserError, match="`path` is 5"):
+    benchmarking.has_files(5)
 
 
 def test_a_line_goes_through_its_points():
