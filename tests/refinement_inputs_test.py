@@ -183,6 +183,18 @@ def test_posterior_adds_1e_6_to_the_sum_of_densities():
   helpers.assert_near(actual, expected, 1e-5)  # float32 of exp
 
 
+@pytest.mark.parametrize("num_slots", [2, 5])
+def test_counterfactual_is_that_of_all_the_mixtures(num_slots):
+  evidence = _evidence(_tensors(num_slots))
+  # The same sums in another order.
+  np.testing.assert_allclose(
+    refinement_inputs.counterfactual(evidence),
+    refinement_inputs.plain_counterfactual(evidence),
+    rtol=1e-5,
+    atol=1e-5,
+  )
+
+
 def test_counterfactual_stays_finite_where_densities_underflow():
   tensors = _tensors()
   tensors["image"] += 30.0

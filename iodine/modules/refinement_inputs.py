@@ -48,12 +48,31 @@ def _posterior(evidence: Evidence) -> tf.Tensor:
   return utils.to_slots(density / total)
 
 
-def _counterfactual(evidence: Evidence) -> tf.Tensor:
+def plain_counterfactual(evidence: Evidence) -> tf.Tensor:
   """What each slot adds to the log-likelihood [B, K, H, W, 1].
 
   log_prob minus the log_prob of the mixture without slot k, the weights of
-  the others renormalised. One masked log-sum-exp over the K component
-  densities stands for K mixtures of K - 1 components.
+  the others renormalised.
+  """
+  scores = evidence.estimate.scores
+  num_components = scores.component.shape[-1]
+  result = []
+  for k in range(num_components):
+    others = [j for j in range(num_components) if j != k]
+    weight = tf.gather(scores.log_weight, others, axis=-1)
+    joint = weight + tf.gather(scores.component, others, axis=-1)
+    without = tf.reduce_logsumexp(joint, axis=-1) - tf.reduce_logsumexp(
+      weight, axis=-1
+    )
+    result.append(scores.log_prob - without)
+  return utils.to_slots(tf.stack(result, axis=-1))
+
+
+def counterfactual(evidence: Evidence) -> tf.Tensor:
+  """`plain_counterfactual` at once, in a fraction of the operations.
+
+  One masked log-sum-exp over the K component densities stands for K mixtures
+  of K - 1 components.
   """
   scores = evidence.estimate.scores
   num_components = scores.component.shape[-1]
@@ -103,7 +122,7 @@ SPATIAL: dict[str, Callable[[Evidence], tf.Tensor]] = {
   "posterior": _posterior,
   "capacity": _constant_plane,
   "coordinates": _coordinates,
-  "counterfactual": _counterfactual,
+  "counterfactual": counterfactual,
 }
 
 FLAT: dict[str, Callable[[Evidence], tf.Tensor]] = {
