@@ -20,7 +20,7 @@ run: $(VENV)/.run-ready
 	$(BIN)/python main.py quickstart with quick
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(VENV)/.test-ready
 	$(BIN)/python -m pytest -m slow
