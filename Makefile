@@ -4,6 +4,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+# For the tests in a browser, which are skipped where it cannot be had.
+INSTALL_CHROMIUM = \
+  { command -v chromium && command -v chromedriver; } >/dev/null \
+  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+    && echo "installing Chromium for the tests in a browser" \
+    && apt-get -qq update >/dev/null \
+    && DEBIAN_FRONTEND=noninteractive apt-get -qq install \
+      --no-install-recommends chromium chromium-driver >/dev/null; } \
+  || echo "no Chromium: the tests in a browser will be skipped"
+
 .PHONY: run test test-slow lint format clean
 
 run: $(VENV)/.run-ready
@@ -39,4 +49,5 @@ $(VENV)/.run-ready: requirements.txt requirements-shapeguard.txt constraints.txt
 
 $(VENV)/.test-ready: $(VENV)/.run-ready requirements-dev.txt
 	$(PIP) -r requirements-dev.txt -c constraints.txt
+	@$(INSTALL_CHROMIUM)
 	@touch $@

@@ -132,6 +132,24 @@ def export_tf1(_config: Config, checkpoint_dir: str, output: str | None) -> str:
 
 
 @ex.command
+def export_savedmodel(
+  _config: Config, checkpoint_dir: str, output: str | None
+) -> str:
+  """Writes a model that TensorFlow alone can run."""
+  commands = _commands()
+  return commands.export_savedmodel(_config, checkpoint_dir, output)
+
+
+@ex.command
+def segment(
+  _config: Config, checkpoint_dir: str, images: Any, output: str | None
+) -> Config:
+  """Takes images of your own apart: masks, cut-outs, overlays."""
+  commands = _commands()
+  return commands.segment(_config, checkpoint_dir, images, output)
+
+
+@ex.command
 def compare(
   _config: Config, checkpoint_dir: str, reference: str | None
 ) -> Config:

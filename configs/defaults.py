@@ -28,8 +28,12 @@ def defaults():
   data_dir = None  # None: write to `data.path`
   num_scenes = 1000
 
-  # export_tf1
-  output = None  # the prefix to write
+  # segment
+  images = None  # a file, a folder, a glob, or a list of those
+
+  # export_tf1: the prefix to write; export_savedmodel, segment: the folder,
+  # None for `segments`
+  output = None
 
   # compare
   reference = None  # an npz file or a folder

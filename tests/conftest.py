@@ -6,6 +6,7 @@ import sys
 # So that `pytest` finds the project however it is started.
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
+import headless
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -21,3 +22,13 @@ def units():
   """Recorded inputs and outputs of single parts of the original."""
   path = pathlib.Path(__file__).parent / "golden/units/units.npz"
   return dict(np.load(path))
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+  """A `headless.Browser`; skips where Chromium is not installed."""
+  reason = headless.missing()
+  if reason:
+    pytest.skip(reason)
+  with headless.start(tmp_path_factory.mktemp("profile")) as window:
+    yield window

@@ -17,6 +17,7 @@ import helpers
 import mongomock
 import mongomock.gridfs
 import numpy as np
+import PIL.Image
 import pymongo
 import pytest
 
@@ -40,6 +41,8 @@ SMALLER = {
     *("benchmark.steps=1", "benchmark.warmup=0", "benchmark.parts=['input']"),
   ],
   "make_data": ["num_scenes=24"],
+  "export_savedmodel": ["num_iters=1"],
+  "segment": ["num_iters=1"],
   "evaluate": ["batch_size=2", "num_iters=1", "evaluation.num_scenes=3"],
   "plot": ["batch_size=2", "num_iters=1", "plot.num_scenes_for_map=2"],
 }
@@ -89,12 +92,15 @@ def test_the_readme_from_top_to_bottom(empty_folder, mongo, capsys):
   lines = [x for x in commands() if x.startswith("python main.py")]
   generate = [x for x in lines if " make_data " in x]
   assert len(generate) == 3
+  os.mkdir("photos")
+  PIL.Image.new("RGB", (50, 40), "green").save("photos/scene.png")
   # What the README says to do where nothing is downloaded comes first.
   for line in generate + [x for x in lines if x not in generate]:
     python_main(line)
   assert sorted(os.listdir(empty_folder)) == [
     *("benchmark.json", "evaluation.json", "iodine"),
-    *("multi_object_datasets", "sacred_runs", "tf1"),
+    *("multi_object_datasets", "photos", "sacred_runs", "saved_model"),
+    *("segments", "tf1"),
   ]
   folder = "iodine/checkpoints/tetrominoes_1"
   assert os.path.exists(f"{folder}/pictures/overview.png")
@@ -102,10 +108,15 @@ def test_the_readme_from_top_to_bottom(empty_folder, mongo, capsys):
   (recorded,) = mongo["iodine"]["runs"].find()
   assert recorded["status"] == "COMPLETED"
 
-  (code,) = blocks("python")
+  assert os.path.exists("segments/scene/overlay.png")
+  evaluate, segment, load = blocks("python")
   namespace = {}
-  exec(code, namespace)
+  exec(evaluate, namespace)
   assert namespace["info"]["outputs"]["recons"].shape[2:] == (1, 35, 35, 3)
+  exec(segment, namespace)
+  assert namespace["labels"].shape == (35, 35)
+  exec(load, namespace)
+  assert namespace["again"]["image"].shape == (2, 35, 35, 3)
 
   (line,) = [x for x in commands() if x.startswith("tensorboard ")]
   inspected = subprocess.run(

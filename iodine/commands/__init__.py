@@ -9,8 +9,10 @@ from iodine.commands.checkpoint_command import export_tf1, load_checkpoint
 from iodine.commands.common import build_dataset, build_model, start_tensorflow
 from iodine.commands.compare_command import compare
 from iodine.commands.evaluate_command import evaluate
+from iodine.commands.export_savedmodel_command import export_savedmodel
 from iodine.commands.make_data_command import make_data
 from iodine.commands.plot_command import plot
+from iodine.commands.segment_command import segment
 from iodine.commands.train_command import Place, find_place, quickstart, train
 
 __all__ = [
@@ -20,12 +22,14 @@ __all__ = [
   "build_model",
   "compare",
   "evaluate",
+  "export_savedmodel",
   "export_tf1",
   "find_place",
   "load_checkpoint",
   "make_data",
   "plot",
   "quickstart",
+  "segment",
   "start_tensorflow",
   "train",
 ]

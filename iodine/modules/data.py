@@ -63,6 +63,15 @@ def crop(
   )
 
 
+def resize(images: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
+  """[B, H', W', C] -> [B, *size, C], by bilinear interpolation."""
+  # FIDELITY: TF1's sampling rule (corner-aligned, no antialiasing), which the
+  # published results rest on. tf.image.resize of TF2 gives other numbers.
+  return tf.compat.v1.image.resize(
+    images, list(size), tf.compat.v1.image.ResizeMethod.BILINEAR
+  )
+
+
 def preprocess(
   image: tf.Tensor,
   mask: tf.Tensor,
@@ -89,13 +98,8 @@ def preprocess(
   sg.guard(image, "B?, H, W, C")
   sg.guard(mask, "B?, L, H, W, 1")
   image, mask = crop(image, mask, crop_region)
-  image = tf.cast(image, tf.float32) / 255.0
-  # FIDELITY: TF1's sampling rule (corner-aligned, no antialiasing), which the
-  # published results rest on. tf.image.resize of TF2 gives other numbers.
+  image = resize(tf.cast(image, tf.float32) / 255.0, image_dim)
   size = list(image_dim)
-  image = tf.compat.v1.image.resize(
-    image, size, tf.compat.v1.image.ResizeMethod.BILINEAR
-  )
   num_entities = mask.shape[1]
   # Entities are folded into the batch, as resizing wants four axes.
   mask = tf.compat.v1.image.resize(

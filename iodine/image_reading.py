@@ -1,0 +1,199 @@
+"""Images from outside: files, PIL images and arrays; no TensorFlow here.
+
+Dimensions: H' W' size of an image as it comes, H W size that a model wants.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+
+from iodine import errors
+
+# What counts in a folder or a glob.
+SUFFIXES = (".png", ".jpg", ".jpeg")
+
+# What Pillow raises for files that are broken in one way or another.
+_READ_ERRORS = (
+  EOFError,
+  OSError,
+  SyntaxError,
+  ValueError,
+  struct.error,
+  PIL.Image.DecompressionBombError,
+)
+
+
+def find(images: Any) -> list[str]:
+  """The files that `images` means, none of them twice.
+
+  Args:
+    images: a file, a folder (whose PNG and JPEG files count, not those of
+      folders in it), a glob (likewise), or a list of those. What one folder
+      or glob gives is sorted.
+
+  Raises:
+    errors.UserError: if `images` or one of its entries gives nothing.
+  """
+  entries = images if isinstance(images, (list, tuple)) else [images]
+  if images is None or not entries:
+    raise errors.UserError(
+      "`images` is not set: give the path of a PNG or JPEG image, a folder, a "
+      "glob, or a list of those, such as `images=photos/`"
+    )
+  files: dict[str, str] = {}
+  for entry in entries:
+    for path in _expand(entry):
+      files.setdefault(os.path.realpath(path), path)
+  return list(files.values())
+
+
+def _expand(entry: Any) -> list[str]:
+  """The files of one entry of `images`."""
+  if not isinstance(entry, str):
+    raise errors.UserError(
+      f"`images` has {entry!r}, which is no path: give paths of PNG or JPEG "
+      "images, of folders, or globs"
+    )
+  if os.path.isdir(entry):
+    found = [os.path.join(entry, name) for name in os.listdir(entry)]
+    kind = "folder"
+  elif os.path.exists(entry):
+    return [entry]
+  elif glob.has_magic(entry):
+    found, kind = glob.glob(entry, recursive=True), "glob"
+  else:
+    raise errors.UserError(
+      f"there is nothing at `{entry}`: give `images` the path of a PNG or JPEG "
+      "image or of a folder with some"
+    )
+  found = [path for path in found if path.lower().endswith(SUFFIXES)]
+  if not found:
+    raise errors.UserError(
+      f"the {kind} `{entry}` gives no image: PNG and JPEG files count, whose "
+      f"names end in {', '.join(SUFFIXES)}"
+    )
+  return sorted(found)
+
+
+def read(image: Any) -> np.ndarray:
+  """An image as numbers; transparent parts lie on black.
+
+  Args:
+    image: the path of a PNG or JPEG file, which is turned upright as its EXIF
+      entry says; a PIL image; or an array [H', W'] or [H', W', 1, 3 or 4
+      (with opacity)], uint8 or floating-point in [0, 1].
+
+  Returns:
+    [H', W', 1 or 3] float32 in [0, 1].
+
+  Raises:
+    errors.UserError: if the file is not there, is broken or no PNG or JPEG, or
+      the array is of another kind.
+  """
+  if isinstance(image, (str, os.PathLike)):
+    image = _open(os.fspath(image))
+  if isinstance(image, PIL.Image.Image):
+    return _from_pil(image)
+  return _from_array(np.asarray(image))
+
+
+def _open(path: str) -> PIL.Image.Image:
+  """A file, upright."""
+  try:
+    with PIL.Image.open(path, formats=("PNG", "JPEG")) as image:
+      image.load()
+      return PIL.ImageOps.exif_transpose(image)
+  except (FileNotFoundError, IsADirectoryError) as error:
+    raise errors.UserError(
+      f"there is no image at `{path}`: give the path of a PNG or JPEG file"
+    ) from error
+  except PermissionError as error:
+    raise errors.UserError(
+      f"`{path}` may not be read: change its permissions"
+    ) from error
+  except _READ_ERRORS as error:
+    raise errors.UserError(
+      f"`{path}` is no PNG or JPEG image, or a broken one: replace it, or "
+      "leave it out"
+    ) from error
+
+
+def _from_pil(image: PIL.Image.Image) -> np.ndarray:
+  """[H', W', 1 or 3] float32 in [0, 1]."""
+  if image.mode.startswith("I"):
+    # 16 bits of grey; Pillow would cut what is above 255.
+    return _from_array(np.asarray(image).astype(np.float32) / 65535.0)
+  if image.mode == "F":
+    return _from_array(np.asarray(image))
+  if image.has_transparency_data:
+    return _from_array(np.asarray(image.convert("RGBA")))
+  is_gray = image.mode in ("1", "L")
+  return _from_array(np.asarray(image.convert("L" if is_gray else "RGB")))
+
+
+def _from_array(array: np.ndarray) -> np.ndarray:
+  """Checks and scales an array; [H', W', 1 or 3] float32."""
+  shape = array.shape
+  if array.ndim == 2:
+    array = array[..., None]
+  if array.ndim != 3 or array.shape[-1] not in (1, 3, 4) or not array.size:
+    raise errors.UserError(
+      f"an array of shape {list(shape)} is no image: give [height, width], or "
+      "[height, width, channels] with 1, 3 or 4 channels"
+    )
+  if array.dtype == np.uint8:
+    array = array.astype(np.float32) / np.float32(255.0)
+  elif not np.issubdtype(array.dtype, np.floating):
+    raise errors.UserError(
+      f"an array of {array.dtype} is no image: give uint8, or floating-point "
+      "numbers from 0 to 1"
+    )
+  array = array.astype(np.float32)
+  low, high = array.min(), array.max()
+  if not (low >= 0.0 and high <= 1.0):  # the other way round NaN would pass
+    raise errors.UserError(
+      f"an array of numbers from {low:g} to {high:g} is no image: give uint8, "
+      "or floating-point numbers from 0 to 1"
+    )
+  if array.shape[-1] == 4:
+    array = array[..., :3] * array[..., 3:]
+  return array
+
+
+def center_region(
+  image_size: Sequence[int], target_size: Sequence[int]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+  """The largest region in the middle of an image with another's proportions.
+
+  Args:
+    image_size: (H', W').
+    target_size: (H, W), of which the proportions count.
+
+  Returns:
+    ((top, bottom), (left, right)), the ends excluded, as `crop_region` of the
+    data sets.
+  """
+  height, width = image_size
+  scale = min(height / target_size[0], width / target_size[1])
+  # At least a pixel of a very long image, and rounding adds none.
+  new_height = min(height, max(1, round(scale * target_size[0])))
+  new_width = min(width, max(1, round(scale * target_size[1])))
+  top, left = (height - new_height) // 2, (width - new_width) // 2
+  return (top, top + new_height), (left, left + new_width)
+
+
+def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
+  """[..., 1 or 3] -> [..., channels]: grey is the mean, as in the data sets."""
+  if image.shape[-1] == channels:
+    return image
+  if channels == 1:
+    return image.mean(axis=-1, keepdims=True)
+  return np.repeat(image, channels, axis=-1)

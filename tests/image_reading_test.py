@@ -1,0 +1,269 @@
+"""Images of all kinds, good ones and broken ones."""
+
+import io
+import os
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from iodine import errors, image_reading
+
+
+def noise(shape, seed=0):
+  return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def save(path, array, mode=None, **options):
+  image = PIL.Image.fromarray(array)
+  (image.convert(mode) if mode else image).save(path, **options)
+  return str(path)
+
+
+# ------------------------------------------------------------------ reading
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 4), (40, 90)])
+def test_png_is_read_to_the_bit(tmp_path, size):
+  colors, gray = noise([*size, 3]), noise(size)
+  path = save(tmp_path / "a.png", colors)
+  read = image_reading.read(path)
+  assert read.dtype == np.float32
+  np.testing.assert_array_equal(read, colors / np.float32(255))
+  read = image_reading.read(save(tmp_path / "b.png", gray))
+  np.testing.assert_array_equal(read, gray[..., None] / np.float32(255))
+
+
+def test_palettes_and_bits(tmp_path):
+  colors = np.repeat(noise([5, 6, 1]) // 128, 3, axis=-1) * 255
+  for mode in ("P", "1"):
+    path = save(tmp_path / f"{mode}.png", colors, mode, dither=False)
+    assert PIL.Image.open(path).mode == mode
+    read = image_reading.to_channels(image_reading.read(path), 3)
+    np.testing.assert_array_equal(read, colors / np.float32(255))
+
+
+def test_sixteen_bits_of_grey(tmp_path):
+  gray = np.array([[0, 255, 256], [1000, 40000, 65535]], np.uint16)
+  read = image_reading.read(save(tmp_path / "deep.png", gray))
+  np.testing.assert_allclose(
+    read[..., 0], gray / 65535, rtol=1e-6
+  )  # one rounding to float32
+
+
+def test_transparent_parts_are_black(tmp_path):
+  rgba = noise([6, 5, 4])
+  rgba[0, 0, 3], rgba[1, 1, 3] = 0, 255
+  read = image_reading.read(save(tmp_path / "a.png", rgba))
+  expected = rgba[..., :3] / 255 * (rgba[..., 3:] / 255)
+  np.testing.assert_allclose(read, expected, atol=1e-6)  # float32
+  assert not read[0, 0].any()
+  np.testing.assert_array_equal(image_reading.read(rgba), read)
+  # One colour of a palette is transparent.
+  image = PIL.Image.fromarray(np.array([[0, 1]], np.uint8))
+  image.putpalette([250, 250, 250, 10, 20, 30])
+  image.save(tmp_path / "b.png", transparency=0)
+  read = image_reading.read(tmp_path / "b.png")
+  np.testing.assert_allclose(
+    255 * read[0], [[0, 0, 0], [10, 20, 30]], atol=1e-4
+  )  # float32
+
+
+def test_jpeg_in_colour_grey_and_cmyk(tmp_path):
+  smooth = np.zeros([16, 24, 3], np.uint8)
+  smooth[...] = np.linspace(50, 200, 24)[:, None]
+  for mode in ("RGB", "L", "CMYK"):
+    path = save(tmp_path / f"{mode}.jpg", smooth, mode, quality=95)
+    read = image_reading.to_channels(image_reading.read(path), 3)
+    np.testing.assert_allclose(read, smooth / 255, atol=0.02)  # JPEG's loss
+
+
+def test_photos_are_turned_upright(tmp_path):
+  image = PIL.Image.fromarray(noise([4, 6, 3]))
+  exif = PIL.Image.Exif()
+  exif[0x0112] = 6  # taken with the camera turned by a quarter
+  image.save(tmp_path / "a.png", exif=exif)
+  read = image_reading.read(tmp_path / "a.png")
+  upright = np.rot90(noise([4, 6, 3]), -1)
+  np.testing.assert_array_equal(read, upright / np.float32(255))
+
+
+def test_arrays_and_pil_images():
+  array = noise([4, 5, 3])
+  expected = array / np.float32(255)
+  for image in (array, expected, expected.astype(np.float64)):
+    np.testing.assert_array_equal(image_reading.read(image), expected)
+  for image in (PIL.Image.fromarray(array), array.tolist()):
+    if isinstance(image, list):
+      image = np.array(image, np.uint8)
+    np.testing.assert_array_equal(image_reading.read(image), expected)
+  assert image_reading.read(array[..., 0]).shape == (4, 5, 1)
+  before = array.copy()
+  image_reading.read(array)
+  np.testing.assert_array_equal(array, before)
+
+
+@pytest.mark.parametrize(
+  "array, part",
+  [
+    (np.zeros([4]), "shape [4]"),
+    (np.zeros([1, 4, 4, 3]), "shape [1, 4, 4, 3]"),
+    (np.zeros([4, 4, 2]), "shape [4, 4, 2]"),
+    (np.zeros([0, 4, 3]), "shape [0, 4, 3]"),
+    (np.zeros([4, 4, 3], int), "array of int64"),
+    (np.full([4, 4, 3], 255.0), "from 255 to 255"),
+    (np.full([4, 4, 3], -0.1), "from -0.1"),
+    (np.full([4, 4, 3], np.nan), "from nan"),
+    (PIL.Image.new("F", (4, 4), 3.0), "from 3 to 3"),
+    (None, "is no image"),
+  ],
+)
+def test_what_is_no_image(array, part):
+  with pytest.raises(errors.UserError) as info:
+    image_reading.read(array)
+  assert part in str(info.value)
+
+
+def test_broken_files(tmp_path):
+  save(tmp_path / "good.png", noise([9, 9, 3]))
+  cut = (tmp_path / "good.png").read_bytes()[:-60]
+  files = {
+    "cut.png": cut,
+    "text.png": b"This is a text.",
+    "empty.jpg": b"",
+    "other.png": b"GIF89a\x01\x00\x01\x00\x00\x00\x00;",
+  }
+  for name, content in files.items():
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(errors.UserError, match="no PNG or JPEG") as info:
+      image_reading.read(tmp_path / name)
+    assert str(tmp_path / name) in str(info.value)
+    assert "\n" not in str(info.value)
+  with pytest.raises(errors.UserError, match="there is no image at"):
+    image_reading.read(tmp_path / "nowhere.png")
+  with pytest.raises(errors.UserError, match="there is no image at"):
+    image_reading.read(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_damage_anywhere_is_a_sentence_at_worst(tmp_path, kind):
+  content = io.BytesIO()
+  PIL.Image.fromarray(noise([12, 10, 3])).save(content, kind)
+  good = content.getvalue()
+  rng = np.random.default_rng(1)
+  damaged = [good[:length] for length in range(0, len(good), 11)]
+  for _ in range(150):
+    some = bytearray(good)
+    for place in rng.integers(0, len(good), 3):
+      some[place] = rng.integers(256)
+    damaged.append(bytes(some))
+  outcomes = set()
+  for some in damaged:
+    (tmp_path / "a").write_bytes(some)
+    try:
+      image_reading.read(tmp_path / "a")
+      outcomes.add("read")
+    except errors.UserError:
+      outcomes.add("sentence")
+  assert "sentence" in outcomes
+
+
+# ------------------------------------------------------------------ finding
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+  """Two images, a text and a folder with another image."""
+  monkeypatch.chdir(tmp_path)
+  os.makedirs("photos/more")
+  for name in ("b.PNG", "a.jpeg", "more/c.jpg"):
+    save(f"photos/{name}", noise([3, 3, 3]), format="PNG")
+  with open("photos/notes.txt", "w") as file:
+    file.write("a text")
+  return tmp_path
+
+
+@pytest.mark.parametrize(
+  "images, found",
+  [
+    ("photos/b.PNG", ["b.PNG"]),
+    ("photos", ["a.jpeg", "b.PNG"]),
+    ("photos/", ["a.jpeg", "b.PNG"]),
+    ("photos/*", ["a.jpeg", "b.PNG"]),
+    ("photos/*.jp*", ["a.jpeg"]),
+    ("photos/**/*", ["a.jpeg", "b.PNG", "more/c.jpg"]),
+    (["photos/b.PNG", "photos"], ["b.PNG", "a.jpeg"]),
+    (["photos/b.PNG", "./photos/b.PNG"], ["b.PNG"]),
+    # What is named itself counts, whatever it is called.
+    ("photos/notes.txt", ["notes.txt"]),
+  ],
+)
+def test_files_are_found(folder, images, found):
+  paths = image_reading.find(images)
+  assert [os.path.relpath(p, "photos") for p in paths] == found
+
+
+def test_a_name_with_brackets_is_no_glob(folder):
+  path = save("photos/x[1].png", noise([3, 3, 3]))
+  assert image_reading.find(path) == [path]
+
+
+@pytest.mark.parametrize(
+  "images, part",
+  [
+    (None, "`images` is not set"),
+    ([], "`images` is not set"),
+    (5, "5, which is no path"),
+    (["photos", None], "None, which is no path"),
+    ("nowhere.png", "nothing at `nowhere.png`"),
+    ("photos/*.gif", "the glob `photos/*.gif` gives no image"),
+    ("empty", "the folder `empty` gives no image"),
+  ],
+)
+def test_nothing_to_find(folder, images, part):
+  os.mkdir("empty")
+  with pytest.raises(errors.UserError) as info:
+    image_reading.find(images)
+  assert part in str(info.value)
+
+
+# --------------------------------------------------------------- the region
+
+
+@pytest.mark.parametrize(
+  "image, target, region",
+  [
+    ((35, 35), (35, 35), ((0, 35), (0, 35))),
+    ((700, 1000), (35, 35), ((0, 700), (150, 850))),
+    ((1000, 700), (35, 35), ((150, 850), (0, 700))),
+    ((100, 100), (10, 20), ((25, 75), (0, 100))),
+    ((3, 1000), (35, 35), ((0, 3), (498, 501))),
+    ((1, 1), (128, 64), ((0, 1), (0, 1))),
+  ],
+)
+def test_the_region_is_in_the_middle(image, target, region):
+  assert image_reading.center_region(image, target) == region
+
+
+def test_the_region_is_the_largest_with_these_proportions():
+  rng = np.random.default_rng(0)
+  for _ in range(200):
+    image, target = rng.integers(1, 500, 2), rng.integers(1, 200, 2)
+    region = image_reading.center_region(image, target)
+    for axis, (start, stop) in enumerate(region):
+      assert 0 <= start < stop <= image[axis]
+      # As much to either side, half a pixel apart.
+      assert abs(start - (image[axis] - stop)) <= 1
+    sizes = np.array([stop - start for start, stop in region])
+    assert (sizes == image).any()
+    ideal = target * (image / target).min()
+    assert np.all(np.abs(sizes - ideal) <= 1.0)
+
+
+def test_grey_is_the_mean_of_the_channels():
+  image = image_reading.read(noise([3, 4, 3]))
+  gray = image_reading.to_channels(image, 1)
+  np.testing.assert_allclose(gray[..., 0], image.mean(-1), rtol=1e-6)  # float32
+  again = image_reading.to_channels(gray, 3)
+  assert again.shape == (3, 4, 3)
+  np.testing.assert_array_equal(again[..., 2], gray[..., 0])

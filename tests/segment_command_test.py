@@ -1,0 +1,255 @@
+"""`segment` as users run it: its files, figures and sentences."""
+
+import json
+import os
+
+import helpers
+import numpy as np
+import PIL.Image
+import pytest
+
+from iodine import new_folders, segmentation, segmentation_files
+from iodine.modules import palette
+
+SEED = 3
+CONFIG = helpers.tiny_config({"data.image_dim": [8, 8], "seed": SEED})
+OPTIONS = [
+  *(f"{key}={value}" for key, value in helpers.TINY.items()),
+  *("data.image_dim=[8,8]", f"seed={SEED}"),
+]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("run")
+  helpers.save_checkpoint(folder, CONFIG)
+  return str(folder)
+
+
+def noise(shape, seed=0):
+  return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+  """Four images of several kinds, two of one name; the folder is entered."""
+  monkeypatch.chdir(tmp_path)
+  os.makedirs("photos/sub")
+  for i, (name, shape) in enumerate(
+    {
+      "sub/dog.png": (20, 20, 4),
+      "cat.png": (8, 8, 3),
+      "cat.jpg": (30, 17, 3),
+      "cat_1.png": (5, 9),
+    }.items()
+  ):
+    PIL.Image.fromarray(noise(shape, i)).save(f"photos/{name}")
+  return tmp_path
+
+
+def segment(checkpoint, *options):
+  helpers.run_main(
+    *("segment", "with", "tetrominoes", *OPTIONS),
+    *(f"checkpoint_dir={checkpoint}", *options),
+  )
+
+
+def all_files(folder):
+  return sorted(
+    os.path.relpath(os.path.join(parent, name), folder)
+    for parent, _, names in os.walk(folder)
+    for name in names
+  )
+
+
+def test_every_image_gets_its_folder(checkpoint, photos, capsys):
+  segment(
+    checkpoint,
+    "images=['photos','photos/sub/dog.png']",
+    "json_path=figures.json",
+  )
+  lines = capsys.readouterr().out.splitlines()
+  # Those called alike are numbered, but for the name that another one has.
+  expected = {
+    "photos/cat.jpg": "segments/cat_2",
+    "photos/cat.png": "segments/cat_3",
+    "photos/cat_1.png": "segments/cat_1",
+    "photos/sub/dog.png": "segments/dog",
+  }
+  figures = json.loads((photos / "figures.json").read_text())
+  assert figures["seed"] == SEED
+  assert {x["image"]: x["folder"] for x in figures["images"]} == expected
+  assert sorted(os.listdir("segments")) == ["cat_1", "cat_2", "cat_3", "dog"]
+  segmenter = segmentation.Segmenter.from_checkpoint(checkpoint, CONFIG)
+  for i, (image, folder) in enumerate(expected.items()):
+    assert any(
+      x.startswith(f"{i + 1}/4 {image} -> {folder}: slot") for x in lines
+    )
+    found = segmenter(image)
+    _check_files(folder, found)
+    assert figures["images"][i]["active_slots"] == [
+      k + 1 for k in found.active_slots()
+    ]
+    error = np.mean((found.image - found.reconstruction).astype(float) ** 2)
+    np.testing.assert_allclose(
+      figures["images"][i]["mse"], error, rtol=1e-5
+    )  # float32 differences
+
+  # A second run replaces what the first one wrote, to the bit the same.
+  (photos / "segments/dog/slot_9.png").write_bytes(b"")  # of more slots
+  content = (photos / "segments/dog/overlay.png").read_bytes()
+  segment(checkpoint, "images=photos/sub", "output=segments/")
+  assert "slot_9.png" not in os.listdir("segments/dog")
+  assert (photos / "segments/dog/overlay.png").read_bytes() == content
+
+
+def _check_files(folder, found):
+  """Compares all files with the segmentation that they are of."""
+  slots = [f"slot_{k + 1}.png" for k in found.active_slots()]
+  assert sorted(os.listdir(folder)) == [
+    *("mask.png", "overlay.png", "overview.png", "segmentation.npz", *slots),
+  ]
+  saved = np.load(f"{folder}/segmentation.npz")
+  assert sorted(saved) == sorted(found._fields)
+  for name, value in found._asdict().items():
+    np.testing.assert_array_equal(saved[name], value)
+  mask = PIL.Image.open(f"{folder}/mask.png")
+  assert mask.mode == "P"
+  np.testing.assert_array_equal(mask, found.labels())
+  colors = 255 * palette.slot_colors(len(found.masks))
+  for k in found.active_slots():
+    row, column = np.argwhere(found.labels() == k)[0]
+    color = np.asarray(mask.convert("RGB"))[row, column]
+    np.testing.assert_allclose(color, colors[k], atol=0.5)  # 8 bits
+  overlay = PIL.Image.open(f"{folder}/overlay.png")
+  assert 512 <= max(overlay.size) < 600
+  # Image, reconstruction, mask and 3 slots.
+  assert max(PIL.Image.open(f"{folder}/overview.png").size) > 6 * 130
+
+
+def half_and_half(height=8, width=8, source=(8, 8)):
+  """Slot 0 has the left half of an image, slot 2 the right; slot 1 nothing."""
+  masks = np.zeros([3, height, width], np.float32)
+  masks[0, :, : width // 2] = 1.0
+  masks[2, :, width // 2 :] = 1.0
+  image = np.random.default_rng(0).uniform(size=[height, width, 3])
+  image = image.astype(np.float32)
+  return segmentation.Segmentation(
+    masks=masks,
+    components=np.repeat(image[None], 3, axis=0),
+    reconstruction=image,
+    latents=np.zeros([3, 2], np.float32),
+    latents_mean=np.zeros([3, 2], np.float32),
+    latents_std=np.ones([3, 2], np.float32),
+    image=image,
+    region=((0, source[0]), (0, source[1])),
+  )
+
+
+def test_cutouts_have_the_mask_for_opacity(tmp_path):
+  found = half_and_half()
+  segmentation_files.write(str(tmp_path), found, found.image)
+  slots = sorted(x for x in os.listdir(tmp_path) if x.startswith("slot"))
+  assert slots == ["slot_1.png", "slot_3.png"]
+  for k in (0, 2):
+    cutout = PIL.Image.open(tmp_path / f"slot_{k + 1}.png")
+    assert cutout.mode == "RGBA"
+    np.testing.assert_allclose(
+      np.asarray(cutout)[..., :3] / 255, found.image, atol=0.5 / 255 + 1e-6
+    )  # 8 bits
+    np.testing.assert_array_equal(
+      np.asarray(cutout)[..., 3], 255 * found.masks[k]
+    )
+
+
+def test_pictures_are_as_large_as_the_region_of_the_original(tmp_path):
+  found = half_and_half()._replace(region=((10, 50), (0, 40)))
+  original = noise([60, 40, 1]) / np.float32(255)
+  segmentation_files.write(str(tmp_path), found, original)
+  cutout = np.asarray(PIL.Image.open(tmp_path / "slot_1.png"))
+  assert cutout.shape == (40, 40, 4)
+  for channel in range(3):  # of a grey image
+    np.testing.assert_array_equal(cutout[..., channel], noise([60, 40])[10:50])
+  # Mask pixel i was sampled at 5 i; between 3 and 4 the mask falls to zero.
+  expected = np.clip(1 - (np.arange(40) / 5 - 3), 0, 1)
+  np.testing.assert_allclose(
+    cutout[..., 3], np.tile(255 * expected, (40, 1)), atol=0.51
+  )  # 8 bits
+
+
+def test_overlays_are_tinted_and_have_borders():
+  found = half_and_half()
+  pixels = np.full([8, 8, 3], 0.5, np.float32)
+  overlay = np.asarray(segmentation_files.overlay(found, pixels)) / 255
+  assert overlay.shape == (512, 512, 3)
+  red, _, blue = palette.slot_colors(3)
+  # Half grey, about half of the slot's colour.
+  left, right = overlay[100, 100], overlay[100, 400]
+  assert left.argmax() == red.argmax() and right.argmax() == blue.argmax()
+  assert 0.2 < left.min() < left.max() < 0.8
+  # The border is where the halves meet, in both colours.
+  np.testing.assert_array_equal(overlay[100, 255], red)
+  np.testing.assert_array_equal(overlay[100, 256], blue)
+  is_border = (overlay[100] == red).all(-1) | (overlay[100] == blue).all(-1)
+  assert 2 <= is_border.sum() <= 8
+  assert is_border[250:262].sum() == is_border.sum()
+
+
+@pytest.mark.parametrize(
+  "options, part",
+  [
+    ([], "`images` is not set"),
+    (["images=nowhere.png"], "nothing at `nowhere.png`"),
+    (["images=5"], "5, which is no path"),
+    (["images=empty"], "the folder `empty` gives no image"),
+    (["images=text.png"], "`text.png` is no PNG or JPEG image"),
+    (["images=cut.png"], "`cut.png` is no PNG or JPEG image"),
+    (["images=['photos','cut.png']"], "`cut.png` is no PNG or JPEG image"),
+    (["images=*.png"], "2 of 2 images cannot be read: `cut.png` is no"),
+    (["images=photos", "output=5"], "`output` is 5"),
+    (["images=photos", "output=full"], "`full/cat_2` is there already"),
+    (["images=photos", "output=text.png"], "cannot create the folder"),
+    (["images=photos", "output=/proc/no"], "cannot create the folder"),
+    (["images=photos", "checkpoint_dir=/no/such"], "no checkpoint at"),
+    (["images=photos", "n_z=5"], "does not fit this configuration"),
+    (["images=photos", "num_components=1"], "`num_components`"),
+    (["images=photos", "json_path=photos"], "no path of a file"),
+  ],
+)
+def test_errors_leave_everything_as_it_was(
+  capsys, checkpoint, photos, options, part
+):
+  os.makedirs("full/cat_2")
+  os.mkdir("empty")
+  (photos / "full/cat_2/letter.txt").write_text("precious")
+  (photos / "text.png").write_text("a text")
+  good = (photos / "photos/cat.png").read_bytes()
+  (photos / "cut.png").write_bytes(good[: len(good) // 2])
+  before = all_files(photos)
+  message = helpers.fails_with_sentence(
+    capsys,
+    *("segment", "with", "tetrominoes", *OPTIONS),
+    *(f"checkpoint_dir={checkpoint}", *options),
+  )
+  assert part in message
+  assert all_files(photos) == before
+  assert not os.path.exists("segments")
+
+
+def test_folders_come_into_being_at_once(tmp_path):
+  folder = tmp_path / "a/b"
+  with new_folders.written_at_once(f"{folder}/") as temporary:
+    with open(f"{temporary}/new", "w") as file:
+      file.write("new")
+    assert not folder.exists()
+  assert all_files(tmp_path) == ["a/b/new"]
+  for error in (KeyboardInterrupt, OSError(28, "No space left on device")):
+    with (
+      pytest.raises((KeyboardInterrupt, ValueError), match="No space|^$"),
+      new_folders.written_at_once(str(folder)) as temporary,
+    ):
+      with open(f"{temporary}/newer", "w") as file:
+        file.write("newer")
+      raise error
+    assert all_files(tmp_path) == ["a/b/new"]
+    assert os.listdir(tmp_path / "a") == ["b"]

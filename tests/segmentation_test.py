@@ -1,0 +1,208 @@
+"""One image taken apart, from Python."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import helpers
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow as tf
+
+import iodine
+import main
+from iodine import (
+  building,
+  checkpoints,
+  errors,
+  segmentation,
+  tf1_checkpoint,
+)
+from iodine.modules import data
+
+ROOT = pathlib.Path(__file__).parents[1]
+SEED = 3
+CONFIG = helpers.tiny_config({"data.image_dim": [8, 8], "seed": SEED})
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+  """The folder of a run, config.json included."""
+  folder = tmp_path_factory.mktemp("run")
+  helpers.save_checkpoint(folder, CONFIG)
+  (folder / "config.json").write_text(json.dumps(CONFIG))
+  return str(folder)
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint):
+  model = building.build(CONFIG["model"])
+  model.initialize((8, 8, 3))
+  checkpoints.restore(checkpoint, model=model)
+  return model
+
+
+@pytest.fixture(scope="module")
+def segmenter(checkpoint):
+  return segmentation.Segmenter.from_checkpoint(checkpoint)
+
+
+def noise(shape, seed=0):
+  return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def assert_same(one, other):
+  for name, value in one._asdict().items():
+    np.testing.assert_array_equal(value, getattr(other, name), err_msg=name)
+
+
+def test_it_is_the_final_estimate_of_eval(model, segmenter):
+  image = noise([8, 8, 3])
+  found = segmenter(image)
+  batch = helpers.make_batch(batch_size=1)
+  batch["image"] = tf.constant(image / np.float32(255))[None, None]
+  info = model.eval(batch, seed=tf.constant([SEED, 0], tf.int64), update=False)
+  expected = {
+    "masks": info["outputs"]["pred_mask"][0, -1, ..., 0],
+    "components": info["outputs"]["components"][0, -1],
+    "reconstruction": info["outputs"]["recons"][0, -1, 0],
+    "latents": info["latent"]["z"][0, -1],
+    "latents_mean": info["latent"]["z_mean"][0, -1],
+    "latents_std": info["latent"]["z_std"][0, -1],
+    "image": batch["image"][0, 0],
+  }
+  for name, value in expected.items():
+    # A compiled graph and single operations round differently, over and over.
+    helpers.assert_near(getattr(found, name), value, 1e-4)
+  np.testing.assert_allclose(found.masks.sum(axis=0), 1, atol=1e-6)  # float32
+  np.testing.assert_array_equal(found.labels(), np.argmax(found.masks, axis=0))
+  assert found.active_slots() == sorted(set(found.labels().flat))
+  mixed = (found.masks[..., None] * found.components).sum(axis=0)
+  np.testing.assert_allclose(
+    found.reconstruction, mixed, atol=1e-5
+  )  # float32 sums
+
+
+@pytest.mark.parametrize(
+  "size, region",
+  [
+    ((8, 8), ((0, 8), (0, 8))),
+    ((50, 31), ((9, 40), (0, 31))),
+    ((3, 4), ((0, 3), (0, 3))),
+  ],
+)
+def test_images_are_resized_as_those_of_the_data_sets(segmenter, size, region):
+  image = noise([*size, 3])
+  found = segmenter(image)
+  expected, _ = data.preprocess(
+    image[None], np.zeros([1, 1, *size, 1], np.uint8), (8, 8), region
+  )
+  np.testing.assert_array_equal(found.image, expected[0, 0])
+  assert found.region == region
+
+
+def test_every_kind_of_image_and_call_gives_the_same(
+  checkpoint, segmenter, tmp_path
+):
+  image = noise([9, 13, 3])
+  path = tmp_path / "image.png"
+  PIL.Image.fromarray(image).save(path)
+  expected = segmenter(image)
+  for same in (str(path), path, PIL.Image.open(path), image / 255.0):
+    assert_same(segmenter(same), expected)
+  # Neither what came before nor the kind of call matters; the config of the
+  # best checkpoint is one folder above.
+  segmenter(noise([5, 5, 3]))
+  assert_same(segmenter(image), expected)
+  shutil.copytree(checkpoint, tmp_path / "run/best")
+  shutil.move(tmp_path / "run/best/config.json", tmp_path / "run/config.json")
+  assert_same(iodine.segment(path, tmp_path / "run/best"), expected)
+  other = iodine.segment(
+    image, checkpoints.find(checkpoint), config=CONFIG, seed=SEED + 1
+  )
+  assert np.abs(other.latents - expected.latents).max() > 0.01
+
+
+def test_gray_models_and_films():
+  config = helpers.tiny_config(
+    {"data.image_dim": [8, 8], "model.sequential": True, "num_iters": 1}
+  )
+  model = building.build(config["model"])
+  helpers.perturb(model)
+  segmenter = segmentation.Segmenter(model, (8, 8, 1))
+  image = noise([8, 8, 3])
+  found = segmenter(image)
+  np.testing.assert_allclose(
+    found.image[..., 0], image.mean(-1) / 255, rtol=1e-6
+  )  # float32
+  assert found.components.shape == (3, 8, 8, 1)
+  # A film of one image is that image to a model of single images.
+  single = building.build({**config["model"], "sequential": False})
+  single.initialize((8, 8, 1))
+  for mine, other in zip(single.variables, model.variables, strict=True):
+    mine.assign(other)
+  assert_same(segmentation.Segmenter(single, (8, 8, 1))(image), found)
+
+
+def test_a_tf1_checkpoint_with_its_config():
+  folder = helpers.GOLDEN / "tiny_tetrominoes"
+  case = json.loads((folder / "case.json").read_text())
+  config = main.get_config((case["named_config"],), case["config_updates"])
+  config["data"]["image_dim"] = case["image"]
+  config["model"]["num_iters"] = 1  # is in no variable, and takes less time
+  image = np.load(folder / "inputs.npz")["image"][0, 0]
+  found = iodine.segment(image, folder, config)
+  np.testing.assert_array_equal(found.image, image)
+  model = building.build(config["model"])
+  model.initialize(image.shape)
+  tf1_checkpoint.restore(str(folder), model)
+  direct = segmentation.infer(model, tf.constant(image[None]), config["seed"])
+  for name, value in direct.items():
+    # A compiled graph and single operations round differently.
+    helpers.assert_near(getattr(found, name), value[0], 1e-5)
+  with pytest.raises(errors.UserError, match="config.json.*give `config`"):
+    iodine.segment(noise([20, 20, 3]), folder)
+
+
+@pytest.mark.parametrize(
+  "config, part",
+  [
+    ({}, "the config has no `data`"),
+    ({"data": CONFIG["data"]}, "the config has no `model`"),
+    ("tetrominoes", "the config has no `data`"),
+    (
+      helpers.tiny_config({"data.image_dim": [8, 8], "n_z": 5}),
+      "does not fit this configuration",
+    ),
+  ],
+)
+def test_wrong_configs(checkpoint, config, part):
+  with pytest.raises(errors.UserError) as info:
+    iodine.segment(noise([8, 8, 3]), checkpoint, config)
+  assert part in str(info.value)
+
+
+def test_a_broken_config_file(checkpoint, tmp_path):
+  shutil.copytree(checkpoint, tmp_path / "run")
+  (tmp_path / "run/config.json").write_text("{")
+  with pytest.raises(errors.UserError, match="config.json` cannot be read"):
+    iodine.segment(noise([8, 8, 3]), tmp_path / "run")
+
+
+def test_import_iodine_takes_no_tensorflow(tmp_path):
+  code = """
+import sys
+import iodine
+assert callable(iodine.segment)
+assert not {"tensorflow", "numpy", "sonnet", "main"} & set(sys.modules)
+"""
+  subprocess.run(
+    [sys.executable, "-c", code],
+    cwd=tmp_path,
+    env={**os.environ, "PYTHONPATH": str(ROOT)},
+    check=True,
+  )

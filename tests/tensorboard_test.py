@@ -1,0 +1,118 @@
+"""What TensorBoard reads and shows of a training."""
+
+import subprocess
+import sys
+
+import helpers
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing import event_accumulator
+from tensorboard.util import tensor_util
+
+import main
+from iodine import commands
+
+SCALARS = {
+  *("loss/total", "loss/recons", "loss/kl", "loss/mse", "loss/ari"),
+  *("loss/ari_nobg", "factor/loss", "factor/position", "factor/color"),
+  *("factor/shape", "debug/global_grad_norm", "debug/learning_rate"),
+  "debug/images_per_second",
+}
+# (height, width): tiles of 8 pixels and 2 of border on each side; 2 scenes of
+# image, reconstruction, mask and 3 slots; 3 decodes; 16 samples.
+IMAGES = {
+  "overview": (2 * 12, 6 * 12),
+  "sequence": (2 * 3 * 12, 3 * 12),
+  "samples": (4 * 12, 4 * 12),
+}
+
+
+@pytest.fixture(scope="module")
+def logdir(tmp_path_factory):
+  """The folder of a training of three steps with images twice."""
+  folder = tmp_path_factory.mktemp("run")
+  scenes = commands.make_data(
+    main.get_config(("tetrominoes",))["data"], str(folder), 4, seed=0
+  )
+  helpers.run_main(
+    *("with", "tetrominoes", f"data.path={scenes}"),
+    *(f"{key}={value}" for key, value in helpers.TINY.items()),
+    *("batch_size=2", "data.image_dim=[8,8]", "data.shuffle_buffer=4"),
+    *("stop_after_steps=3", "save_summaries_steps=1", "save_images_steps=2"),
+    *("seed=3", f"checkpoint_dir={folder}/run"),
+  )
+  return f"{folder}/run_1"
+
+
+def test_event_files_hold_all_scalars_and_images(logdir):
+  events = event_accumulator.EventAccumulator(
+    logdir, size_guidance={event_accumulator.TENSORS: 0}
+  )
+  events.Reload()
+  assert set(events.PluginTagToContent("scalars")) == SCALARS
+  assert set(events.PluginTagToContent("images")) == set(IMAGES)
+  for tag in SCALARS:
+    values = events.Tensors(tag)
+    assert [value.step for value in values] == [1, 2, 3]
+    for value in values:
+      number = tensor_util.make_ndarray(value.tensor_proto)
+      assert number.shape == () and np.isfinite(number)
+  drawn = {}
+  for tag, (height, width) in IMAGES.items():
+    values = events.Tensors(tag)
+    assert [value.step for value in values] == [2, 3]
+    for value in values:
+      # Width and height come before the PNG.
+      content = tensor_util.make_ndarray(value.tensor_proto)
+      assert [int(size) for size in content[:2]] == [width, height]
+      image = tf.io.decode_png(content[2]).numpy()
+      assert image.shape == (height, width, 3)
+      drawn[tag, value.step] = image
+  # The scenes are the same at every step, what the model makes of them is not.
+  before, after = drawn["overview", 2], drawn["overview", 3]
+  np.testing.assert_array_equal(before[:, :12], after[:, :12])
+  assert np.any(before[:, 12:24] != after[:, 12:24])
+  assert len(np.unique(before[:, :12])) > 3
+
+
+@pytest.fixture
+def tensorboard(logdir):
+  """The address of a TensorBoard of the training."""
+  with subprocess.Popen(
+    [
+      *(sys.executable, "-m", "tensorboard.main", "--logdir", logdir),
+      *("--host", "127.0.0.1", "--port", "0"),
+    ],
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.PIPE,
+    text=True,
+  ) as process:
+    try:
+      # It says which free port it took.
+      lines = (line.split() for line in process.stderr)
+      yield next(
+        word for line in lines for word in line if word.startswith("http://")
+      )
+    finally:
+      process.terminate()
+
+
+def test_tensorboard_shows_all_scalars_and_images(tensorboard, browser):
+  # Cards are drawn where they come into view: the window shows all at once.
+  browser.open(f"{tensorboard}#timeseries", height=5000)
+  tags = SCALARS | set(IMAGES)
+
+  def shows_all_tags():
+    # Groups of tags are collapsed, but for the first ones.
+    browser.click('button:has([svgicon^="expand_more"])')
+    return {x for (x,) in browser.query("card-view [title]", "title")} >= tags
+
+  browser.wait_for(shows_all_tags)
+  # Every image was loaded and decoded.
+  image = ("card-view img", "naturalHeight", "naturalWidth")
+  sizes = sorted(IMAGES.values())
+  browser.wait_for(lambda: sorted(browser.query(*image)) == sizes)
+  # Every curve has a table with its numbers at the last step.
+  assert browser.text().count("Smoothed") >= len(SCALARS)
+  assert browser.console_errors() == []
