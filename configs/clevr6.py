@@ -18,6 +18,7 @@ def clevr6():
   batch_size = 4
   learn_rate = 1e-3 * math.sqrt(batch_size / 32)
   compute_dtype = "float32"  # or "bfloat16", "float16"
+  recompute = False  # True: less memory, more time
 
   checkpoint_dir = "iodine/checkpoints/clevr6"
 
@@ -42,7 +43,7 @@ def clevr6():
     "coord_freqs": 3,
     "decoder": {
       "constructor": "iodine.modules.decoder.ComponentDecoder",
-      "recompute": False,  # True: less memory, more time
+      "recompute": recompute,
       "pixel_decoder": {
         "constructor": "iodine.modules.networks.BroadcastConv",
         "cnn_opt": {

@@ -12,9 +12,10 @@ def defaults():
   learn_rate = 0.001
   batch_size = 4
 
-  # For GPUs, see docs/performance.md.
+  # See docs/performance.md.
   jit_compile = False  # XLA; it draws other samples from the same seed
   compute_dtype = "float32"  # or "bfloat16", "float16": of convolutions
+  recompute = False  # decode again for gradients: less memory, more time
 
   # Training.
   checkpoint_dir = "iodine/checkpoints/iodine"

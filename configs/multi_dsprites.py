@@ -18,6 +18,7 @@ def multi_dsprites():
   batch_size = 16
   learn_rate = 3e-4 * math.sqrt(batch_size / 128)
   compute_dtype = "float32"  # or "bfloat16", "float16"
+  recompute = False  # True: less memory, more time
 
   checkpoint_dir = "iodine/checkpoints/multi_dsprites"
 
@@ -45,7 +46,7 @@ def multi_dsprites():
     "coord_freqs": 3,
     "decoder": {
       "constructor": "iodine.modules.decoder.ComponentDecoder",
-      "recompute": False,  # True: less memory, more time
+      "recompute": recompute,
       "pixel_decoder": {
         "constructor": "iodine.modules.networks.BroadcastConv",
         "cnn_opt": {

@@ -17,6 +17,7 @@ def quick():
   batch_size = 16
   learn_rate = 2e-3
   compute_dtype = "float32"
+  recompute = False  # True: less memory, more time
 
   seed = 0  # the same run for everybody
 
@@ -44,7 +45,7 @@ def quick():
     "coord_type": "linear",
     "decoder": {
       "constructor": "iodine.modules.decoder.ComponentDecoder",
-      "recompute": False,  # True: less memory, more time
+      "recompute": recompute,
       "pixel_decoder": {
         "constructor": "iodine.modules.networks.DeConv",
         "cnn_opt": {

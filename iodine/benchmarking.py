@@ -311,8 +311,7 @@ class PipelineFigures(NamedTuple):
   """How fast scenes are read.
 
   Attributes:
-    first_batch_seconds: until the first batch, with all files to be opened
-      and the shuffle buffer to be filled.
+    first_batch_seconds: until the first batch, with all files to be opened.
     scenes_per_second: after that, if nothing else runs.
     num_scenes: how many that rate was measured with.
   """
@@ -345,9 +344,13 @@ def measure_pipeline(
 
 
 def has_files(path: str | Sequence[str]) -> bool:
-  """Whether the `path` of a data set leads to at least one file."""
-  patterns = path if isinstance(path, list | tuple) else [path]
-  return any(os.path.isfile(f) for p in patterns for f in glob.glob(str(p)))
+  """Whether the `path` of a data set leads to at least one file.
+
+  Raises:
+    errors.UserError: if it is no path.
+  """
+  patterns = data_files.as_list(path)
+  return any(os.path.isfile(f) for p in patterns for f in glob.glob(p))
 
 
 # -------------------------------------------------------------------- lines

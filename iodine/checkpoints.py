@@ -123,6 +123,8 @@ def make_folder(folder: str) -> None:
   Raises:
     errors.UserError: if that fails.
   """
+  if not isinstance(folder, (str, os.PathLike)):
+    raise errors.UserError(f"{folder!r} is no path: give that of a folder")
   try:
     os.makedirs(folder, exist_ok=True)
   except OSError as error:
@@ -268,20 +270,31 @@ def _check_fit(
   differences = []
   for name, variable in variables.items():
     there, here = saved.get(name), variable.shape.as_list()
-    if there is None:
+    if there is None and not _is_optional(name):
       differences.append(f"{name} is not in the checkpoint")
-    elif there != here:
+    elif there is not None and there != here:
       differences.append(f"{name} is {there} there and {here} here")
   differences += [
     f"{name} {shape} is only there"
     for name, shape in sorted(saved.items())
-    if name.split("/")[0] in objects and name not in variables
+    if name.split("/")[0] in objects
+    and name not in variables
+    and not _is_optional(name)
   ]
   if differences:
     raise errors.UserError(
       f"the checkpoint `{prefix}` does not fit this configuration, give the "
       "named config and updates it was trained with: " + "; ".join(differences)
     )
+
+
+def _is_optional(name: str) -> bool:
+  """Whether a variable may be only there or only here.
+
+  Whoever goes on in float16, or leaves it, begins with a new loss scale; all
+  other variables are float32 in either case.
+  """
+  return "/loss_scale/" in name
 
 
 def variables_by_path(root: Any) -> dict[str, tf.Variable]:

@@ -394,7 +394,7 @@ def test_shuffling_does_not_wait_for_a_full_buffer():
   numbers = tf.data.Dataset.range(3000).map(
     lambda x: tf.ensure_shape(tf.numpy_function(note, [x], tf.int64), [])
   )
-  iterator = iter(scene_stream.shuffle(numbers, 1000, seed=3))
+  iterator = iter(scene_stream.shuffle(numbers, 1000, 3, num_blanks=1000))
   first = int(next(iterator))
   # sqrt(1000 * pi / 2) = 40 on average, by the birthday problem.
   assert len(read) < 150
@@ -516,7 +516,12 @@ def test_batches_are_those_of_shuffled_records(tmp_path, shuffle_buffer):
   def shuffled(epoch):
     tf.random.set_seed(5)  # One more than the seed of the data set.
     scenes = tf.data.Dataset.from_tensor_slices(raw)
-    return scene_stream.shuffle(scenes, shuffle_buffer, epoch)
+    return scene_stream.shuffle(
+      scenes,
+      shuffle_buffer,
+      epoch,
+      tf.where(epoch == 0, np.int64(shuffle_buffer), 0),
+    )
 
   expected = (
     tf.data.Dataset.range(100)

@@ -13,6 +13,7 @@ import tensorflow as tf
 from iodine import (
   benchmarking,
   building,
+  checkpoints,
   errors,
   optimizers,
   process_cost,
@@ -63,6 +64,7 @@ def benchmark(config: Config, script: str) -> dict[str, Any]:
     common.check_writable(config["json_path"])
   result: dict[str, Any]
   if points:
+    checkpoints.make_folder(benchmark_sweep.pictures_folder(config))
     # In a process of its own like the points, so that memory compares.
     print("measuring the config itself", flush=True)
     result = benchmark_sweep.measure_in_child(config, options.parts, script)
@@ -92,7 +94,9 @@ def _options(options: Any) -> Options:
         f"{least}"
       )
   parts = options["parts"]
-  if not isinstance(parts, (list, tuple)) or not set(parts) <= set(PARTS):
+  if not isinstance(parts, (list, tuple)) or not all(
+    part in PARTS for part in parts
+  ):
     raise errors.UserError(
       f"`benchmark.parts` is {parts!r}: give a list of some of "
       f"{', '.join(PARTS)}, or []"
@@ -136,7 +140,7 @@ def _measure(config: Config, options: Options) -> dict[str, Any]:
     raise common.misfit(dataset.image_shape, error) from error
   if "input" in options.parts:
     result["input"] = _measure_input(config, options, dataset)
-  return {**result, **_circumstances(subject), "load_average": load}
+  return {**result, **_circumstances(config, subject), "load_average": load}
 
 
 def _measure_training(
@@ -239,7 +243,7 @@ def _input_figures(
   }
 
 
-def _circumstances(subject: _Subject) -> dict[str, Any]:
+def _circumstances(config: Config, subject: _Subject) -> dict[str, Any]:
   """What the figures depend on."""
   model = subject.model
   return {
@@ -250,6 +254,8 @@ def _circumstances(subject: _Subject) -> dict[str, Any]:
     "num_parameters": sum(
       v.shape.num_elements() for v in model.trainable_variables
     ),
+    "model": config["model"],
+    "jit_compile": config["jit_compile"],  # of the training step only
     "num_cores": os.cpu_count(),
     "gpus": len(tf.config.list_physical_devices("GPU")),
     "tensorflow": tf.__version__,

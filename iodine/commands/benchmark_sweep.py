@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import tabulate
 
-from iodine import benchmarking, checkpoints, errors
+from iodine import benchmarking, errors
 from iodine.commands import common
 from iodine.modules import charts
 
@@ -121,7 +121,7 @@ def read(options: Mapping[str, Any]) -> list[Point]:
   Raises:
     errors.UserError: if a quantity or a value is none.
   """
-  sweep = options["sweep"] or {}
+  sweep = {} if options["sweep"] is None else options["sweep"]
   if not isinstance(sweep, Mapping) or set(sweep) - set(QUANTITIES):
     raise errors.UserError(
       f"`benchmark.sweep` is {sweep!r}: give lists of values, such as "
@@ -145,6 +145,11 @@ def read(options: Mapping[str, Any]) -> list[Point]:
   return points
 
 
+def pictures_folder(config: Config) -> str:
+  """Where the picture goes."""
+  return config["pictures_dir"] or "benchmark"
+
+
 def run(config: Config, points: Sequence[Point], script: str) -> dict[str, Any]:
   """Measures one point after the other; table and picture.
 
@@ -157,12 +162,8 @@ def run(config: Config, points: Sequence[Point], script: str) -> dict[str, Any]:
     "sweep", a list of what the points are (quantity, value, size, label) with
     their figures or an error; and "fits", per quantity the straight lines
     through step time and peak memory.
-
-  Raises:
-    errors.UserError: if the folder of the picture cannot be made.
   """
-  folder = config["pictures_dir"] or "benchmark"
-  checkpoints.make_folder(folder)
+  folder = pictures_folder(config)
   rows: list[Row] = []
   for number, point in enumerate(points, start=1):
     name = f"{point.quantity}={point.label}"

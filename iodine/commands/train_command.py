@@ -16,6 +16,7 @@ from iodine import (
   errors,
   evaluation,
   optimizers,
+  process_cost,
   summaries,
   tf1_checkpoint,
   training,
@@ -157,7 +158,7 @@ def train(
   writer = summaries.SummaryWriter(folder)
   draw = summaries.OverviewImages(model)
   outcome = training.train(
-    compiled,
+    _announcing_first(compiled),
     batches,
     dataset.batch_size,
     store,
@@ -176,6 +177,22 @@ def train(
     )
   print(f"checkpoint: {outcome.checkpoint}", flush=True)
   return outcome
+
+
+def _announcing_first(step: training.CompiledStep) -> Callable[..., Any]:
+  """The step, which says once how long it took to get there."""
+  calls = 0
+
+  def call(batch: dict[str, Any]) -> Any:
+    nonlocal calls
+    scalars = step(batch)
+    calls += 1
+    if calls == 1:
+      seconds = process_cost.seconds_since_start()
+      print(f"first step done {seconds:.1f} s after the start", flush=True)
+    return scalars
+
+  return call
 
 
 def _restore(

@@ -178,7 +178,7 @@ def plain_broadcast_conv2d(
     ],
     axis=-1,
   )
-  return plain_conv2d(image, w, stride) + b
+  return tf.nn.bias_add(plain_conv2d(image, w, stride), b)
 
 
 def broadcast_conv2d(
@@ -278,7 +278,7 @@ def plain_slots_conv2d(
   Returns:
     [B * K, H', W', O].
   """
-  return plain_conv2d(planes.concatenated(), w, stride) + b
+  return tf.nn.bias_add(plain_conv2d(planes.concatenated(), w, stride), b)
 
 
 def slots_conv2d(
@@ -294,4 +294,5 @@ def slots_conv2d(
     planes.shared, tf.gather(w, planes.shared_channels, axis=2), stride
   )
   own = utils.split_leading(own, planes.own.shape[:2])
-  return utils.merge_leading(own + tf.expand_dims(shared + b, 1))
+  shared = add_bias(shared, b)
+  return utils.merge_leading(own + tf.expand_dims(shared, 1))

@@ -81,7 +81,7 @@ def check_crop_region(value: Any, height: int, width: int) -> None:
 
 
 def _is_whole(value: Any) -> bool:
-  return isinstance(value, numbers.Integral)
+  return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def _is_pair(value: Any) -> bool:

@@ -57,6 +57,23 @@ def read_files(files: Sequence[File]) -> tf.data.Dataset:
   )
 
 
+def as_list(path: Any) -> Sequence[str]:
+  """The files and globs of a data set's `path`.
+
+  Raises:
+    UserError: it is neither a file nor a glob nor a list of those.
+  """
+  is_single = isinstance(path, str | os.PathLike)
+  paths: Any = [path] if is_single else path
+  if not isinstance(paths, list | tuple) or not all(
+    isinstance(each, str | os.PathLike) for each in paths
+  ):
+    raise errors.UserError(
+      f"`path` is {path!r}: give a file, a glob, or a list of those."
+    )
+  return paths
+
+
 def open_files(path: str | Sequence[str], layout: records.Layout) -> list[File]:
   """Finds the data files and checks the first record of each.
 
@@ -73,14 +90,7 @@ def open_files(path: str | Sequence[str], layout: records.Layout) -> list[File]:
     UserError: a file is missing, unreadable, empty, no TFRecord file, or its
       first record is of another data set or variant.
   """
-  is_single = isinstance(path, str | os.PathLike)
-  paths: Any = [path] if is_single else path
-  if not isinstance(paths, list | tuple) or not all(
-    isinstance(each, str | os.PathLike) for each in paths
-  ):
-    raise errors.UserError(
-      f"`path` is {path!r}: give a file, a glob, or a list of those."
-    )
+  paths = as_list(path)
   if not paths:
     raise errors.UserError(
       "`path` is an empty list: " + _remedy(layout, "data_dir=.")

@@ -37,7 +37,7 @@ _FLOAT = 4
 
 
 # Arrays of bytes that are smaller in sum take longer to find than to parse.
-_WORTHWHILE = 30_000
+_WORTHWHILE = 100_000
 
 
 class _OtherLayoutError(Exception):

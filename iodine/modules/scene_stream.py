@@ -102,7 +102,9 @@ class SceneStream:
       # not be 0: TensorFlow would ask if the other seed, a tensor, is 0 too.
       if not tf.executing_eagerly():
         tf.random.set_seed(seed % (2**31 - 2) + 1)
-      return shuffle(read(scenes, read_scene), buffer_size, number)
+      # Later epochs are shuffled as in the original.
+      num_blanks = tf.where(number == 0, tf.cast(buffer_size, tf.int64), 0)
+      return shuffle(read(scenes, read_scene), buffer_size, number, num_blanks)
 
     return epochs.flat_map(shuffled).skip(offset)
 
@@ -195,26 +197,30 @@ def read(
 
 
 def shuffle(
-  scenes: tf.data.Dataset, buffer_size: int, seed: int | tf.Tensor
+  scenes: tf.data.Dataset,
+  buffer_size: int,
+  seed: int | tf.Tensor,
+  num_blanks: int | tf.Tensor = 0,
 ) -> tf.data.Dataset:
   """Returns the scenes shuffled, without waiting for the buffer to fill.
 
   A thousand scenes that pass a filter can take minutes to read. So the buffer
-  is filled with blanks in front of the scenes, which cost nothing and are
+  can be filled with blanks in front of the scenes, which cost nothing and are
   thrown away as they come out, one for each scene that goes in: the first
-  scene comes out after about 1.25 * sqrt(buffer_size) have gone in. The order
-  is as random as the scenes seen so far allow.
+  scene comes out after about 1.25 * sqrt(buffer_size) have gone in. The first
+  few thousand scenes are then less well mixed, early ones among early ones.
 
   Args:
     scenes: of one epoch.
     buffer_size: number of scenes to shuffle among.
     seed: decides the order, together with the seed of the graph.
+    num_blanks: 0, or buffer_size to begin at once.
   """
   blank = tf.nest.map_structure(
     lambda spec: tf.zeros(spec.shape, spec.dtype), scenes.element_spec
   )
   # Repeated, a blank is in memory only once.
-  blanks = tf.data.Dataset.from_tensors((False, blank)).repeat(buffer_size)
+  blanks = tf.data.Dataset.from_tensors((False, blank)).repeat(num_blanks)
   marked = blanks.concatenate(scenes.map(lambda scene: (True, scene)))
   return (
     marked.shuffle(buffer_size, seed=seed, reshuffle_each_iteration=False)
