@@ -24,7 +24,7 @@ _TEMPLATE = "report.html.jinja"
 # What a metric means, in a line; docs/evaluation.md says it exactly.
 _MEANINGS = {
   "ari": "adjusted Rand index of all pixels: 1 is perfect, 0 is chance",
-  "ari_nobg": "the same over the pixels of objects only, as most papers give it",
+  "ari_nobg": "the same over the pixels of objects only, as papers give it",
   "miou": "intersection over union, slots matched one to one to the truth",
   "msc": "segmentation covering: best IoU of each object, mean over objects",
   "sc": "the same, weighted by the sizes of the objects",
@@ -43,7 +43,7 @@ MAIN_METRICS = (
   "num_active_slots",
 )
 
-# What the pictures of a kind show: a title and an explanation.
+# What the pictures of a scene show, in their order: title and explanation.
 KINDS = {
   "example": (
     "What the slots hold",
@@ -51,15 +51,15 @@ KINDS = {
     "the slots that claim it), and what every slot contributes: its component "
     "times its mask. The contributions add up to the reconstruction.",
   ),
-  "iterations": (
-    "All iterations",
-    "On top the true objects, each above the slot that overlaps it most. Below, "
-    "iteration by iteration, reconstruction, masks and contributions, and the "
-    "mask logits, which compete for every pixel.",
-  ),
   "refinement": (
     "The refinement as an animation",
     "The first picture once per iteration, from the prior's first guess on.",
+  ),
+  "iterations": (
+    "All iterations",
+    "On top the true objects, each above the slot that overlaps it most. "
+    "Below, iteration by iteration, reconstruction, masks and contributions, "
+    "and the mask logits, which compete for every pixel.",
   ),
   "inputs": (
     "What the refinement network sees",

@@ -92,14 +92,16 @@ def _collect(
   options: plot_command.Options,
 ) -> reporting.Report:
   """Draws all pictures, and puts them beside the figures."""
-  images: dict[int, list[reporting.Image]] = {s.number: [] for s in view.scenes}
+  images: dict[int, dict[str, reporting.Image]] = {
+    scene.number: {} for scene in view.scenes
+  }
   drawn = {}
   for picture in plot_command.draw(view, options, subject.seed):
     print(f"drew {picture.file_name}", flush=True)
     if picture.scene is None:
       drawn[picture.kind] = picture
     else:
-      images[picture.scene].append(_scene_image(picture))
+      images[picture.scene][picture.kind] = _scene_image(picture)
   return reporting.Report(
     title=f"IODINE on {type(subject.dataset).__name__}",
     facts=_facts(subject, result),
@@ -110,7 +112,11 @@ def _collect(
     generalisation=_generalisation(subject, result),
     training=_training(subject),
     scenes=[
-      reporting.Scene(s.number, _final_metrics(s), images[s.number])
+      reporting.Scene(
+        s.number,
+        _final_metrics(s),
+        [images[s.number][k] for k in reporting.KINDS if k in images[s.number]],
+      )
       for s in view.scenes
     ],
     samples=_samples(drawn["samples"]),
@@ -240,15 +246,11 @@ def _training(subject: evaluate_command.Subject) -> reporting.Image | None:
   logged = summaries.read_scalars(folder, list(_TRAINING))
   if not logged:
     return None
-  ends = [
-    f"{_TRAINING[tag]} {curve[-1][1]:.4g}" for tag, curve in logged.items()
-  ]
+  curves = {_TRAINING[tag]: curve for tag, curve in logged.items()}
+  ends = [f"{title} {curve[-1][1]:.4g}" for title, curve in curves.items()]
   return _chart(
-    charts.training_plot(
-      {_TRAINING[tag]: curve for tag, curve in logged.items()}, subject.own.step
-    ),
-    f"Over the training steps {' and '.join(_TRAINING[tag] for tag in logged)}; "
-    f"at the last one {', '.join(ends)}.",
+    charts.training_plot(curves, subject.own.step),
+    f"Curves over the training steps; at the last one {', '.join(ends)}",
     "From the TensorBoard logs beside the checkpoint. Pale: as logged; line: "
     "mean over the nearest twentieth of the training.",
   )
@@ -277,9 +279,9 @@ def _latents(
   return reporting.Image(
     picture.encode(_CHART_SCALE),
     f"Map of the latents of {objects} objects, coloured by their true factors",
-    caption=f"The latents of {objects} objects in {survey.num_scenes} scenes, on "
-    "the two directions in which they differ most (principal components), "
-    "coloured by one true factor in each panel. Where the colours are in order, "
-    "the latents know the factor.",
+    caption=f"The latents of {objects} objects in {survey.num_scenes} scenes, "
+    "on the two directions in which they differ most (principal components), "
+    "coloured by one true factor in each panel. Where the colours are in "
+    "order, the latents know the factor.",
     scale=_CHART_SCALE,
   )

@@ -118,10 +118,11 @@ def training_plot(
     steps, values = np.array(curve, np.float64).T
     axes.plot(steps, values, color="tab:blue", alpha=0.3, linewidth=1)
     axes.plot(steps, _smooth(values), color="tab:blue")
-    # The first values of a loss may be beyond all others.
+    # The first values of a loss may be far beyond all others.
     ordinary = values[len(values) // 20 :]
-    room = 0.08 * (np.ptp(ordinary) or 1.0)
-    axes.set_ylim(ordinary.min() - room, ordinary.max() + room)
+    if np.ptp(values) > 2 * np.ptp(ordinary) > 0:
+      room = 0.08 * np.ptp(ordinary)
+      axes.set_ylim(ordinary.min() - room, ordinary.max() + room)
     axes.axvline(at_step, color="0.45", linestyle="--", linewidth=1)
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("step; dashed: this checkpoint", fontsize=9)
