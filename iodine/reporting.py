@@ -53,7 +53,7 @@ KINDS = {
   ),
   "refinement": (
     "The refinement as an animation",
-    "The first picture once per iteration, from the prior's first guess on.",
+    "The same once per iteration, from the first guess on.",
   ),
   "iterations": (
     "All iterations",
