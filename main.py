@@ -169,6 +169,15 @@ def plot(_config: Config, checkpoint_dir: str) -> list[str]:
 
 
 @ex.command
+def report(_config: Config, checkpoint_dir: str, output: str | None) -> Config:
+  """Evaluates and draws a checkpoint into one HTML page."""
+  commands = _commands()
+  return commands.report(
+    _config, checkpoint_dir, output, ex.log_scalar
+  ).as_json()
+
+
+@ex.command
 def benchmark(_config: Config) -> Config:
   """Measures speed, operations and memory; needs no data."""
   commands = _commands()

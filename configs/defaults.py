@@ -33,7 +33,8 @@ def defaults():
   images = None  # a file, a folder, a glob, or a list of those
 
   # export_tf1: the prefix to write; export_savedmodel, segment: the folder,
-  # None for `segments`
+  # None for `segments`; report: the file, None for `report.html` beside the
+  # checkpoint
   output = None
 
   # compare
@@ -54,7 +55,7 @@ def defaults():
     },
   }
 
-  # plot
+  # plot, report
   plot = {
     "scenes": [0, 1, 2],  # of the test subset, which count from 0
     # Whose latents are traversed, from 1; None: the slot of the second largest
@@ -63,7 +64,7 @@ def defaults():
     "num_scenes_for_map": 64,  # in `latents` and `metrics`
   }
 
-  # evaluate
+  # evaluate, report
   evaluation = {
     "num_scenes": None,  # None: the whole test subset
     "seeds": 1,  # how often the latents are sampled
@@ -73,8 +74,9 @@ def defaults():
   }
   csv_path = None  # figures as CSV, too
 
-  # evaluate, compare, benchmark, plot
+  # evaluate, report, segment, compare, benchmark
   json_path = None  # figures as JSON, too
+  # evaluate, plot, compare, benchmark.
   # None: `pictures` beside the checkpoint, `plots` there for plot; here
   # `comparison` for compare and `benchmark` for a sweep
   pictures_dir = None

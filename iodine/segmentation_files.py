@@ -11,6 +11,7 @@ import re
 import numpy as np
 import PIL.Image
 import scipy.ndimage
+from matplotlib.figure import Figure
 
 from iodine import image_reading, segmentation
 from iodine.modules import canvas, data, palette, plotting
@@ -68,7 +69,7 @@ def write(
     )
 
   overlay(found, pixels).save(os.path.join(folder, "overlay.png"))
-  _write_overview(os.path.join(folder, "overview.png"), found)
+  canvas.save(overview(found), os.path.join(folder, "overview.png"))
 
 
 def overlay(
@@ -112,8 +113,8 @@ def _repeat(values: np.ndarray, times: int) -> np.ndarray:
   return values.repeat(times, axis=0).repeat(times, axis=1)
 
 
-def _write_overview(path: str, found: segmentation.Segmentation) -> None:
-  """Writes the picture that is drawn of scenes, too."""
+def overview(found: segmentation.Segmentation) -> Figure:
+  """The picture that is drawn of scenes, too."""
   # A batch of one scene with one iteration.
   info = {
     "data": {"image": found.image[None, None]},
@@ -123,7 +124,7 @@ def _write_overview(path: str, found: segmentation.Segmentation) -> None:
       "components": found.components[None, None],
     },
   }
-  canvas.save(plotting.example_plot(info), path)
+  return plotting.example_plot(info)
 
 
 def _enlarge(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

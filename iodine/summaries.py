@@ -1,11 +1,15 @@
-"""What TensorBoard gets: scalars and the three overview images."""
+"""What TensorBoard gets, scalars and the three overview images; reading it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import glob
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
+from google.protobuf import message
 
 from iodine.modules import iodine
 
@@ -55,3 +59,44 @@ class OverviewImages:
   def __call__(self, data: dict[str, Any]) -> dict[str, tf.Tensor]:
     """Draws scenes of `data` and prior samples; images [1, h, w, 3 or 1]."""
     return {**self._draw_scenes(data), "samples": self._draw_samples()}
+
+
+def read_scalars(
+  folder: str, tags: Sequence[str]
+) -> dict[str, list[tuple[int, float]]]:
+  """Reads scalars from the event files in a folder, not from those below it.
+
+  A step that was logged twice, as after a training was continued from an older
+  checkpoint, counts as it was logged last. A file is read as far as it is
+  whole.
+
+  Args:
+    folder: where a `SummaryWriter` wrote.
+    tags: names of the scalars.
+
+  Returns:
+    {tag: [(step, value)]} with steps that rise; without tags that were never
+    logged, and without values that are no finite numbers.
+  """
+  found: dict[str, dict[int, float]] = {tag: {} for tag in tags}
+  pattern = os.path.join(glob.escape(folder), "*.tfevents.*")
+  # Their names begin with the seconds at which they were opened.
+  for path in sorted(glob.glob(pattern)):
+    try:
+      for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
+        event = tf.compat.v1.Event.FromString(record)
+        for value in event.summary.value:
+          if value.tag in found:
+            # TF1's are plain numbers, and those of TF2 tensors.
+            is_tensor = value.HasField("tensor")
+            number = (
+              tf.make_ndarray(value.tensor) if is_tensor else value.simple_value
+            )
+            found[value.tag][event.step] = float(number)
+    except (tf.errors.OpError, message.DecodeError):
+      continue  # cut off where the training was, or still is, writing
+  return {
+    tag: curve
+    for tag, values in found.items()
+    if (curve := [(s, v) for s, v in sorted(values.items()) if np.isfinite(v)])
+  }

@@ -122,3 +122,51 @@ def test_one_scene_has_no_spread():
   figure = charts.metrics_plot(make_info(scenes=1))
   assert figure.get_suptitle() == "one scene"
   assert not any(axes.collections for axes in figure.axes)
+
+
+# --------------------------------------- curves of an evaluation, of a training
+
+
+def test_an_evaluation_is_drawn_with_its_own_numbers():
+  names = ("recons", "mse", "kl", "ari", "ari_nobg")
+  means = {name: np.arange(4.0) + i for i, name in enumerate(names)}
+  errors = {name: np.full(4, 0.5) for name in names}
+  figure = charts.evaluation_plot(
+    {**means, "kl/slot_1": means["kl"]}, errors, 9
+  )
+  for axes, name in zip(figure.axes, names, strict=False):
+    (line,) = axes.lines
+    np.testing.assert_array_equal(line.get_ydata(), means[name])
+    (band,) = axes.collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == (
+      means[name].min() - 0.5,
+      means[name].max() + 0.5,
+    )
+  assert figure.axes[5].texts[0].get_text() == "no factor regressor"
+  assert "standard error over 9 scenes" in figure.get_suptitle()
+
+
+def test_a_training_has_its_values_and_their_running_mean():
+  rng = np.random.default_rng(0)
+  values = [500.0, *rng.normal(size=119)]
+  steps = np.arange(120) * 10
+  figure = charts.training_plot(
+    {"loss": list(zip(steps, values, strict=True)), "ARI": [(5, 0.5)]}, 700
+  )
+  axes, single = figure.axes
+  logged, smooth, mark = axes.lines
+  np.testing.assert_array_equal(logged.get_xdata(), steps)
+  np.testing.assert_array_equal(logged.get_ydata(), values)
+  windows = [values[max(i - 3, 0) : i + 4] for i in range(120)]
+  np.testing.assert_allclose(
+    smooth.get_ydata(),
+    [np.mean(w) for w in windows],
+    rtol=0,
+    atol=1e-12,  # sums of at most 500
+  )
+  assert list(mark.get_xdata()) == [700, 700]
+  # The outlier at the start does not flatten the rest.
+  bottom, top = axes.get_ylim()
+  assert bottom < min(values) and max(values[6:]) < top < 10
+  assert list(single.lines[1].get_ydata()) == [0.5]

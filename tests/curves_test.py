@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iodine.modules import curves
+from iodine.modules import canvas, curves
 
 
 def make_curves(slots, steps=4, error=0.02):
@@ -23,7 +23,7 @@ def make_curves(slots, steps=4, error=0.02):
 
 
 def draw(path, *arguments):
-  curves.save_generalisation(str(path), *arguments)
+  canvas.save(curves.generalisation_plot(*arguments), str(path))
   return tf.io.decode_png(tf.io.read_file(str(path)), channels=3).numpy()
 
 

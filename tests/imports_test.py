@@ -61,6 +61,7 @@ LAYERS = [
     "iodine.benchmarking",
     "iodine.pictures",
     "iodine.image_reading",
+    "iodine.reporting",
   },
   {"iodine.training", "iodine.tf1_checkpoint", "iodine.new_folders"},
   {"iodine.comparison", "iodine.segmentation"},
@@ -77,7 +78,11 @@ LAYERS = [
     "iodine.commands.plot_command",
     "iodine.commands.segment_command",
   },
-  {"iodine.commands.benchmark_command", "iodine.commands.train_command"},
+  {
+    "iodine.commands.benchmark_command",
+    "iodine.commands.train_command",
+    "iodine.commands.report_command",
+  },
   {"iodine.commands"},
   {"main"},
 ]

@@ -12,6 +12,7 @@ from iodine.commands.evaluate_command import evaluate
 from iodine.commands.export_savedmodel_command import export_savedmodel
 from iodine.commands.make_data_command import make_data
 from iodine.commands.plot_command import plot
+from iodine.commands.report_command import report
 from iodine.commands.segment_command import segment
 from iodine.commands.train_command import Place, find_place, quickstart, train
 
@@ -29,6 +30,7 @@ __all__ = [
   "make_data",
   "plot",
   "quickstart",
+  "report",
   "segment",
   "start_tensorflow",
   "train",

@@ -99,6 +99,11 @@ class Restored(NamedTuple):
   prefix: str
   report: tf1_checkpoint.Report | None  # of a TF1 checkpoint
 
+  @property
+  def step(self) -> int:
+    """How many updates there were."""
+    return int(self.optimizer.global_step)
+
 
 def restore(
   config: Config,
@@ -141,13 +146,17 @@ def write_text(content: str, path: str) -> None:
       file.write(content)
     os.replace(temporary, path)
   except OSError as error:
-    raise errors.UserError(
-      f"cannot write `{path}` ({error.strerror}): give a path in a folder "
-      "that you may write to"
-    ) from error
+    raise _unwritable(path, error) from error
   finally:
     with contextlib.suppress(FileNotFoundError):
       os.remove(temporary)
+
+
+def _unwritable(path: str, error: OSError) -> errors.UserError:
+  return errors.UserError(
+    f"cannot write `{path}` ({error.strerror}): give a path in a folder that "
+    "you may write to"
+  )
 
 
 def check_writable(path: Any) -> None:
@@ -159,3 +168,10 @@ def check_writable(path: Any) -> None:
   if not isinstance(path, str) or os.path.isdir(path):
     raise errors.UserError(f"`{path}` is no path of a file: give one to write")
   checkpoints.make_folder(os.path.dirname(path) or ".")
+  try:
+    # Nothing else knows for sure, not even the permissions.
+    with open(f"{path}.tmp", "a", encoding="utf-8"):
+      pass
+    os.remove(f"{path}.tmp")
+  except OSError as error:
+    raise _unwritable(path, error) from error

@@ -114,31 +114,102 @@ def evaluate(
   options = read_options(config)
   folder = pictures_folder(config, prefix)
   checkpoints.make_folder(folder)
+  subject = restore(config, prefix, options)
+  result = run(subject)
+  evaluation_outputs.write_files(result, options.files)
+  evaluation_outputs.log(result, prefix, subject.own.step, log_scalar)
+  if subject.is_generalisation:
+    evaluation_outputs.draw_curves(
+      result.generalisation or (result,), subject.trained, folder
+    )
+  dataset = subject.dataset
+  _write_pictures(subject.own.model, next(dataset.batches("test")), folder)
+  print(f"pictures: {folder}", flush=True)
+  return result
+
+
+class Subject(NamedTuple):
+  """What is evaluated.
+
+  Attributes:
+    prefix: of the checkpoint.
+    options: see there.
+    dataset: whose test subset has the scenes.
+    batches: those scenes, of which the first are read already.
+    models: by their numbers of slots, first that of the config.
+    trained: what the config says, before the options change it.
+    seed: the latents are sampled from it.
+  """
+
+  prefix: str
+  options: Options
+  dataset: data_lib.IODINEDataset
+  batches: Iterator[evaluation.Data]
+  models: dict[int, common.Restored]
+  trained: curves.Trained
+  seed: int
+
+  @property
+  def own(self) -> common.Restored:
+    """The model with as many slots as in the config."""
+    return next(iter(self.models.values()))
+
+  @property
+  def is_generalisation(self) -> bool:
+    """Whether other numbers of slots or refinements are asked for."""
+    options = self.options
+    return bool(options.num_components) or options.num_iters is not None
+
+
+def restore(config: Config, prefix: str, options: Options) -> Subject:
+  """Restores all models before the first is evaluated.
+
+  A wrong number at the end of the list, or a missing file, should not cost the
+  work on the others.
+
+  Raises:
+    errors.UserError: see `checkpoints.restore` and `common.build_model`.
+  """
   dataset = common.build_dataset(config["data"], config["seed"])
   batches = dataset.batches("test")
-  models = _restore_all(config, prefix, options)
-  print(f"evaluating {prefix}", flush=True)
-  if dataset.test is None:
+  own = common.restore(_adapt(config, None, options.num_iters), prefix)
+  models = {own.model.num_components: own}
+  for k in options.num_components:
+    if k not in models:
+      models[k] = common.restore(_adapt(config, k, options.num_iters), prefix)
+  trained = curves.Trained(
+    own.model.num_components, config["model"]["num_iters"]
+  )
+  return Subject(
+    prefix, options, dataset, batches, models, trained, config["seed"]
+  )
+
+
+def run(subject: Subject) -> evaluation.Evaluation:
+  """Evaluates one model after the other, with tables on the terminal.
+
+  Returns:
+    The figures of the first model, which has those of the others.
+
+  Raises:
+    errors.UserError: see `evaluation.evaluate`.
+  """
+  print(f"evaluating {subject.prefix}", flush=True)
+  if subject.dataset.test is None:
     print(
       "`data.test` is not set: these are all scenes of the file, seen in "
       "training or not",
       flush=True,
     )
-  result = _evaluate_all(models, dataset, batches, config["seed"], options)
-  _print_tables(result)
-  evaluation_outputs.write_files(result, options.files)
-  own = next(iter(models.values()))
-  step = int(own.optimizer.global_step)
-  evaluation_outputs.log(result, prefix, step, log_scalar)
-  if options.num_components or options.num_iters is not None:
-    evaluation_outputs.draw_curves(
-      result.generalisation or (result,),
-      curves.Trained(own.model.num_components, config["model"]["num_iters"]),
-      folder,
-    )
-  _write_pictures(own.model, next(dataset.batches("test")), folder)
-  print(f"pictures: {folder}", flush=True)
-  return result
+  results: dict[int, evaluation.Evaluation] = {}
+  for k, restored in subject.models.items():
+    batches = subject.dataset.batches("test") if results else subject.batches
+    results[k] = _evaluate_model(subject, restored.model, batches)
+  own = results[subject.own.model.num_components]._replace(
+    generalisation=tuple(results[k] for k in subject.options.num_components)
+  )
+  _print_tables(own)
+  return own
 
 
 def pictures_folder(config: Config, prefix: str) -> str:
@@ -146,22 +217,6 @@ def pictures_folder(config: Config, prefix: str) -> str:
   return config["pictures_dir"] or os.path.join(
     os.path.dirname(prefix), "pictures"
   )
-
-
-def _restore_all(
-  config: Config, prefix: str, options: Options
-) -> dict[int, common.Restored]:
-  """The model as the config has it, then those with other numbers of slots.
-
-  All of them before the first is evaluated: a wrong number at the end of the
-  list should not cost the work on the others.
-  """
-  own = common.restore(_adapt(config, None, options.num_iters), prefix)
-  models = {own.model.num_components: own}
-  for k in options.num_components:
-    if k not in models:
-      models[k] = common.restore(_adapt(config, k, options.num_iters), prefix)
-  return models
 
 
 def _adapt(
@@ -179,35 +234,13 @@ def _adapt(
   return result
 
 
-def _evaluate_all(
-  models: Mapping[int, common.Restored],
-  dataset: data_lib.IODINEDataset,
-  batches: Iterator[evaluation.Data],
-  seed: int,
-  options: Options,
-) -> evaluation.Evaluation:
-  """One model after the other; the figures of the first at the top."""
-  results = {}
-  for k, restored in models.items():
-    results[k] = _evaluate_model(
-      restored.model, dataset, batches, seed, options
-    )
-    if len(results) < len(models):
-      batches = dataset.batches("test")
-  first = next(iter(results.values()))
-  return first._replace(
-    generalisation=tuple(results[k] for k in options.num_components)
-  )
-
-
 def _evaluate_model(
+  subject: Subject,
   model: iodine.IODINE,
-  dataset: data_lib.IODINEDataset,
   batches: Iterator[evaluation.Data],
-  seed: int,
-  options: Options,
 ) -> evaluation.Evaluation:
   """Evaluates one model, with progress on the terminal."""
+  dataset, options = subject.dataset, subject.options
   print(
     f"{model.num_components} slots, {model.num_iters} refinements, "
     f"{options.seeds} seed{'s' if options.seeds > 1 else ''}",
@@ -218,7 +251,7 @@ def _evaluate_model(
       model,
       batches,
       dataset.batch_size,
-      seed=seed,
+      seed=subject.seed,
       num_scenes=options.num_scenes,
       on_progress=lambda done: print(f"  {done} scenes", flush=True),
       seeds=options.seeds,

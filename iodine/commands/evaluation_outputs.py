@@ -11,10 +11,11 @@ from typing import Any
 
 import tabulate
 import tensorflow as tf
+from matplotlib.figure import Figure
 
 from iodine import evaluation, summaries
 from iodine.commands import common
-from iodine.modules import curves
+from iodine.modules import canvas, curves
 
 LogScalar = Callable[[str, float, int], None]
 
@@ -33,15 +34,21 @@ _COLUMNS = {
 def final_table(result: evaluation.Evaluation) -> str:
   """Every metric of the final decode, with its errors."""
   scenes = f"{result.num_scenes} scene{'s' if result.num_scenes > 1 else ''}"
-  headers = [scenes, "mean", "standard error"]
-  if result.seeds > 1:
-    headers.append(f"deviation, {result.seeds} seeds")
+  headers = [scenes, *spread_titles(result)]
   rows = [
     [name, *(_number(value) for value in summary)][: len(headers)]
     for name, summary in result.metrics.items()
   ]
   table = _tabulate(rows, headers)
   return f"{table}\n{_FACTOR_NOTE}" if "factor" in result.metrics else table
+
+
+def spread_titles(result: evaluation.Evaluation) -> list[str]:
+  """What the numbers of an `evaluation.Summary` are called."""
+  titles = ["mean", "standard error"]
+  if result.seeds > 1:
+    titles.append(f"deviation, {result.seeds} seeds")
+  return titles
 
 
 def iteration_table(result: evaluation.Evaluation) -> str:
@@ -162,11 +169,7 @@ def log(
     step: of the checkpoint.
     log_scalar: takes name, value and iteration.
   """
-  for name, summaries_over_time in result.per_iteration.items():
-    for t, summary in enumerate(summaries_over_time):
-      log_scalar(f"evaluation/{name}", summary.mean, t)
-  total = result.metrics["total"].mean
-  log_scalar("evaluation/total", total, result.num_iters)
+  log_scalars(result, log_scalar)
   folder = os.path.join(os.path.dirname(prefix), "evaluation")
   means = {
     f"evaluation/{name}": value.mean for name, value in result.metrics.items()
@@ -180,17 +183,32 @@ def log(
     print(f"TensorBoard scalars: {folder}", flush=True)
 
 
+def log_scalars(result: evaluation.Evaluation, log_scalar: LogScalar) -> None:
+  """Sends the means of all iterations to Sacred, see `log`."""
+  for name, summaries_over_time in result.per_iteration.items():
+    for t, summary in enumerate(summaries_over_time):
+      log_scalar(f"evaluation/{name}", summary.mean, t)
+  total = result.metrics["total"].mean
+  log_scalar("evaluation/total", total, result.num_iters)
+
+
 def draw_curves(
   results: Sequence[evaluation.Evaluation], trained: curves.Trained, folder: str
 ) -> None:
   """Writes generalisation.png."""
   path = os.path.join(folder, "generalisation.png")
-  curves.save_generalisation(
-    path,
+  canvas.save(generalisation_plot(results, trained), path)
+  print(f"curves: {path}", flush=True)
+
+
+def generalisation_plot(
+  results: Sequence[evaluation.Evaluation], trained: curves.Trained
+) -> Figure:
+  """The curves of several numbers of slots."""
+  return curves.generalisation_plot(
     [
       curves.SlotCurve(r.num_components, r.means(), r.standard_errors())
       for r in results
     ],
     trained,
   )
-  print(f"curves: {path}", flush=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
 from iodine import checkpoints, errors, pictures
 from iodine.commands import common
-from iodine.modules import canvas, charts, latent_plots, plotting
+from iodine.modules import canvas, charts, iodine, latent_plots, plotting
+from iodine.modules import data as data_lib
 
 Config = common.Config
 
@@ -23,6 +24,46 @@ class Options(NamedTuple):
   num_scenes_for_map: int
 
 
+class Picture(NamedTuple):
+  """A picture that is drawn.
+
+  Attributes:
+    kind: example, iterations, inputs, traversal or refinement of a scene;
+      metrics, samples or latents of all of them.
+    scene: its number in the test subset; None for a picture of all.
+    figures: of refinement the frames, else one.
+  """
+
+  kind: str
+  scene: int | None
+  figures: Sequence[Figure]
+
+  @property
+  def file_name(self) -> str:
+    """What the file is called."""
+    start = "" if self.scene is None else f"scene_{self.scene}_"
+    return f"{start}{self.kind}.{'gif' if self.is_animated else 'png'}"
+
+  @property
+  def is_animated(self) -> bool:
+    """Whether it is a GIF."""
+    return self.kind == "refinement"
+
+  def encode(self, scale: int = 1) -> bytes:
+    """The content of the file; `scale` as for `canvas.png`."""
+    if self.is_animated:
+      return canvas.gif(self.figures)
+    return canvas.png(self.figures[0], scale)
+
+
+class View(NamedTuple):
+  """What there is to draw."""
+
+  decoder: pictures.Decoder
+  scenes: Sequence[pictures.Scene]
+  survey: pictures.Survey
+
+
 def plot(config: Config, checkpoint_dir: str) -> list[str]:
   """Draws a checkpoint's scenes, metrics, prior samples and latents.
 
@@ -32,7 +73,7 @@ def plot(config: Config, checkpoint_dir: str) -> list[str]:
   Raises:
     errors.UserError: if an option makes no sense or a scene is not there.
   """
-  options = _options(config["plot"])
+  options = read_options(config)
   prefix = checkpoints.find(checkpoint_dir)
   folder = config["pictures_dir"] or os.path.join(
     os.path.dirname(prefix), "plots"
@@ -41,12 +82,35 @@ def plot(config: Config, checkpoint_dir: str) -> list[str]:
   dataset = common.build_dataset(config["data"], config["seed"])
   batches = dataset.batches("test")
   model = common.restore(config, prefix).model
+  print(f"plotting {prefix}", flush=True)
+  view = look(model, dataset, batches, options, config["seed"])
+  paths = []
+  for picture in draw(view, options, config["seed"]):
+    path = os.path.join(folder, picture.file_name)
+    canvas.write(picture.encode(), path)
+    print(f"wrote {path}", flush=True)
+    paths.append(path)
+  return paths
+
+
+def look(
+  model: iodine.IODINE,
+  dataset: data_lib.IODINEDataset,
+  batches: Iterable[dict[str, Any]],
+  options: Options,
+  seed: int,
+) -> View:
+  """Decomposes what is to be drawn, with progress on the terminal.
+
+  Raises:
+    errors.UserError: if a scene or a slot is not there, or the model does not
+      fit the scenes.
+  """
   if options.slot is not None and options.slot > model.num_components:
     raise errors.UserError(
       f"`plot.slot` is {options.slot}, and the model has "
       f"{model.num_components} slots: give one of them, or None"
     )
-  print(f"plotting {prefix}", flush=True)
   try:
     scenes, survey = pictures.look(
       model,
@@ -54,41 +118,42 @@ def plot(config: Config, checkpoint_dir: str) -> list[str]:
       dataset.batch_size,
       options.scenes,
       options.num_scenes_for_map,
-      seed=config["seed"],
+      seed=seed,
       on_progress=lambda done: print(f"{done} scenes", flush=True),
     )
   except common.CONFIG_ERRORS as error:
     raise common.misfit(dataset.image_shape, error) from error
   assert survey is not None  # at least one scene is surveyed
-  decoder = pictures.Decoder(model, dataset.batch_size)
-  paths = []
-  for scene in scenes:
-    paths += _write_scene(decoder, scene, options.slot, folder)
-  drawn = _draw_model(decoder, survey, config["seed"])
-  return paths + _write(drawn, folder)
+  return View(pictures.Decoder(model, dataset.batch_size), scenes, survey)
 
 
-def _options(options: Any) -> Options:
+def read_options(config: Config) -> Options:
+  """Reads `plot`.
+
+  Raises:
+    errors.UserError: if an entry makes no sense.
+  """
+  options = config["plot"]
   if not isinstance(options, Mapping):
     raise errors.UserError(
       f"`plot` is {options!r}: give its entries, such as `plot.scenes=[0,1]`"
     )
   scenes = options["scenes"]
   if not isinstance(scenes, (list, tuple)) or not all(
-    _is_whole(number, 0) for number in scenes
+    common.is_whole(number, 0) for number in scenes
   ):
     raise errors.UserError(
       f"`plot.scenes` is {scenes!r}: give a list of scenes of the test subset, "
       "such as [0,1,2]; they count from 0"
     )
   slot = options["slot"]
-  if slot is not None and not _is_whole(slot, 1):
+  if slot is not None and not common.is_whole(slot, 1):
     raise errors.UserError(
       f"`plot.slot` is {slot!r}: give the number of a slot as in the "
       "pictures, from 1, or None"
     )
   num_scenes = options["num_scenes_for_map"]
-  if not _is_whole(num_scenes, 1):
+  if not common.is_whole(num_scenes, 1):
     raise errors.UserError(
       f"`plot.num_scenes_for_map` is {num_scenes!r}: give a whole number, at "
       "least 1"
@@ -96,35 +161,34 @@ def _options(options: Any) -> Options:
   return Options(tuple(dict.fromkeys(scenes)), slot, num_scenes)
 
 
-def _is_whole(value: Any, least: int) -> bool:
-  is_whole = isinstance(value, int) and not isinstance(value, bool)
-  return is_whole and value >= least
+def draw(view: View, options: Options, seed: int) -> Iterator[Picture]:
+  """Draws one picture after the other: of every scene, then of all.
+
+  Args:
+    view: what there is to draw.
+    options: which slot is traversed.
+    seed: samples from the prior follow from it.
+  """
+  for scene in view.scenes:
+    for kind, figures in _draw_scene(view.decoder, scene, options.slot):
+      yield Picture(kind, scene.number, figures)
+  for kind, figure in _draw_model(view.decoder, view.survey, seed):
+    yield Picture(kind, None, [figure])
 
 
-def _write_scene(
-  decoder: pictures.Decoder,
-  scene: pictures.Scene,
-  slot: int | None,
-  folder: str,
-) -> list[str]:
-  """Writes the pictures of one scene."""
-  name = f"scene_{scene.number}"
-
-  def draw() -> Iterator[tuple[str, Figure]]:
-    yield f"{name}_example", plotting.example_plot(scene.info)
-    yield f"{name}_iterations", plotting.iterations_plot(scene.info)
-    if decoder.model.num_iters:
-      yield f"{name}_inputs", plotting.inputs_plot(scene.info)
-    traversal = pictures.traverse(
-      decoder, scene, None if slot is None else slot - 1
-    )
-    yield f"{name}_traversal", latent_plots.traversal_plot(traversal)
-
-  paths = _write(draw(), folder)
-  path = os.path.join(folder, f"{name}_refinement.gif")
-  canvas.save_animation(plotting.refinement_frames(scene.info), path)
-  print(f"wrote {path}", flush=True)
-  return [*paths, path]
+def _draw_scene(
+  decoder: pictures.Decoder, scene: pictures.Scene, slot: int | None
+) -> Iterator[tuple[str, list[Figure]]]:
+  """Draws what concerns one scene."""
+  yield "example", [plotting.example_plot(scene.info)]
+  yield "iterations", [plotting.iterations_plot(scene.info)]
+  if decoder.model.num_iters:
+    yield "inputs", [plotting.inputs_plot(scene.info)]
+  traversal = pictures.traverse(
+    decoder, scene, None if slot is None else slot - 1
+  )
+  yield "traversal", [latent_plots.traversal_plot(traversal)]
+  yield "refinement", plotting.refinement_frames(scene.info)
 
 
 def _draw_model(
@@ -140,14 +204,3 @@ def _draw_model(
     "latents",
     latent_plots.latents_plot(survey.latents, survey.factors, kinds),
   )
-
-
-def _write(drawn: Iterable[tuple[str, Figure]], folder: str) -> list[str]:
-  """Writes figures one after the other, by their names."""
-  paths = []
-  for name, figure in drawn:
-    path = os.path.join(folder, f"{name}.png")
-    canvas.save(figure, path)
-    print(f"wrote {path}", flush=True)
-    paths.append(path)
-  return paths

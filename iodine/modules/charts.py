@@ -14,6 +14,15 @@ from matplotlib.figure import Figure
 
 from iodine.modules import canvas
 
+_PANELS = {
+  "recons": "reconstruction loss [nats]",
+  "mse": "mean squared error",
+  "kl": "KL divergence, sum over slots [nats]",
+  "ari": "ARI",
+  "ari_nobg": "ARI, foreground",
+  "factor": "factor loss",
+}
+
 
 def metrics_plot(info: Mapping[str, Any]) -> Figure:
   """How losses and metrics change over the iterations: 2 x 3 panels.
@@ -26,28 +35,52 @@ def metrics_plot(info: Mapping[str, Any]) -> Figure:
       factor loss may be [B, T] as well as [T], where it has no band.
   """
   losses, metrics = info["losses"], info["metrics"]
-  panels = {
-    "reconstruction loss [nats]": losses["recons"],
-    "mean squared error": metrics["mse"],
-    "KL divergence, sum over slots [nats]": losses["kl"].sum(axis=-1),
-    "ARI": metrics["ari"],
-    "ARI, foreground": metrics["ari_nobg"],
-    "factor loss": losses.get("factor"),
-  }
+  values = {**losses, **metrics, "kl": losses["kl"].sum(axis=-1)}
+  means, spreads = {}, {}
+  for name in _PANELS.keys() & values.keys():
+    array = np.atleast_2d(np.asarray(values[name], np.float64))
+    means[name] = array.mean(axis=0)
+    if len(array) > 1:
+      spreads[name] = array.std(axis=0, ddof=1)
+  return _draw_panels(
+    means, spreads, "standard deviation", len(losses["recons"])
+  )
+
+
+def evaluation_plot(
+  means: Mapping[str, np.ndarray],
+  errors: Mapping[str, np.ndarray],
+  num_scenes: int,
+) -> Figure:
+  """The panels of `metrics_plot` with standard errors, from an evaluation.
+
+  Args:
+    means: by name of the metric, each [T].
+    errors: standard errors of the means, nan for none.
+    num_scenes: how many scenes they are of.
+  """
+  return _draw_panels(means, errors, "standard error", num_scenes)
+
+
+def _draw_panels(
+  means: Mapping[str, np.ndarray],
+  spreads: Mapping[str, np.ndarray],
+  spread_name: str,
+  num_scenes: int,
+) -> Figure:
   figure = canvas.new_figure(1000, 600)
-  for axes, (title, values) in zip(
-    figure.subplots(2, 3).flat, panels.items(), strict=True
+  for axes, (name, title) in zip(
+    figure.subplots(2, 3).flat, _PANELS.items(), strict=True
   ):
     axes.set_title(title, fontsize=10)
-    if values is None:
+    if name in means:
+      _draw_mean(axes, means[name], spreads.get(name))
+    else:
       axes.axis("off")
       axes.text(0.5, 0.5, "no factor regressor", ha="center", va="center")
-    else:
-      _draw_mean(axes, np.atleast_2d(np.asarray(values, np.float64)))
-  scenes = len(losses["recons"])
   figure.suptitle(
-    f"mean and standard deviation over {scenes} scenes"
-    if scenes > 1
+    f"mean and {spread_name} over {num_scenes} scenes"
+    if num_scenes > 1
     else "one scene",
     fontsize=10,
   )
@@ -55,18 +88,58 @@ def metrics_plot(info: Mapping[str, Any]) -> Figure:
   return figure
 
 
-def _draw_mean(axes: Axes, values: np.ndarray) -> None:
-  """Mean and spread of [B, T] over B."""
-  steps = np.arange(values.shape[1])
-  mean = values.mean(axis=0)
+def _draw_mean(axes: Axes, mean: np.ndarray, spread: np.ndarray | None) -> None:
+  """Means [T] and the band around them."""
+  steps = np.arange(len(mean))
   axes.plot(steps, mean, marker="o", markersize=4)
-  if len(values) > 1:
-    spread = values.std(axis=0, ddof=1)
+  if spread is not None:
     axes.fill_between(steps, mean - spread, mean + spread, alpha=0.2)
   axes.set_xlabel("iteration", fontsize=9)
   axes.set_xticks(steps)
   axes.tick_params(labelsize=8)
   axes.grid(alpha=0.3)
+
+
+def training_plot(
+  curves: Mapping[str, Sequence[tuple[int, float]]], at_step: int
+) -> Figure:
+  """What was logged in training, a panel for each, over the steps.
+
+  The logged values are pale, since they are of a few batches each; the line is
+  their mean over the nearest twentieth of the training.
+
+  Args:
+    curves: {title: [(step, value)]}, in the order of the steps.
+    at_step: is marked, the checkpoint's.
+  """
+  figure = canvas.new_figure(1000, 330)
+  grid = figure.subplots(1, len(curves), squeeze=False)
+  for axes, (title, curve) in zip(grid.flat, curves.items(), strict=True):
+    steps, values = np.array(curve, np.float64).T
+    axes.plot(steps, values, color="tab:blue", alpha=0.3, linewidth=1)
+    axes.plot(steps, _smooth(values), color="tab:blue")
+    # The first values of a loss may be far beyond all others.
+    ordinary = values[len(values) // 20 :]
+    if np.ptp(values) > 2 * np.ptp(ordinary) > 0:
+      room = 0.08 * np.ptp(ordinary)
+      axes.set_ylim(ordinary.min() - room, ordinary.max() + room)
+    axes.axvline(at_step, color="0.45", linestyle="--", linewidth=1)
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("step; dashed: this checkpoint", fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.grid(alpha=0.3)
+  figure.tight_layout()
+  return figure
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+  """Means over windows that end where the values do."""
+  half = len(values) // 40
+  sums = np.cumsum([0.0, *values])
+  places = np.arange(len(values))
+  first = np.maximum(places - half, 0)
+  last = np.minimum(places + half + 1, len(values))
+  return (sums[last] - sums[first]) / (last - first)
 
 
 class SweepPanel(NamedTuple):

@@ -46,13 +46,12 @@ class Trained(NamedTuple):
   num_iters: int
 
 
-def save_generalisation(
-  path: str, curves: Sequence[SlotCurve], trained: Trained
-) -> None:
-  """Writes ARI and error over iterations and over slots as PNG.
+def generalisation_plot(
+  curves: Sequence[SlotCurve], trained: Trained
+) -> Figure:
+  """ARI and error over iterations and over slots.
 
   Args:
-    path: file to write.
     curves: of equally many iterations; for a single one there is no axis of
       slots.
     trained: is marked in every panel where it is in range.
@@ -85,7 +84,7 @@ def save_generalisation(
     )
   for axes in grid.flat:
     axes.spines[["top", "right"]].set_visible(False)
-  figure.savefig(path)
+  return figure
 
 
 def _draw_over_iterations(

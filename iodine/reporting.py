@@ -1,0 +1,206 @@
+"""The report on a checkpoint: one HTML page that needs nothing else.
+
+`report.html.jinja` beside this file is what it looks like; here is what fills
+it in.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jinja2
+from PIL import Image as pillow
+
+from iodine import evaluation
+
+_TEMPLATE = "report.html.jinja"
+
+# What a metric means, in a line; docs/evaluation.md says it exactly.
+_MEANINGS = {
+  "ari": "adjusted Rand index of all pixels: 1 is perfect, 0 is chance",
+  "ari_nobg": "the same over the pixels of objects only, as papers give it",
+  "miou": "intersection over union, slots matched one to one to the truth",
+  "msc": "segmentation covering: best IoU of each object, mean over objects",
+  "sc": "the same, weighted by the sizes of the objects",
+  "mse": "squared error of the reconstruction, mean over pixels and channels",
+  "recons": "-log p(x), how badly the image is explained, in nats",
+  "kl": "KL divergence of the latents from the prior, all slots, in nats",
+  "total": "training loss: recons + kl, weighted over the iterations, in nats",
+  "num_active_slots": "slots that own at least one pixel",
+  "factor": "loss of the regressor from latents to true factors",
+  "accuracy": "share of visible objects whose class the regressor finds",
+  "r2": "variance of the factor, over visible objects, that it explains",
+}
+# Of the table with a row for each iteration.
+MAIN_METRICS = (
+  *("ari", "ari_nobg", "miou", "msc", "mse", "recons", "kl"),
+  "num_active_slots",
+)
+
+# What the pictures of a scene show, in their order: title and explanation.
+KINDS = {
+  "example": (
+    "What the slots hold",
+    "The image, its reconstruction, the masks (each pixel in the colours of "
+    "the slots that claim it), and what every slot contributes: its component "
+    "times its mask. The contributions add up to the reconstruction.",
+  ),
+  "refinement": (
+    "The refinement as an animation",
+    "The same once per iteration, from the first guess on.",
+  ),
+  "iterations": (
+    "All iterations",
+    "On top the true objects, each above the slot that overlaps it most. "
+    "Below, iteration by iteration, reconstruction, masks and contributions, "
+    "and the mask logits, which compete for every pixel.",
+  ),
+  "inputs": (
+    "What the refinement network sees",
+    "The inputs of the last refinement: image, current estimate, likelihoods, "
+    "gradients. Those that the slots share come first.",
+  ),
+  "traversal": (
+    "Latents changed one at a time",
+    "The latents of one slot that tell most (highest KL), set to other values. "
+    "A disentangled latent changes one thing, such as the position.",
+  ),
+}
+
+
+class Image(NamedTuple):
+  """A picture in the page.
+
+  Attributes:
+    content: of a PNG or GIF file.
+    alt: what it shows, for those who do not see it.
+    title: its heading; empty for none.
+    caption: stands below it.
+    scale: how many of its pixels are one of the page.
+  """
+
+  content: bytes
+  alt: str
+  title: str = ""
+  caption: str = ""
+  scale: int = 1
+
+  @property
+  def uri(self) -> str:
+    """The picture itself as a data URI."""
+    kind = "gif" if self.content.startswith(b"GIF") else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(self.content).decode()}"
+
+  @property
+  def size(self) -> tuple[int, int]:
+    """Width and height on the page, in its pixels."""
+    with pillow.open(io.BytesIO(self.content)) as image:
+      return image.width // self.scale, image.height // self.scale
+
+
+class Scene(NamedTuple):
+  """One scene with its pictures.
+
+  Attributes:
+    number: in the test subset.
+    metrics: of its final decode, by name.
+    images: example first.
+  """
+
+  number: int
+  metrics: Mapping[str, float]
+  images: Sequence[Image]
+
+
+class Report(NamedTuple):
+  """All that stands in the page.
+
+  Attributes:
+    title: of the page.
+    facts: what was evaluated, and with what: (name, value).
+    notes: sentences that a reader of the figures has to know.
+    result: the figures.
+    spread_titles: what the numbers of each metric are called.
+    curves: metrics over the iterations.
+    generalisation: the same for other numbers of slots; None if not asked for.
+    training: what was logged in training; None if nothing is left of it.
+    scenes: those that are shown.
+    samples: from the prior.
+    latents: their map.
+    config: dotted names and values of all entries.
+  """
+
+  title: str
+  facts: Sequence[tuple[str, str]]
+  notes: Sequence[str]
+  result: evaluation.Evaluation
+  spread_titles: Sequence[str]
+  curves: Image
+  generalisation: Image | None
+  training: Image | None
+  scenes: Sequence[Scene]
+  samples: Image
+  latents: Image
+  config: Sequence[tuple[str, str]]
+
+
+def render(report: Report) -> str:
+  """The page as HTML, without references to anything outside of it."""
+  return (
+    _environment()
+    .get_template(_TEMPLATE)
+    .render(report._asdict(), main_metrics=MAIN_METRICS)
+  )
+
+
+def flatten(
+  config: Mapping[str, Any], prefix: str = ""
+) -> list[tuple[str, str]]:
+  """Dotted names and values of a config, as the command line takes them."""
+  entries: list[tuple[str, str]] = []
+  for name, value in sorted(config.items()):
+    if isinstance(value, Mapping) and value:
+      entries += flatten(value, f"{prefix}{name}.")
+    else:
+      entries.append((f"{prefix}{name}", str(value)))
+  return entries
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(os.path.dirname(__file__)),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  environment.filters["number"] = format_number
+  environment.filters["meaning"] = _meaning
+  return environment
+
+
+def format_number(value: float | None) -> str:
+  """Four digits that count, all of whole numbers, a dash for no number."""
+  if value is None or not math.isfinite(value):
+    return "–"
+  if value == 0.0:
+    return "0"
+  digits = 3 - math.floor(math.log10(abs(value)))
+  if digits > 7:
+    return f"{value:.1e}"
+  return f"{value:.{max(digits, 0)}f}".replace("-", "−")
+
+
+def _meaning(name: str) -> str:
+  """What a metric means."""
+  if name.startswith("kl/slot_"):
+    return f"KL divergence of slot {name.removeprefix('kl/slot_')}, in nats"
+  kind, _, factor = name.partition("/")
+  return f"{factor}: {_MEANINGS[kind]}" if factor else _MEANINGS[kind]

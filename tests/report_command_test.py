@@ -1,0 +1,241 @@
+"""`report` as users run it, its page as Chromium shows it."""
+
+import html
+import json
+import os
+import re
+
+import helpers
+import pytest
+import tensorflow as tf
+
+import main
+from iodine import commands, summaries
+
+TINY = [
+  *(f"{key}={value}" for key, value in helpers.TINY.items()),
+  *("batch_size=3", "data.image_dim=[8,8]", "seed=3"),
+]
+STEP = 7
+# A path that is HTML, and must not become that of the page.
+FOLDER = "a&b<i>"
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+  """Five generated Tetrominoes scenes."""
+  return commands.make_data(
+    main.get_config(("tetrominoes",))["data"],
+    str(tmp_path_factory.mktemp("data") / FOLDER),
+    *(5, 0),
+  )
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+  """The folder of a model of 3 slots and 2 refinements, with logs."""
+  folder = str(tmp_path_factory.mktemp("run"))
+  helpers.save_checkpoint(folder, helpers.tiny_config(), step=STEP)
+  writer = summaries.SummaryWriter(folder)
+  for step in range(1, STEP):
+    writer.scalars(step, {"loss/total": -step, "loss/ari_nobg": step / 10})
+  return folder
+
+
+def run(scenes, checkpoint, *options):
+  helpers.run_main(
+    *("report", "with", "tetrominoes", *TINY, f"data.path={scenes}"),
+    *(f"checkpoint_dir={checkpoint}", *options),
+  )
+
+
+@pytest.fixture(scope="module")
+def report(scenes, checkpoint, tmp_path_factory):
+  """Path of a report, and its figures."""
+  figures = tmp_path_factory.mktemp("figures") / "figures.json"
+  run(
+    *(scenes, checkpoint, "evaluation.seeds=2", f"json_path={figures}"),
+    *("evaluation.num_components=[3,2]", "evaluation.num_scenes=4"),
+    *("plot.scenes=[4,1]", "plot.num_scenes_for_map=2"),
+    f"csv_path={figures.parent}/figures.csv",
+  )
+  assert (figures.parent / "figures.csv").exists()
+  return f"{checkpoint}/report.html", json.loads(figures.read_text())
+
+
+def cells(page, metric):
+  """Values in full and as text, of one row of the table of metrics."""
+  (row,) = re.findall(rf'<tr data-metric="{metric}">.*?</tr>', page)
+  found = re.findall(r'<data value="([^"]*)">([^<]*)</data>', row)
+  return [float(value) for value, _ in found], [text for _, text in found]
+
+
+def test_it_has_all_figures(report):
+  path, figures = report
+  with open(path, encoding="utf-8") as file:
+    page = file.read()
+  names = [name for name, value in figures.items() if "mean" in str(value)]
+  names = [n for n in names if n not in ("per_iteration", "generalisation")]
+  assert set(re.findall(r'data-metric="(.*?)"', page)) == set(names)
+  assert len(names) > 15
+  for name in names:
+    values, texts = cells(page, name)
+    entry = figures[name]
+    assert values == [x for x in entry.values() if x is not None]
+    for value, text in zip(values, texts, strict=True):
+      # Four digits are shown.
+      shown = float(text.replace("−", "-"))
+      assert shown == pytest.approx(value, rel=6e-4, abs=1e-12)
+  (over_iterations,) = re.findall(r'id="iterations".*?</section>', page, re.S)
+  values = re.findall(r'<data value="([^"]*)">', over_iterations)
+  by_iteration = figures["per_iteration"]
+  columns = ["ari", "ari_nobg", "miou", "msc", "mse", "recons", "kl"]
+  columns.append("num_active_slots")
+  assert [float(value) for value in values] == [
+    by_iteration[name][t]["mean"] for t in range(3) for name in columns
+  ]
+
+
+def test_chromium_shows_it_without_the_network(report, browser):
+  path, figures = report
+  browser.open(path)
+  headings = [text for (text,) in browser.query("h1, h2, h3", "textContent")]
+  assert headings == [
+    *("IODINE on Tetrominoes", "What was evaluated", "Metrics"),
+    *("Over the iterations", "Other numbers of slots and refinements"),
+    *("Training", "Scenes", "Scene 4", "Scene 1", "Samples from the prior"),
+    *("Map of the latents", "Config"),
+  ]
+  images = browser.query(
+    "img", "complete", "naturalWidth", "naturalHeight", "alt", "src"
+  )
+  # Five of each scene, curves, generalisation, training, samples, latents.
+  assert len(images) == 2 * 5 + 5
+  for complete, width, height, alt, source in images:
+    assert complete and width > 100 and height > 100
+    assert len(alt) > 15
+    assert source.startswith("data:image/")
+  assert len({alt for *_, alt, _ in images}) == len(images)
+  kinds = [re.match(r"data:image/(\w+)", x[-1]).group(1) for x in images]
+  assert (kinds.count("gif"), kinds.count("png")) == (2, 13)
+  # Each entry of the table of contents leads somewhere.
+  links = [link for (link,) in browser.query("nav a", "hash")]
+  targets = {f"#{i}" for (i,) in browser.query("section[id]", "id")}
+  assert set(links) == targets and len(links) == len(targets) == 11
+  # Nothing was asked for but the page, and nothing complained.
+  assert (
+    browser.driver.execute_script(
+      "return performance.getEntriesByType('resource')"
+      ".filter(x => !x.name.startsWith('data:')).length"
+    )
+    == 0
+  )
+  assert browser.console_errors() == []
+  assert browser.query("script, link[rel=stylesheet], iframe", "tagName") == []
+  text = browser.text()
+  assert f"{STEP}" in text and f"{FOLDER}/tetrominoes_train" in text
+  assert f"over {figures['num_scenes']} scenes" in text
+  names = [name for (name,) in browser.query(".config th", "innerText")]
+  values = [value for (value,) in browser.query(".config td", "innerText")]
+  config = dict(zip(names, values, strict=True))
+  assert config["data.image_dim"] == "[8, 8]"
+  assert config["model.refinement_core.recurrent_net.hidden_sizes"] == "[]"
+  assert config["evaluation.num_components"] == "[3, 2]"
+
+
+@pytest.mark.parametrize("width", [360, 1500])
+def test_the_page_itself_does_not_scroll_sideways(report, browser, width):
+  browser.open(report[0], width=width)
+  ((scroll, client),) = browser.query("html", "scrollWidth", "clientWidth")
+  assert scroll <= client
+  # Chromium may not make its window smaller than it likes.
+  assert client < 600 or width > 600
+
+
+def test_the_file_refers_to_nothing_outside(report):
+  with open(report[0], encoding="utf-8") as file:
+    page = file.read()
+  assert os.path.getsize(report[0]) < 10e6
+  assert "://" not in page
+  for value in re.findall(r'(?:src|href)="(.{0,20})', page):
+    assert value.startswith(("data:", "#"))
+  assert "url(" not in page and "@import" not in page
+  assert FOLDER not in page and html.escape(FOLDER) in page
+  assert not os.path.exists(f"{report[0]}.tmp")
+
+
+def test_little_to_show_gives_a_short_page(scenes, tmp_path, capsys):
+  """No logs of a training, no scenes, no regressor, no refinement."""
+  config = helpers.tiny_config({"model.factor_evaluator": None})
+  helpers.save_checkpoint(tmp_path, config)
+  output = tmp_path / "new/page.html"
+  run(
+    *(scenes, tmp_path, "model.factor_evaluator=None", f"output={output}"),
+    *("num_iters=0", "plot.scenes=[]", "plot.num_scenes_for_map=1"),
+    "evaluation.num_scenes=1",
+  )
+  page = output.read_text(encoding="utf-8")
+  ids = re.findall(r'<section id="(\w+)"', page)
+  assert ids == [
+    *("subject", "metrics", "iterations", "samples", "latents", "config")
+  ]
+  # A single scene has no standard error.
+  assert page.count('<td class="number">–</td>') == page.count("data-metric=")
+  out = capsys.readouterr().out
+  assert f"report: {output} (" in out and "drew latents.png\n" in out
+
+
+@pytest.mark.parametrize(
+  "options, part",
+  [
+    (["output=/proc/no/such.html"], "/proc/no"),
+    (["output=/proc/such.html"], "cannot write `/proc/such.html`"),
+    (["output=/tmp"], "`/tmp` is no path of a file"),
+    (["output=3"], "`3` is no path of a file"),
+    (["evaluation.seeds=0"], "`evaluation.seeds` is 0"),
+    (["plot.scenes=[5]"], "no scene 5: the test subset has 5 scenes"),
+    (["plot.slot=4"], "`plot.slot` is 4, and the model has 3 slots"),
+    (["json_path=/tmp"], "`/tmp` is no path of a file"),
+  ],
+)
+def test_errors_come_before_the_evaluation(
+  capsys, scenes, checkpoint, tmp_path, options, part
+):
+  with pytest.raises(SystemExit) as info:
+    run(scenes, checkpoint, f"output={tmp_path}/page.html", *options)
+  assert info.value.code == 1
+  captured = capsys.readouterr()
+  assert "Traceback" not in captured.err
+  (line,) = [x for x in captured.err.splitlines() if x.startswith("error: ")]
+  assert part in line
+  assert "evaluating" not in captured.out
+  assert os.listdir(tmp_path) == []
+
+
+def test_logs_are_read_as_they_were_last_written(tmp_path):
+  def write(name, values):
+    with tf.io.TFRecordWriter(str(tmp_path / name)) as writer:
+      for step, tag, value in values:
+        event = tf.compat.v1.Event(step=step)
+        entry = event.summary.value.add(tag=tag)
+        if isinstance(value, tuple):  # as TF1 writes it
+          entry.simple_value = value[0]
+        else:
+          entry.tensor.CopyFrom(tf.make_tensor_proto(value, tf.float32))
+        writer.write(event.SerializeToString())
+
+  write(
+    "events.out.tfevents.1",
+    [(1, "a", 1.0), (2, "a", (2.5,)), (3, "a", 3.0), (1, "b", 9.0)],
+  )
+  write(
+    "events.out.tfevents.2",
+    [(3, "a", 30.0), (4, "a", float("nan")), (5, "a", 5)],
+  )
+  cut = tmp_path / "events.out.tfevents.2"
+  cut.write_bytes(cut.read_bytes()[:-3])
+  (tmp_path / "evaluation").mkdir()
+  write("evaluation/events.out.tfevents.3", [(7, "a", 7.0)])
+  found = summaries.read_scalars(str(tmp_path), ["a", "c"])
+  assert found == {"a": [(1, 1.0), (2, 2.5), (3, 30.0)]}
+  assert summaries.read_scalars(str(tmp_path / "no"), ["a"]) == {}
