@@ -46,7 +46,7 @@ SMALLER = {
   "evaluate": ["batch_size=2", "num_iters=1", "evaluation.num_scenes=3"],
   "report": [
     *("batch_size=2", "num_iters=1", "evaluation.num_scenes=3"),
-    *("plot.scenes=[0]", "plot.num_scenes_for_map=2"),
+    *("plot.scenes=[]", "plot.num_scenes_for_map=2"),
   ],
   "plot": ["batch_size=2", "num_iters=1", "plot.num_scenes_for_map=2"],
 }
