@@ -44,6 +44,10 @@ SMALLER = {
   "export_savedmodel": ["num_iters=1"],
   "segment": ["num_iters=1"],
   "evaluate": ["batch_size=2", "num_iters=1", "evaluation.num_scenes=3"],
+  "report": [
+    *("batch_size=2", "num_iters=1", "evaluation.num_scenes=3"),
+    *("plot.scenes=[]", "plot.num_scenes_for_map=2"),
+  ],
   "plot": ["batch_size=2", "num_iters=1", "plot.num_scenes_for_map=2"],
 }
 # Large images are not what the commands are about.
@@ -104,6 +108,7 @@ def test_the_readme_from_top_to_bottom(empty_folder, mongo, capsys):
   ]
   folder = "iodine/checkpoints/tetrominoes_1"
   assert os.path.exists(f"{folder}/pictures/overview.png")
+  assert os.path.exists(f"{folder}/report.html")
   assert os.path.exists("sacred_runs/1/run.json")
   (recorded,) = mongo["iodine"]["runs"].find()
   assert recorded["status"] == "COMPLETED"
@@ -168,6 +173,7 @@ def test_docs_evaluation(empty_folder):
     (name,) = set(smaller) & set(shlex.split(line))
     main.ex.run_commandline([*shlex.split(line)[1:], *smaller[name]])
   assert os.path.exists("evaluation.csv")
+  assert os.path.exists("report.html")
   figures = json.loads(pathlib.Path("generalisation.json").read_text())
   assert [g["num_components"] for g in figures["generalisation"]] == [2, 3]
 

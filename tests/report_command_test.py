@@ -42,9 +42,9 @@ def checkpoint(tmp_path_factory):
   return folder
 
 
-def run(scenes, checkpoint, *options):
+def run(scenes, checkpoint, *options, before=()):
   helpers.run_main(
-    *("report", "with", "tetrominoes", *TINY, f"data.path={scenes}"),
+    *("report", *before, "with", "tetrominoes", *TINY, f"data.path={scenes}"),
     *(f"checkpoint_dir={checkpoint}", *options),
   )
 
@@ -58,6 +58,7 @@ def report(scenes, checkpoint, tmp_path_factory):
     *("evaluation.num_components=[3,2]", "evaluation.num_scenes=4"),
     *("plot.scenes=[4,1]", "plot.num_scenes_for_map=2"),
     f"csv_path={figures.parent}/figures.csv",
+    before=("-F", figures.parent / "sacred"),
   )
   assert (figures.parent / "figures.csv").exists()
   return f"{checkpoint}/report.html", json.loads(figures.read_text())
@@ -94,6 +95,17 @@ def test_it_has_all_figures(report):
   assert [float(value) for value in values] == [
     by_iteration[name][t]["mean"] for t in range(3) for name in columns
   ]
+
+
+def test_sacred_gets_the_figures_too(report, tmp_path_factory):
+  _, figures = report
+  (path,) = tmp_path_factory.getbasetemp().glob(
+    "figures*/sacred/1/metrics.json"
+  )
+  recorded = json.loads(path.read_text())
+  for name, entries in figures["per_iteration"].items():
+    values = recorded[f"evaluation/{name}"]["values"]
+    assert values == [entry["mean"] for entry in entries]
 
 
 def test_chromium_shows_it_without_the_network(report, browser):

@@ -1,0 +1,138 @@
+"""notebooks/Eval.ipynb runs, and what is committed of it is what it gives."""
+
+import base64
+import io
+import json
+import os
+import pathlib
+import sys
+
+import nbclient
+import nbformat
+import pytest
+import refresh
+from PIL import Image
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+# Pictures that it shows, in their order.
+KINDS = ["png"] * 2 + ["gif"] + ["png"] * 6
+
+
+def code_cells(notebook):
+  return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@pytest.fixture(scope="module")
+def committed():
+  return nbformat.read(refresh.PATH, as_version=4)
+
+
+@pytest.fixture(scope="module")
+def executed(committed):
+  """Run in its own folder, as Jupyter does, from what is committed."""
+  return refresh.strip(refresh.execute(committed, refresh.PATH.parent))
+
+
+def pictures(notebook):
+  return [
+    (kind.removeprefix("image/"), base64.b64decode(content))
+    for cell in code_cells(notebook)
+    for output in cell.outputs
+    for kind, content in output.get("data", {}).items()
+    if kind.startswith("image/")
+  ]
+
+
+def lines(notebook):
+  """What is printed, without the numbers that rounding may change."""
+  return [
+    output.text
+    for cell in code_cells(notebook)
+    for output in cell.outputs
+    if output.output_type == "stream" and "ARI" not in output.text
+  ]
+
+
+def test_it_runs_from_top_to_bottom(committed, executed):
+  nbformat.validate(executed)
+  for old, new in zip(committed.cells, executed.cells, strict=True):
+    assert old.source == new.source
+  numbers = [cell.execution_count for cell in code_cells(executed)]
+  assert numbers == list(range(1, len(numbers) + 1))
+  shown = pictures(executed)
+  assert [kind for kind, _ in shown] == KINDS
+  for _, content in shown:
+    image = Image.open(io.BytesIO(content))
+    image.load()
+    assert min(image.size) > 150
+    assert len(image.convert("RGB").getcolors(2**24)) > 100
+
+
+def test_what_is_committed_is_what_it_gives(committed, executed):
+  assert refresh.strip(committed) == committed
+  numbers = [cell.execution_count for cell in code_cells(committed)]
+  assert numbers == list(range(1, len(numbers) + 1))
+  before, after = pictures(committed), pictures(executed)
+  assert [kind for kind, _ in before] == KINDS
+  for (_, old), (_, new) in zip(before, after, strict=True):
+    # Not byte by byte: fonts and rounding differ between machines. Sizes do by
+    # a few pixels where letters are wider.
+    sizes = [Image.open(io.BytesIO(content)).size for content in (old, new)]
+    assert sizes[0] == pytest.approx(sizes[1], abs=20)
+  assert lines(committed) == lines(executed)
+
+
+def test_what_is_committed_is_small_and_tells_nothing_of_a_machine(committed):
+  assert refresh.PATH.stat().st_size < 3e6
+  for cell in code_cells(committed):
+    for output in cell.outputs:
+      assert output.output_type in ("stream", "display_data", "execute_result")
+      assert output.get("name") != "stderr"
+  without_images = refresh.strip(committed)
+  for cell in code_cells(without_images):
+    for output in cell.outputs:
+      for kind in [k for k in output.get("data", {}) if "image" in k]:
+        del output.data[kind]
+  text = json.dumps(without_images)
+  home = os.path.expanduser("~")
+  for word in (str(ROOT), f"{home}/", "/tmp/", "/home/", "Warning"):
+    assert word not in text
+  explained = [c for c in committed.cells if c.cell_type == "markdown"]
+  assert len(explained) >= 10
+
+
+def test_it_starts_in_the_repository_as_well(committed, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  monkeypatch.setattr(sys, "path", [*sys.path])
+  monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+  namespace = {}
+  exec(code_cells(committed)[0].source, namespace)
+  folder = namespace["CHECKPOINT"]
+  assert folder.is_relative_to(ROOT)
+  # All that a training leaves, small, with paths that mean something here.
+  config = json.loads((folder / "config.json").read_text())
+  assert not os.path.isabs(config["data"]["path"])
+  assert not os.path.isabs(config["checkpoint_dir"])
+  assert sum(path.stat().st_size for path in folder.iterdir()) < 5e6
+
+
+def test_strip_and_execute_leave_their_argument():
+  output = nbformat.v4.new_output
+  notebook = nbformat.v4.new_notebook(
+    cells=[nbformat.v4.new_code_cell("1 / 0", metadata={"trusted": True})],
+    metadata={"kernelspec": {"name": "mine", "display_name": "mine"}},
+  )
+  notebook.cells[0].outputs = [
+    output("stream", name="stderr", text="/home/me"),
+    output("stream", name="stdout", text="kept"),
+  ]
+  before = json.dumps(notebook)
+  stripped = refresh.strip(notebook)
+  assert json.dumps(notebook) == before
+  assert [x.text for x in stripped.cells[0].outputs] == ["kept"]
+  assert stripped.cells[0].metadata == {}
+  assert stripped.metadata.kernelspec.name == "python3"
+  with pytest.raises(nbclient.exceptions.CellExecutionError):
+    refresh.execute(notebook, ROOT)
+  assert json.dumps(notebook) == before
