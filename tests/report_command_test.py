@@ -100,7 +100,7 @@ def test_it_has_all_figures(report):
 def test_sacred_gets_the_figures_too(report, tmp_path_factory):
   _, figures = report
   (path,) = tmp_path_factory.getbasetemp().glob(
-    "figures*/sacred/1/metrics.json"
+    "figures[0-9]/sacred/1/metrics.json"
   )
   recorded = json.loads(path.read_text())
   for name, entries in figures["per_iteration"].items():
