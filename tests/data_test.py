@@ -733,7 +733,10 @@ def test_folder_and_empty_list(tmp_path):
     (b"abc", "holds no complete record"),
     (gzip.compress(b"", mtime=0), "holds no complete record"),
     (b"This is no TFRecord file. " * 9, "is not a TFRecord file"),
-    (gzip.compress(b"Nor is this one. " * 9, mtime=0), "is not a TFRecord file"),
+    (
+      gzip.compress(b"Nor is this one. " * 9, mtime=0),
+      "is not a TFRecord file",
+    ),
   ],
 )
 def test_wrong_files(tmp_path, content, message):
