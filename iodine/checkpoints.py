@@ -284,8 +284,14 @@ def _check_fit(
   if differences:
     raise errors.UserError(
       f"the checkpoint `{prefix}` does not fit this configuration, give the "
-      "named config and updates it was trained with: " + "; ".join(differences)
+      "named config and updates it was trained with: "
+      + errors.abridge(sorted(differences, key=_is_of_optimizer))
     )
+
+
+def _is_of_optimizer(difference: str) -> bool:
+  """Whether a sentence is about the optimizer, which follows the model."""
+  return difference.startswith("optimizer/")
 
 
 def _is_optional(name: str) -> bool:

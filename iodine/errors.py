@@ -1,5 +1,7 @@
 """The one kind of error that a user, not a programmer, has to mend."""
 
+from collections.abc import Sequence
+
 
 class UserError(ValueError):
   """Something the user gave is missing, broken or of the wrong kind.
@@ -7,3 +9,10 @@ class UserError(ValueError):
   The message is one sentence that says what is wrong, where, and what to do
   about it. The command line prints it without a traceback and exits with 1.
   """
+
+
+def abridge(reasons: Sequence[str], most: int = 8) -> str:
+  """Joins reasons to a part of a sentence; counts those beyond `most`."""
+  rest = len(reasons) - most
+  shown = [*reasons[:most], *([f"and {rest} more"] if rest > 0 else [])]
+  return "; ".join(shown)

@@ -278,7 +278,7 @@ def _check_fit(
     f"the TF1 checkpoint `{prefix}` does not fit this configuration, probably "
     f"{' and '.join(causes) or 'the model'} is off "
     "(`num_components` and `num_iters` do not matter): "
-    + "; ".join(differences.values())
+    + errors.abridge(list(differences.values()))
   )
 
 

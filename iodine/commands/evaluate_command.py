@@ -280,7 +280,7 @@ def _write_pictures(
   slots = [f"slot {k + 1}" for k in range(model.num_components)]
   titles = {
     "overview": ["image", "reconstruction", "mask", *slots],
-    "sequence": [f"step {t}" for t in range(model.num_iters + 1)],
+    "sequence": [f"iteration {t}" for t in range(model.num_iters + 1)],
     "samples": [],
   }
   for name, image in images.items():

@@ -14,6 +14,7 @@ import shapeguard
 import sonnet as snt
 import tensorflow as tf
 
+from iodine import errors
 from iodine.modules import distributions, types, utils
 
 
@@ -77,7 +78,7 @@ def counterfactual(evidence: Evidence) -> tf.Tensor:
   scores = evidence.estimate.scores
   num_components = scores.component.shape[-1]
   if num_components < 2:
-    raise ValueError(
+    raise errors.UserError(
       "the refinement input `counterfactual` needs `num_components` of at "
       "least 2: there is no mixture without the only slot"
     )
