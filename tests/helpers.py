@@ -156,3 +156,16 @@ def elu(x):
 def log_softmax(x, axis=-1):
   shifted = x - x.max(axis, keepdims=True)
   return shifted - np.log(np.exp(shifted).sum(axis, keepdims=True))
+
+
+def final_segmentation(info):
+  """What a segmentation of the first image has to be, from `model.eval`."""
+  outputs, latent = info["outputs"], info["latent"]
+  return {
+    "masks": outputs["pred_mask"][0, -1, ..., 0],
+    "components": outputs["components"][0, -1],
+    "reconstruction": outputs["recons"][0, -1, 0],
+    "latents": latent["z"][0, -1],
+    "latents_mean": latent["z_mean"][0, -1],
+    "latents_std": latent["z_std"][0, -1],
+  }

@@ -97,14 +97,7 @@ def test_it_runs_without_this_project(checkpoint, exported, tmp_path):
     info = model.eval(
       batch, seed=tf.constant([SEED, 0], tf.int64), update=False
     )
-    expected = {
-      "masks": info["outputs"]["pred_mask"][0, -1, ..., 0],
-      "components": info["outputs"]["components"][0, -1],
-      "reconstruction": info["outputs"]["recons"][0, -1, 0],
-      "latents": info["latent"]["z"][0, -1],
-      "latents_mean": info["latent"]["z_mean"][0, -1],
-      "latents_std": info["latent"]["z_std"][0, -1],
-    }
+    expected = helpers.final_segmentation(info)
     assert {k for k in there if k.startswith("segment/3")} == {
       f"segment/3/{name}" for name in expected
     }

@@ -67,12 +67,7 @@ def test_it_is_the_final_estimate_of_eval(model, segmenter):
   batch["image"] = tf.constant(image / np.float32(255))[None, None]
   info = model.eval(batch, seed=tf.constant([SEED, 0], tf.int64), update=False)
   expected = {
-    "masks": info["outputs"]["pred_mask"][0, -1, ..., 0],
-    "components": info["outputs"]["components"][0, -1],
-    "reconstruction": info["outputs"]["recons"][0, -1, 0],
-    "latents": info["latent"]["z"][0, -1],
-    "latents_mean": info["latent"]["z_mean"][0, -1],
-    "latents_std": info["latent"]["z_std"][0, -1],
+    **helpers.final_segmentation(info),
     "image": batch["image"][0, 0],
   }
   for name, value in expected.items():
