@@ -30,9 +30,12 @@ with warnings.catch_warnings():
 from configs import (
   clevr6,
   defaults,
+  laptop,
   multi_dsprites,
   paper_data,
+  pretrained,
   quick,
+  sprites,
   tetrominoes,
 )
 from iodine import command_line
@@ -41,6 +44,9 @@ Config = dict[str, Any]
 
 sacred.SETTINGS.CAPTURE_MODE = "sys"
 
+# What a command that reads a checkpoint shows where nothing else is named.
+PRETRAINED = ("laptop", "pretrained")
+
 ex = command_line.Experiment("iodine")
 ex.config(defaults.defaults)
 ex.named_config(clevr6.clevr6)
@@ -48,6 +54,9 @@ ex.named_config(multi_dsprites.multi_dsprites)
 ex.named_config(tetrominoes.tetrominoes)
 ex.named_config(paper_data.paper_data)
 ex.named_config(quick.quick)
+ex.named_config(laptop.laptop)
+ex.named_config(pretrained.pretrained)
+ex.named_config(sprites.sprites)
 
 
 def get_config(
@@ -102,14 +111,16 @@ def train(
 
 @ex.command
 def make_data(
-  data: Config, data_dir: str | None, num_scenes: int, seed: int
+  _config: Config, data: Config, data_dir: str | None, num_scenes: int
 ) -> None:
   """Generates a data set that stands in for the public one."""
   commands = _commands()
+  seed = commands.scenes_seed(_config)
   commands.make_data(data, data_dir, num_scenes, seed)
 
 
 @ex.command
+@ex.shows(*PRETRAINED)
 def load_checkpoint(_config: Config, checkpoint_dir: str) -> None:
   """Restores a checkpoint and prints its variables."""
   commands = _commands()
@@ -117,6 +128,7 @@ def load_checkpoint(_config: Config, checkpoint_dir: str) -> None:
 
 
 @ex.command
+@ex.shows(*PRETRAINED)
 def evaluate(_config: Config, checkpoint_dir: str) -> Config:
   """Evaluates a checkpoint on held-out scenes, with pictures."""
   commands = _commands()
@@ -125,6 +137,7 @@ def evaluate(_config: Config, checkpoint_dir: str) -> Config:
 
 
 @ex.command
+@ex.shows(*PRETRAINED)
 def export_tf1(_config: Config, checkpoint_dir: str, output: str | None) -> str:
   """Writes a checkpoint that the original can read."""
   commands = _commands()
@@ -132,6 +145,7 @@ def export_tf1(_config: Config, checkpoint_dir: str, output: str | None) -> str:
 
 
 @ex.command
+@ex.shows(*PRETRAINED)
 def export_savedmodel(
   _config: Config, checkpoint_dir: str, output: str | None
 ) -> str:
@@ -141,6 +155,7 @@ def export_savedmodel(
 
 
 @ex.command
+@ex.shows(*PRETRAINED)
 def segment(
   _config: Config, checkpoint_dir: str, images: Any, output: str | None
 ) -> Config:
@@ -162,6 +177,7 @@ def compare(
 
 
 @ex.command
+@ex.shows(*PRETRAINED)
 def plot(_config: Config, checkpoint_dir: str) -> list[str]:
   """Draws held-out scenes, their refinement, and the latents."""
   commands = _commands()
@@ -169,6 +185,7 @@ def plot(_config: Config, checkpoint_dir: str) -> list[str]:
 
 
 @ex.command
+@ex.shows(*PRETRAINED)
 def report(_config: Config, checkpoint_dir: str, output: str | None) -> Config:
   """Evaluates and draws a checkpoint into one HTML page."""
   commands = _commands()
@@ -186,9 +203,10 @@ def benchmark(_config: Config) -> Config:
 
 @ex.command
 def quickstart(_run: Any, _config: Config, checkpoint_dir: str) -> Config:
-  """Makes data, trains, evaluates and draws; reuses what is there."""
+  """Shows a trained model, then trains one; reuses what is there."""
   commands = _commands()
   _run.info["tensorflow"] = {"logdirs": [checkpoint_dir]}
+  commands.show(get_config(PRETRAINED))
   return commands.quickstart(_config, ex.log_scalar).as_json()
 
 

@@ -28,6 +28,9 @@ def defaults():
   # make_data
   data_dir = None  # None: write to `data.path`
   num_scenes = 1000
+  data_seed = None  # of the scenes; None: `seed`
+  # Where this is `data.path` and no file is there, whatever reads it makes it.
+  generated_path = None
 
   # segment
   images = None  # a file, a folder, a glob, or a list of those
@@ -76,6 +79,9 @@ def defaults():
 
   # evaluate, report, segment, compare, benchmark
   json_path = None  # figures as JSON, too
+  # evaluate, plot, report: the folder of what is written; None: the
+  # checkpoint's own
+  results_dir = None
   # evaluate, plot, compare, benchmark.
   # None: `pictures` beside the checkpoint, `plots` there for plot; here
   # `comparison` for compare and `benchmark` for a sweep

@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from iodine import pretrained
+
 if TYPE_CHECKING:
   from iodine import segmentation
 
@@ -14,7 +16,7 @@ __all__ = ["segment"]
 
 def segment(
   image: Any,
-  checkpoint: str | os.PathLike[str],
+  checkpoint: str | os.PathLike[str] = pretrained.LAPTOP,
   config: Mapping[str, Any] | None = None,
   seed: int | None = None,
 ) -> segmentation.Segmentation:
@@ -27,7 +29,8 @@ def segment(
     image: the path of a PNG or JPEG file, a PIL image, or an array [H', W',
       C], uint8 or floating-point in [0, 1]. The largest region in its middle
       with the proportions of the model's images is resized to them.
-    checkpoint: folder or prefix of a checkpoint.
+    checkpoint: folder or prefix of a checkpoint; that of the model which comes
+      with the project if it is not given.
     config: the config that the model was trained with, as `main.get_config`
       gives it; None for the `config.json` beside the checkpoint, which those
       of the original (TF1) do not have.

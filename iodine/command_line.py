@@ -8,8 +8,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import sacred
 from sacred import utils as sacred_utils
@@ -24,6 +24,9 @@ _IDLE_WARNINGS = (
   "No observers have been added",
   "Failed after",
 )
+
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class Experiment(sacred.Experiment):
@@ -45,6 +48,19 @@ class Experiment(sacred.Experiment):
     logger.setLevel(logging.WARNING)
     self.logger = logger
     self._at_command_line = False
+    self._shown: dict[str, tuple[str, ...]] = {}
+
+  def shows(self, *named_configs: str) -> Callable[[_Command], _Command]:
+    """Marks a command that takes these configs where none is given.
+
+    Nor may the updates have a `model`, which is an experiment of its own.
+    """
+
+    def mark(command: _Command) -> _Command:
+      self._shown[command.__name__] = named_configs
+      return command
+
+    return mark
 
   def run_commandline(self, argv: Any = None) -> Any:
     """Runs the command line, see the class."""
@@ -96,6 +112,8 @@ class Experiment(sacred.Experiment):
           f"there is no named config `{name}`: use one of "
           f"{', '.join(sorted(self.named_configs))}"
         )
+    if not named_configs and "model" not in (config_updates or {}):
+      named_configs = self._shown.get(command_name or "", ())
     seed = (config_updates or {}).get("seed", 0)
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
       raise errors.UserError(
@@ -111,7 +129,7 @@ class Experiment(sacred.Experiment):
       if "not in preset" in str(error):
         raise errors.UserError(
           f"`{named_configs[0]}` refines another named config: give it after "
-          "the config of a data set, as in `with clevr6 paper_data`"
+          "that, as in `with clevr6 paper_data` or `with laptop pretrained`"
         ) from error
       raise errors.UserError(
         f"the config cannot be made with these updates ({error}): check that "

@@ -14,7 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from iodine import building, checkpoints, errors, image_reading, tf1_checkpoint
+from iodine import (
+  building,
+  checkpoints,
+  errors,
+  image_reading,
+  pretrained,
+  tf1_checkpoint,
+)
 from iodine.modules import data, iodine, types, utils
 
 
@@ -83,14 +90,15 @@ class Segmenter:
   @classmethod
   def from_checkpoint(
     cls,
-    checkpoint: str | os.PathLike[str],
+    checkpoint: str | os.PathLike[str] = pretrained.LAPTOP,
     config: Mapping[str, Any] | None = None,
     seed: int | None = None,
   ) -> Segmenter:
     """Restores a model.
 
     Args:
-      checkpoint: folder or prefix of a TF1 or TF2 checkpoint.
+      checkpoint: folder or prefix of a TF1 or TF2 checkpoint; that of the model
+        which comes with the project if it is not given.
       config: the complete config, as `main.get_config` gives it; None for the
         `config.json` that a training leaves beside its checkpoints.
       seed: the latents are sampled from it; None for the config's.
@@ -150,7 +158,7 @@ class Segmenter:
 
 def segment(
   image: Any,
-  checkpoint: str | os.PathLike[str],
+  checkpoint: str | os.PathLike[str] = pretrained.LAPTOP,
   config: Mapping[str, Any] | None = None,
   seed: int | None = None,
 ) -> Segmentation:

@@ -61,14 +61,21 @@ class OverviewImages:
     return {**self._draw_scenes(data), "samples": self._draw_samples()}
 
 
+def _forget_from(curves: dict[str, dict[int, float]], step: int) -> None:
+  """Drops the values at this step and after it."""
+  for curve in curves.values():
+    for later in [s for s in curve if s >= step]:
+      del curve[later]
+
+
 def read_scalars(
   folder: str, tags: Sequence[str]
 ) -> dict[str, list[tuple[int, float]]]:
   """Reads scalars from the event files in a folder, not from those below it.
 
-  A step that was logged twice, as after a training was continued from an older
-  checkpoint, counts as it was logged last. A file is read as far as it is
-  whole.
+  A training that is continued after a crash goes back to its last checkpoint:
+  what was logged after that, in an older file, no longer counts, so that the
+  curve is that of the run as it went on. A file is read as far as it is whole.
 
   Args:
     folder: where a `SummaryWriter` wrote.
@@ -82,9 +89,13 @@ def read_scalars(
   pattern = os.path.join(glob.escape(folder), "*.tfevents.*")
   # Their names begin with the seconds at which they were opened.
   for path in sorted(glob.glob(pattern)):
+    is_first = True
     try:
       for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
         event = tf.compat.v1.Event.FromString(record)
+        if is_first and event.summary.value:
+          is_first = False
+          _forget_from(found, event.step)
         for value in event.summary.value:
           if value.tag in found:
             # TF1's are plain numbers, and those of TF2 tensors.

@@ -82,6 +82,67 @@ def test_make_data_writes_where_it_is_told(tmp_path, capsys):
   assert (tmp_path / "again").read_bytes() == first
 
 
+def test_the_scenes_may_have_a_seed_of_their_own(tmp_path):
+  files = []
+  for i, options in enumerate(
+    (
+      ["laptop", "seed=5"],
+      ["tetrominoes", "seed=0"],
+      ["laptop", "seed=0", "data_seed=5"],
+    )
+  ):
+    folder = tmp_path / str(i)
+    run("make_data", "with", *options, "num_scenes=3", f"data_dir={folder}")
+    (path,) = folder.iterdir()
+    files.append(path.read_bytes())
+  assert files[0] == files[1] != files[2]
+
+
+def test_a_config_makes_its_own_scenes_and_no_others(tmp_path, capsys):
+  options = ["with", "laptop", *TINY, "num_scenes=12", "data.train=[0,8]"]
+  options += ["data.test=[8,None]", f"checkpoint_dir={tmp_path}/run"]
+  made = f"generated_path={tmp_path}/scenes"
+  message = fails_with_sentence(
+    capsys, *options, made, f"data.path={tmp_path}/misspelt"
+  )
+  assert "misspelt" in message
+  assert os.listdir(tmp_path) == []
+  run(*options, made)
+  assert "generating 12 scenes" in capsys.readouterr().out
+  run("evaluate", *options, made, f"checkpoint_dir={tmp_path}/run_1")
+  assert "generating" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  "option, part",
+  [
+    ("data_seed=-1", "`data_seed` is -1"),
+    ("data_seed=many", "`data_seed` is 'many'"),
+    ("num_scenes=0", "`num_scenes`"),
+  ],
+)
+def test_a_wrong_number_for_generated_scenes(option, part, tmp_path, capsys):
+  message = fails_with_sentence(
+    *(capsys, "evaluate", "with", option),
+    f"generated_path={tmp_path}/scenes",
+  )
+  assert part in message
+  assert os.listdir(tmp_path) == []
+
+
+def test_results_go_where_they_are_told(trained, scenes, tmp_path, capsys):
+  options = [
+    *("evaluate", "with", "tetrominoes", *TINY, f"data.path={scenes}"),
+    *(f"checkpoint_dir={trained}", "evaluation.num_scenes=2"),
+  ]
+  before = sorted(os.listdir(trained))
+  run(*options, f"results_dir={tmp_path}/results")
+  assert sorted(os.listdir(tmp_path / "results")) == ["evaluation", "pictures"]
+  assert sorted(os.listdir(trained)) == before
+  message = fails_with_sentence(capsys, *options, "results_dir=3")
+  assert "`results_dir` is 3" in message
+
+
 @pytest.mark.parametrize(
   "options, file_name",
   [
@@ -572,7 +633,10 @@ def test_a_wrong_tf1_checkpoint_is_a_sentence(exported, scenes, capsys):
 # -------------------------------------------------------- quickstart, the rest
 
 
-def test_quickstart_makes_everything_and_reuses_it(tmp_path, capsys):
+def test_quickstart_makes_everything_and_reuses_it(
+  tmp_path, capsys, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
   options = [
     *("quickstart", "with", "quick", *TINY, "num_scenes=12"),
     *("data.train=[0,8]", "data.test=[8,None]"),
@@ -583,6 +647,9 @@ def test_quickstart_makes_everything_and_reuses_it(tmp_path, capsys):
   written = os.path.getmtime(f"{tmp_path}/data/scenes")
   for part in ("4 scenes", "pictures:", "checkpoint:", "TensorBoard:", "Next"):
     assert part in out
+  shown = "runs/pretrained/plots/scene_0_example.png"
+  assert out.index(f"\n  {shown}\n") < out.index("step 1/2")
+  assert os.path.exists(shown)
   assert os.path.exists(f"{tmp_path}/run/pictures/overview.png")
   run(*options)
   assert "already there" in capsys.readouterr().out
@@ -633,7 +700,7 @@ def test_observers_that_cannot_be_used(capsys, scenes, monkeypatch):
 def test_paper_data_alone_says_where_it_goes(capsys):
   for words in (["paper_data"], ["paper_data", "clevr6"]):
     message = fails_with_sentence(capsys, "with", *words)
-    assert "after the config of a data set" in message
+    assert "give it after that" in message
 
 
 def test_sigterm_in_make_data_leaves_nothing(tmp_path):

@@ -81,7 +81,7 @@ def test_defaults():
   assert expected.items() <= config.items()
 
 
-@pytest.mark.parametrize("name", [*PAPER, "quick"])
+@pytest.mark.parametrize("name", [*PAPER, "quick", "laptop"])
 def test_overrides_reach_everything_that_depends_on_them(name):
   config = main.get_config(
     (name,),
@@ -191,11 +191,30 @@ def test_data_overrides_win_over_paper_data():
   assert config["data"]["train"] == [0, 9]
 
 
-@pytest.mark.parametrize("name", [*PAPER, "quick"])
+@pytest.mark.parametrize("name", [*PAPER, "quick", "laptop"])
 def test_every_config_builds(name):
   config = main.get_config((name,))
   for key in ("data", "model", "optimizer"):
     assert building.build(config[key]) is not building.build(config[key])
+
+
+def test_sprites_after_laptop_has_more_slots_and_other_factors():
+  config = main.get_config(("laptop", "sprites"), {"num_components": 5})
+  model, dataset = (building.build(config[key]) for key in ("model", "data"))
+  assert model.num_components == model.output_dist.num_components == 5
+  assert type(dataset).__name__ == "MultiDSprites"
+  model.initialize(dataset.image_shape)
+  kinds = model.factor_evaluator.kinds
+  assert "orientation" in kinds and "position" not in kinds
+
+
+def test_pretrained_after_laptop_changes_the_data_only():
+  own, shown = (
+    main.get_config(names) for names in (("laptop",), ("laptop", "pretrained"))
+  )
+  assert own["model"] == shown["model"]
+  assert own["data"]["path"] != shown["data"]["path"]
+  assert own["data_seed"] != shown["data_seed"]
 
 
 @pytest.mark.parametrize(

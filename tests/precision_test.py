@@ -288,7 +288,7 @@ def test_training_lowers_the_loss(dtype):
 
 # ------------------------------------------------------------ configs
 
-NAMES = ["clevr6", "multi_dsprites", "tetrominoes", "quick"]
+NAMES = ["clevr6", "multi_dsprites", "tetrominoes", "quick", "laptop"]
 
 
 def dtypes(config):

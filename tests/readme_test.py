@@ -28,7 +28,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 PAGES = (
   *("docs/comparing.md", "docs/data.md", "docs/evaluation.md"),
-  "docs/fidelity.md",
+  *("docs/fidelity.md", "docs/results.md"),
 )
 
 SMALLER = {
@@ -70,7 +70,12 @@ def python_main(line):
   """Runs one `python main.py ...` line, made smaller."""
   words = shlex.split(line)[1:]
   command = words[1] if words[1] in main.ex.commands else "train"
+  generates = words[-1] == command or "laptop" in words
+  if "with" not in words:
+    words.append("with")
   words += SMALLER.get(command, [])
+  if generates:
+    words += ["num_scenes=24"]
   for config, smaller in SMALLER_IMAGES.items():
     if config in words and command in ("train", "benchmark"):
       words += smaller
@@ -104,8 +109,9 @@ def test_the_readme_from_top_to_bottom(empty_folder, mongo, capsys):
   assert sorted(os.listdir(empty_folder)) == [
     *("benchmark.json", "evaluation.json", "iodine"),
     *("multi_object_datasets", "photos", "sacred_runs", "saved_model"),
-    *("segments", "tf1"),
+    *("runs", "segments", "tf1"),
   ]
+  assert sorted(os.listdir("runs")) == ["data", "laptop_1", "pretrained"]
   folder = "iodine/checkpoints/tetrominoes_1"
   assert os.path.exists(f"{folder}/pictures/overview.png")
   assert os.path.exists(f"{folder}/report.html")
@@ -131,6 +137,14 @@ def test_the_readme_from_top_to_bottom(empty_folder, mongo, capsys):
     check=True,
   )
   assert "loss/total" in inspected.stdout
+
+
+def test_docs_results(empty_folder):
+  for line in commands("docs/results.md"):
+    python_main(line)
+  assert sorted(os.listdir("runs")) == [
+    *("data", "laptop_1", "laptop_sprites_1", "pretrained"),
+  ]
 
 
 def test_docs_data(empty_folder):

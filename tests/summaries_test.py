@@ -1,4 +1,5 @@
 import glob
+import shutil
 
 import helpers
 import numpy as np
@@ -27,6 +28,18 @@ def test_scalars_can_be_read_back(tmp_path):
   assert values["loss/total", 3] == 1.5
   assert values["loss/total", 4] == 2.5
   assert values["debug/learning_rate", 3] == 0.25
+
+
+def test_a_continued_training_has_one_curve(tmp_path):
+  # Killed after step 40, it went on from its checkpoint at step 20.
+  for name, steps in (("1", (10, 20, 30, 40)), ("2", (30,))):
+    writer = summaries.SummaryWriter(str(tmp_path / name))
+    for step in steps:
+      writer.scalars(step, {"loss/total": float(name) * step})
+    (path,) = glob.glob(f"{tmp_path}/{name}/events*")
+    shutil.move(path, tmp_path / f"events.out.tfevents.{name}")
+  curves = summaries.read_scalars(str(tmp_path), ["loss/total"])
+  assert curves == {"loss/total": [(10, 10.0), (20, 20.0), (30, 60.0)]}
 
 
 def test_overview_images_are_drawn_and_written(tmp_path):

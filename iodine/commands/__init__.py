@@ -10,11 +10,12 @@ from iodine.commands.common import build_dataset, build_model, start_tensorflow
 from iodine.commands.compare_command import compare
 from iodine.commands.evaluate_command import evaluate
 from iodine.commands.export_savedmodel_command import export_savedmodel
-from iodine.commands.make_data_command import make_data
+from iodine.commands.make_data_command import make_data, scenes_seed
 from iodine.commands.plot_command import plot
+from iodine.commands.quickstart_command import quickstart, show
 from iodine.commands.report_command import report
 from iodine.commands.segment_command import segment
-from iodine.commands.train_command import Place, find_place, quickstart, train
+from iodine.commands.train_command import Place, find_place, train
 
 __all__ = [
   "Place",
@@ -31,7 +32,9 @@ __all__ = [
   "plot",
   "quickstart",
   "report",
+  "scenes_seed",
   "segment",
+  "show",
   "start_tensorflow",
   "train",
 ]

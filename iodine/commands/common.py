@@ -128,6 +128,22 @@ def restore(
   return Restored(model, optimizer, prefix, report)
 
 
+def results_path(config: Config, prefix: str, name: str) -> str:
+  """Where results go: beside the checkpoint, or into `results_dir`.
+
+  Raises:
+    errors.UserError: if that is no path.
+  """
+  folder = config["results_dir"]
+  if folder is None:
+    folder = os.path.dirname(prefix)
+  elif not isinstance(folder, str) or not folder:
+    raise errors.UserError(
+      f"`results_dir` is {folder!r}: give the path of a folder"
+    )
+  return os.path.join(folder, name)
+
+
 def write_json(content: Any, path: str) -> None:
   """Writes a JSON file, see `write_text`."""
   write_text(json.dumps(content, indent=2) + "\n", path)

@@ -15,7 +15,7 @@ from iodine import (
   evaluation,
   summaries,
 )
-from iodine.commands import common, evaluation_outputs
+from iodine.commands import common, evaluation_outputs, make_data_command
 from iodine.modules import curves, image_files, iodine
 from iodine.modules import data as data_lib
 
@@ -117,7 +117,8 @@ def evaluate(
   subject = restore(config, prefix, options)
   result = run(subject)
   evaluation_outputs.write_files(result, options.files)
-  evaluation_outputs.log(result, prefix, subject.own.step, log_scalar)
+  logs = common.results_path(config, prefix, "evaluation")
+  evaluation_outputs.log(result, logs, subject.own.step, log_scalar)
   if subject.is_generalisation:
     evaluation_outputs.draw_curves(
       result.generalisation or (result,), subject.trained, folder
@@ -170,6 +171,7 @@ def restore(config: Config, prefix: str, options: Options) -> Subject:
   Raises:
     errors.UserError: see `checkpoints.restore` and `common.build_model`.
   """
+  make_data_command.provide(config)
   dataset = common.build_dataset(config["data"], config["seed"])
   batches = dataset.batches("test")
   own = common.restore(_adapt(config, None, options.num_iters), prefix)
@@ -214,8 +216,8 @@ def run(subject: Subject) -> evaluation.Evaluation:
 
 def pictures_folder(config: Config, prefix: str) -> str:
   """Where the pictures of a checkpoint go."""
-  return config["pictures_dir"] or os.path.join(
-    os.path.dirname(prefix), "pictures"
+  return config["pictures_dir"] or common.results_path(
+    config, prefix, "pictures"
   )
 
 

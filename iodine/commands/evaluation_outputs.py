@@ -153,24 +153,22 @@ def write_files(
 
 def log(
   result: evaluation.Evaluation,
-  prefix: str,
+  folder: str,
   step: int,
   log_scalar: LogScalar,
 ) -> None:
   """Sends the means to Sacred and to TensorBoard, as evaluation/<metric>.
 
   Sacred gets all iterations, which are the steps there, and TensorBoard the
-  final ones, in a folder `evaluation` beside the checkpoint. Where that cannot
-  be written there is none.
+  final ones. Where its folder cannot be written there are none.
 
   Args:
     result: the evaluation.
-    prefix: of the checkpoint.
+    folder: for TensorBoard.
     step: of the checkpoint.
     log_scalar: takes name, value and iteration.
   """
   log_scalars(result, log_scalar)
-  folder = os.path.join(os.path.dirname(prefix), "evaluation")
   means = {
     f"evaluation/{name}": value.mean for name, value in result.metrics.items()
   }

@@ -62,6 +62,40 @@ def make_data(
   return path
 
 
+def provide(config: Config) -> None:
+  """Generates the scenes that a config reads, where it generates its own.
+
+  That is where `data.path` is still `generated_path`, and missing: a misspelt
+  path of somebody's scenes should not be filled with others.
+
+  Raises:
+    errors.UserError: if no experiment was chosen, or the file cannot be
+      written.
+  """
+  common.require_experiment(config["data"])
+  path = config["generated_path"]
+  if not isinstance(path, str) or config["data"].get("path") != path:
+    return
+  if not os.path.exists(path):
+    make_data(config["data"], None, config["num_scenes"], scenes_seed(config))
+
+
+def scenes_seed(config: Config) -> int:
+  """What generated scenes follow from: `data_seed`, or else `seed`.
+
+  Raises:
+    errors.UserError: if it is no seed.
+  """
+  seed: int = config["seed"]
+  if config["data_seed"] is not None:
+    seed = config["data_seed"]
+  if not common.is_whole(seed, 0):
+    raise errors.UserError(
+      f"`data_seed` is {seed!r}: give a whole number, at least 0"
+    )
+  return seed
+
+
 class _Progress:
   """Prints how far a command is, about twenty times in all."""
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from iodine import checkpoints, errors, pictures
-from iodine.commands import common
+from iodine.commands import common, make_data_command
 from iodine.modules import canvas, charts, iodine, latent_plots, plotting
 from iodine.modules import data as data_lib
 
@@ -75,10 +75,11 @@ def plot(config: Config, checkpoint_dir: str) -> list[str]:
   """
   options = read_options(config)
   prefix = checkpoints.find(checkpoint_dir)
-  folder = config["pictures_dir"] or os.path.join(
-    os.path.dirname(prefix), "plots"
+  folder = config["pictures_dir"] or common.results_path(
+    config, prefix, "plots"
   )
   checkpoints.make_folder(folder)
+  make_data_command.provide(config)
   dataset = common.build_dataset(config["data"], config["seed"])
   batches = dataset.batches("test")
   model = common.restore(config, prefix).model

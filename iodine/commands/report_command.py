@@ -62,7 +62,7 @@ def report(
   options = evaluate_command.read_options(config)
   plot_options = plot_command.read_options(config)
   if output is None:
-    output = os.path.join(os.path.dirname(prefix), _FILE_NAME)
+    output = common.results_path(config, prefix, _FILE_NAME)
   common.check_writable(output)
   subject = evaluate_command.restore(config, prefix, options)
   print(f"looking at scenes with {prefix}", flush=True)

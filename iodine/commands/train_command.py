@@ -1,10 +1,9 @@
-"""Training, and the whole way from data to pictures."""
+"""Training."""
 
 from __future__ import annotations
 
 import os
 import shlex
-import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,14 +13,13 @@ from iodine import (
   building,
   checkpoints,
   errors,
-  evaluation,
   optimizers,
   process_cost,
   summaries,
   tf1_checkpoint,
   training,
 )
-from iodine.commands import common, evaluate_command, make_data_command
+from iodine.commands import common, make_data_command
 from iodine.modules import iodine
 
 Config = common.Config
@@ -116,6 +114,7 @@ def train(
     seed = checkpoints.read_seed(place.start)
     print(f"the run's own seed {seed} is used", flush=True)
   tf.random.set_seed(seed)
+  make_data_command.provide(config)
   dataset = common.build_dataset(config["data"], seed)
   example = next(iter(dataset.batches("summary")))
   model = common.build_model(config["model"], dataset.image_shape)
@@ -256,45 +255,3 @@ def _progress_line(report: training.Report, last_step: int) -> str:
 def _save_config(config: Config, folder: str) -> None:
   """Leaves the config beside the checkpoints, for whoever finds them."""
   common.write_json(dict(config), os.path.join(folder, "config.json"))
-
-
-def quickstart(
-  config: Config, log_scalar: Callable[[str, float, int], None]
-) -> evaluation.Evaluation:
-  """Data, training, evaluation and pictures; reuses what is there.
-
-  Raises:
-    errors.UserError: see the commands that it runs.
-  """
-  common.require_experiment(config["data"])
-  path = config["data"]["path"]
-  if not isinstance(path, str):
-    raise errors.UserError(
-      f"`data.path` is {path!r}: quickstart makes and reads a single file"
-    )
-  if os.path.exists(path):
-    print(f"data: {path} (already there)", flush=True)
-  else:
-    make_data_command.make_data(
-      config["data"], None, config["num_scenes"], config["seed"]
-    )
-  folder = config["checkpoint_dir"]
-  place = Place(folder, checkpoints.latest(folder), is_new=False)
-  outcome = train(config, place, log_scalar)
-  if outcome.interrupted_by:
-    raise KeyboardInterrupt(outcome.interrupted_by)
-  result = evaluate_command.evaluate(config, folder, log_scalar)
-  pictures = evaluate_command.pictures_folder(config, str(outcome.checkpoint))
-  binaries = os.path.dirname(os.path.relpath(sys.executable))
-  print(
-    "\nDone. Look at"
-    f"\n  pictures:     {pictures}/overview.png"
-    f"\n  checkpoint:   {outcome.checkpoint}"
-    f"\n  TensorBoard:  {binaries}/tensorboard --logdir {folder}"
-    "\nNext, train on for better objects:"
-    f"\n  {binaries}/python main.py with quick continue_run=True "
-    f"checkpoint_dir={folder} stop_after_steps="
-    f"{10 * outcome.step}",
-    flush=True,
-  )
-  return result

@@ -116,8 +116,7 @@ def training_plot(
   grid = figure.subplots(1, len(curves), squeeze=False)
   for axes, (title, curve) in zip(grid.flat, curves.items(), strict=True):
     steps, values = np.array(curve, np.float64).T
-    axes.plot(steps, values, color="tab:blue", alpha=0.3, linewidth=1)
-    axes.plot(steps, _smooth(values), color="tab:blue")
+    draw_smoothed(axes, steps, values)
     # The first values of a loss may be far beyond all others.
     ordinary = values[len(values) // 20 :]
     if np.ptp(values) > 2 * np.ptp(ordinary) > 0:
@@ -130,6 +129,14 @@ def training_plot(
     axes.grid(alpha=0.3)
   figure.tight_layout()
   return figure
+
+
+def draw_smoothed(
+  axes: Axes, x: np.ndarray, values: np.ndarray, label: str | None = None
+) -> None:
+  """A pale line, and a line of means over the nearest twentieth of it."""
+  (line,) = axes.plot(x, values, alpha=0.3, linewidth=1)
+  axes.plot(x, _smooth(values), color=line.get_color(), label=label)
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:

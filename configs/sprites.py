@@ -1,0 +1,47 @@
+"""Multi-dSprites for a laptop, after `laptop`.
+
+  python main.py with laptop sprites
+
+The model of `laptop` with as many slots as the paper's `multi_dsprites`, on
+generated scenes of 32x32 pixels.
+"""
+
+
+def sprites(data):
+  checkpoint_dir = "runs/laptop_sprites"
+  num_components = 6
+  batch_size = 8
+  stop_after_steps = 7000
+  num_scenes = 60320
+  data_seed = 0
+  generated_path = (
+    f"runs/data/multi_dsprites_{num_scenes}_of_seed_{data_seed}.tfrecords"
+  )
+  data = {
+    "constructor": "iodine.modules.data.MultiDSprites",
+    "dataset_variant": "colored_on_grayscale",
+    "path": generated_path,
+    "batch_size": batch_size,
+    "image_dim": [32, 32],
+    "min_num_objects": None,
+    "max_num_objects": None,
+  }
+  model = {
+    "num_components": num_components,
+    "output_dist": {
+      "num_components": num_components,
+      # 0.25 from step 2,400 on made it worse.
+      "component_dist": {"scale_val": {"values": [0.1], "boundaries": []}},
+    },
+    "factor_evaluator": {
+      "mapping": [
+        ("color", 3, "scalar"),
+        ("shape", 4, "categorical"),
+        ("scale", 1, "scalar"),
+        ("x", 1, "scalar"),
+        ("y", 1, "scalar"),
+        ("orientation", 2, "angle"),
+      ],
+    },
+  }
+  optimizer = {"learning_rate": {"decay_steps": 7000}}

@@ -1,0 +1,100 @@
+"""Collects the curves of trainings, and draws them for docs/results.md.
+
+  python docs/draw_results.py collect RUN_FOLDER NAME
+  python docs/draw_results.py draw
+
+The first writes docs/results/NAME.csv from the TensorBoard logs of a run, the
+second draws docs/results.png from those files.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pathlib
+import sys
+
+import numpy as np
+
+FOLDER = pathlib.Path(__file__).parent
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+sys.path.insert(0, str(FOLDER.parent))
+
+from iodine import summaries  # noqa: E402
+from iodine.modules import canvas, charts  # noqa: E402
+
+TAGS = {
+  "loss": "loss/total",
+  "mse": "loss/mse",
+  "ari": "loss/ari",
+  "ari_nobg": "loss/ari_nobg",
+}
+PACE = "debug/images_per_second"
+# Title of the panel; files, each with its label; the paper's foreground ARI.
+PANELS = (
+  (
+    "laptop",
+    {f"laptop_seed_{seed}": f"seed {seed}" for seed in range(3)},
+    0.992,
+  ),
+  ("Multi-dSprites, an hour", {"multi_dsprites_hour": "seed 0"}, 0.767),
+  ("tetrominoes, full size", {"tetrominoes_full": "seed 0"}, 0.992),
+)
+
+
+def collect(run_folder: str, name: str) -> None:
+  """Writes what a run logged, with the minutes that it had trained for.
+
+  Minutes are counted from the pace that was logged, so that a run which stood
+  still for a day does not seem to have trained in it.
+  """
+  config = json.loads((pathlib.Path(run_folder) / "config.json").read_text())
+  logged = summaries.read_scalars(run_folder, [*TAGS.values(), PACE])
+  columns = {name: dict(logged[tag]) for name, tag in TAGS.items()}
+  path = FOLDER / "results" / f"{name}.csv"
+  path.parent.mkdir(exist_ok=True)
+  with open(path, "w", newline="") as file:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["step", "minutes", *TAGS])
+    minutes, last = 0.0, 0
+    for step, pace in logged[PACE]:
+      minutes += (step - last) * config["batch_size"] / pace / 60
+      values = [f"{column[step]:.5g}" for column in columns.values()]
+      writer.writerow([step, f"{minutes:.1f}", *values])
+      last = step
+  print(f"wrote {path}")
+
+
+def draw() -> None:
+  """Draws the foreground ARI of all collected runs over their minutes."""
+  figure = canvas.new_figure(1100, 340)
+  grid = figure.subplots(1, len(PANELS), sharey=True)
+  for axes, (title, files, paper) in zip(grid, PANELS, strict=True):
+    for name, label in files.items():
+      path = FOLDER / "results" / f"{name}.csv"
+      if path.exists():
+        rows = np.genfromtxt(path, delimiter=",", names=True)
+        charts.draw_smoothed(axes, rows["minutes"], rows["ari_nobg"], label)
+    axes.axhline(
+      paper, color="0.45", linestyle="--", linewidth=1, label="paper"
+    )
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("minutes of training", fontsize=9)
+    axes.set_ylim(-0.05, 1.02)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="lower right")
+  grid[0].set_ylabel("ARI, foreground", fontsize=9)
+  figure.tight_layout()
+  canvas.save(figure, str(FOLDER / "results.png"))
+  print(f"wrote {FOLDER / 'results.png'}")
+
+
+if __name__ == "__main__":
+  match sys.argv[1:]:
+    case ["collect", run_folder, name]:
+      collect(run_folder, name)
+    case ["draw"]:
+      draw()
+    case _:
+      sys.exit(__doc__)
