@@ -1,10 +1,11 @@
 import json
 import math
+import os
 
 import pytest
 
 import main
-from iodine import building, errors
+from iodine import building, errors, pretrained
 from iodine.modules import data
 
 PAPER = {
@@ -215,6 +216,7 @@ def test_pretrained_after_laptop_changes_the_data_only():
   assert own["model"] == shown["model"]
   assert own["data"]["path"] != shown["data"]["path"]
   assert own["data_seed"] != shown["data_seed"]
+  assert os.path.samefile(shown["checkpoint_dir"], pretrained.LAPTOP)
 
 
 @pytest.mark.parametrize(
