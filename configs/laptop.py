@@ -20,7 +20,7 @@ def laptop():
   seed = 0  # the same run for everybody
 
   checkpoint_dir = "runs/laptop"
-  stop_after_steps = 14000
+  stop_after_steps = 20000
   save_checkpoint_steps = 500
   save_summaries_steps = 100
   save_images_steps = 250
@@ -58,9 +58,7 @@ def laptop():
           "strides": [1],
           "activation": "elu",
         },
-        # With linear ones alone, outlines take several times as long.
-        "coord_type": "cos",
-        "coord_freqs": 5,
+        "coord_type": "linear",
         "compute_dtype": compute_dtype,
       },
     },
@@ -106,7 +104,7 @@ def laptop():
         "scale_val": {
           "constructor": "iodine.modules.schedules.PiecewiseConstant",
           "values": [0.1, 0.25],
-          "boundaries": [2000],
+          "boundaries": [2400],
         },
         "name": "pixel_distribution",
       },
@@ -127,7 +125,7 @@ def laptop():
       "constructor": "iodine.optimizers.ExponentialDecay",
       "learning_rate": learn_rate,
       "decay_rate": 0.1,
-      "decay_steps": 12000,
+      "decay_steps": 2e4,
     },
     "beta1": 0.95,
     "beta2": 0.999,

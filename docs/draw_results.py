@@ -35,11 +35,12 @@ PACE = "debug/images_per_second"
 PANELS = (
   (
     "laptop",
-    {f"laptop_seed_{seed}": f"seed {seed}" for seed in range(3)},
+    {
+      "laptop_seed_0": "seed 0",
+      "laptop_cosine_decoder": "cosine coordinates in the decoder",
+    },
     0.992,
   ),
-  ("Multi-dSprites, an hour", {"multi_dsprites_hour": "seed 0"}, 0.767),
-  ("tetrominoes, full size", {"tetrominoes_full": "seed 0"}, 0.992),
 )
 
 
@@ -68,14 +69,13 @@ def collect(run_folder: str, name: str) -> None:
 
 def draw() -> None:
   """Draws the foreground ARI of all collected runs over their minutes."""
-  figure = canvas.new_figure(1100, 340)
-  grid = figure.subplots(1, len(PANELS), sharey=True)
+  figure = canvas.new_figure(560 * len(PANELS), 340)
+  grid = figure.subplots(1, len(PANELS), sharey=True, squeeze=False)[0]
   for axes, (title, files, paper) in zip(grid, PANELS, strict=True):
     for name, label in files.items():
       path = FOLDER / "results" / f"{name}.csv"
-      if path.exists():
-        rows = np.genfromtxt(path, delimiter=",", names=True)
-        charts.draw_smoothed(axes, rows["minutes"], rows["ari_nobg"], label)
+      rows = np.genfromtxt(path, delimiter=",", names=True)
+      charts.draw_smoothed(axes, rows["minutes"], rows["ari_nobg"], label)
     axes.axhline(
       paper, color="0.45", linestyle="--", linewidth=1, label="paper"
     )
