@@ -1,4 +1,4 @@
-"""IODINE that finds objects after an hour on a laptop's two cores.
+"""IODINE that finds objects within half an hour on a laptop's two cores.
 
   python main.py with laptop
 

@@ -20,7 +20,7 @@ run = helpers.run_main
 
 
 def ari_nobg(path):
-  return json.loads(pathlib.Path(path).read_text())["metrics"]["ari_nobg"]
+  return json.loads(pathlib.Path(path).read_text())["ari_nobg"]
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_it_is_small_and_says_how_it_was_made():
     assert stored[entry] == config[entry], entry
   metrics = json.loads((FOLDER / "metrics.json").read_text())
   assert metrics["num_scenes"] == 320
-  assert metrics["metrics"]["ari_nobg"]["mean"] >= FOREGROUND_ARI
+  assert metrics["ari_nobg"]["mean"] >= FOREGROUND_ARI
 
 
 def test_its_training_curve_is_beside_it():
