@@ -108,8 +108,8 @@ def test_the_readme_from_top_to_bottom(empty_folder, mongo, capsys):
     python_main(line)
   assert sorted(os.listdir(empty_folder)) == [
     *("benchmark.json", "evaluation.json", "iodine"),
-    *("multi_object_datasets", "photos", "sacred_runs", "saved_model"),
-    *("runs", "segments", "tf1"),
+    *("multi_object_datasets", "photos", "runs", "sacred_runs"),
+    *("saved_model", "segments", "tf1"),
   ]
   assert sorted(os.listdir("runs")) == ["data", "laptop_1", "pretrained"]
   folder = "iodine/checkpoints/tetrominoes_1"
