@@ -115,8 +115,8 @@ def make_data(
 ) -> None:
   """Generates a data set that stands in for the public one."""
   commands = _commands()
-  seed = commands.scenes_seed(_config)
-  commands.make_data(data, data_dir, num_scenes, seed)
+  del data, num_scenes  # arguments so that Sacred knows their entries
+  commands.make_from(_config, data_dir)
 
 
 @ex.command

@@ -10,7 +10,7 @@ from iodine.commands.common import build_dataset, build_model, start_tensorflow
 from iodine.commands.compare_command import compare
 from iodine.commands.evaluate_command import evaluate
 from iodine.commands.export_savedmodel_command import export_savedmodel
-from iodine.commands.make_data_command import make_data, scenes_seed
+from iodine.commands.make_data_command import make_data, make_from
 from iodine.commands.plot_command import plot
 from iodine.commands.quickstart_command import quickstart, show
 from iodine.commands.report_command import report
@@ -29,10 +29,10 @@ __all__ = [
   "find_place",
   "load_checkpoint",
   "make_data",
+  "make_from",
   "plot",
   "quickstart",
   "report",
-  "scenes_seed",
   "segment",
   "show",
   "start_tensorflow",

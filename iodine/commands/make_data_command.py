@@ -62,6 +62,13 @@ def make_data(
   return path
 
 
+def make_from(config: Config, data_dir: str | None = None) -> str:
+  """`make_data` with what a complete config says of the scenes."""
+  return make_data(
+    config["data"], data_dir, config["num_scenes"], _scenes_seed(config)
+  )
+
+
 def provide(config: Config) -> None:
   """Generates the scenes that a config reads, where it generates its own.
 
@@ -77,10 +84,10 @@ def provide(config: Config) -> None:
   if not isinstance(path, str) or config["data"].get("path") != path:
     return
   if not os.path.exists(path):
-    make_data(config["data"], None, config["num_scenes"], scenes_seed(config))
+    make_from(config)
 
 
-def scenes_seed(config: Config) -> int:
+def _scenes_seed(config: Config) -> int:
   """What generated scenes follow from: `data_seed`, or else `seed`.
 
   Raises:

@@ -55,12 +55,7 @@ def quickstart(
   if os.path.exists(path):
     print(f"data: {path} (already there)", flush=True)
   else:
-    make_data_command.make_data(
-      config["data"],
-      None,
-      config["num_scenes"],
-      make_data_command.scenes_seed(config),
-    )
+    make_data_command.make_from(config)
   folder = config["checkpoint_dir"]
   place = train_command.Place(folder, checkpoints.latest(folder), is_new=False)
   outcome = train_command.train(config, place, log_scalar)
