@@ -171,10 +171,11 @@ def test_a_folder_without_room_for_events_is_no_error(tmp_path, capsys):
     scenes={"mse": [0.5]},
     num_components=3,
   )
-  (tmp_path / "evaluation").write_text("a file where the folder should be")
+  folder = tmp_path / "evaluation"
+  folder.write_text("a file where the folder should be")
   logged = []
   evaluation_outputs.log(
-    result, f"{tmp_path}/ckpt-1", 1, lambda *scalar: logged.append(scalar)
+    result, str(folder), 1, lambda *scalar: logged.append(scalar)
   )
   assert "no TensorBoard scalars" in capsys.readouterr().out
   assert logged == [("evaluation/mse", 0.5, 0), ("evaluation/total", 0.5, 0)]
