@@ -65,7 +65,8 @@ def score_batch(
     name: tf.reshape(value, [-1, len(estimates), *value.shape[1:]])
     for name, value in folded.items()
   }
-  loss = scores["recons"] + tf.reduce_sum(scores["kl/slot"], axis=2)
+  kl = tf.reduce_sum(scores["kl/slot"], axis=2)
+  loss = scores["recons"] + model.kl_weight * kl
   scores["total"] = tf.linalg.matvec(loss, tf.constant(model.iter_weights))
   return scores
 

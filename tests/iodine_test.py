@@ -11,7 +11,7 @@ import scipy.stats
 import tensorflow as tf
 
 import main
-from iodine import building, errors
+from iodine import building, errors, scene_scores
 from iodine.modules import factor_eval, metrics, refinement_inputs, utils
 
 SEED = tf.constant([3, 4])
@@ -92,6 +92,57 @@ def test_loss_is_assembled_from_the_iterations(kind, expected, data):
 def test_loss_weight_errors(kind, sentence):
   with pytest.raises(errors.UserError, match=sentence):
     helpers.tiny_model(replace={"iter_loss_weight": kind})
+
+
+@pytest.mark.parametrize("weight", [0, 0.2, 3.0])
+def test_the_kl_weight_counts_in_training_refinement_and_evaluation(
+  weight, data
+):
+  def build(kl_weight):
+    tf.random.set_seed(0)
+    tiny = helpers.tiny_model(replace={"kl_weight": kl_weight})
+    tiny.initialize((8, 8, 3))
+    helpers.perturb(tiny)
+    return tiny
+
+  weighted, plain = build(weight), build(1.0)
+  loss, scalars, iterations = weighted(data, seed=SEED, update=False)
+  re = [_numpy(re).mean() for re in iterations["re"]]
+  kl = [_numpy(kl).sum(1).mean() for kl in iterations["kl"]]
+  total = np.dot([0.0, 0.5, 1.0], np.add(re, np.multiply(weight, kl)))
+  np.testing.assert_allclose(loss - scalars["factor/loss"], total, 1e-5)
+  np.testing.assert_allclose(scalars["loss/kl"], sum(kl), 1e-5)  # unweighted
+
+  # The gradient that refines differs by that of the KL, times weight - 1.
+  _, _, original = plain(data, seed=SEED, update=False)
+  zp = original["zp"][0]
+  with tf.GradientTape() as tape:
+    tape.watch(zp)
+    divergence = weighted.latent_dist(zp).kl_divergence(
+      weighted.latent_dist.default_prior()
+    )
+    mean_kl = tf.reduce_sum(divergence) / B
+  kl_gradient = tape.gradient(mean_kl, zp)
+
+  def refining_gradient(model):
+    z = original["z"][0]
+    return model._estimate_with_gradients(
+      zp, data["image"][:, :1], z, None
+    )[1].zp
+
+  np.testing.assert_allclose(
+    refining_gradient(weighted) - refining_gradient(plain),
+    (weight - 1.0) * kl_gradient,
+    atol=1e-5,
+  )
+  scores = scene_scores.score_batch(weighted, data, SEED)
+  np.testing.assert_allclose(np.mean(scores["total"]), total, 1e-5)
+
+
+@pytest.mark.parametrize("weight", [-0.1, float("nan"), "less", None])
+def test_a_kl_weight_is_a_number_from_0_on(weight):
+  with pytest.raises(errors.UserError, match="`kl_weight` is .* at least 0"):
+    helpers.tiny_model(replace={"kl_weight": weight})
 
 
 def test_iterations_hold_every_record(outcome):

@@ -55,6 +55,7 @@ class IODINE(snt.Module):
     refinement_core: refinement.RefinementCore,
     factor_evaluator: factor_eval.FactorRegressor | None = None,
     iter_loss_weight: str | float | Sequence[float] = "linspace",
+    kl_weight: float = 1.0,
     sequential: bool = False,
     inputs: Sequence[str] = refinement_inputs.ALL,
     preprocess: Sequence[str] = refinement_inputs.NORMALIZED,
@@ -76,6 +77,9 @@ class IODINE(snt.Module):
       factor_evaluator: regressor of the true factors, or None.
       iter_loss_weight: weight of every iteration's loss: "linspace" (0 to 1),
         a number for all, or a list of num_iters + 1.
+      kl_weight: of the KL divergence beside the reconstruction, in the training
+        loss and in those that the slots are refined by. 1 is the paper's and
+        the original's; less lets the latents of small images say more.
       sequential: whether iteration t sees frame t of the data.
       inputs: names of the refinement inputs in use.
       preprocess: names of the inputs that get a layer norm.
@@ -99,6 +103,10 @@ class IODINE(snt.Module):
         raise ValueError(
           f"`{argument}` is {value!r}: give a whole number, at least {least}"
         )
+    if not isinstance(kl_weight, (int, float)) or not kl_weight >= 0:
+      raise ValueError(
+        f"`kl_weight` is {kl_weight!r}: give a number, at least 0"
+      )
     if output_dist.num_components != num_components:
       raise ValueError(
         f"`num_components` is {num_components} for the model and "
@@ -116,6 +124,7 @@ class IODINE(snt.Module):
       inputs, preprocess, stop_gradients
     )
     self.iter_weights = iterations.loss_weights(iter_loss_weight, num_iters)
+    self.kl_weight = float(kl_weight)
     self._sequential = sequential
     self._coord_type = coord_type
     self._coord_freqs = coord_freqs
@@ -295,9 +304,7 @@ class IODINE(snt.Module):
       tape.watch(zp)
       estimate = self._estimate(zp, frame, z, seed)
       # FIDELITY: the mean over the batch, so gradients shrink with its size.
-      loss = tf.reduce_mean(estimate.re) + tf.reduce_mean(
-        tf.reduce_sum(estimate.kl, axis=1)
-      )
+      loss = tf.reduce_mean(estimate.re) + self._weighted_kl(estimate)
     gradients = tape.gradient(
       loss,
       types.Gradients(
@@ -332,12 +339,17 @@ class IODINE(snt.Module):
     """Weighted reconstruction loss and KL, summed over the iterations."""
     # Each summed by itself and added at the end, the original's rounding.
     recons = [tf.reduce_mean(e.re) for e in estimates]
-    kl = [tf.reduce_mean(tf.reduce_sum(e.kl, axis=1)) for e in estimates]
+    kl = [self._weighted_kl(e) for e in estimates]
     weights = self.iter_weights
     return (
       tf.add_n([w * x for w, x in zip(weights, recons, strict=True)]),
       tf.add_n([w * x for w, x in zip(weights, kl, strict=True)]),
     )
+
+  def _weighted_kl(self, estimate: types.Estimate) -> tf.Tensor:
+    kl = tf.reduce_mean(tf.reduce_sum(estimate.kl, axis=1))
+    # Not for 1: the graph stays the original's to the last operation.
+    return kl if self.kl_weight == 1.0 else self.kl_weight * kl
 
   # ------------------------------------------------------------ inspection
 
