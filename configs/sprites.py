@@ -10,7 +10,9 @@ generated scenes of 32x32 pixels.
 def sprites(data):
   checkpoint_dir = "runs/laptop_sprites"
   num_components = 6
+  num_iters = 5
   batch_size = 8
+  learn_rate = 1e-3
   stop_after_steps = 7000
   num_scenes = 60320
   data_seed = 0
@@ -28,10 +30,11 @@ def sprites(data):
   }
   model = {
     "num_components": num_components,
+    "num_iters": num_iters,
+    "kl_weight": 1.0,
     "output_dist": {
       "num_components": num_components,
-      # 0.25 from step 2,400 on made it worse.
-      "component_dist": {"scale_val": {"values": [0.1], "boundaries": []}},
+      "component_dist": {"scale_val": 0.1},
     },
     "factor_evaluator": {
       "mapping": [
@@ -44,4 +47,6 @@ def sprites(data):
       ],
     },
   }
-  optimizer = {"learning_rate": {"decay_steps": 7000}}
+  optimizer = {
+    "learning_rate": {"learning_rate": learn_rate, "decay_steps": 7000}
+  }

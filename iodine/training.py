@@ -86,7 +86,6 @@ def train_step(
     debug/learning_rate and, with a loss scale, debug/loss_scale of this step.
   """
   loss_scale = optimizer.loss_scale
-  model.output_dist.set_step(optimizer.global_step)
   step = compute_gradients(model, data, z=z, seed=seed, loss_scale=loss_scale)
   learning_rate = optimizer.learning_rate
   debug = {}

@@ -11,7 +11,7 @@ import sonnet as snt
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from iodine.modules import distributions, schedules
+from iodine.modules import distributions
 
 tfd = tfp.distributions
 LocScale = distributions.LocScaleDistribution
@@ -216,49 +216,6 @@ def test_replay_of_a_learned_scale_reaches_the_scale():
     loss = tf.reduce_sum(distributions.replay(dist(tf.zeros([1, 2])), value))
   # d (0.1 n) / d 0.1 with the noise n = value / 0.1, float32 rounding
   np.testing.assert_allclose(tape.gradient(loss, dist.scale), 1.0, 1e-5)
-
-
-# ------------------------------------------------------------- schedules
-
-
-def scheduled():
-  return schedules.PiecewiseConstant([0.1, 0.25, 0.2], [10, 20])
-
-
-@pytest.mark.parametrize(
-  "step, value", [(0, 0.1), (9, 0.1), (10, 0.25), (19, 0.25), (20, 0.2)]
-)
-def test_a_schedule_jumps_at_its_boundaries(step, value):
-  assert float(scheduled()(step)) == np.float32(value)
-  assert float(tf.function(scheduled())(tf.constant(step, tf.int64))) == (
-    np.float32(value)
-  )
-
-
-@pytest.mark.parametrize("boundaries", [[], [1], [2, 1], [1, 1], [1, 2, 3]])
-def test_a_schedule_has_rising_boundaries(boundaries):
-  with pytest.raises(ValueError, match="boundaries"):
-    schedules.PiecewiseConstant([0.1, 0.25, 0.2], boundaries)
-
-
-def test_a_scheduled_scale_is_a_variable_that_is_not_trained():
-  dist = LocScale("logistic", scale="fixed", scale_val=scheduled())
-  fixed = LocScale("logistic", scale="fixed", scale_val=0.25)
-  mixture = distributions.MaskedMixture(2, dist)
-  assert dist.trainable_variables == () and len(dist.variables) == 1
-  assert float(dist.scale) == np.float32(0.1)
-  mixture.set_step(tf.constant(10, tf.int64))
-  params, value = tf.zeros([1, 3]), tf.constant([[0.1, 0.2, 0.3]])
-  np.testing.assert_array_equal(
-    dist(params).log_prob(value), fixed(params).log_prob(value)
-  )
-  fixed.set_step(tf.constant(10, tf.int64))  # nothing to follow
-
-
-def test_every_value_of_a_schedule_is_a_scale():
-  values = schedules.PiecewiseConstant([0.1, 0.0], [10])
-  with pytest.raises(ValueError, match="scale_val"):
-    LocScale(scale="fixed", scale_val=values)
 
 
 # ------------------------------------------------------------ Bernoulli

@@ -13,7 +13,6 @@ ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = [
   {
     "iodine.errors",
-    "iodine.modules.schedules",
     "iodine.modules.types",
     "iodine.pretrained",
   },

@@ -126,14 +126,14 @@ def test_the_kl_weight_counts_in_training_refinement_and_evaluation(
 
   def refining_gradient(model):
     z = original["z"][0]
-    return model._estimate_with_gradients(
-      zp, data["image"][:, :1], z, None
-    )[1].zp
+    return model._estimate_with_gradients(zp, data["image"][:, :1], z, None)[
+      1
+    ].zp
 
   np.testing.assert_allclose(
     refining_gradient(weighted) - refining_gradient(plain),
     (weight - 1.0) * kl_gradient,
-    atol=1e-5,
+    atol=1e-4,  # what float32 leaves of a difference of larger gradients
   )
   scores = scene_scores.score_batch(weighted, data, SEED)
   np.testing.assert_allclose(np.mean(scores["total"]), total, 1e-5)

@@ -255,35 +255,6 @@ def test_train_step_leaves_the_batch_unchanged():
   assert int(optimizer.global_step) == 1
 
 
-SCHEDULE = {
-  "model.output_dist.component_dist.scale_val": {
-    "constructor": "iodine.modules.schedules.PiecewiseConstant",
-    "values": [0.1, 0.25],
-    "boundaries": [2],
-  }
-}
-
-
-def test_the_pixel_scale_follows_its_schedule(tmp_path):
-  run = Run(tmp_path, updates=SCHEDULE)
-  scale = run.model.output_dist.component_dist.scale
-  seen = []
-  for index, batch in enumerate(Scenes().batches("train")):
-    if index == 4:
-      break
-    run.step(batch)
-    seen.append(float(scale))
-  np.testing.assert_array_equal(
-    seen, np.array([0.1, 0.1, 0.25, 0.25], np.float32)
-  )
-  prefix = run.store.save()
-  restored = Run(tmp_path / "other", updates=SCHEDULE)
-  checkpoints.restore(prefix, model=restored.model)
-  assert float(restored.model.output_dist.component_dist.scale) == (
-    np.float32(0.25)
-  )
-
-
 def test_xla_computes_the_same_step(tmp_path, monkeypatch):
   z = np.random.default_rng(0).normal(size=[2, 2, 3, 3]).astype(np.float32)
   step = training.train_step

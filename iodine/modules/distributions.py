@@ -15,7 +15,7 @@ import sonnet as snt
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from iodine.modules import schedules, types, utils
+from iodine.modules import types, utils
 
 tfd = tfp.distributions
 
@@ -62,9 +62,6 @@ class DistributionModule(snt.Module):
     """
     return self(tf.zeros(self.input_shape))
 
-  def set_step(self, step: tf.Tensor) -> None:
-    """Tells how many updates there were, which a schedule may follow."""
-
 
 @snt.allow_empty_variables
 class BernoulliOutput(DistributionModule):
@@ -96,7 +93,7 @@ class LocScaleDistribution(DistributionModule):
     scale: str = "stddev",
     scale_act: Any = "exp",
     loc_act: Any = None,
-    scale_val: float | schedules.PiecewiseConstant = 1.0,
+    scale_val: float = 1.0,
     dist_kwargs: dict[str, Any] | None = None,
     name: str = "loc_scale_dist",
   ):
@@ -109,9 +106,7 @@ class LocScaleDistribution(DistributionModule):
       scale_act: activation of the raw scale, by name.
       loc_act: activation of the location, by name; None for the identity.
       scale_val: the scale in mode "fixed"; -1.0 means one trained scalar that
-        starts at 0.1 and is used as it is. A schedule, which the original does
-        not have, changes it over the training; the last value is a variable,
-        so that a checkpoint keeps it.
+        starts at 0.1 and is used as it is.
       dist_kwargs: further arguments of the family.
       name: name of the module (and of its variables in TF1 checkpoints).
 
@@ -123,14 +118,7 @@ class LocScaleDistribution(DistributionModule):
       raise ValueError(
         f"`scale` is {scale!r}: use 'stddev', 'var', 'prec' or 'fixed'"
       )
-    self._schedule: schedules.PiecewiseConstant | None = None
-    values: tuple[float, ...]
-    if isinstance(scale_val, schedules.PiecewiseConstant):
-      self._schedule, values = scale_val, scale_val.values
-    else:
-      values = (float(scale_val),)
-    is_trained = self._schedule is None and values[0] == -1.0
-    if scale == "fixed" and not is_trained and not min(values) > 0:
+    if scale == "fixed" and scale_val != -1.0 and not scale_val > 0:
       raise ValueError(
         f"`scale_val` is {scale_val!r}: give a number above 0, or -1.0 for a "
         "trained one"
@@ -139,14 +127,10 @@ class LocScaleDistribution(DistributionModule):
     self._scale_mode = scale
     self._scale_act = utils.get_activation(scale_act)
     self._loc_act = utils.get_activation(loc_act)
-    self._scale_val = values[0]
+    self._scale_val = float(scale_val)
     self._dist_kwargs = tuple((dist_kwargs or {}).items())
-    self._is_variable = scale == "fixed" and (
-      is_trained or self._schedule is not None
-    )
-    if self._is_variable:
-      start = 0.1 if is_trained else values[0]
-      self.scale = tf.Variable(start, trainable=is_trained, name="scale")
+    if scale == "fixed" and self._scale_val == -1.0:
+      self.scale = tf.Variable(0.1, name="scale")
 
   @property
   def input_shape(self) -> tuple[int, ...]:
@@ -156,7 +140,7 @@ class LocScaleDistribution(DistributionModule):
 
   def _scale(self, raw: tf.Tensor | None) -> tf.Tensor:
     if self._scale_mode == "fixed":
-      if self._is_variable:
+      if self._scale_val == -1.0:
         return tf.convert_to_tensor(self.scale)
       return tf.constant(self._scale_val)
     activated = self._scale_act(raw)
@@ -165,11 +149,6 @@ class LocScaleDistribution(DistributionModule):
     if self._scale_mode == "prec":
       return 1.0 / activated
     return activated
-
-  def set_step(self, step: tf.Tensor) -> None:
-    """Sets the scale to what a schedule says."""
-    if self._schedule is not None and self._is_variable:
-      self.scale.assign(self._schedule(step))
 
   def __call__(self, params: tf.Tensor) -> types.Distribution:
     """[..., Z or 2Z] parameters -> distribution with event shape [Z]."""
@@ -215,10 +194,6 @@ class MaskedMixture(DistributionModule):
     """Tells the shape of the image, [H, W, C]."""
     super().set_output_shape(shape)
     self.component_dist.set_output_shape(shape)
-
-  def set_step(self, step: tf.Tensor) -> None:
-    """Passes it on to the components."""
-    self.component_dist.set_step(step)
 
   @property
   def input_shapes(self) -> types.MixtureParameters:
