@@ -14,8 +14,7 @@ import main
 from iodine import checkpoints, pretrained, summaries, synthetic
 
 FOLDER = pathlib.Path(pretrained.LAPTOP)
-# On 320 scenes; the aim of docs/results.md, 0.9, is not reached yet.
-FOREGROUND_ARI = 0.8
+FOREGROUND_ARI = 0.9  # on 320 scenes
 run = helpers.run_main
 
 
@@ -80,8 +79,8 @@ def test_other_commands_show_it_too(empty_folder, committed):
 def test_segment_from_python_needs_no_checkpoint():
   scene = synthetic.DATASETS["tetrominoes"].make_scene(np.random.default_rng(8))
   found = iodine.segment(scene["image"])
-  assert found.masks.shape == (4, 21, 21)
-  assert len(found.active_slots()) == 4
+  assert found.masks.shape == (3, 14, 14)
+  assert len(found.active_slots()) == 3
   assert np.square(found.image - found.reconstruction).mean() < (
     np.square(found.image).mean() / 2
   )
@@ -96,6 +95,7 @@ def test_it_is_small_and_says_how_it_was_made():
     assert stored[entry] == config[entry], entry
   metrics = json.loads((FOLDER / "metrics.json").read_text())
   assert metrics["num_scenes"] == 320
+  assert metrics["num_iters"] == config["evaluation"]["num_iters"] == 16
   assert metrics["ari_nobg"]["mean"] >= FOREGROUND_ARI
 
 
@@ -105,4 +105,5 @@ def test_its_training_curve_is_beside_it():
   prefix = checkpoints.find(str(FOLDER))
   assert prefix.endswith(f"ckpt-{steps[-1]}")
   assert len(steps) == len(set(steps)) and steps[0] < 1000
-  assert min(values) < 0.1 and np.mean(values[-5:]) > FOREGROUND_ARI
+  # Training refines less often than evaluation.
+  assert min(values) < 0.1 and np.mean(values[-5:]) > FOREGROUND_ARI - 0.05
