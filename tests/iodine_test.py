@@ -19,14 +19,19 @@ B, K, T = 2, 3, 3
 SMOOTH = {"output_dist.component_dist.scale_val": 0.5}
 
 
-@pytest.fixture(scope="module")
-def model():
-  """The model that most tests share; none of them changes its weights."""
+def build(replace=None):
+  """A tiny model; those of the same shapes have the same weights."""
   tf.random.set_seed(0)
-  tiny = helpers.tiny_model()
+  tiny = helpers.tiny_model(replace=replace)
   tiny.initialize((8, 8, 3))
   helpers.perturb(tiny)
   return tiny
+
+
+@pytest.fixture(scope="module")
+def model():
+  """The model that most tests share; none of them changes its weights."""
+  return build()
 
 
 @pytest.fixture(scope="module")
@@ -96,16 +101,9 @@ def test_loss_weight_errors(kind, sentence):
 
 @pytest.mark.parametrize("weight", [0, 0.2, 3.0])
 def test_the_kl_weight_counts_in_training_refinement_and_evaluation(
-  weight, data
+  weight, model, data, outcome
 ):
-  def build(kl_weight):
-    tf.random.set_seed(0)
-    tiny = helpers.tiny_model(replace={"kl_weight": kl_weight})
-    tiny.initialize((8, 8, 3))
-    helpers.perturb(tiny)
-    return tiny
-
-  weighted, plain = build(weight), build(1.0)
+  weighted = build({"kl_weight": weight})
   loss, scalars, iterations = weighted(data, seed=SEED, update=False)
   re = [_numpy(re).mean() for re in iterations["re"]]
   kl = [_numpy(kl).sum(1).mean() for kl in iterations["kl"]]
@@ -114,8 +112,7 @@ def test_the_kl_weight_counts_in_training_refinement_and_evaluation(
   np.testing.assert_allclose(scalars["loss/kl"], sum(kl), 1e-5)  # unweighted
 
   # The gradient that refines differs by that of the KL, times weight - 1.
-  _, _, original = plain(data, seed=SEED, update=False)
-  zp = original["zp"][0]
+  zp, z = (outcome[2][name][0] for name in ("zp", "z"))
   with tf.GradientTape() as tape:
     tape.watch(zp)
     divergence = weighted.latent_dist(zp).kl_divergence(
@@ -124,14 +121,12 @@ def test_the_kl_weight_counts_in_training_refinement_and_evaluation(
     mean_kl = tf.reduce_sum(divergence) / B
   kl_gradient = tape.gradient(mean_kl, zp)
 
-  def refining_gradient(model):
-    z = original["z"][0]
-    return model._estimate_with_gradients(zp, data["image"][:, :1], z, None)[
-      1
-    ].zp
-
+  frame = data["image"][:, :1]
+  heavy, plain = (
+    m._estimate_with_gradients(zp, frame, z, None) for m in (weighted, model)
+  )
   np.testing.assert_allclose(
-    refining_gradient(weighted) - refining_gradient(plain),
+    heavy[1].zp - plain[1].zp,
     (weight - 1.0) * kl_gradient,
     atol=1e-4,  # what float32 leaves of a difference of larger gradients
   )

@@ -347,9 +347,7 @@ class IODINE(snt.Module):
     )
 
   def _weighted_kl(self, estimate: types.Estimate) -> tf.Tensor:
-    kl = tf.reduce_mean(tf.reduce_sum(estimate.kl, axis=1))
-    # Not for 1: the graph stays the original's to the last operation.
-    return kl if self.kl_weight == 1.0 else self.kl_weight * kl
+    return self.kl_weight * tf.reduce_mean(tf.reduce_sum(estimate.kl, axis=1))
 
   # ------------------------------------------------------------ inspection
 
