@@ -19,6 +19,26 @@ def laptop():
 
   seed = 0  # the same run for everybody
 
+  # Slots part more easily with one to spare, and with a heavier KL it learns to
+  # stay out of where it is not needed.
+  stages = [
+    {
+      "until": 2500,
+      "model": {
+        "num_components": num_components + 1,
+        "output_dist": {"num_components": num_components + 1},
+      },
+    },
+    {
+      "until": 5000,
+      "model": {
+        "num_components": num_components + 1,
+        "output_dist": {"num_components": num_components + 1},
+        "kl_weight": 0.6,
+      },
+    },
+  ]
+
   checkpoint_dir = "runs/laptop"
   stop_after_steps = 20000
   save_checkpoint_steps = 500

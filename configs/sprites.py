@@ -13,6 +13,7 @@ def sprites(data):
   num_iters = 5
   batch_size = 8
   learn_rate = 1e-3
+  stages = []
   stop_after_steps = 7000
   num_scenes = 60320
   data_seed = 0

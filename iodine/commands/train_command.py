@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from collections.abc import Callable
@@ -15,11 +16,13 @@ from iodine import (
   errors,
   optimizers,
   process_cost,
+  stages,
   summaries,
   tf1_checkpoint,
   training,
 )
 from iodine.commands import common, make_data_command
+from iodine.modules import data as data_lib
 from iodine.modules import iodine
 
 Config = common.Config
@@ -89,6 +92,18 @@ def _claim(place: Place) -> str:
       ) from error
 
 
+class _Run(NamedTuple):
+  """What all stages of a training share."""
+
+  config: Config
+  schedule: training.Schedule
+  seed: int
+  dataset: data_lib.IODINEDataset
+  example: dict[str, tf.Tensor]
+  log_scalar: Callable[[str, float, int], None]
+  on_folder: Callable[[str], None]
+
+
 def train(
   config: Config,
   place: Place,
@@ -104,12 +119,13 @@ def train(
     on_folder: takes the folder once it is known.
 
   Raises:
-    errors.UserError: see `training.train` and `checkpoints.restore`.
+    errors.UserError: see `training.train`, `checkpoints.restore` and
+      `stages.plan`.
   """
   schedule = _schedule(config)
-  is_tf1 = place.start is not None and tf1_checkpoint.is_tf1(place.start)
+  plan = stages.plan(config)
   seed = config["seed"]
-  if place.start and not is_tf1:
+  if place.start and not tf1_checkpoint.is_tf1(place.start):
     # Samples and the order of scenes go on as they would have.
     seed = checkpoints.read_seed(place.start)
     print(f"the run's own seed {seed} is used", flush=True)
@@ -117,55 +133,88 @@ def train(
   make_data_command.provide(config)
   dataset = common.build_dataset(config["data"], seed)
   example = next(iter(dataset.batches("summary")))
-  model = common.build_model(config["model"], dataset.image_shape)
-  optimizer: optimizers.Adam = building.build(config["optimizer"], "optimizer")
-  optimizer.initialize(model.trainable_variables)
-  if place.start:
-    print(_restore(place.start, model, optimizer), flush=True)
-  step = int(optimizer.global_step)
-  if step >= schedule.stop_after_steps:
-    print(
-      f"nothing is left to train: step {step} of {schedule.stop_after_steps} "
-      "is done, a larger `stop_after_steps` goes on",
-      flush=True,
+  run = _Run(config, schedule, seed, dataset, example, log_scalar, on_folder)
+  # All of them now: what is wrong with a later one should not cost hours.
+  models = [common.build_model(s.model, dataset.image_shape) for s in plan]
+  step = 0
+  for number, (stage, model) in enumerate(zip(plan, models, strict=True), 1):
+    optimizer: optimizers.Adam = building.build(
+      config["optimizer"], "optimizer"
     )
-    return training.Outcome(step, place.start, None)
+    optimizer.initialize(model.trainable_variables)
+    restored = _restore(place.start, model, optimizer) if place.start else ""
+    step = int(optimizer.global_step)
+    if step >= stage.last_step:
+      continue
+    if restored:
+      print(restored, flush=True)
+    if len(plan) > 1:
+      print(
+        f"stage {number} of {len(plan)}, to step {stage.last_step}"
+        + (f", with {json.dumps(stage.changes)}" if stage.changes else ""),
+        flush=True,
+      )
+    folder, outcome = _train_stage(
+      run, place, stage.last_step, model, optimizer
+    )
+    if outcome.interrupted_by or outcome.step == schedule.stop_after_steps:
+      return outcome
+    # The next stage goes on as a continued run does.
+    place = Place(folder, outcome.checkpoint, is_new=False)
+  print(
+    f"nothing is left to train: step {step} of {schedule.stop_after_steps} "
+    "is done, a larger `stop_after_steps` goes on",
+    flush=True,
+  )
+  return training.Outcome(step, place.start, None)
+
+
+def _train_stage(
+  run: _Run,
+  place: Place,
+  last_step: int,
+  model: iodine.IODINE,
+  optimizer: optimizers.Adam,
+) -> tuple[str, training.Outcome]:
+  """Trains a model from where its optimizer is; returns the folder, too."""
+  step = int(optimizer.global_step)
   # Scenes are read while the graph is made.
-  batches = dataset.batches("train", skip_batches=step)
+  batches = run.dataset.batches("train", skip_batches=step)
   compiled = training.CompiledStep(
-    model, optimizer, seed, config["jit_compile"]
+    model, optimizer, run.seed, run.config["jit_compile"]
   )
   try:
     # Whatever is wrong with the config shows here, before a folder is made.
-    compiled.trace(example)
+    compiled.trace(run.example)
   except common.CONFIG_ERRORS as error:
-    raise common.misfit(dataset.image_shape, error) from error
+    raise common.misfit(run.dataset.image_shape, error) from error
   folder = _claim(place)
-  on_folder(folder)
-  store = checkpoints.CheckpointStore(folder, model, optimizer, seed)
-  if place.start and not is_tf1:
+  run.on_folder(folder)
+  store = checkpoints.CheckpointStore(folder, model, optimizer, run.seed)
+  if place.start and not tf1_checkpoint.is_tf1(place.start):
     store.restore()  # what it knows of earlier checkpoints, too
-  _save_config(config, folder)
+  _save_config(run.config, folder)
   num_parameters = sum(
     v.shape.num_elements() for v in model.trainable_variables
   )
   print(
-    f"training {num_parameters:,} parameters, step {step} to "
-    f"{schedule.stop_after_steps}, into {folder}",
+    f"training {num_parameters:,} parameters, step {step} to {last_step}, "
+    f"into {folder}",
     flush=True,
   )
+  schedule = run.schedule._replace(stop_after_steps=last_step)
   writer = summaries.SummaryWriter(folder)
   draw = summaries.OverviewImages(model)
   outcome = training.train(
     _announcing_first(compiled),
     batches,
-    dataset.batch_size,
+    run.dataset.batch_size,
     store,
     schedule,
     start_step=step,
     loss_after=compiled.loss,
-    on_report=_reporter(schedule, writer, log_scalar),
-    on_images=lambda at: writer.images(at, draw(example)),
+    on_report=_reporter(schedule, writer, run.log_scalar),
+    on_images=lambda at: writer.images(at, draw(run.example)),
   )
   if outcome.interrupted_by:
     print(
@@ -175,7 +224,7 @@ def train(
       flush=True,
     )
   print(f"checkpoint: {outcome.checkpoint}", flush=True)
-  return outcome
+  return folder, outcome
 
 
 def _announcing_first(step: training.CompiledStep) -> Callable[..., Any]:
