@@ -279,6 +279,65 @@ def test_continue_run_goes_on_in_the_same_folder(scenes, tmp_path, capsys):
       np.testing.assert_array_equal(*(v.get_tensor(name) for v in values))
 
 
+def _weights(prefix):
+  reader = tf.train.load_checkpoint(prefix)
+  return {
+    name: reader.get_tensor(name)
+    for name in reader.get_variable_to_shape_map()
+    if name.startswith(("model/", "optimizer/"))
+  }
+
+
+def test_stages_are_what_continued_runs_would_be(scenes, tmp_path, capsys):
+  options = ["with", "tetrominoes", *TINY, f"data.path={scenes}"]
+  four_slots = {"num_components": 4, "output_dist": {"num_components": 4}}
+  stages = [
+    {"until": 2, "model": {**four_slots, "num_iters": 1}},
+    {"until": 3, "model": four_slots},
+  ]
+  run(
+    *(*options, f"checkpoint_dir={tmp_path}/stages", "stop_after_steps=1"),
+    f"stages={stages}",
+  )
+  out = capsys.readouterr().out
+  assert 'stage 1 of 3, to step 1, with {"num_components": 4' in out
+  # Interrupted within a stage, it goes on there.
+  run(
+    *(*options, f"checkpoint_dir={tmp_path}/stages_1", "stop_after_steps=4"),
+    *("continue_run=True", f"stages={stages}"),
+  )
+  lines = [
+    line.partition("  ")[0]
+    for line in capsys.readouterr().out.splitlines()
+    if line.startswith(("stage", "step", "continuing"))
+  ]
+  folder = f"{tmp_path}/stages_1"
+  assert lines == [
+    f"continuing from {folder}/ckpt-1",
+    f"stage 1 of 3, to step 2, with {json.dumps(stages[0]['model'])}",
+    "step 2/2",
+    f"continuing from {folder}/ckpt-2",
+    f"stage 2 of 3, to step 3, with {json.dumps(four_slots)}",
+    "step 3/3",
+    f"continuing from {folder}/ckpt-3",
+    "stage 3 of 3, to step 4",
+    "step 4/4",
+  ]
+  # What evaluates it later finds the model of the last stage.
+  config = json.loads(pathlib.Path(folder, "config.json").read_text())
+  assert config["model"]["num_components"] == 3
+
+  # The same by hand.
+  by_hand = ["num_components=4", "stop_after_steps=2", "num_iters=1"]
+  run(*options, f"checkpoint_dir={tmp_path}/hand", *by_hand)
+  options += [f"checkpoint_dir={tmp_path}/hand_1", "continue_run=True"]
+  run(*options, "num_components=4", "stop_after_steps=3")
+  run(*options, "stop_after_steps=4")
+  expected = _weights(f"{tmp_path}/hand_1/ckpt-4")
+  for name, value in _weights(f"{folder}/ckpt-4").items():
+    np.testing.assert_array_equal(value, expected[name])
+
+
 def test_file_storage_observer_and_metrics(scenes, tmp_path):
   observer = tmp_path / "sacred"
   run(
@@ -345,6 +404,9 @@ def test_unknown_observer_id_is_part_of_the_folder(tmp_path):
     (["model.coord_type=cos", "model.coord_freqs=0"], "`coord_freqs` is 0"),
     (["checkpoint_dir=5"], "`checkpoint_dir` is 5"),
     (["seed=5000000000"], "`seed` is 5000000000"),
+    (["stages=5"], "`stages` is 5"),
+    (["stages=[{'until':1,'model':{'n_z':5}}]"], "shapes of weights"),
+    (["stages=[{'until':1,'model':{'num_components':5}}]"], "5 for the model"),
   ],
 )
 def test_training_errors(capsys, scenes, tmp_path, updates, part):

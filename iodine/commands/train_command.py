@@ -134,8 +134,7 @@ def train(
   dataset = common.build_dataset(config["data"], seed)
   example = next(iter(dataset.batches("summary")))
   run = _Run(config, schedule, seed, dataset, example, log_scalar, on_folder)
-  # All of them now: what is wrong with a later one should not cost hours.
-  models = [common.build_model(s.model, dataset.image_shape) for s in plan]
+  models = _build_models(plan, dataset.image_shape)
   step = 0
   for number, (stage, model) in enumerate(zip(plan, models, strict=True), 1):
     optimizer: optimizers.Adam = building.build(
@@ -167,6 +166,27 @@ def train(
     flush=True,
   )
   return training.Outcome(step, place.start, None)
+
+
+def _build_models(
+  plan: list[stages.Stage], image_shape: tuple[int, ...]
+) -> list[iodine.IODINE]:
+  """The models of all stages, as what is wrong with a later one costs hours.
+
+  Raises:
+    errors.UserError: if one cannot be built or cannot take over the weights
+      of the one before.
+  """
+  models = [common.build_model(stage.model, image_shape) for stage in plan]
+  shapes = [{v.name: v.shape for v in m.trainable_variables} for m in models]
+  for number, others in enumerate(shapes[:-1]):
+    if others != shapes[-1]:
+      raise errors.UserError(
+        f"`stages[{number}]` changes the shapes of weights, which later "
+        "stages take over: change entries that leave them, such as "
+        "`num_components`, `num_iters` or `kl_weight`"
+      )
+  return models
 
 
 def _train_stage(

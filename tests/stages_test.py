@@ -1,0 +1,86 @@
+"""Trainings in stages: what the model's config is, and until when."""
+
+import copy
+
+import pytest
+
+import main
+from iodine import errors, stages
+
+MODEL = {
+  "num_components": 3,
+  "kl_weight": 1.0,
+  "output_dist": {"num_components": 3, "name": "mixture"},
+}
+
+
+def plan(entries, stop=10):
+  config = {"stages": entries, "model": MODEL, "stop_after_steps": stop}
+  before = copy.deepcopy(config)
+  result = stages.plan(config)
+  assert config == before
+  return result
+
+
+def test_without_stages_there_is_one_with_the_model_as_it_is():
+  assert plan([]) == [stages.Stage(10, MODEL, {})]
+
+
+def test_a_stage_replaces_entries_and_keeps_the_others():
+  changes = {"kl_weight": 0.5, "output_dist": {"num_components": 4}}
+  first, second, last = plan(
+    [{"until": 2, "model": changes}, {"until": 5, "model": {"kl_weight": 2}}]
+  )
+  assert first.last_step == 2 and first.changes == changes
+  assert first.model == {
+    "num_components": 3,
+    "kl_weight": 0.5,
+    "output_dist": {"num_components": 4, "name": "mixture"},
+  }
+  # Not of the stage before: each says all that differs.
+  assert second == (5, {**MODEL, "kl_weight": 2}, {"kl_weight": 2})
+  assert last == (10, MODEL, {})
+
+
+def test_no_stage_outlasts_the_training():
+  entries = [{"until": 2, "model": {}}, {"until": 20, "model": {}}]
+  assert [stage.last_step for stage in plan(entries)] == [2, 10, 10]
+
+
+@pytest.mark.parametrize(
+  "entries, part",
+  [
+    (None, "`stages` is None"),
+    ("no", "`stages` is 'no'"),
+    ([5], r"`stages\[0\]` is 5"),
+    ([{"until": 5}], "give a dict of `until`, a step, and `model`"),
+    ([{"until": 5, "model": {}, "data": {}}], "and `model`"),
+    ([{"until": 0, "model": {}}], "`stages\\[0\\].until` is 0"),
+    ([{"until": 1.5, "model": {}}], "until` is 1.5"),
+    ([{"until": True, "model": {}}], "until` is True"),
+    ([{"until": 5, "model": {}}] * 2, "whole number above 5"),
+    ([{"until": 5, "model": 7}], r"stages\[0\].model` is 7"),
+    ([{"until": 5, "model": {"k": 7}}], "model.k` is no entry"),
+    ([{"until": 5, "model": {"output_dist": 3}}], "output_dist` is 3"),
+    (
+      [{"until": 5, "model": {"output_dist": {"slots": 3}}}],
+      "model.output_dist.slots` is no entry of the config: use some of "
+      "num_components, name",
+    ),
+  ],
+)
+def test_wrong_stages(entries, part):
+  with pytest.raises(errors.UserError, match=part):
+    plan(entries)
+
+
+@pytest.mark.parametrize("name", ["tetrominoes", "clevr6", "multi_dsprites"])
+def test_the_papers_trainings_have_none(name):
+  assert main.get_config((name,))["stages"] == []
+
+
+def test_laptop_begins_with_a_slot_to_spare():
+  first, second, last = stages.plan(main.get_config(("laptop",)))
+  assert first.model["num_components"] == last.model["num_components"] + 1
+  assert second.model["output_dist"]["num_components"] == 4
+  assert last.model["num_components"] == 3
