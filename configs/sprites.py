@@ -12,9 +12,10 @@ def sprites(data):
   num_components = 6
   num_iters = 5
   batch_size = 8
-  learn_rate = 1e-3
+  learn_rate = 2e-3
   stages = []
-  stop_after_steps = 7000
+  stop_after_steps = 4500
+  evaluation = {"num_iters": None}
   num_scenes = 60320
   data_seed = 0
   generated_path = (
@@ -32,10 +33,10 @@ def sprites(data):
   model = {
     "num_components": num_components,
     "num_iters": num_iters,
-    "kl_weight": 1.0,
+    "kl_weight": 0.4,
     "output_dist": {
       "num_components": num_components,
-      "component_dist": {"scale_val": 0.1},
+      "component_dist": {"scale_val": 0.25},
     },
     "factor_evaluator": {
       "mapping": [

@@ -33,16 +33,22 @@ TAGS = {
 PACE = "debug/images_per_second"
 # Title of the panel; files, each with its label; the paper's foreground ARI.
 PANELS = (
-  ("laptop", {"laptop_seed_1": "seed 1", "laptop_seed_0": "seed 0"}, 0.992),
+  (
+    "laptop",
+    {f"laptop_seed_{seed}": f"seed {seed}" for seed in range(3)},
+    0.992,
+  ),
   (
     "on the way to laptop",
     {
       "laptop_21x21": "run 30: 21x21, 4 slots",
       "laptop_cosine_decoder": "run 28: the same, cosine coordinates",
       "laptop_changes": "run 46: 14x14, 4 slots, then 3",
+      "laptop_without_stages": "run 52: 3 slots from the start",
     },
     0.992,
   ),
+  ("laptop sprites", {"multi_dsprites_hour": "seed 0"}, 0.767),
 )
 
 
