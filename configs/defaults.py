@@ -24,7 +24,8 @@ def defaults():
   save_summaries_steps = 10
   save_checkpoint_steps = 1000
   save_images_steps = 1000
-  stages = []  # entries of the model that differ at first, see iodine/stages.py
+  # Entries of the model that differ at first, see iodine/commands/stages.py.
+  stages = []
 
   # make_data
   data_dir = None  # None: write to `data.path`

@@ -71,7 +71,11 @@ LAYERS = [
   {"iodine.comparison", "iodine.segmentation"},
   {"iodine.saved_model", "iodine.segmentation_files"},
   {"iodine.commands.common"},
-  {"iodine.commands.evaluation_outputs", "iodine.commands.make_data_command"},
+  {
+    "iodine.commands.evaluation_outputs",
+    "iodine.commands.make_data_command",
+    "iodine.commands.stages",
+  },
   {
     "iodine.commands.benchmark_sweep",
     "iodine.commands.checkpoint_command",

@@ -5,7 +5,8 @@ import copy
 import pytest
 
 import main
-from iodine import errors, stages
+from iodine import errors
+from iodine.commands import stages
 
 MODEL = {
   "num_components": 3,

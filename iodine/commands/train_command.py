@@ -16,12 +16,11 @@ from iodine import (
   errors,
   optimizers,
   process_cost,
-  stages,
   summaries,
   tf1_checkpoint,
   training,
 )
-from iodine.commands import common, make_data_command
+from iodine.commands import common, make_data_command, stages
 from iodine.modules import data as data_lib
 from iodine.modules import iodine
 

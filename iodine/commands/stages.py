@@ -16,8 +16,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from iodine import errors
+from iodine.commands import common
 
-Config = Mapping[str, Any]
+Config = common.Config
 
 
 class Stage(NamedTuple):
@@ -56,8 +57,7 @@ def plan(config: Config) -> list[Stage]:
         "the entries that differ"
       )
     until = entry["until"]
-    is_whole = isinstance(until, int) and not isinstance(until, bool)
-    if not is_whole or until <= previous:
+    if not common.is_whole(until, previous + 1):
       raise errors.UserError(
         f"`{path}.until` is {until!r}: give a whole number above {previous}"
       )
