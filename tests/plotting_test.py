@@ -229,12 +229,25 @@ def test_entities_are_matched_by_the_largest_overlap():
   slots = palette.match_entities(true_mask[..., None], pred_mask[..., None])
   overlap = np.array([[(a * b).sum() for b in pred_mask] for a in true_mask])
   assert len(set(slots)) == 4
-  # No entity and slot that would both gain are left apart.
-  for entity, slot in itertools.product(range(4), range(6)):
+  # No object and slot that would both gain are left apart.
+  for entity, slot in itertools.product(range(1, 4), range(6)):
     own = overlap[entity, slots[entity]]
-    (taken,) = np.nonzero(slots == slot)
-    other = overlap[taken[0], slot] if len(taken) else 0.0
+    (taken,) = np.nonzero(slots[1:] == slot)
+    other = overlap[1 + taken[0], slot] if len(taken) else 0.0
     assert overlap[entity, slot] <= max(own, other)
+  free = [slot for slot in range(6) if slot not in slots[1:]]
+  assert overlap[0, slots[0]] == overlap[0, free].max()
+
+
+def test_objects_come_before_a_background_that_their_slots_share():
+  owner = np.array([[0, 0, 0, 1], [0, 0, 0, 2]])
+  slots_of = np.array([[0, 0, 0, 0], [1, 1, 1, 1]])
+  true_mask, pred_mask = np.eye(3)[owner], np.eye(2)[slots_of]
+  slots = palette.match_entities(
+    true_mask.transpose(2, 0, 1)[..., None],
+    pred_mask.transpose(2, 0, 1)[..., None],
+  )
+  np.testing.assert_array_equal(slots, [-1, 0, 1])
 
 
 # ------------------------------------------------------------------- inputs

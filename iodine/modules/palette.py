@@ -24,6 +24,9 @@ def mix(masks: np.ndarray, colors: np.ndarray) -> np.ndarray:
 def match_entities(true_mask: np.ndarray, pred_mask: np.ndarray) -> np.ndarray:
   """Gives true entities a slot each, those of the largest overlap first.
 
+  Objects come before the background (entity 0), which slots may share; where
+  one slot has it all, that slot has little of the objects.
+
   Args:
     true_mask: [L, H, W, 1].
     pred_mask: [K, H, W, 1].
@@ -33,10 +36,11 @@ def match_entities(true_mask: np.ndarray, pred_mask: np.ndarray) -> np.ndarray:
   """
   overlap = np.einsum("lhw,khw->lk", true_mask[..., 0], pred_mask[..., 0])
   slots = np.full(len(overlap), -1)
-  while overlap.max(initial=0.0) > 0.0:
-    entity, slot = np.unravel_index(np.argmax(overlap), overlap.shape)
-    slots[entity] = slot
-    overlap[entity] = overlap[:, slot] = 0.0
+  for first, rows in ((1, overlap[1:]), (0, overlap[:1])):
+    while rows.max(initial=0.0) > 0.0:
+      row, slot = np.unravel_index(np.argmax(rows), rows.shape)
+      slots[first + row] = slot
+      rows[row] = overlap[:, slot] = 0.0
   return slots
 
 
