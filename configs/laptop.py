@@ -20,13 +20,15 @@ def laptop():
   seed = 0  # the same run for everybody
 
   # Slots part more easily with one to spare, and with a heavier KL it learns to
-  # stay out of where it is not needed.
+  # stay out of where it is not needed. Once objects have parted, a lighter KL lets
+  # the refinements correct single pixels.
   stages = [
     {
       "until": 2500,
       "model": {
         "num_components": num_components + 1,
         "output_dist": {"num_components": num_components + 1},
+        "kl_weight": 0.2,
       },
     },
     {
@@ -37,10 +39,11 @@ def laptop():
         "kl_weight": 0.6,
       },
     },
+    {"until": 20000, "model": {"kl_weight": 0.2}},
   ]
 
   checkpoint_dir = "runs/laptop"
-  stop_after_steps = 20000
+  stop_after_steps = 25000
   save_checkpoint_steps = 500
   save_summaries_steps = 100
   save_images_steps = 250
@@ -66,7 +69,7 @@ def laptop():
     "num_iters": num_iters,
     "iter_loss_weight": "linspace",
     # The likelihood sums over pixels, which are few here.
-    "kl_weight": 0.2,
+    "kl_weight": 0.05,
     "coord_type": "cos",
     "coord_freqs": 3,
     "decoder": {
