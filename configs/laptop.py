@@ -20,8 +20,8 @@ def laptop():
   seed = 0  # the same run for everybody
 
   # Slots part more easily with one to spare, and with a heavier KL it learns to
-  # stay out of where it is not needed. Once objects have parted, a lighter KL lets
-  # the refinements correct single pixels.
+  # stay out of where it is not needed. Once objects have parted, a lighter KL
+  # lets the refinements correct single pixels.
   stages = [
     {
       "until": 2500,

@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import sys
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,14 +32,29 @@ TAGS = {
   "ari_nobg": "loss/ari_nobg",
 }
 PACE = "debug/images_per_second"
-# Title of the panel; files, each with its label; the paper's foreground ARI.
+
+
+class Panel(NamedTuple):
+  """A panel of the picture.
+
+  Attributes:
+    title: above it.
+    curves: names of files, each with its label.
+    paper: the paper's foreground ARI; None for a panel of the squared error.
+  """
+
+  title: str
+  curves: dict[str, str]
+  paper: float | None
+
+
 PANELS = (
-  (
+  Panel(
     "laptop",
     {f"laptop_seed_{seed}": f"seed {seed}" for seed in range(3)},
     0.992,
   ),
-  (
+  Panel(
     "on the way to laptop",
     {
       "laptop_21x21": "run 30: 21x21, 4 slots",
@@ -48,7 +64,8 @@ PANELS = (
     },
     0.992,
   ),
-  ("laptop sprites", {"multi_dsprites_hour": "seed 0"}, 0.767),
+  Panel("laptop sprites", {"multi_dsprites_hour": "seed 0"}, 0.767),
+  Panel("tetrominoes, full size", {"tetrominoes_full": "seed 0"}, None),
 )
 
 
@@ -76,23 +93,28 @@ def collect(run_folder: str, name: str) -> None:
 
 
 def draw() -> None:
-  """Draws the foreground ARI of all collected runs over their minutes."""
-  figure = canvas.new_figure(560 * len(PANELS), 340)
-  grid = figure.subplots(1, len(PANELS), sharey=True, squeeze=False)[0]
-  for axes, (title, files, paper) in zip(grid, PANELS, strict=True):
-    for name, label in files.items():
+  """Draws all collected runs over their minutes."""
+  figure = canvas.new_figure(1080, 680)
+  grid = figure.subplots(2, 2)
+  for axes, (title, curves, paper) in zip(grid.flat, PANELS, strict=True):
+    for name, label in curves.items():
       path = FOLDER / "results" / f"{name}.csv"
       rows = np.genfromtxt(path, delimiter=",", names=True)
-      charts.draw_smoothed(axes, rows["minutes"], rows["ari_nobg"], label)
-    axes.axhline(
-      paper, color="0.45", linestyle="--", linewidth=1, label="paper"
-    )
+      values = rows["mse" if paper is None else "ari_nobg"]
+      charts.draw_smoothed(axes, rows["minutes"], values, label)
+    if paper is None:
+      axes.set_ylabel("squared error", fontsize=9)
+      axes.set_ylim(bottom=0.0)
+    else:
+      axes.axhline(
+        paper, color="0.45", linestyle="--", linewidth=1, label="paper"
+      )
+      axes.set_ylabel("ARI, foreground", fontsize=9)
+      axes.set_ylim(-0.05, 1.02)
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("minutes of training", fontsize=9)
-    axes.set_ylim(-0.05, 1.02)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")
-  grid[0].set_ylabel("ARI, foreground", fontsize=9)
   figure.tight_layout()
   canvas.save(figure, str(FOLDER / "results.png"))
   print(f"wrote {FOLDER / 'results.png'}")
