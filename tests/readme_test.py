@@ -147,8 +147,9 @@ def test_docs_results(empty_folder):
     else:
       python_main(line)
   assert sorted(os.listdir("runs")) == [
-    *("data", "laptop_1", "laptop_on", "pretrained"),
+    *("data", "laptop_1", "laptop_on", "laptop_sprites_1", "pretrained"),
   ]
+  assert os.path.exists("iodine/checkpoints/tetrominoes_1/ckpt-1.index")
 
 
 def test_docs_data(empty_folder):

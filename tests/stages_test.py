@@ -80,8 +80,11 @@ def test_the_papers_trainings_have_none(name):
   assert main.get_config((name,))["stages"] == []
 
 
-def test_laptop_begins_with_a_slot_to_spare():
-  first, second, last = stages.plan(main.get_config(("laptop",)))
-  assert first.model["num_components"] == last.model["num_components"] + 1
-  assert second.model["output_dist"]["num_components"] == 4
-  assert last.model["num_components"] == 3
+def test_laptop_begins_with_a_slot_to_spare_and_ends_with_a_light_kl():
+  plan = stages.plan(main.get_config(("laptop",)))
+  assert [stage.last_step for stage in plan] == [2500, 5000, 20000, 25000]
+  slots = [stage.model["num_components"] for stage in plan]
+  assert slots == [4, 4, 3, 3]
+  mixtures = [stage.model["output_dist"] for stage in plan]
+  assert [mixture["num_components"] for mixture in mixtures] == slots
+  assert [stage.model["kl_weight"] for stage in plan] == [0.2, 0.6, 0.2, 0.05]
