@@ -17,7 +17,7 @@ def laptop():
   compute_dtype = "float32"
   recompute = False  # True: less memory, more time
 
-  seed = 0  # the same run for everybody
+  seed = 0  # rounding differs between processors, and so do trainings
 
   # Slots part more easily with one to spare, and with a heavier KL it learns to
   # stay out of where it is not needed. Once objects have parted, a lighter KL
