@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import importlib
 import os
-import types
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -38,7 +37,7 @@ from configs import (
   sprites,
   tetrominoes,
 )
-from iodine import command_line
+from iodine.commands import experiment
 
 Config = dict[str, Any]
 
@@ -47,7 +46,7 @@ sacred.SETTINGS.CAPTURE_MODE = "sys"
 # What a command that reads a checkpoint shows where nothing else is named.
 PRETRAINED = ("laptop", "pretrained")
 
-ex = command_line.Experiment("iodine")
+ex = experiment.Experiment("iodine")
 ex.config(defaults.defaults)
 ex.named_config(clevr6.clevr6)
 ex.named_config(multi_dsprites.multi_dsprites)
@@ -76,12 +75,12 @@ def get_config(
   return copy.deepcopy(dict(run.config))
 
 
-def _commands() -> types.ModuleType:
-  """The module behind the commands; TensorFlow starts when one is run."""
-  with command_line.quiet_native_output():
-    commands = importlib.import_module("iodine.commands")
-    commands.start_tensorflow()
-  return commands
+def _command(name: str) -> Any:
+  """The module of a command; TensorFlow starts when one is run."""
+  with experiment.quiet_native_output():
+    common = importlib.import_module("iodine.commands.common")
+    common.start_tensorflow()
+    return importlib.import_module(f"iodine.commands.{name}")
 
 
 @ex.main
@@ -95,15 +94,15 @@ def train(
   optimizer: Config,
 ) -> int:
   """Trains a model (the default command)."""
-  commands = _commands()
+  command = _command("train")
   del model, data, optimizer  # arguments so that Sacred knows their entries
-  place = commands.find_place(checkpoint_dir, _run._id, continue_run)
+  place = command.find_place(checkpoint_dir, _run._id, continue_run)
 
   def record(folder: str) -> None:
     # What Sacred's LogFileWriter would record, which knows TF1 only.
     _run.info["tensorflow"] = {"logdirs": [folder]}
 
-  outcome = commands.train(_config, place, ex.log_scalar, record)
+  outcome = command.run(_config, place, ex.log_scalar, record)
   if outcome.interrupted_by:
     raise KeyboardInterrupt(outcome.interrupted_by)
   return outcome.step
@@ -114,25 +113,22 @@ def make_data(
   _config: Config, data: Config, data_dir: str | None, num_scenes: int
 ) -> None:
   """Generates a data set that stands in for the public one."""
-  commands = _commands()
   del data, num_scenes  # arguments so that Sacred knows their entries
-  commands.make_from(_config, data_dir)
+  _command("make_data").run(_config, data_dir)
 
 
 @ex.command
 @ex.shows(*PRETRAINED)
 def load_checkpoint(_config: Config, checkpoint_dir: str) -> None:
   """Restores a checkpoint and prints its variables."""
-  commands = _commands()
-  commands.load_checkpoint(_config, checkpoint_dir)
+  _command("load_checkpoint").run(_config, checkpoint_dir)
 
 
 @ex.command
 @ex.shows(*PRETRAINED)
 def evaluate(_config: Config, checkpoint_dir: str) -> Config:
   """Evaluates a checkpoint on held-out scenes, with pictures."""
-  commands = _commands()
-  result = commands.evaluate(_config, checkpoint_dir, ex.log_scalar)
+  result = _command("evaluate").run(_config, checkpoint_dir, ex.log_scalar)
   return result.as_json()
 
 
@@ -140,8 +136,7 @@ def evaluate(_config: Config, checkpoint_dir: str) -> Config:
 @ex.shows(*PRETRAINED)
 def export_tf1(_config: Config, checkpoint_dir: str, output: str | None) -> str:
   """Writes a checkpoint that the original can read."""
-  commands = _commands()
-  return commands.export_tf1(_config, checkpoint_dir, output)
+  return _command("export_tf1").run(_config, checkpoint_dir, output)
 
 
 @ex.command
@@ -150,8 +145,7 @@ def export_savedmodel(
   _config: Config, checkpoint_dir: str, output: str | None
 ) -> str:
   """Writes a model that TensorFlow alone can run."""
-  commands = _commands()
-  return commands.export_savedmodel(_config, checkpoint_dir, output)
+  return _command("export_savedmodel").run(_config, checkpoint_dir, output)
 
 
 @ex.command
@@ -160,8 +154,7 @@ def segment(
   _config: Config, checkpoint_dir: str, images: Any, output: str | None
 ) -> Config:
   """Takes images of your own apart: masks, cut-outs, overlays."""
-  commands = _commands()
-  return commands.segment(_config, checkpoint_dir, images, output)
+  return _command("segment").run(_config, checkpoint_dir, images, output)
 
 
 @ex.command
@@ -169,8 +162,7 @@ def compare(
   _config: Config, checkpoint_dir: str, reference: str | None
 ) -> Config:
   """Compares a checkpoint with recorded tensors of the original."""
-  commands = _commands()
-  result = commands.compare(_config, checkpoint_dir, reference)
+  result = _command("compare").run(_config, checkpoint_dir, reference)
   if not result["passed"]:
     raise SystemExit(1)
   return result
@@ -180,34 +172,33 @@ def compare(
 @ex.shows(*PRETRAINED)
 def plot(_config: Config, checkpoint_dir: str) -> list[str]:
   """Draws held-out scenes, their refinement, and the latents."""
-  commands = _commands()
-  return commands.plot(_config, checkpoint_dir)
+  return _command("plot").run(_config, checkpoint_dir)
 
 
 @ex.command
 @ex.shows(*PRETRAINED)
 def report(_config: Config, checkpoint_dir: str, output: str | None) -> Config:
   """Evaluates and draws a checkpoint into one HTML page."""
-  commands = _commands()
-  return commands.report(
-    _config, checkpoint_dir, output, ex.log_scalar
-  ).as_json()
+  return (
+    _command("report")
+    .run(_config, checkpoint_dir, output, ex.log_scalar)
+    .as_json()
+  )
 
 
 @ex.command
 def benchmark(_config: Config) -> Config:
   """Measures speed, operations and memory; needs no data."""
-  commands = _commands()
-  return commands.benchmark(_config, script=os.path.abspath(__file__))
+  return _command("benchmark").run(_config, script=os.path.abspath(__file__))
 
 
 @ex.command
 def quickstart(_run: Any, _config: Config, checkpoint_dir: str) -> Config:
   """Shows a trained model, then trains one; reuses what is there."""
-  commands = _commands()
+  command = _command("quickstart")
   _run.info["tensorflow"] = {"logdirs": [checkpoint_dir]}
-  commands.show(get_config(PRETRAINED))
-  return commands.quickstart(_config, ex.log_scalar).as_json()
+  command.show(get_config(PRETRAINED))
+  return command.run(_config, ex.log_scalar).as_json()
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ FOLDER = pathlib.Path(__file__).parent
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, str(FOLDER.parent))
 
-from iodine import summaries  # noqa: E402
-from iodine.modules import canvas, charts  # noqa: E402
+from iodine import training  # noqa: E402
+from iodine.drawing import canvas, charts  # noqa: E402
 
 TAGS = {
   "loss": "loss/total",
@@ -76,7 +76,7 @@ def collect(run_folder: str, name: str) -> None:
   still for a day does not seem to have trained in it.
   """
   config = json.loads((pathlib.Path(run_folder) / "config.json").read_text())
-  logged = summaries.read_scalars(run_folder, [*TAGS.values(), PACE])
+  logged = training.read_scalars(run_folder, [*TAGS.values(), PACE])
   columns = {name: dict(logged[tag]) for name, tag in TAGS.items()}
   path = FOLDER / "results" / f"{name}.csv"
   path.parent.mkdir(exist_ok=True)

@@ -18,8 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from iodine import errors, optimizers, tf1_checkpoint, training
-from iodine.modules import iodine, palette, utils
+from iodine import errors, optimizers, training
+from iodine.checkpoints import tf1
+from iodine.drawing import palette
+from iodine.modules import iodine, utils
 
 Arrays = dict[str, np.ndarray]
 
@@ -263,7 +265,7 @@ def compare_train_step(
   """
   recorded = reference.train
   _check_samples(model, reference, recorded["z"])
-  names = {id(v): k for k, v in tf1_checkpoint.model_variables(model).items()}
+  names = {id(v): k for k, v in tf1.model_variables(model).items()}
   step = training.compute_gradients(
     model, reference.data, z=tf.constant(recorded["z"])
   )
@@ -279,7 +281,7 @@ def compare_train_step(
   actual["global_norm"] = optimizer.apply(
     step.gradients, model.trainable_variables
   )
-  for name, variable in tf1_checkpoint.all_variables(model, optimizer).items():
+  for name, variable in tf1.all_variables(model, optimizer).items():
     actual[f"after/{name}"] = variable
   unknown = sorted(set(recorded) - set(actual))
   if unknown:

@@ -7,8 +7,16 @@ class UserError(ValueError):
   """Something the user gave is missing, broken or of the wrong kind.
 
   The message is one sentence that says what is wrong, where, and what to do
-  about it. The command line prints it without a traceback and exits with 1.
+  about it: lower case, no full stop, the thing in backticks. The command line
+  prints it without a traceback and exits with 1.
   """
+
+
+class UnknownNameError(UserError, KeyError):
+  """A name that is none of those there are, as the original's KeyErrors say."""
+
+  # A KeyError would show its message in quotes.
+  __str__ = ValueError.__str__
 
 
 def abridge(reasons: Sequence[str], most: int = 8) -> str:

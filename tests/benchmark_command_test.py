@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 
 import main
-from iodine import benchmarking, commands, errors
-from iodine.commands import benchmark_sweep
+from iodine import errors
+from iodine.benchmark import measuring, sweep
+from iodine.commands import benchmark, make_data
 
 run = helpers.run_main
 fails_with_sentence = helpers.fails_with_sentence
@@ -32,9 +33,9 @@ CONTRACT = (
 
 @pytest.fixture(autouse=True)
 def small_product(monkeypatch):
-  rate = benchmarking.MatmulRate
-  monkeypatch.setattr(benchmarking, "MatmulRate", lambda: rate(size=64))
-  monkeypatch.setattr(benchmarking.measure_pipeline, "__defaults__", (0.0,))
+  rate = measuring.MatmulRate
+  monkeypatch.setattr(measuring, "MatmulRate", lambda: rate(size=64))
+  monkeypatch.setattr(measuring.measure_pipeline, "__defaults__", (0.0,))
 
 
 def check(figures, batch_size):
@@ -82,7 +83,7 @@ def test_all_parts_without_any_data(tmp_path, capsys):
 
 
 def test_the_pipeline_reads_the_data_that_is_there(tmp_path, capsys):
-  path = commands.make_data(
+  path = make_data.make_data(
     main.get_config(("tetrominoes",))["data"], str(tmp_path), 4, seed=0
   )
   run(*TINY, f"data.path={path}", "benchmark.parts=['input']")
@@ -138,7 +139,7 @@ def test_points_change_what_belongs_to_them_and_nothing_else():
   options = {
     "sweep": {"image_size": [8, [4, 6]], "num_iters": [0], "batch_size": None}
   }
-  points = benchmark_sweep.read(options)
+  points = sweep.read(options)
   assert [(p.label, p.size) for p in points] == [
     *(("8x8", 64), ("4x6", 24), ("0", 0)),
   ]
@@ -146,18 +147,18 @@ def test_points_change_what_belongs_to_them_and_nothing_else():
   assert changed["data"].pop("image_dim") == [4, 6]
   config_without = json.loads(before)
   assert json.loads(json.dumps(changed)) == config_without
-  point = benchmark_sweep.Point("num_components", 2)
+  point = sweep.Point("num_components", 2)
   model = point.apply(config)["model"]
   assert model["num_components"] == 2
   assert model["output_dist"]["num_components"] == 2
   assert json.dumps(config) == before
-  assert benchmark_sweep.read({"sweep": None}) == []
+  assert sweep.read({"sweep": None}) == []
 
 
 def measure_here(config, parts, script):
   """What `measure_in_child` does, without a process and its time."""
   options = {**config["benchmark"], "parts": parts, "sweep": None}
-  return commands.benchmark(
+  return benchmark.run(
     {**config, "benchmark": options, "json_path": None}, script
   )
 
@@ -166,14 +167,14 @@ def test_a_sweep_has_table_lines_picture_and_figures(
   tmp_path, capsys, monkeypatch
 ):
   json_path = tmp_path / "sweep.json"
-  in_child, scripts = benchmark_sweep.measure_in_child, []
+  in_child, scripts = sweep.measure_in_child, []
 
   def measure(*arguments):
     scripts.append(arguments[-1])
     is_last = len(scripts) == 4
     return (in_child if is_last else measure_here)(*arguments)
 
-  monkeypatch.setattr(benchmark_sweep, "measure_in_child", measure)
+  monkeypatch.setattr(sweep, "measure_in_child", measure)
   run(
     *(*TINY, "benchmark.parts=[]", "benchmark.steps=1"),
     *("benchmark.sweep.batch_size=[1,3]", "benchmark.sweep.num_iters=[2]"),
@@ -216,7 +217,7 @@ def test_a_point_that_fails_does_not_cost_the_others(
       raise errors.UserError("one slot is not enough")
     return measure_here(config, parts, script)
 
-  monkeypatch.setattr(benchmark_sweep, "measure_in_child", measure)
+  monkeypatch.setattr(sweep, "measure_in_child", measure)
   json_path = tmp_path / "sweep.json"
   message = fails_with_sentence(
     capsys,
@@ -241,4 +242,4 @@ def test_a_child_that_is_killed_says_so(tmp_path):
   ):
     script.write_text(code)
     with pytest.raises(errors.UserError, match=part):
-      benchmark_sweep.measure_in_child(config, [], str(script))
+      sweep.measure_in_child(config, [], str(script))

@@ -8,13 +8,15 @@ import pytest
 import tensorflow as tf
 
 import main
-from iodine import benchmarking, building, commands, errors, flops
+from iodine import benchmark, building, errors
+from iodine.benchmark import measuring
+from iodine.commands import make_data
 from iodine.modules import distributions
 
 
 @pytest.fixture(scope="module")
 def matmul():
-  return benchmarking.MatmulRate(size=64)
+  return measuring.MatmulRate(size=64)
 
 
 def compiled_square():
@@ -30,17 +32,17 @@ def compiled_square():
 
 
 def test_spread_is_made_of_percentiles():
-  spread = benchmarking.Spread.of([5.0, 1.0, 3.0, 2.0, 4.0])
+  spread = measuring.Spread.of([5.0, 1.0, 3.0, 2.0, 4.0])
   assert spread == (3.0, 2.0, 4.0, 1.0, 5.0)
-  assert benchmarking.Spread.of([7.0]) == (7.0,) * 5
+  assert measuring.Spread.of([7.0]) == (7.0,) * 5
 
 
 def test_figures_fit_together(matmul):
   trace, call, calls = compiled_square()
-  first = benchmarking.first_call(trace, call)
+  first = measuring.first_call(trace, call)
   assert len(calls) == 1
   shown = []
-  figures = benchmarking.measure(
+  figures = measuring.measure(
     first,
     call,
     batch_size=2,
@@ -51,7 +53,7 @@ def test_figures_fit_together(matmul):
   )
   assert len(calls) == 1 + 2 + 3
   assert shown == [1, 2, 3]
-  assert figures.flops == 2 * 4**3 == sum(flops.count(first.graph).values())
+  assert figures.flops == 2 * 4**3 == sum(benchmark.count(first.graph).values())
   result = figures.as_json()
   seconds = result["step_seconds_median"]
   assert result["flops_per_step"] == 128
@@ -75,12 +77,12 @@ def test_times_are_those_of_the_clock(matmul, monkeypatch):
   # A clock that goes on by a second whenever it is read.
   ticks = iter(range(1000))
   monkeypatch.setattr(
-    benchmarking.time, "perf_counter", lambda: float(next(ticks))
+    measuring.time, "perf_counter", lambda: float(next(ticks))
   )
   trace, call, _ = compiled_square()
-  first = benchmarking.first_call(trace, call)
+  first = measuring.first_call(trace, call)
   assert (first.trace_seconds, first.first_seconds) == (1.0, 1.0)
-  figures = benchmarking.measure(
+  figures = measuring.measure(
     first, call, batch_size=8, steps=2, warmup=0, matmul=matmul
   )
   assert figures.seconds == (1.0,) * 5
@@ -92,7 +94,7 @@ def test_times_are_those_of_the_clock(matmul, monkeypatch):
 @pytest.mark.parametrize("name", ["clevr6", "multi_dsprites", "tetrominoes"])
 def test_synthetic_batches_look_like_the_real_ones(tmp_path, name):
   config = main.get_config((name,))
-  path = commands.make_data(config["data"], str(tmp_path), 2, seed=0)
+  path = make_data.make_data(config["data"], str(tmp_path), 2, seed=0)
   dataset = building.build(
     {
       **config["data"],
@@ -105,7 +107,7 @@ def test_synthetic_batches_look_like_the_real_ones(tmp_path, name):
   )
   real = next(iter(dataset.batches("summary")))
   mapping = config["model"]["factor_evaluator"]["mapping"]
-  made = benchmarking.synthetic_batch(dataset, mapping)
+  made = measuring.synthetic_batch(dataset, mapping)
   for entry in ("image", "mask", "visibility"):
     assert made[entry].shape == real[entry].shape
     assert made[entry].dtype == real[entry].dtype
@@ -115,7 +117,7 @@ def test_synthetic_batches_look_like_the_real_ones(tmp_path, name):
     assert values.shape == real["factors"][factor].shape
     if kind == "categorical":
       assert np.max(values) < size
-  again = benchmarking.synthetic_batch(dataset, mapping)
+  again = measuring.synthetic_batch(dataset, mapping)
   tf.nest.map_structure(np.testing.assert_array_equal, made, again)
 
 
@@ -123,7 +125,7 @@ def test_segmentation_is_the_end_of_eval():
   model = helpers.tiny_model()
   model.initialize((8, 8, 3))
   data, seed = helpers.make_batch(), tf.constant([1, 2])
-  result = benchmarking.segment(model, data["image"], seed)
+  result = measuring.segment(model, data["image"], seed)
   estimates, _ = model.encode(data["image"], seed=seed)
   mask = distributions.mask_probabilities(estimates[-1].scores)
   helpers.assert_near(result["mask"], mask)
@@ -133,9 +135,9 @@ def test_segmentation_is_the_end_of_eval():
 
 def test_the_pipeline_is_read_for_some_batches(tmp_path):
   config = main.get_config(("tetrominoes",))
-  path = commands.make_data(config["data"], str(tmp_path), 6, seed=0)
+  path = make_data.make_data(config["data"], str(tmp_path), 6, seed=0)
   dataset = building.build({**config["data"], "path": path, "batch_size": 4})
-  figures = benchmarking.measure_pipeline(dataset, 3, min_seconds=0.0)
+  figures = measuring.measure_pipeline(dataset, 3, min_seconds=0.0)
   assert figures.num_scenes == 3 * 4
   assert figures.first_batch_seconds > 0
   assert 0 < figures.scenes_per_second < math.inf
@@ -145,13 +147,13 @@ def test_has_files(tmp_path):
   file = tmp_path / "a.tfrecords"
   file.touch()
   for there in (str(file), f"{tmp_path}/*.tfrecords", ["/no", str(file)]):
-    assert benchmarking.has_files(there)
+    assert measuring.has_files(there)
   for missing in (f"{tmp_path}/b", str(tmp_path), [], f"{tmp_path}/*.x"):
-    assert not benchmarking.has_files(missing)
+    assert not measuring.has_files(missing)
   with pytest.raises(errors.UserError, match="`path` is 5"):
-    benchmarking.has_files(5)
+    measuring.has_files(5)
 
 
 def test_a_line_goes_through_its_points():
-  line = benchmarking.fit_line([1, 2, 4], [5.0, 7.0, 11.0])
+  line = measuring.fit_line([1, 2, 4], [5.0, 7.0, 11.0])
   np.testing.assert_allclose(line, (3.0, 2.0), rtol=1e-12)

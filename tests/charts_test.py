@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from iodine.modules import charts
+from iodine.drawing import charts
 
 
 def panel(x_title, y_title, line=None):

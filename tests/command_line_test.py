@@ -16,7 +16,8 @@ import pytest
 import tensorflow as tf
 
 import main
-from iodine import checkpoints, commands, errors
+from iodine import checkpoints, errors
+from iodine.commands import common, make_data, train
 
 ROOT = pathlib.Path(__file__).parents[1]
 run = helpers.run_main
@@ -39,7 +40,7 @@ TINY = [
 def scenes(tmp_path_factory):
   """Twelve generated Tetrominoes scenes."""
   folder = tmp_path_factory.mktemp("data")
-  return commands.make_data(
+  return make_data.make_data(
     {**main.get_config(("tetrominoes",))["data"]}, str(folder), 12, seed=0
   )
 
@@ -169,7 +170,7 @@ def test_make_data_for_every_config(tmp_path, options, file_name):
   )
   assert os.listdir(tmp_path) == [file_name]
   config = main.get_config(options[:1], dict(o.split("=") for o in options[1:]))
-  dataset = commands.build_dataset(
+  dataset = common.build_dataset(
     {
       **config["data"],
       "path": str(tmp_path / file_name),
@@ -353,7 +354,7 @@ def test_file_storage_observer_and_metrics(scenes, tmp_path):
 
 
 def test_unknown_observer_id_is_part_of_the_folder(tmp_path):
-  place = commands.find_place(f"{tmp_path}/run", "7", continue_run=False)
+  place = train.find_place(f"{tmp_path}/run", "7", continue_run=False)
   assert place == (f"{tmp_path}/run_7", None, True)
 
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iodine.modules import convolutions, types, utils
+from iodine.modules import types, utils
+from iodine.ops import convolutions
 
 
 def _normal(rng, *shape):

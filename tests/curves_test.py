@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iodine.modules import canvas, curves
+from iodine.drawing import canvas, curves
 
 
 def make_curves(slots, steps=4, error=0.02):

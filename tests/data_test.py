@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 
 from iodine import errors
-from iodine.modules import data, data_files, records, scene_stream
+from iodine.modules import data
+from iodine.readers import layouts, opening, streams
 
 ROOT = pathlib.Path(__file__).parents[1]
 REAL = ROOT.parent / "shared/data/tetrominoes_mini.tfrecords"
@@ -394,7 +395,7 @@ def test_shuffling_does_not_wait_for_a_full_buffer():
   numbers = tf.data.Dataset.range(3000).map(
     lambda x: tf.ensure_shape(tf.numpy_function(note, [x], tf.int64), [])
   )
-  iterator = iter(scene_stream.shuffle(numbers, 1000, 3, num_blanks=1000))
+  iterator = iter(streams.shuffle(numbers, 1000, 3, num_blanks=1000))
   first = int(next(iterator))
   # sqrt(1000 * pi / 2) = 40 on average, by the birthday problem.
   assert len(read) < 150
@@ -502,21 +503,19 @@ def test_batches_are_those_of_shuffled_records(tmp_path, shuffle_buffer):
     seed=4,
     **options,
   )
-  layout = records.find_layout("multi_dsprites", "colored_on_grayscale")
-  raw = [
-    r for p in paths for r in data_files.open_files(p, layout)[0].records()
-  ]
+  layout = layouts.find_layout("multi_dsprites", "colored_on_grayscale")
+  raw = [r for p in paths for r in opening.open_files(p, layout)[0].records()]
   raw = [
     record
     for record in raw[1:10]
-    if tf.reduce_sum(records.parse(record, layout)["visibility"]) <= 4
+    if tf.reduce_sum(layouts.parse(record, layout)["visibility"]) <= 4
   ]
   assert 4 < len(raw) < 9
 
   def shuffled(epoch):
     tf.random.set_seed(5)  # One more than the seed of the data set.
     scenes = tf.data.Dataset.from_tensor_slices(raw)
-    return scene_stream.shuffle(
+    return streams.shuffle(
       scenes,
       shuffle_buffer,
       epoch,
@@ -526,7 +525,7 @@ def test_batches_are_those_of_shuffled_records(tmp_path, shuffle_buffer):
   expected = (
     tf.data.Dataset.range(100)
     .flat_map(shuffled)
-    .map(lambda record: records.parse(record, layout))
+    .map(lambda record: layouts.parse(record, layout))
     .batch(3)
     .map(
       lambda b: (

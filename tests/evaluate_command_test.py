@@ -12,8 +12,8 @@ import pytest
 import tensorflow as tf
 
 import main
-from iodine import building, checkpoints, commands, evaluation
-from iodine.commands import evaluation_outputs
+from iodine import building, checkpoints, evaluation
+from iodine.commands import make_data
 
 TINY = [
   *(f"{key}={value}" for key, value in helpers.TINY.items()),
@@ -26,7 +26,7 @@ STEP = 7
 def scenes(tmp_path_factory):
   """Five generated Tetrominoes scenes."""
   folder = tmp_path_factory.mktemp("data")
-  return commands.make_data(
+  return make_data.make_data(
     {**main.get_config(("tetrominoes",))["data"]}, str(folder), 5, seed=0
   )
 
@@ -174,9 +174,7 @@ def test_a_folder_without_room_for_events_is_no_error(tmp_path, capsys):
   folder = tmp_path / "evaluation"
   folder.write_text("a file where the folder should be")
   logged = []
-  evaluation_outputs.log(
-    result, str(folder), 1, lambda *scalar: logged.append(scalar)
-  )
+  evaluation.log(result, str(folder), 1, lambda *scalar: logged.append(scalar))
   assert "no TensorBoard scalars" in capsys.readouterr().out
   assert logged == [("evaluation/mse", 0.5, 0), ("evaluation/total", 0.5, 0)]
 

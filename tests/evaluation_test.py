@@ -7,7 +7,7 @@ import pytest
 import sklearn.metrics
 import tensorflow as tf
 
-from iodine import errors, evaluation, scene_scores
+from iodine import errors, evaluation
 from iodine.modules import metrics
 
 
@@ -121,7 +121,7 @@ def test_the_error_of_a_quotient_is_that_of_the_jackknife():
   rng = np.random.default_rng(0)
   denominator = rng.uniform(1, 5, 400)
   numerator = denominator * rng.uniform(0, 2, 400) + rng.normal(size=400)
-  values = scene_scores.linearize(numerator[None, :, None], denominator)
+  values = evaluation.linearize(numerator[None, :, None], denominator)
   summary = evaluation.summarize(values[0, :, 0])
   ratio = numerator.sum() / denominator.sum()
   assert summary.mean == pytest.approx(ratio, rel=1e-12)  # float64
@@ -139,11 +139,11 @@ def test_r2_leaves_out_values_that_do_not_vary():
   target[..., 1] = 0.3
   residual = rng.uniform(size=[1, 3, 2, 2])
   visibility = np.ones([3, 5])
-  both = scene_scores.r2(residual, target, visibility)
-  first = scene_scores.r2(residual[..., :1], target[..., :1], visibility)
+  both = evaluation.r2(residual, target, visibility)
+  first = evaluation.r2(residual[..., :1], target[..., :1], visibility)
   np.testing.assert_array_equal(both, first)
   assert both.shape == (1, 3, 2)
-  second = scene_scores.r2(residual[..., 1:], target[..., 1:], visibility)
+  second = evaluation.r2(residual[..., 1:], target[..., 1:], visibility)
   assert np.isnan(second).all()
 
 

@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iodine.modules import fast_records, records
+from iodine.readers import examples, layouts
 
 # All that a layout can have, in few bytes.
-SMALL = records.Layout(
+SMALL = layouts.Layout(
   name="small",
   variant=None,
   image_shape=(2, 3, 3),
   num_entities=2,
   features={
-    "image": records.Feature((2, 3, 3), tf.uint8),
-    "mask": records.Feature((2, 3, 2, 1), tf.uint8),
-    "x": records.Feature((2,), tf.float32),
-    "color": records.Feature((2, 3), tf.float32),
-    "size": records.Feature((2,), tf.uint8),
+    "image": layouts.Feature((2, 3, 3), tf.uint8),
+    "mask": layouts.Feature((2, 3, 2, 1), tf.uint8),
+    "x": layouts.Feature((2,), tf.float32),
+    "color": layouts.Feature((2, 3), tf.float32),
+    "size": layouts.Feature((2,), tf.uint8),
   },
   entities_last=True,
 )
@@ -92,7 +92,7 @@ def compiled(parse, layout):
 
 @pytest.fixture(scope="module")
 def small_parsers():
-  return compiled(records.parse, SMALL), compiled(fast_records.parse, SMALL)
+  return compiled(layouts.parse, SMALL), compiled(examples.parse, SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -107,13 +107,13 @@ def fast_alone(layout):
     scene = original(record, layout)
     return {k: tf.zeros(v.shape, v.dtype) for k, v in scene.items()}
 
-  original = records.parse
-  records.parse = zeros
+  original = layouts.parse
+  layouts.parse = zeros
   try:
-    function = compiled(fast_records.parse, layout)
+    function = compiled(examples.parse, layout)
     function.get_concrete_function()
   finally:
-    records.parse = original
+    layouts.parse = original
   return function
 
 
@@ -135,12 +135,12 @@ def outcome(parse, record):
 
 
 @pytest.mark.parametrize(
-  "layout", [*records.LAYOUTS, SMALL], ids=lambda layout: layout.title
+  "layout", [*layouts.LAYOUTS, SMALL], ids=lambda layout: layout.title
 )
 def test_equals_plain_parsing(layout):
   rng = np.random.default_rng(0)
-  plain = compiled(records.parse, layout)
-  fast, alone = compiled(fast_records.parse, layout), fast_alone(layout)
+  plain = compiled(layouts.parse, layout)
+  fast, alone = compiled(examples.parse, layout), fast_alone(layout)
   for _ in range(3):
     entries = entries_of(layout, rng)
     # Protobuf writes a map in any order, and files hold more than is read.
@@ -160,15 +160,15 @@ def test_equals_plain_parsing(layout):
 
 def test_runs_eagerly(small_parsers):
   record = example(entries_of(SMALL, np.random.default_rng(0)))
-  eager = outcome(lambda r: fast_records.parse(r, SMALL), record)
+  eager = outcome(lambda r: examples.parse(r, SMALL), record)
   assert eager == outcome(small_parsers[0], record)
 
 
 def test_shapes_are_static():
-  layout = records.find_layout("multi_dsprites", "binarized")
+  layout = layouts.find_layout("multi_dsprites", "binarized")
   plain, fast = (
     compiled(parse, layout).get_concrete_function().structured_outputs
-    for parse in (records.parse, fast_records.parse)
+    for parse in (layouts.parse, examples.parse)
   )
   assert plain["mask"].shape == (4, 64, 64, 1)
   assert {k: (v.dtype, v.shape) for k, v in fast.items()} == {
@@ -324,8 +324,6 @@ def test_damaged_records(small_parsers):
 
 def test_is_worthwhile_for_large_scenes():
   titles = {
-    layout.title
-    for layout in records.LAYOUTS
-    if fast_records.is_worthwhile(layout)
+    layout.title for layout in layouts.LAYOUTS if examples.is_worthwhile(layout)
   }
   assert titles == {"clevr_with_masks"}

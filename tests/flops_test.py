@@ -6,14 +6,14 @@ import helpers
 import pytest
 import tensorflow as tf
 
-from iodine import building, flops, training
+from iodine import benchmark, building, training
 from iodine.modules import networks
 
 
 def count(function, *shapes):
   compiled = tf.function(function, autograph=False)
   specs = [tf.TensorSpec(shape) for shape in shapes]
-  return flops.count(compiled.get_concrete_function(*specs))
+  return benchmark.count(compiled.get_concrete_function(*specs))
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_a_training_step_grows_with_batch_slots_and_iterations():
       autograph=False,
     )
     data = helpers.make_batch(batch_size)
-    return sum(flops.count(step.get_concrete_function(data)).values())
+    return sum(benchmark.count(step.get_concrete_function(data)).values())
 
   # What does not grow is spent on kernels, whatever they are applied to.
   for name, (one, two, three) in {

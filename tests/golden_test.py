@@ -15,7 +15,8 @@ import scipy.stats
 import tensorflow as tf
 
 import main
-from iodine import building, comparison, tf1_checkpoint, training
+from iodine import building, comparison, training
+from iodine.checkpoints import tf1
 from iodine.modules import utils
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -58,9 +59,7 @@ class Case:
     self.data = comparison.read_reference(str(self.folder)).data
     self.model.initialize(self.data["image"].shape[2:])
     self.optimizer = building.build(config["optimizer"])
-    tf1_checkpoint.restore(
-      str(self.folder / "model.ckpt"), self.model, self.optimizer
-    )
+    tf1.restore(str(self.folder / "model.ckpt"), self.model, self.optimizer)
 
   def load(self, name):
     return dict(np.load(self.folder / name, allow_pickle=False))
@@ -118,8 +117,8 @@ def test_train_step(name, mode):
     deviation(scalars["debug/learning_rate"], recorded["lr"]) < 1e-6
   )  # one product
 
-  variables = tf1_checkpoint.model_variables(case.model)
-  slots = tf1_checkpoint.slot_variables(case.model, case.optimizer)
+  variables = tf1.model_variables(case.model)
+  slots = tf1.slot_variables(case.model, case.optimizer)
   after = {
     k.removeprefix("after/"): v
     for k, v in recorded.items()
@@ -157,7 +156,7 @@ def test_gradients(name):
   }
   trainable = {
     key: variable
-    for key, variable in tf1_checkpoint.model_variables(case.model).items()
+    for key, variable in tf1.model_variables(case.model).items()
     if variable.trainable
   }
   assert grads.keys() == trainable.keys()

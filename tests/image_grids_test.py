@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iodine.modules import image_grids, palette
+from iodine.drawing import palette
+from iodine.modules import image_grids
 
 EXACT = 1e-6  # one float32 rounding of values in [0, 1]
 

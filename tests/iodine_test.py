@@ -11,7 +11,7 @@ import scipy.stats
 import tensorflow as tf
 
 import main
-from iodine import building, errors, scene_scores
+from iodine import building, errors, evaluation
 from iodine.modules import factor_eval, metrics, refinement_inputs, utils
 
 SEED = tf.constant([3, 4])
@@ -130,7 +130,7 @@ def test_the_kl_weight_counts_in_training_refinement_and_evaluation(
     (weight - 1.0) * kl_gradient,
     atol=1e-4,  # what float32 leaves of a difference of larger gradients
   )
-  scores = scene_scores.score_batch(weighted, data, SEED)
+  scores = evaluation.score_batch(weighted, data, SEED)
   np.testing.assert_allclose(np.mean(scores["total"]), total, 1e-5)
 
 

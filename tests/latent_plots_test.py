@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib import colors as mpl_colors
 
-from iodine.modules import latent_plots, palette
+from iodine.drawing import latent_plots, palette
 
 H, W, C = 6, 9, 3
 

@@ -6,7 +6,7 @@ import pytest
 import scipy.special
 import tensorflow as tf
 
-from iodine import errors, evaluation, pictures
+from iodine import errors, evaluation
 
 SEED = 5
 K, T, Z = 3, 3, 3
@@ -38,7 +38,7 @@ def before(model):
 def seen(model, before):
   """Two scenes and a survey of four, of batches of 3 and 2."""
   data = batches([3, 2])
-  result = pictures.look(
+  result = evaluation.look(
     model, data, 3, scenes=[4, 1], num_surveyed=4, seed=SEED
   )
   tf.nest.map_structure(np.testing.assert_array_equal, data, batches([3, 2]))
@@ -114,7 +114,7 @@ def test_another_family_and_no_regressor():
       "num_iters": 1,
     }
   )
-  (scene,), survey = pictures.look(model, batches([2]), 2, [0], 2)
+  (scene,), survey = evaluation.look(model, batches([2]), 2, [0], 2)
   assert "factor" not in survey.info["losses"]
   assert len(survey.latents) == 5
   latent = scene.info["latent"]
@@ -178,7 +178,7 @@ def test_only_what_is_needed_is_read_and_surveyed():
       read.append(i)
       yield batch
 
-  scenes, survey = pictures.look(
+  scenes, survey = evaluation.look(
     model, reading(), 2, scenes=[3], on_progress=done.append
   )
   assert [scene.number for scene in scenes] == [3] and survey is None
@@ -188,14 +188,14 @@ def test_only_what_is_needed_is_read_and_surveyed():
 @pytest.mark.parametrize("missing", [5, 70])
 def test_a_scene_that_is_not_there(model, missing):
   with pytest.raises(errors.UserError) as info:
-    pictures.look(model, batches([3, 2]), 3, scenes=[missing])
+    evaluation.look(model, batches([3, 2]), 3, scenes=[missing])
   assert f"no scene {missing}: the test subset has 5 scenes" in str(info.value)
 
 
 def test_looking_changes_no_state(model, before, seen):
-  decoder = pictures.Decoder(model, 2)
-  pictures.traverse(decoder, seen[0][0], num_latents=1)
-  pictures.sample(decoder, 3)
+  decoder = evaluation.Decoder(model, 2)
+  evaluation.traverse(decoder, seen[0][0], num_latents=1)
+  evaluation.sample(decoder, 3)
   for variable, value in zip(model.variables, before, strict=True):
     np.testing.assert_array_equal(variable, value)
 
@@ -213,7 +213,7 @@ def decode(model, z):
 
 def test_decoding_in_chunks(model):
   z = np.random.default_rng(0).normal(size=[5, K, Z]).astype(np.float32)
-  decoded = pictures.Decoder(model, batch_size=2)(z)
+  decoded = evaluation.Decoder(model, batch_size=2)(z)
   for i in range(5):
     recons, components, mask = decode(model, z[i])
     helpers.assert_near(decoded.recons[i], recons)  # float32
@@ -222,16 +222,16 @@ def test_decoding_in_chunks(model):
 
 
 def test_samples_come_from_the_prior(model):
-  decoder = pictures.Decoder(model, 4)
-  decoded = pictures.sample(decoder, 6, seed=3)
+  decoder = evaluation.Decoder(model, 4)
+  decoded = evaluation.sample(decoder, 6, seed=3)
   assert decoded.recons.shape == (6, 8, 8, 3)
-  again = pictures.sample(decoder, 6, seed=3)
+  again = evaluation.sample(decoder, 6, seed=3)
   np.testing.assert_array_equal(decoded.recons, again.recons)
-  assert np.any(pictures.sample(decoder, 6, seed=4).recons != decoded.recons)
+  assert np.any(evaluation.sample(decoder, 6, seed=4).recons != decoded.recons)
   drawn = []
   decoder = lambda z: drawn.append(z)  # noqa: E731
   decoder.model = model
-  pictures.sample(decoder, 2000)
+  evaluation.sample(decoder, 2000)
   # 18,000 draws of variance ln 2; 6 and more standard errors.
   np.testing.assert_allclose(drawn[0].mean(), 0.0, atol=0.04)
   np.testing.assert_allclose(drawn[0].var(), np.log(2.0), rtol=0.07)
@@ -239,8 +239,12 @@ def test_samples_come_from_the_prior(model):
 
 def test_a_traversal_changes_one_latent_at_a_time(model, seen):
   scene = seen[0][0]
-  traversal = pictures.traverse(
-    pictures.Decoder(model, 4), scene, slot=1, num_latents=2, values=[-2.0, 1.5]
+  traversal = evaluation.traverse(
+    evaluation.Decoder(model, 4),
+    scene,
+    slot=1,
+    num_latents=2,
+    values=[-2.0, 1.5],
   )
   z = scene.info["latent"]["z_mean"][0, -1]
   recons, components, mask = decode(model, z)
@@ -270,9 +274,9 @@ def test_a_traversal_changes_one_latent_at_a_time(model, seen):
 
 def test_the_inferred_value_reproduces_the_reconstruction(model, seen):
   scene = seen[0][1]
-  decoder = pictures.Decoder(model, 4)
-  first = pictures.traverse(decoder, scene, slot=0, num_latents=1)
-  again = pictures.traverse(
+  decoder = evaluation.Decoder(model, 4)
+  first = evaluation.traverse(decoder, scene, slot=0, num_latents=1)
+  again = evaluation.traverse(
     decoder, scene, slot=0, num_latents=1, values=first.inferred
   )
   assert first.recons.shape == (1, 7, 8, 8, 3)
@@ -282,13 +286,15 @@ def test_the_inferred_value_reproduces_the_reconstruction(model, seen):
 def test_the_default_slot_is_the_second_largest(model, seen):
   masks = np.zeros([4, 2, 6, 1])
   masks[[3, 3, 3, 1, 1, 0], :, np.arange(6)] = 0.9
-  assert pictures.foreground_slot(masks) == 1
-  assert pictures.foreground_slot(masks[[3, 2]]) == 0
-  assert pictures.foreground_slot(np.ones([1, 2, 2, 1])) == 0
+  assert evaluation.foreground_slot(masks) == 1
+  assert evaluation.foreground_slot(masks[[3, 2]]) == 0
+  assert evaluation.foreground_slot(np.ones([1, 2, 2, 1])) == 0
   one = np.zeros([3, 2, 2, 1])
   one[2] = 1.0
-  assert pictures.foreground_slot(one) == 2
+  assert evaluation.foreground_slot(one) == 2
   scene = seen[0][0]
-  expected = pictures.foreground_slot(scene.info["outputs"]["pred_mask"][0, -1])
-  traversal = pictures.traverse(pictures.Decoder(model, 8), scene)
+  expected = evaluation.foreground_slot(
+    scene.info["outputs"]["pred_mask"][0, -1]
+  )
+  traversal = evaluation.traverse(evaluation.Decoder(model, 8), scene)
   assert traversal.slot == expected and traversal.num_slots == K

@@ -7,7 +7,7 @@ import pytest
 from matplotlib import colors as mpl_colors
 from PIL import Image
 
-from iodine.modules import canvas, palette, plotting
+from iodine.drawing import canvas, palette, plotting
 
 B, T, H, W = 2, 3, 6, 9
 

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 import main
 from iodine import building, errors, training
-from iodine.modules import networks, precision, types
+from iodine.modules import networks, types
+from iodine.ops import precision
 
 LOW = ["bfloat16", "float16"]
 # Half a unit in the last of 8 and 11 bits.

@@ -11,7 +11,7 @@ import pytest
 
 import iodine
 import main
-from iodine import checkpoints, pretrained, summaries, synthetic
+from iodine import checkpoints, pretrained, synthetic, training
 
 FOLDER = pathlib.Path(pretrained.LAPTOP)
 FOREGROUND_ARI = 0.9  # on 320 scenes
@@ -100,7 +100,7 @@ def test_it_is_small_and_says_how_it_was_made():
 
 
 def test_its_training_curve_is_beside_it():
-  (curve,) = summaries.read_scalars(str(FOLDER), ["loss/ari_nobg"]).values()
+  (curve,) = training.read_scalars(str(FOLDER), ["loss/ari_nobg"]).values()
   steps, values = zip(*curve, strict=True)
   prefix = checkpoints.find(str(FOLDER))
   assert prefix.endswith(f"ckpt-{steps[-1]}")

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from iodine import process_cost
+from iodine.benchmark import process_cost
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -7,7 +7,8 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 
 from iodine import training
-from iodine.modules import recomputation, refinement_inputs
+from iodine.modules import refinement_inputs
+from iodine.ops import recomputation
 
 
 @pytest.mark.parametrize("stop", [refinement_inputs.NORMALIZED, ()])

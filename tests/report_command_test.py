@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 
 import main
-from iodine import commands, summaries
+from iodine import training
+from iodine.commands import make_data
 
 TINY = [
   *(f"{key}={value}" for key, value in helpers.TINY.items()),
@@ -24,7 +25,7 @@ FOLDER = "a&b<i>"
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
   """Five generated Tetrominoes scenes."""
-  return commands.make_data(
+  return make_data.make_data(
     main.get_config(("tetrominoes",))["data"],
     str(tmp_path_factory.mktemp("data") / FOLDER),
     *(5, 0),
@@ -36,7 +37,7 @@ def checkpoint(tmp_path_factory):
   """The folder of a model of 3 slots and 2 refinements, with logs."""
   folder = str(tmp_path_factory.mktemp("run"))
   helpers.save_checkpoint(folder, helpers.tiny_config(), step=STEP)
-  writer = summaries.SummaryWriter(folder)
+  writer = training.SummaryWriter(folder)
   for step in range(1, STEP):
     writer.scalars(step, {"loss/total": -step, "loss/ari_nobg": step / 10})
   return folder
@@ -248,6 +249,6 @@ def test_logs_are_read_as_they_were_last_written(tmp_path):
   cut.write_bytes(cut.read_bytes()[:-3])
   (tmp_path / "evaluation").mkdir()
   write("evaluation/events.out.tfevents.3", [(7, "a", 7.0)])
-  found = summaries.read_scalars(str(tmp_path), ["a", "c"])
+  found = training.read_scalars(str(tmp_path), ["a", "c"])
   assert found == {"a": [(1, 1.0), (2, 2.5), (3, 30.0)]}
-  assert summaries.read_scalars(str(tmp_path / "no"), ["a"]) == {}
+  assert training.read_scalars(str(tmp_path / "no"), ["a"]) == {}

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iodine import building, checkpoints, saved_model, segmentation
+from iodine import building, checkpoints, segmentation
+from iodine.segmentation import saved_model
 
 SEED = 3
 CONFIG = helpers.tiny_config({"data.image_dim": [8, 6], "seed": SEED})

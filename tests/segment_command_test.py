@@ -8,8 +8,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from iodine import new_folders, segmentation, segmentation_files
-from iodine.modules import palette
+from iodine import files, segmentation
+from iodine.drawing import palette
 
 SEED = 3
 CONFIG = helpers.tiny_config({"data.image_dim": [8, 8], "seed": SEED})
@@ -148,7 +148,7 @@ def half_and_half(height=8, width=8, source=(8, 8)):
 
 def test_cutouts_have_the_mask_for_opacity(tmp_path):
   found = half_and_half()
-  segmentation_files.write(str(tmp_path), found, found.image)
+  segmentation.write(str(tmp_path), found, found.image)
   slots = sorted(x for x in os.listdir(tmp_path) if x.startswith("slot"))
   assert slots == ["slot_1.png", "slot_3.png"]
   for k in (0, 2):
@@ -165,7 +165,7 @@ def test_cutouts_have_the_mask_for_opacity(tmp_path):
 def test_pictures_are_as_large_as_the_region_of_the_original(tmp_path):
   found = half_and_half()._replace(region=((10, 50), (0, 40)))
   original = noise([60, 40, 1]) / np.float32(255)
-  segmentation_files.write(str(tmp_path), found, original)
+  segmentation.write(str(tmp_path), found, original)
   cutout = np.asarray(PIL.Image.open(tmp_path / "slot_1.png"))
   assert cutout.shape == (40, 40, 4)
   for channel in range(3):  # of a grey image
@@ -180,7 +180,7 @@ def test_pictures_are_as_large_as_the_region_of_the_original(tmp_path):
 def test_overlays_are_tinted_and_have_borders():
   found = half_and_half()
   pixels = np.full([8, 8, 3], 0.5, np.float32)
-  overlay = np.asarray(segmentation_files.overlay(found, pixels)) / 255
+  overlay = np.asarray(segmentation.overlay(found, pixels)) / 255
   assert overlay.shape == (512, 512, 3)
   red, _, blue = palette.slot_colors(3)
   # Half grey, about half of the slot's colour.
@@ -238,7 +238,7 @@ def test_errors_leave_everything_as_it_was(
 
 def test_folders_come_into_being_at_once(tmp_path):
   folder = tmp_path / "a/b"
-  with new_folders.written_at_once(f"{folder}/") as temporary:
+  with files.replaced_folder(f"{folder}/") as temporary:
     with open(f"{temporary}/new", "w") as file:
       file.write("new")
     assert not folder.exists()
@@ -246,7 +246,7 @@ def test_folders_come_into_being_at_once(tmp_path):
   for error in (KeyboardInterrupt, OSError(28, "No space left on device")):
     with (
       pytest.raises((KeyboardInterrupt, ValueError), match="No space|^$"),
-      new_folders.written_at_once(str(folder)) as temporary,
+      files.replaced_folder(str(folder)) as temporary,
     ):
       with open(f"{temporary}/newer", "w") as file:
         file.write("newer")

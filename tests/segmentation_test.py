@@ -15,13 +15,8 @@ import tensorflow as tf
 
 import iodine
 import main
-from iodine import (
-  building,
-  checkpoints,
-  errors,
-  segmentation,
-  tf1_checkpoint,
-)
+from iodine import building, checkpoints, errors, segmentation
+from iodine.checkpoints import tf1
 from iodine.modules import data
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -154,7 +149,7 @@ def test_a_tf1_checkpoint_with_its_config():
   np.testing.assert_array_equal(found.image, image)
   model = building.build(config["model"])
   model.initialize(image.shape)
-  tf1_checkpoint.restore(str(folder), model)
+  tf1.restore(str(folder), model)
   direct = segmentation.infer(model, tf.constant(image[None]), config["seed"])
   for name, value in direct.items():
     # A compiled graph and single operations round differently.

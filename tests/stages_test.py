@@ -5,8 +5,7 @@ import copy
 import pytest
 
 import main
-from iodine import errors
-from iodine.commands import stages
+from iodine import errors, training
 
 MODEL = {
   "num_components": 3,
@@ -18,13 +17,13 @@ MODEL = {
 def plan(entries, stop=10):
   config = {"stages": entries, "model": MODEL, "stop_after_steps": stop}
   before = copy.deepcopy(config)
-  result = stages.plan(config)
+  result = training.plan(config)
   assert config == before
   return result
 
 
 def test_without_stages_there_is_one_with_the_model_as_it_is():
-  assert plan([]) == [stages.Stage(10, MODEL, {})]
+  assert plan([]) == [training.Stage(10, MODEL, {})]
 
 
 def test_a_stage_replaces_entries_and_keeps_the_others():
@@ -81,7 +80,7 @@ def test_the_papers_trainings_have_none(name):
 
 
 def test_laptop_begins_with_a_slot_to_spare_and_ends_with_a_light_kl():
-  plan = stages.plan(main.get_config(("laptop",)))
+  plan = training.plan(main.get_config(("laptop",)))
   assert [stage.last_step for stage in plan] == [2500, 5000, 20000, 25000]
   slots = [stage.model["num_components"] for stage in plan]
   assert slots == [4, 4, 3, 3]

@@ -5,8 +5,8 @@ import helpers
 import numpy as np
 import tensorflow as tf
 
-from iodine import summaries
-from iodine.modules import image_files
+from iodine import training
+from iodine.drawing import image_files
 
 
 def read_events(folder):
@@ -21,7 +21,7 @@ def read_events(folder):
 
 
 def test_scalars_can_be_read_back(tmp_path):
-  writer = summaries.SummaryWriter(str(tmp_path))
+  writer = training.SummaryWriter(str(tmp_path))
   writer.scalars(3, {"loss/total": 1.5, "debug/learning_rate": 0.25})
   writer.scalars(4, {"loss/total": 2.5})
   values = read_events(tmp_path)
@@ -33,19 +33,19 @@ def test_scalars_can_be_read_back(tmp_path):
 def test_a_continued_training_has_one_curve(tmp_path):
   # Killed after step 40, it went on from its checkpoint at step 20.
   for name, steps in (("1", (10, 20, 30, 40)), ("2", (30,))):
-    writer = summaries.SummaryWriter(str(tmp_path / name))
+    writer = training.SummaryWriter(str(tmp_path / name))
     for step in steps:
       writer.scalars(step, {"loss/total": float(name) * step})
     (path,) = glob.glob(f"{tmp_path}/{name}/events*")
     shutil.move(path, tmp_path / f"events.out.tfevents.{name}")
-  curves = summaries.read_scalars(str(tmp_path), ["loss/total"])
+  curves = training.read_scalars(str(tmp_path), ["loss/total"])
   assert curves == {"loss/total": [(10, 10.0), (20, 20.0), (30, 60.0)]}
 
 
 def test_overview_images_are_drawn_and_written(tmp_path):
   model = helpers.tiny_model()
   model.initialize((8, 8, 3))
-  draw = summaries.OverviewImages(model, num_images=2)
+  draw = training.OverviewImages(model, num_images=2)
   batch = helpers.make_batch(batch_size=3)
   images = draw(batch)
   # Tiles are 8 pixels and a border of 2 on each side; 3 slots, 3 decodes.
@@ -54,7 +54,7 @@ def test_overview_images_are_drawn_and_written(tmp_path):
   assert images["samples"].shape == (1, 4 * 12, 4 * 12, 3)
   for name, image in draw(batch).items():
     np.testing.assert_array_equal(image, images[name])
-  writer = summaries.SummaryWriter(str(tmp_path))
+  writer = training.SummaryWriter(str(tmp_path))
   writer.images(7, images)
   values = read_events(tmp_path)
   for name, image in images.items():

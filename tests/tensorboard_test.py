@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.util import tensor_util
 
 import main
-from iodine import commands
+from iodine.commands import make_data
 
 SCALARS = {
   *("loss/total", "loss/recons", "loss/kl", "loss/mse", "loss/ari"),
@@ -32,7 +32,7 @@ IMAGES = {
 def logdir(tmp_path_factory):
   """The folder of a training of three steps with images twice."""
   folder = tmp_path_factory.mktemp("run")
-  scenes = commands.make_data(
+  scenes = make_data.make_data(
     main.get_config(("tetrominoes",))["data"], str(folder), 4, seed=0
   )
   helpers.run_main(

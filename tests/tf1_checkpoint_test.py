@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 import main
-from iodine import building, checkpoints, errors, tf1_checkpoint
+from iodine import building, checkpoints, errors
+from iodine.checkpoints import tf1
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 CASES = ["tiny_tetrominoes", "tiny_dsprites", "tiny_clevr", "tiny_sequential"]
@@ -61,7 +62,7 @@ def randomize(model, optimizer, seed=0):
 @pytest.mark.parametrize("name", CASES)
 def test_names_shapes_and_types_are_the_originals(name, tmp_path):
   model, optimizer = build(name)
-  prefix = tf1_checkpoint.export(f"{tmp_path}/model.ckpt", model, optimizer)
+  prefix = tf1.export(f"{tmp_path}/model.ckpt", model, optimizer)
   lines = [
     f"{key} {value.dtype} {list(value.shape)}"
     for key, value in sorted(read(prefix).items())
@@ -76,8 +77,8 @@ def test_restoring_a_recorded_checkpoint_and_exporting_it_is_the_identity(
 ):
   model, optimizer = build(name)
   source = str(GOLDEN / name / "model.ckpt")
-  tf1_checkpoint.restore(source, model, optimizer)
-  prefix = tf1_checkpoint.export(f"{tmp_path}/model.ckpt", model, optimizer)
+  tf1.restore(source, model, optimizer)
+  prefix = tf1.export(f"{tmp_path}/model.ckpt", model, optimizer)
   expected, actual = read(source), read(prefix)
   assert expected.keys() == actual.keys()
   for key in expected:
@@ -89,9 +90,9 @@ def test_restoring_a_recorded_checkpoint_and_exporting_it_is_the_identity(
 def test_restore_after_export_is_the_identity(name, tmp_path):
   model, optimizer = build(name)
   randomize(model, optimizer)
-  prefix = tf1_checkpoint.export(f"{tmp_path}/model.ckpt", model, optimizer)
+  prefix = tf1.export(f"{tmp_path}/model.ckpt", model, optimizer)
   other_model, other_optimizer = build(name)
-  tf1_checkpoint.restore(prefix, other_model, other_optimizer)
+  tf1.restore(prefix, other_model, other_optimizer)
   for a, b in zip(
     [*model.variables, *optimizer.variables],
     [*other_model.variables, *other_optimizer.variables],
@@ -103,7 +104,7 @@ def test_restore_after_export_is_the_identity(name, tmp_path):
 def test_a_tf1_saver_reads_an_export(tmp_path):
   model, optimizer = build("tiny_clevr")
   randomize(model, optimizer)
-  prefix = tf1_checkpoint.export(f"{tmp_path}/model.ckpt", model, optimizer)
+  prefix = tf1.export(f"{tmp_path}/model.ckpt", model, optimizer)
   written = read(prefix)
   with tf.Graph().as_default():
     variables = {
@@ -123,11 +124,11 @@ def test_reports_say_what_happened(tmp_path):
   model, optimizer = build("tiny_clevr")
   source = str(GOLDEN / "tiny_clevr/model.ckpt")
   everything = set(read(source))
-  report = tf1_checkpoint.restore(source, model, optimizer)
+  report = tf1.restore(source, model, optimizer)
   assert set(report.restored) == everything
   assert report.left_fresh == report.unused == []
   assert report.global_step == int(optimizer.global_step) == 3
-  without = tf1_checkpoint.restore(source, model)
+  without = tf1.restore(source, model)
   assert set(without.restored) | set(without.unused) == everything
   assert "global_step" in without.unused and without.global_step == 3
   assert all(report.shapes[k] == v.shape for k, v in read(source).items())
@@ -145,8 +146,8 @@ def test_a_release_without_slots_leaves_adam_fresh(tmp_path):
     GOLDEN / "tiny_clevr/model.ckpt", tmp_path / "model.ckpt-1000000", release
   )
   model, optimizer = build("tiny_clevr")
-  report = tf1_checkpoint.restore(source, model, optimizer)
-  slots = set(tf1_checkpoint.slot_variables(model, optimizer))
+  report = tf1.restore(source, model, optimizer)
+  slots = set(tf1.slot_variables(model, optimizer))
   assert set(report.left_fresh) == slots | {"beta1_power", "beta2_power"}
   assert int(optimizer.global_step) == 3
   assert not any(np.any(v) for v in [*optimizer.m, *optimizer.v])
@@ -157,14 +158,14 @@ def test_a_release_without_slots_leaves_adam_fresh(tmp_path):
 
 def test_an_export_without_optimizer_is_like_a_release(tmp_path):
   model, optimizer = build("tiny_clevr")
-  prefix = tf1_checkpoint.export(f"{tmp_path}/model.ckpt", model)
+  prefix = tf1.export(f"{tmp_path}/model.ckpt", model)
   written = read(prefix)
   assert set(written) == {
-    *tf1_checkpoint.model_variables(model),
+    *tf1.model_variables(model),
     "global_step",
   }
   assert written["global_step"].dtype == np.int64
-  tf1_checkpoint.restore(prefix, *build("tiny_clevr"))
+  tf1.restore(prefix, *build("tiny_clevr"))
 
 
 def test_folders_with_and_without_a_state_file(tmp_path):
@@ -172,7 +173,7 @@ def test_folders_with_and_without_a_state_file(tmp_path):
     source = GOLDEN / "tiny_clevr" / name.replace("-11", "", 1)
     shutil.copy(source, tmp_path / name)
   assert checkpoints.find(str(tmp_path)) == f"{tmp_path}/model.ckpt-11"
-  tf1_checkpoint.restore(str(tmp_path), build("tiny_clevr")[0])
+  tf1.restore(str(tmp_path), build("tiny_clevr")[0])
   # A state file that was written on another machine.
   (tmp_path / "checkpoint").write_text(
     'model_checkpoint_path: "/elsewhere/model.ckpt-11"\n'
@@ -191,8 +192,8 @@ def test_folders_with_and_without_a_state_file(tmp_path):
 def test_the_two_kinds_are_told_apart(tmp_path):
   model, optimizer = build("tiny_clevr")
   store = checkpoints.CheckpointStore(str(tmp_path), model, optimizer)
-  assert not tf1_checkpoint.is_tf1(store.save())
-  assert tf1_checkpoint.is_tf1(str(GOLDEN / "tiny_clevr/model.ckpt"))
+  assert not tf1.is_tf1(store.save())
+  assert tf1.is_tf1(str(GOLDEN / "tiny_clevr/model.ckpt"))
 
 
 @pytest.mark.parametrize(
@@ -248,9 +249,7 @@ def test_another_config_is_one_sentence_and_changes_nothing(updates, parts):
   model, optimizer = build("tiny_clevr", **updates)
   before = [np.array(v) for v in [*model.variables, *optimizer.variables]]
   with pytest.raises(errors.UserError) as info:
-    tf1_checkpoint.restore(
-      str(GOLDEN / "tiny_clevr/model.ckpt"), model, optimizer
-    )
+    tf1.restore(str(GOLDEN / "tiny_clevr/model.ckpt"), model, optimizer)
   message = str(info.value)
   assert "\n" not in message
   for part in parts:
@@ -262,9 +261,7 @@ def test_another_config_is_one_sentence_and_changes_nothing(updates, parts):
 
 def test_the_number_of_slots_does_not_matter():
   model, optimizer = build("tiny_clevr", num_components=5, num_iters=1)
-  tf1_checkpoint.restore(
-    str(GOLDEN / "tiny_clevr/model.ckpt"), model, optimizer
-  )
+  tf1.restore(str(GOLDEN / "tiny_clevr/model.ckpt"), model, optimizer)
 
 
 def test_half_of_the_adam_slots_is_an_error(tmp_path):
@@ -275,14 +272,14 @@ def test_half_of_the_adam_slots_is_an_error(tmp_path):
     lambda tensors: {k: v for k, v in tensors.items() if k != lost},
   )
   with pytest.raises(errors.UserError, match=f"{lost} .* is only here"):
-    tf1_checkpoint.restore(source, *build("tiny_clevr"))
+    tf1.restore(source, *build("tiny_clevr"))
 
 
 def test_a_learned_scale_has_its_name(tmp_path):
   updates = {"model.output_dist.component_dist.scale_val": -1.0}
   model, optimizer = build("tiny_clevr", **updates)
   model.output_dist.component_dist.scale.assign(0.25)
-  prefix = tf1_checkpoint.export(f"{tmp_path}/model.ckpt", model, optimizer)
+  prefix = tf1.export(f"{tmp_path}/model.ckpt", model, optimizer)
   written = read(prefix)
   assert written["component_dist/pixel_distribution/scale"] == 0.25
   assert "component_dist/pixel_distribution/scale/Adam" in written
@@ -299,7 +296,7 @@ def test_decoder_mlp_and_two_layers_have_their_names():
       "model.refinement_core.recurrent_net.hidden_sizes": [12, 4],
     },
   )
-  names = tf1_checkpoint.model_variables(model)
+  names = tf1.model_variables(model)
   assert names["pixel_decoder/broadcast_conv/mlp/linear_1/w"].shape == (4, 6)
   assert names["recurrent_net/lstm/lstm_1/w_gates"].shape == (16, 16)
   assert len({id(v) for v in names.values()}) == len(model.variables)
@@ -307,7 +304,7 @@ def test_decoder_mlp_and_two_layers_have_their_names():
 
 def test_inputs_without_spatial_ones_leave_the_encoder_out():
   model, _ = build("tiny_clevr", **{"model.inputs": ["zp", "dzp"]})
-  names = tf1_checkpoint.model_variables(model)
+  names = tf1.model_variables(model)
   assert not any(name.startswith("encoder_net") for name in names)
   assert len(names) == len(model.variables)
 
@@ -317,16 +314,16 @@ def test_a_deconv_has_no_tf1_checkpoint():
   model = building.build(config["model"])
   model.initialize((35, 35, 3))
   with pytest.raises(errors.UserError, match="the original cannot run"):
-    tf1_checkpoint.model_variables(model)
+    tf1.model_variables(model)
 
 
 def test_export_errors_leave_nothing_behind(tmp_path):
   model, _ = build("tiny_clevr")
   with pytest.raises(errors.UserError, match="is a folder"):
-    tf1_checkpoint.export(str(tmp_path), model)
+    tf1.export(str(tmp_path), model)
   (tmp_path / "file").write_text("")
   with pytest.raises(errors.UserError, match="cannot create the folder"):
-    tf1_checkpoint.export(f"{tmp_path}/file/model.ckpt", model)
+    tf1.export(f"{tmp_path}/file/model.ckpt", model)
   assert os.listdir(tmp_path) == ["file"]
 
 
@@ -337,22 +334,22 @@ def test_broken_files_are_one_sentence(tmp_path):
   os.chmod(data_file, 0o644)
   os.truncate(data_file, 100)
   with pytest.raises(errors.UserError, match="broken or incomplete"):
-    tf1_checkpoint.restore(str(tmp_path), build("tiny_clevr")[0])
+    tf1.restore(str(tmp_path), build("tiny_clevr")[0])
 
 
 def test_restore_works_on_helpers_models_too(tmp_path):
   model = helpers.tiny_model()
   model.initialize((8, 8, 3))
-  prefix = tf1_checkpoint.export(f"{tmp_path}/deep/er/model.ckpt", model)
-  tf1_checkpoint.restore(prefix, model)
+  prefix = tf1.export(f"{tmp_path}/deep/er/model.ckpt", model)
+  tf1.restore(prefix, model)
 
 
 def test_a_model_without_variables_says_so(tmp_path):
   model = helpers.tiny_model()
   source = str(GOLDEN / "tiny_clevr")
   for call in (
-    lambda: tf1_checkpoint.restore(source, model),
-    lambda: tf1_checkpoint.export(f"{tmp_path}/model.ckpt", model),
+    lambda: tf1.restore(source, model),
+    lambda: tf1.export(f"{tmp_path}/model.ckpt", model),
     lambda: checkpoints.restore(source, model=model),
   ):
     with pytest.raises(errors.UserError, match="initialize"):
@@ -372,7 +369,7 @@ def test_without_slots_a_used_adam_starts_afresh(powers, tmp_path):
     },
   )
   randomize(model, optimizer)
-  report = tf1_checkpoint.restore(source, model, optimizer)
+  report = tf1.restore(source, model, optimizer)
   assert not any(np.any(v) for v in [*optimizer.m, *optimizer.v])
   assert float(optimizer.beta1_power) == np.float32(0.95)
   assert "beta1_power" in report.left_fresh
@@ -384,9 +381,9 @@ def test_a_learned_scale_of_the_latents_is_not_lost(tmp_path):
   updates["model.latent_dist.scale_val"] = -1.0
   model, optimizer = build("tiny_clevr", **updates)
   model.latent_dist.scale.assign(0.5)
-  prefix = tf1_checkpoint.export(f"{tmp_path}/model.ckpt", model, optimizer)
+  prefix = tf1.export(f"{tmp_path}/model.ckpt", model, optimizer)
   other, _ = build("tiny_clevr", **updates)
-  tf1_checkpoint.restore(prefix, other)
+  tf1.restore(prefix, other)
   assert float(other.latent_dist.scale) == 0.5
 
 
@@ -395,13 +392,13 @@ def test_an_export_does_not_hide_a_run(tmp_path):
   checkpoints.CheckpointStore(str(tmp_path), model, optimizer).save()
   before = sorted(os.listdir(tmp_path))
   with pytest.raises(errors.UserError, match="holds a run"):
-    tf1_checkpoint.export(f"{tmp_path}/model.ckpt", model, optimizer)
+    tf1.export(f"{tmp_path}/model.ckpt", model, optimizer)
   assert sorted(os.listdir(tmp_path)) == before
 
 
 def test_an_exported_folder_can_be_moved(tmp_path):
   model, _ = build("tiny_clevr")
-  tf1_checkpoint.export(tmp_path / "old/model.ckpt", model)
+  tf1.export(tmp_path / "old/model.ckpt", model)
   shutil.move(tmp_path / "old", tmp_path / "new")
   assert checkpoints.find(tmp_path / "new") == f"{tmp_path}/new/model.ckpt"
   (tmp_path / "new/checkpoint").write_bytes(b"\xff\xfe")
@@ -414,7 +411,7 @@ def test_a_failed_export_leaves_nothing_behind(tmp_path):
   model, _ = build("tiny_clevr")
   (tmp_path / "model.ckpt.data-00000-of-00001").mkdir()
   with pytest.raises(errors.UserError, match="cannot write"):
-    tf1_checkpoint.export(f"{tmp_path}/model.ckpt", model)
+    tf1.export(f"{tmp_path}/model.ckpt", model)
   assert os.listdir(tmp_path) == ["model.ckpt.data-00000-of-00001"]
 
 
@@ -425,4 +422,4 @@ def test_a_missing_power_is_named_as_such(tmp_path):
     lambda tensors: {k: v for k, v in tensors.items() if k != "beta1_power"},
   )
   with pytest.raises(errors.UserError, match="incomplete state of the optim"):
-    tf1_checkpoint.restore(source, *build("tiny_clevr"))
+    tf1.restore(source, *build("tiny_clevr"))

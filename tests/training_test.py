@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iodine import building, checkpoints, errors, training
+from iodine import building, checkpoints, errors
+from iodine.training import loop
 
 
 class Scenes:
@@ -37,7 +38,7 @@ class Run:
     self.store = checkpoints.CheckpointStore(
       str(folder), self.model, self.optimizer
     )
-    self.step = training.CompiledStep(self.model, self.optimizer, seed)
+    self.step = loop.CompiledStep(self.model, self.optimizer, seed)
 
   def fake_step(self, **changes):
     """A step that only counts, for tests of the loop around it.
@@ -62,12 +63,12 @@ class Run:
       "save_images_steps": 100,
       **{k: options.pop(k) for k in list(options) if k.startswith("save_")},
     }
-    return training.train(
+    return loop.train(
       options.pop("step", self.step),
       Scenes().batches("train", int(self.optimizer.global_step)),
       Scenes.batch_size,
       self.store,
-      training.Schedule(stop_after_steps=stop_after_steps, **schedule),
+      loop.Schedule(stop_after_steps=stop_after_steps, **schedule),
       start_step=int(self.optimizer.global_step),
       **options,
     )
@@ -248,7 +249,7 @@ def test_train_step_leaves_the_batch_unchanged():
   before = tf.nest.map_structure(lambda x: x.numpy().copy(), batch)
   keys = json.dumps(tf.nest.map_structure(lambda x: 0, batch))
   optimizer = building.build(helpers.tiny_config()["optimizer"])
-  scalars = training.train_step(model, optimizer, batch)
+  scalars = loop.train_step(model, optimizer, batch)
   assert keys == json.dumps(tf.nest.map_structure(lambda x: 0, batch))
   tf.nest.map_structure(np.testing.assert_array_equal, before, batch)
   assert scalars["debug/global_grad_norm"] > 0
@@ -257,16 +258,16 @@ def test_train_step_leaves_the_batch_unchanged():
 
 def test_xla_computes_the_same_step(tmp_path, monkeypatch):
   z = np.random.default_rng(0).normal(size=[2, 2, 3, 3]).astype(np.float32)
-  step = training.train_step
+  step = loop.train_step
   # Random numbers of XLA are others.
   monkeypatch.setattr(
-    training, "train_step", lambda *args, seed: step(*args, z=tf.constant(z))
+    loop, "train_step", lambda *args, seed: step(*args, z=tf.constant(z))
   )
   batch = helpers.make_batch()
   runs, scalars = [], []
   for jit_compile in (False, True):
     run = Run(tmp_path / str(jit_compile), updates={"num_iters": 1})
-    compiled = training.CompiledStep(
+    compiled = loop.CompiledStep(
       run.model, run.optimizer, 0, jit_compile=jit_compile
     )
     scalars.append([compiled(batch), compiled(batch)])
@@ -289,4 +290,4 @@ def test_xla_computes_the_same_step(tmp_path, monkeypatch):
 def test_jit_compile_is_true_or_false(tmp_path, value):
   run = Run(tmp_path)
   with pytest.raises(errors.UserError, match="`jit_compile` is"):
-    training.CompiledStep(run.model, run.optimizer, 0, jit_compile=value)
+    loop.CompiledStep(run.model, run.optimizer, 0, jit_compile=value)

@@ -19,7 +19,8 @@ import pytest
 import tensorflow as tf
 
 import main
-from iodine import building, comparison, tf1_checkpoint, training
+from iodine import building, comparison, training
+from iodine.checkpoints import tf1
 
 CASE = pathlib.Path(__file__).parent / "golden/tiny_tetrominoes"
 QUANTILE = 5.0
@@ -50,7 +51,7 @@ def train(learn_rate, num_runs=6, num_steps=200):
   optimizer.initialize(model.trainable_variables)
   curves = {name: np.zeros([num_runs, num_steps]) for name in CURVES}
   for run in range(num_runs):
-    tf1_checkpoint.restore(str(CASE), model, optimizer)
+    tf1.restore(str(CASE), model, optimizer)
     for i in range(num_steps):
       scalars = step(tf.constant([run, i]))
       for name, scalar in CURVES.items():

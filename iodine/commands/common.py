@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,13 +9,8 @@ from typing import Any, NamedTuple
 import shapeguard
 import tensorflow as tf
 
-from iodine import (
-  building,
-  checkpoints,
-  errors,
-  optimizers,
-  tf1_checkpoint,
-)
+from iodine import building, checkpoints, errors, optimizers
+from iodine.checkpoints import tf1
 from iodine.modules import data as data_lib
 from iodine.modules import iodine
 
@@ -76,12 +69,6 @@ def misfit(image_shape: tuple[int, ...], error: Exception) -> errors.UserError:
   )
 
 
-def is_whole(value: Any, least: int) -> bool:
-  """Whether a value is a whole number of at least `least`."""
-  is_number = isinstance(value, int) and not isinstance(value, bool)
-  return is_number and value >= least
-
-
 def require_experiment(config: Config) -> None:
   """Raises a UserError where no named config has filled an entry in."""
   if not isinstance(config, Mapping) or not config:
@@ -97,7 +84,7 @@ class Restored(NamedTuple):
   model: iodine.IODINE
   optimizer: optimizers.Adam
   prefix: str
-  report: tf1_checkpoint.Report | None  # of a TF1 checkpoint
+  report: tf1.Report | None  # of a TF1 checkpoint
 
   @property
   def step(self) -> int:
@@ -121,8 +108,8 @@ def restore(
   optimizer: optimizers.Adam = building.build(config["optimizer"], "optimizer")
   optimizer.initialize(model.trainable_variables)
   report = None
-  if tf1_checkpoint.is_tf1(prefix):
-    report = tf1_checkpoint.restore(prefix, model, optimizer)
+  if tf1.is_tf1(prefix):
+    report = tf1.restore(prefix, model, optimizer)
   else:
     checkpoints.restore(prefix, model=model, optimizer=optimizer)
   return Restored(model, optimizer, prefix, report)
@@ -142,52 +129,3 @@ def results_path(config: Config, prefix: str, name: str) -> str:
       f"`results_dir` is {folder!r}: give the path of a folder"
     )
   return os.path.join(folder, name)
-
-
-def write_json(content: Any, path: str) -> None:
-  """Writes a JSON file, see `write_text`."""
-  write_text(json.dumps(content, indent=2) + "\n", path)
-
-
-def write_text(content: str, path: str) -> None:
-  """Writes a file at once, or leaves an older one as it is.
-
-  Raises:
-    errors.UserError: if it cannot be written.
-  """
-  check_writable(path)
-  temporary = f"{path}.tmp"
-  try:
-    with open(temporary, "w", encoding="utf-8") as file:
-      file.write(content)
-    os.replace(temporary, path)
-  except OSError as error:
-    raise _unwritable(path, error) from error
-  finally:
-    with contextlib.suppress(FileNotFoundError):
-      os.remove(temporary)
-
-
-def _unwritable(path: str, error: OSError) -> errors.UserError:
-  return errors.UserError(
-    f"cannot write `{path}` ({error.strerror}): give a path in a folder that "
-    "you may write to"
-  )
-
-
-def check_writable(path: Any) -> None:
-  """Checks early that a file can be written, and makes its folder.
-
-  Raises:
-    errors.UserError: if not.
-  """
-  if not isinstance(path, str) or os.path.isdir(path):
-    raise errors.UserError(f"`{path}` is no path of a file: give one to write")
-  checkpoints.make_folder(os.path.dirname(path) or ".")
-  try:
-    # Nothing else knows for sure, not even the permissions.
-    with open(f"{path}.tmp", "a", encoding="utf-8"):
-      pass
-    os.remove(f"{path}.tmp")
-  except OSError as error:
-    raise _unwritable(path, error) from error

@@ -26,13 +26,7 @@ from typing import Any, ClassVar
 import shapeguard
 import tensorflow as tf
 
-from iodine.modules import (
-  data_arguments,
-  data_files,
-  fast_records,
-  records,
-  scene_stream,
-)
+from iodine.readers import arguments, examples, layouts, opening, streams
 
 # No Python control flow here depends on tensors, and AutoGraph takes longer to
 # find that out than it takes to build the graph.
@@ -170,24 +164,24 @@ class IODINEDataset:
 
   def __post_init__(self):
     self._layout = self._find_layout()
-    self._streams: dict[str | None, scene_stream.SceneStream] = {}
-    data_arguments.check_whole("batch_size", self.batch_size, 1)
+    self._streams: dict[str | None, streams.SceneStream] = {}
+    arguments.check_whole("batch_size", self.batch_size, 1)
     for name in ("shuffle_buffer", "num_test_scenes"):
       if getattr(self, name) is not None:
-        data_arguments.check_whole(name, getattr(self, name), 1)
-    data_arguments.check_whole("seed", self.seed, 0)
-    data_arguments.check_bounds(self.min_num_objects, self.max_num_objects)
-    data_arguments.check_range("train", self.train)
-    data_arguments.check_range("test", self.test)
-    data_arguments.check_image_dim(self.image_dim)
+        arguments.check_whole(name, getattr(self, name), 1)
+    arguments.check_whole("seed", self.seed, 0)
+    arguments.check_bounds(self.min_num_objects, self.max_num_objects)
+    arguments.check_range("train", self.train)
+    arguments.check_range("test", self.test)
+    arguments.check_image_dim(self.image_dim)
     height, width, _ = self._layout.image_shape
-    data_arguments.check_crop_region(self.crop_region, height, width)
+    arguments.check_crop_region(self.crop_region, height, width)
 
-  def _find_layout(self) -> records.Layout:
+  def _find_layout(self) -> layouts.Layout:
     raise NotImplementedError
 
   @property
-  def layout(self) -> records.Layout:
+  def layout(self) -> layouts.Layout:
     """What the records of the files hold."""
     return self._layout
 
@@ -274,17 +268,17 @@ class IODINEDataset:
     # Not a generator itself, so that the checks run at once.
     return iterate()
 
-  def _stream(self, subset: str | None) -> scene_stream.SceneStream:
+  def _stream(self, subset: str | None) -> streams.SceneStream:
     """Opens the files and returns the raw records of a subset."""
-    data_arguments.check_subset(subset)
-    files = data_files.open_files(self.path, self._layout)
+    arguments.check_subset(subset)
+    files = opening.open_files(self.path, self._layout)
     range_name = "test" if subset == "test" else "train"
     start, stop = getattr(self, range_name) or (0, None)
     limits: dict[str | None, int | None] = {
       "summary": self.batch_size,
       "test": self.num_test_scenes,
     }
-    stream = scene_stream.SceneStream(
+    stream = streams.SceneStream(
       files=files,
       layout=self._layout,
       range_name=range_name,
@@ -300,15 +294,15 @@ class IODINEDataset:
 
   def _batch(
     self,
-    stream: scene_stream.SceneStream,
+    stream: streams.SceneStream,
     subset: str | None,
     skip_batches: int,
   ) -> tf.data.Dataset:
     """Returns the batches of a stream."""
-    data_arguments.check_whole("skip_batches", skip_batches, 0)
+    arguments.check_whole("skip_batches", skip_batches, 0)
     skip = skip_batches * self.batch_size
     if subset == "test":
-      scenes = scene_stream.read(stream.epoch().skip(skip), self._read)
+      scenes = streams.read(stream.epoch().skip(skip), self._read)
     else:
       buffer_size = self.shuffle_buffer if subset == "train" else None
       scenes = stream.repeated(self._read, skip, buffer_size, self.seed)
@@ -321,7 +315,7 @@ class IODINEDataset:
   @_untransformed
   def _read(self, record: tf.Tensor) -> dict[str, Any]:
     """Returns one scene: image and mask cropped, all else as stored."""
-    scene = fast_records.parser(self._layout)(record, self._layout)
+    scene = examples.parser(self._layout)(record, self._layout)
     image, mask = crop(scene["image"], scene["mask"], self.crop_region)
     entities = self._layout.num_entities
     factors = {}
@@ -378,8 +372,8 @@ class CLEVR(IODINEDataset):
     "rotation": ("rotation",),
   }
 
-  def _find_layout(self) -> records.Layout:
-    return records.find_layout("clevr_with_masks")
+  def _find_layout(self) -> layouts.Layout:
+    return layouts.find_layout("clevr_with_masks")
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -408,8 +402,8 @@ class MultiDSprites(IODINEDataset):
     "orientation": ("orientation",),
   }
 
-  def _find_layout(self) -> records.Layout:
-    return records.find_layout("multi_dsprites", self.dataset_variant)
+  def _find_layout(self) -> layouts.Layout:
+    return layouts.find_layout("multi_dsprites", self.dataset_variant)
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -431,8 +425,8 @@ class Tetrominoes(IODINEDataset):
     "position": ("x", "y"),
   }
 
-  def _find_layout(self) -> records.Layout:
-    return records.find_layout("tetrominoes")
+  def _find_layout(self) -> layouts.Layout:
+    return layouts.find_layout("tetrominoes")
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -453,5 +447,5 @@ class ObjectsRoom(IODINEDataset):
   image_dim: Sequence[int] = (64, 64)
   dataset_variant: str = "train"
 
-  def _find_layout(self) -> records.Layout:
-    return records.find_layout("objects_room", self.dataset_variant)
+  def _find_layout(self) -> layouts.Layout:
+    return layouts.find_layout("objects_room", self.dataset_variant)

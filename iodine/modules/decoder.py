@@ -11,7 +11,8 @@ import shapeguard
 import sonnet as snt
 import tensorflow as tf
 
-from iodine.modules import networks, recomputation, types, utils
+from iodine.modules import networks, types, utils
+from iodine.ops import recomputation
 
 
 class ComponentDecoder(snt.Module):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shapeguard
 import tensorflow as tf
 
-from iodine.modules import palette
+from iodine.drawing import palette
 
 BORDER_WIDTH = 2
 BORDER_VALUE = 0.5

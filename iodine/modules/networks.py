@@ -16,7 +16,8 @@ import shapeguard
 import sonnet as snt
 import tensorflow as tf
 
-from iodine.modules import convolutions, precision, types, utils
+from iodine.modules import types, utils
+from iodine.ops import convolutions, precision
 
 Options = dict[str, Any]
 

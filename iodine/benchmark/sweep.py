@@ -1,0 +1,343 @@
+"""The benchmark at several values of one quantity after another.
+
+Every point is measured by the same command in a process of its own: its peak
+memory is nobody else's, and no graph is left over from an earlier point.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import tabulate
+
+from iodine import errors, files, validation
+from iodine.benchmark import measuring
+from iodine.drawing import charts
+
+Config = Mapping[str, Any]
+Row = dict[str, Any]  # a point and its figures
+
+
+def _is_size(value: Any) -> bool:
+  """Whether a value is one side of a square image, or [height, width]."""
+  sides = value if isinstance(value, (list, tuple)) else [value, value]
+  return len(sides) == 2 and all(validation.is_whole(side, 1) for side in sides)
+
+
+class Quantity(NamedTuple):
+  """Something that a sweep varies.
+
+  Attributes:
+    title: for tables and pictures.
+    unit: what it counts, in the singular.
+    entries: the dotted config entries that hold it.
+    accepts: whether something is a value of it.
+    needs: what it accepts, in words.
+  """
+
+  title: str
+  unit: str
+  entries: tuple[str, ...]
+  accepts: Callable[[Any], bool] = lambda value: validation.is_whole(value, 1)
+  needs: str = "whole numbers, at least 1"
+
+
+QUANTITIES = {
+  "batch_size": Quantity("batch size", "scene", ("data.batch_size",)),
+  "num_components": Quantity(
+    "slots",
+    "slot",
+    ("model.num_components", "model.output_dist.num_components"),
+  ),
+  "image_size": Quantity(
+    "image size",
+    "pixel",
+    ("data.image_dim",),
+    _is_size,
+    "whole numbers, at least 1, or of [height, width]",
+  ),
+  "num_iters": Quantity(
+    "refinements",
+    "refinement",
+    ("model.num_iters",),
+    lambda value: validation.is_whole(value, 0),
+    "whole numbers, at least 0",
+  ),
+}
+
+
+class Point(NamedTuple):
+  """One quantity's value, all else being as the config says.
+
+  Attributes:
+    quantity: key of `QUANTITIES`.
+    value: a whole number; [H, W] for the image size.
+  """
+
+  quantity: str
+  value: Any
+
+  @property
+  def size(self) -> int:
+    """The value in units."""
+    return math.prod(self.value) if self._is_image else self.value
+
+  @property
+  def label(self) -> str:
+    """The value as text."""
+    return "{}x{}".format(*self.value) if self._is_image else str(self.value)
+
+  @property
+  def _is_image(self) -> bool:
+    return self.quantity == "image_size"
+
+  def as_json(self) -> Row:
+    """What identifies the point."""
+    return {**self._asdict(), "size": self.size, "label": self.label}
+
+  def apply(self, config: Config) -> dict[str, Any]:
+    """The config of this point."""
+    result = copy.deepcopy(dict(config))
+    for entry in QUANTITIES[self.quantity].entries:
+      *parents, last = entry.split(".")
+      place: Any = result
+      for name in parents:
+        place = place[name]
+      place[last] = self.value
+    return result
+
+
+def read(options: Mapping[str, Any]) -> list[Point]:
+  """The points that `benchmark.sweep` asks for.
+
+  Raises:
+    errors.UserError: if a quantity or a value is none.
+  """
+  sweep = {} if options["sweep"] is None else options["sweep"]
+  if not isinstance(sweep, Mapping) or set(sweep) - set(QUANTITIES):
+    raise errors.UserError(
+      f"`benchmark.sweep` is {sweep!r}: give lists of values, such as "
+      f"`benchmark.sweep.batch_size=[1,2,4]`, for some of "
+      f"{', '.join(QUANTITIES)}"
+    )
+  points = []
+  for name, quantity in QUANTITIES.items():
+    values = sweep.get(name)
+    if values is None:
+      continue
+    is_list = isinstance(values, (list, tuple)) and len(values) > 0
+    if not is_list or not all(quantity.accepts(value) for value in values):
+      raise errors.UserError(
+        f"`benchmark.sweep.{name}` is {values!r}: give a list of "
+        f"{quantity.needs}"
+      )
+    if name == "image_size":
+      values = [[v, v] if isinstance(v, int) else list(v) for v in values]
+    points += [Point(name, value) for value in values]
+  return points
+
+
+def pictures_folder(config: Config) -> str:
+  """Where the picture goes."""
+  return config["pictures_dir"] or "benchmark"
+
+
+def run(config: Config, points: Sequence[Point], script: str) -> dict[str, Any]:
+  """Measures one point after the other; table and picture.
+
+  Args:
+    config: the complete config.
+    points: see `read`.
+    script: path of `main.py`.
+
+  Returns:
+    "sweep", a list of what the points are (quantity, value, size, label) with
+    their figures or an error; and "fits", per quantity the straight lines
+    through step time and peak memory.
+  """
+  folder = pictures_folder(config)
+  rows: list[Row] = []
+  for number, point in enumerate(points, start=1):
+    name = f"{point.quantity}={point.label}"
+    print(f"point {number}/{len(points)}: {name}", flush=True)
+    try:
+      figures = measure_in_child(point.apply(config), [], script)
+    except errors.UserError as error:
+      figures = {"error": str(error)}
+    print(f"  {_summary(figures)}", flush=True)
+    rows.append({**point.as_json(), **figures})
+  good = [row for row in rows if "error" not in row]
+  fits = _fits(good)
+  if good:
+    print(_table(good, fits), flush=True)
+    picture = os.path.join(folder, "sweep.png")
+    charts.save_sweep(picture, _panels(good, fits))
+    print(f"picture: {picture}", flush=True)
+  return {"sweep": rows, "fits": fits}
+
+
+def require_all(rows: Sequence[Row]) -> None:
+  """Checks that all points of a sweep were measured.
+
+  Raises:
+    errors.UserError: if not.
+  """
+  missing = [row for row in rows if "error" in row]
+  if missing:
+    names = ", ".join(f"{row['quantity']}={row['label']}" for row in missing)
+    raise errors.UserError(
+      f"{names} could not be measured, the first because {missing[0]['error']}"
+    )
+
+
+def measure_in_child(
+  config: Config, parts: Sequence[str], script: str
+) -> dict[str, Any]:
+  """The figures of a config without a sweep, from a process of its own.
+
+  Args:
+    config: the complete config.
+    parts: what is measured besides the training step.
+    script: path of `main.py`.
+
+  Raises:
+    errors.UserError: if the process fails.
+  """
+  with tempfile.TemporaryDirectory() as folder:
+    config_path = os.path.join(folder, "config.json")
+    json_path = os.path.join(folder, "figures.json")
+    options = {**config["benchmark"], "parts": list(parts), "sweep": None}
+    files.write_json(
+      config_path,
+      {**config, "benchmark": options, "json_path": json_path},
+    )
+    child = subprocess.run(
+      [sys.executable, script, "benchmark", "with", config_path],
+      stdout=subprocess.DEVNULL,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    if child.returncode == 0:
+      with open(json_path, encoding="utf-8") as file:
+        return json.load(file)
+  message = child.stderr.strip().rpartition("\n")[2].removeprefix("error: ")
+  if child.returncode < 0:
+    # The system ends so whoever takes the memory that others need.
+    message = f"signal {-child.returncode} ended it, was the memory enough?"
+  raise errors.UserError(message or f"it ended with {child.returncode}")
+
+
+# ----------------------------------------------- table, lines and the picture
+
+
+def _fits(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+  """Straight lines per quantity and figure, where there are two points."""
+  fits: dict[str, dict[str, Any]] = {}
+  for quantity, members in _by_quantity(rows).items():
+    sizes = [row["size"] for row in members]
+    if len(set(sizes)) > 1:
+      fits[quantity] = {
+        figure: measuring.fit_line(
+          sizes, [row[figure] for row in members]
+        )._asdict()
+        for figure in ("step_seconds_median", "peak_memory_bytes")
+      }
+  return fits
+
+
+def _by_quantity(rows: Sequence[Row]) -> dict[str, list[Row]]:
+  groups: dict[str, list[Row]] = {}
+  for row in rows:
+    groups.setdefault(row["quantity"], []).append(row)
+  return groups
+
+
+def _summary(figures: Mapping[str, Any]) -> str:
+  if "error" in figures:
+    return f"not measured: {figures['error']}"
+  return (
+    f"{figures['step_seconds_median']:.3f} s a step, "
+    f"{figures['gflops']:.1f} GFLOP/s, "
+    f"{figures['peak_memory_bytes'] / 1e6:,.0f} MB"
+  )
+
+
+def _table(rows: Sequence[Row], fits: Mapping[str, Any]) -> str:
+  """One line for every point, one for every straight line."""
+  table = tabulate.tabulate(
+    [
+      (
+        QUANTITIES[row["quantity"]].title,
+        row["label"],
+        row["step_seconds_median"],
+        row["images_per_second"],
+        row["flops_per_step"] / 1e9,
+        row["gflops"],
+        100 * row["share_of_matmul"],
+        row["peak_memory_bytes"] / 1e6,
+      )
+      for row in rows
+    ],
+    headers=(
+      *("", "", "step [s]", "images/s", "GFLOP", "GFLOP/s"),
+      *("share [%]", "peak [MB]"),
+    ),
+    disable_numparse=[0, 1],
+    floatfmt=("", "", ".4f", ".2f", ".3f", ".1f", ".1f", ".0f"),
+    colalign=("left", "right"),
+  )
+  lines = [
+    f"{QUANTITIES[quantity].title}: "
+    f"{_formula(fit['step_seconds_median'], 's', quantity)}; "
+    f"{_formula(fit['peak_memory_bytes'], 'MB', quantity)}"
+    for quantity, fit in fits.items()
+  ]
+  return "\n".join(["", table, *lines])
+
+
+def _formula(line: Mapping[str, float], unit: str, quantity: str) -> str:
+  scale = 1e-6 if unit == "MB" else 1.0
+  intercept, slope = scale * line["intercept"], scale * line["slope"]
+  sign = "-" if slope < 0 else "+"
+  return (
+    f"{intercept:.3g} {unit} {sign} {abs(slope):.3g} {unit} per "
+    f"{QUANTITIES[quantity].unit}"
+  )
+
+
+def _panels(
+  rows: Sequence[Row], fits: Mapping[str, Any]
+) -> list[charts.SweepPanel]:
+  """What the picture shows: two panels per quantity."""
+  panels = []
+  for quantity, members in _by_quantity(rows).items():
+    for figure, title, unit, scale in (
+      ("step_seconds_median", "step [s]", "s", 1.0),
+      ("peak_memory_bytes", "peak memory [MB]", "MB", 1e-6),
+    ):
+      line = fits.get(quantity, {}).get(figure)
+      values = [scale * row[figure] for row in members]
+      spreads = [row["step_seconds"] for row in members]
+      is_time = unit == "s"
+      panels.append(
+        charts.SweepPanel(
+          x_title=QUANTITIES[quantity].title,
+          y_title=title,
+          x=[row["size"] for row in members],
+          x_labels=[row["label"] for row in members],
+          y=values,
+          low=[s["lower_quartile"] for s in spreads] if is_time else values,
+          high=[s["upper_quartile"] for s in spreads] if is_time else values,
+          line=line and (scale * line["intercept"], scale * line["slope"]),
+          line_label=_formula(line, unit, quantity) if line else "",
+        )
+      )
+  return panels

@@ -1,0 +1,385 @@
+"""Name-based TF1 checkpoints of the original, read and written.
+
+Every variable of the original is one variable here, of the same shape and
+layout, so that going there and back returns to the bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import sonnet as snt
+import tensorflow as tf
+
+from iodine import files
+from iodine.checkpoints import tf2
+from iodine import errors
+from iodine import optimizers
+from iodine.modules import iodine, networks, refinement
+
+Variables = dict[str, tf.Variable]
+
+_SLOTS = {"Adam": "m", "Adam_1": "v"}
+_GLOBAL_STEP = "global_step"
+_SUFFIXES = (".data-00000-of-00001", ".index")
+_POWERS = ("beta1_power", "beta2_power")
+
+# Where the size of a variable comes from, by the beginning of its name.
+_CAUSES = {
+  "model/iodine/initial_sample_distribution": "`n_z`",
+  "model/iodine/preprocess": "`model.inputs` or `model.preprocess`",
+  "pixel_decoder": "`model.decoder.pixel_decoder`",
+  "encoder_net": "`model.refinement_core.encoder_net` or `model.inputs`",
+  "recurrent_net": "`model.refinement_core.recurrent_net.hidden_sizes`",
+  "refinement_head": "`model.refinement_core.refinement_head`",
+  "component_dist": "`model.output_dist.component_dist`",
+  "latent_dist": "`model.latent_dist`",
+  "factor_evaluator": "`model.factor_evaluator`",
+}
+
+
+class Report(NamedTuple):
+  """What a restore did, as TF1 names.
+
+  Attributes:
+    restored: read from the checkpoint.
+    left_fresh: of the optimizer, not in the checkpoint: zero moments, t = 0.
+    unused: in the checkpoint, for an optimizer that was not given.
+    shapes: of all of these.
+    global_step: of the checkpoint; None if it has none.
+  """
+
+  restored: list[str]
+  left_fresh: list[str]
+  unused: list[str]
+  shapes: dict[str, tuple[int, ...]]
+  global_step: int | None
+
+
+def is_tf1(prefix: str) -> bool:
+  """Whether the checkpoint with that prefix is name-based, as TF1's are."""
+  names = tf2.open_reader(prefix).get_variable_to_shape_map()
+  return "_CHECKPOINTABLE_OBJECT_GRAPH" not in names
+
+
+# -------------------------------------------------------------------- names
+
+
+def model_variables(model: iodine.IODINE) -> Variables:
+  """The variables of an initialised model by their TF1 names.
+
+  A name is the config key that the part is built under plus the names of the
+  original's modules.
+
+  Raises:
+    errors.UserError: if a part has no counterpart in the original, or the
+      model has no variables yet.
+  """
+  model.require_variables()
+  core = model.refinement_core
+  variables = {
+    "model/iodine/initial_sample_distribution": (
+      model.initial_sample_distribution
+    )
+  }
+  for name, layer_norm in model.preprocess.layer_norms.items():
+    scope = f"model/iodine/preprocess/layer_norm_{name}"
+    variables[f"{scope}/gamma"] = layer_norm.scale
+    variables[f"{scope}/beta"] = layer_norm.offset
+  variables |= _network(model.decoder.pixel_decoder, "pixel_decoder")
+  variables |= _network(core.encoder_net, "encoder_net")
+  for i, layer in enumerate(core.recurrent_net.layers):
+    scope = "recurrent_net/lstm/lstm" + (f"_{i}" if i else "")
+    variables[f"{scope}/w_gates"] = layer.w_gates
+    variables[f"{scope}/b_gates"] = layer.b_gates
+  variables |= _head(core.refinement_head)
+  for key, dist in (
+    ("component_dist", model.output_dist.component_dist),
+    ("latent_dist", model.latent_dist),
+  ):
+    for variable in dist.variables:  # a learned scale
+      variables[f"{key}/{dist.name}/scale"] = variable
+  if model.factor_evaluator is not None:
+    scope = f"factor_evaluator/{model.factor_evaluator.name}"
+    regressor = model.factor_evaluator
+    variables |= _linear(regressor.predict_latents, f"{scope}/predict_latents")
+    for factor, estimator in regressor.mean_var.items():
+      factor_scope = f"{scope}/{factor}_mean_var"
+      variables[f"{factor_scope}/mean"] = estimator.mean
+      variables[f"{factor_scope}/M2"] = estimator.m2
+      variables[f"{factor_scope}/total"] = estimator.total
+  if {id(v) for v in variables.values()} != {id(v) for v in model.variables}:
+    raise errors.UserError(
+      "the model has variables that the original has no names for: use the "
+      "parts in `iodine.modules` alone"
+    )
+  return variables
+
+
+def slot_variables(
+  model: iodine.IODINE, optimizer: optimizers.Adam
+) -> Variables:
+  """Adam's first (`/Adam`) and second (`/Adam_1`) moments by TF1 names."""
+  trainable = model.trainable_variables
+  optimizer.initialize(trainable)
+  position = {id(variable): i for i, variable in enumerate(trainable)}
+  return {
+    f"{name}/{slot}": getattr(optimizer, moments)[position[id(variable)]]
+    for name, variable in model_variables(model).items()
+    if id(variable) in position
+    for slot, moments in _SLOTS.items()
+  }
+
+
+def all_variables(
+  model: iodine.IODINE, optimizer: optimizers.Adam
+) -> Variables:
+  """All that a training checkpoint of the original holds, by its names."""
+  return {
+    **model_variables(model),
+    **slot_variables(model, optimizer),
+    **{name: getattr(optimizer, name) for name in (*_POWERS, _GLOBAL_STEP)},
+  }
+
+
+def _linear(layer: Any, scope: str) -> Variables:
+  # A layer that nothing flows through never made its variables.
+  if not hasattr(layer, "w"):
+    return {}
+  return {f"{scope}/w": layer.w, f"{scope}/b": layer.b}
+
+
+def _layers(layers: Sequence[snt.Module], scope: str) -> Variables:
+  variables: Variables = {}
+  for i, layer in enumerate(layers):
+    variables |= _linear(layer, f"{scope}_{i}")
+  return variables
+
+
+def _network(module: snt.Module, key: str) -> Variables:
+  """The encoder or the pixel decoder."""
+  if not isinstance(module, (networks.CNN, networks.BroadcastConv)):
+    raise errors.UserError(
+      f"`{key}` is a {type(module).__name__}, which the original cannot run: "
+      "such a model has no TF1 checkpoint, use a BroadcastConv or CNN"
+    )
+  scope = f"{key}/{module.name}"
+  variables = _layers(module.conv_net.layers, f"{scope}/conv_net_2d/conv_2d")
+  if module.mlp is not None:
+    variables |= _layers(module.mlp.layers, f"{scope}/mlp/linear")
+  return variables
+
+
+def _head(head: snt.Module) -> Variables:
+  scope = f"refinement_head/{head.name}"
+  if isinstance(head, refinement.ResHead):
+    return _linear(head.linear, f"{scope}/linear")
+  # The original makes the update first, then its gate, then the predictor.
+  return {
+    **_linear(head.update, f"{scope}/linear"),
+    **_linear(head.gate, f"{scope}/linear_1"),
+    **_layers(head.predictor.layers, f"{scope}/mlp/linear"),
+  }
+
+
+# ------------------------------------------------------------------ restore
+
+
+def restore(
+  path: str,
+  model: iodine.IODINE,
+  optimizer: optimizers.Adam | None = None,
+) -> Report:
+  """Restores a model, and its optimizer if given, from a TF1 checkpoint.
+
+  Where Adam's slots are absent, as in released checkpoints, Adam starts afresh,
+  whatever the global step says.
+
+  Args:
+    path: a prefix, or a folder, with or without a state file.
+    model: an initialised model; all of its variables are restored.
+    optimizer: gets the global step, and Adam's slots and powers.
+
+  Returns:
+    What was restored, left fresh and unused.
+
+  Raises:
+    errors.UserError: if there is no checkpoint, it cannot be read, or a
+      variable is missing on either side or of another shape. Nothing is
+      changed then.
+  """
+  prefix = tf2.find(path)
+  reader = tf2.open_reader(prefix)
+  saved = {
+    name: tuple(shape)
+    for name, shape in reader.get_variable_to_shape_map().items()
+  }
+  wanted = model_variables(model)
+  optional: Variables = {}
+  has_slots = False
+  if optimizer is not None:
+    has_slots = any(k in saved for k in slot_variables(model, optimizer))
+    if has_slots:
+      # Half of the slots would be no state of Adam: all or none.
+      wanted = all_variables(model, optimizer)
+    else:
+      wanted |= {_GLOBAL_STEP: optimizer.global_step}
+      optional = slot_variables(model, optimizer)
+  _check_fit(prefix, saved, {**optional, **wanted}, required=wanted)
+  present = {k: v for k, v in {**wanted, **optional}.items() if k in saved}
+  values = {name: _read(reader, prefix, name) for name in present}
+  for name, variable in present.items():
+    variable.assign(values[name])
+  if optimizer is not None and not has_slots:
+    optimizer.reset()
+    optional |= {name: getattr(optimizer, name) for name in _POWERS}
+  ours = {**wanted, **optional}
+  step = _read(reader, prefix, _GLOBAL_STEP) if _GLOBAL_STEP in saved else None
+  return Report(
+    restored=sorted(present),
+    left_fresh=sorted(set(optional) - set(present)),
+    unused=sorted(set(saved) - set(present)),
+    shapes={**{k: tuple(v.shape) for k, v in ours.items()}, **saved},
+    global_step=None if step is None else int(step),
+  )
+
+
+def _read(reader: Any, prefix: str, name: str) -> np.ndarray:
+  try:
+    return reader.get_tensor(name)
+  except tf2.READ_ERRORS as error:
+    raise tf2.broken(prefix, error) from error
+
+
+def _check_fit(
+  prefix: str,
+  saved: Mapping[str, tuple[int, ...]],
+  known: Mapping[str, tf.Variable],
+  required: Mapping[str, tf.Variable],
+) -> None:
+  differences = dict(_differences(saved, known, required))
+  if not differences:
+    return
+  initial = "model/iodine/initial_sample_distribution"
+  if all(_is_of_optimizer(name) for name in differences):
+    raise errors.UserError(
+      f"the TF1 checkpoint `{prefix}` holds an incomplete state of the "
+      "optimizer, use one that is whole: " + "; ".join(differences.values())
+    )
+  # Many sizes follow from n_z: where it differs, it is the one to name.
+  causes = [
+    cause
+    for start, cause in _CAUSES.items()
+    if any(name.startswith(start) for name in differences)
+  ]
+  causes = causes[:1] if initial in differences else causes
+  raise errors.UserError(
+    f"the TF1 checkpoint `{prefix}` does not fit this configuration, probably "
+    f"{' and '.join(causes) or 'the model'} is off "
+    "(`num_components` and `num_iters` do not matter): "
+    + errors.abridge(list(differences.values()))
+  )
+
+
+def _differences(
+  saved: Mapping[str, tuple[int, ...]],
+  known: Mapping[str, tf.Variable],
+  required: Mapping[str, tf.Variable],
+) -> Iterator[tuple[str, str]]:
+  """Names that do not fit, and how."""
+  for name, variable in known.items():
+    here = variable.shape.as_list()
+    if name in saved and list(saved[name]) != here:
+      yield name, f"{name} is {list(saved[name])} there and {here} here"
+    elif name not in saved and name in required:
+      yield name, f"{name} {here} is only here"
+  for name, shape in sorted(saved.items()):
+    if name not in known and not _is_of_optimizer(name):
+      yield name, f"{name} {list(shape)} is only there"
+
+
+def _is_of_optimizer(name: str) -> bool:
+  return name in (_GLOBAL_STEP, *_POWERS) or name.split("/")[-1] in _SLOTS
+
+
+# ------------------------------------------------------------------- export
+
+
+def export(
+  path: str,
+  model: iodine.IODINE,
+  optimizer: optimizers.Adam | None = None,
+) -> str:
+  """Writes a checkpoint as TF1's Saver would have, with its state file.
+
+  Args:
+    path: the prefix to write, such as `folder/model.ckpt`; the folder is
+      created.
+    model: an initialised model.
+    optimizer: gives global_step, Adam's slots and powers. Without it
+      global_step is 0 and the rest is left out, as in released checkpoints.
+
+  Returns:
+    The prefix.
+
+  Raises:
+    errors.UserError: if a part has no counterpart in the original, or the
+      files cannot be written.
+  """
+  tensors: dict[str, Any]
+  if optimizer is None:
+    tensors = {**model_variables(model), _GLOBAL_STEP: tf.zeros([], tf.int64)}
+  else:
+    tensors = {**all_variables(model, optimizer)}
+  path = tf2.as_path(path)
+  if os.path.isdir(path) or not os.path.basename(path):
+    raise errors.UserError(
+      f"`{path}` is a folder: give a checkpoint's prefix, such as "
+      f"`{os.path.join(path, 'model.ckpt')}`"
+    )
+  folder = os.path.dirname(path) or "."
+  files.make_folder(folder)
+  latest = tf2.latest(folder)
+  if latest is not None and not is_tf1(latest):
+    raise errors.UserError(
+      f"the folder `{folder}` holds a run of this project, which an export "
+      "would hide: give `output` a prefix in another folder"
+    )
+  temporary = f"{path}.tmp"
+  names = sorted(tensors)
+  try:
+    tf.raw_ops.SaveV2(
+      prefix=temporary,
+      tensor_names=names,
+      shape_and_slices=[""] * len(names),
+      tensors=[tf.convert_to_tensor(tensors[name]) for name in names],
+    )
+    # Without its index a checkpoint is not there: it goes first, comes last.
+    with contextlib.suppress(FileNotFoundError):
+      os.remove(path + _SUFFIXES[-1])
+    for suffix in _SUFFIXES:
+      os.replace(temporary + suffix, path + suffix)
+    _write_state(folder, os.path.basename(path))
+  except (tf.errors.OpError, OSError) as error:
+    raise errors.UserError(
+      f"cannot write the checkpoint `{path}`: give a path in a folder that "
+      f"you may write to, with room ({tf2.first_line(error)})"
+    ) from error
+  finally:
+    for suffix in _SUFFIXES:
+      with contextlib.suppress(FileNotFoundError):
+        os.remove(temporary + suffix)
+  return path
+
+
+def _write_state(folder: str, name: str) -> None:
+  """The state file, with a relative path so that the folder can be moved."""
+  temporary = os.path.join(folder, "checkpoint.tmp")
+  with open(temporary, "w", encoding="utf-8") as file:
+    file.write(f'model_checkpoint_path: "{name}"\n')
+    file.write(f'all_model_checkpoint_paths: "{name}"\n')
+  os.replace(temporary, os.path.join(folder, "checkpoint"))

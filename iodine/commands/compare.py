@@ -1,0 +1,97 @@
+"""Comparison with recorded tensors of the original."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import tabulate
+
+from iodine import comparison, errors, files
+from iodine.commands import common
+from iodine.drawing import image_files
+
+Config = common.Config
+
+
+def run(
+  config: Config, checkpoint_dir: str, reference: str | None
+) -> dict[str, Any]:
+  """Compares a checkpoint with recorded tensors; table, JSON and a picture.
+
+  Returns:
+    See `comparison.as_json`.
+
+  Raises:
+    errors.UserError: see `comparison` and `checkpoints.restore`.
+  """
+  if not reference:
+    raise errors.UserError(
+      "`reference` is not set: give an npz file or a folder of recorded "
+      "tensors, docs/comparing.md says how to make one"
+    )
+  tolerance = config["tolerance"]
+  is_number = isinstance(tolerance, (int, float))
+  if not is_number or isinstance(tolerance, bool) or not tolerance > 0:
+    raise errors.UserError(
+      f"`tolerance` is {tolerance!r}: give a positive number, such as 1e-4"
+    )
+  if config["json_path"] is not None:
+    files.check_writable(config["json_path"])
+  recorded = comparison.read_reference(reference)
+  image_shape = tuple(recorded.data["image"].shape[2:])
+  restored = common.restore(config, checkpoint_dir, image_shape)
+  print(f"comparing {restored.prefix} with {reference}", flush=True)
+  deviations: list[comparison.Deviation] = []
+  if recorded.info:
+    try:
+      found, info = comparison.compare_info(restored.model, recorded, tolerance)
+    except common.CONFIG_ERRORS as error:
+      raise _misfit(reference, error) from error
+    deviations += found
+    folder = config["pictures_dir"] or "comparison"
+    files.make_folder(folder)
+    picture = os.path.join(folder, "comparison.png")
+    rows = comparison.picture_rows(info, recorded.info)
+    steps = [f"step {t}" for t in range(restored.model.num_iters + 1)]
+    image_files.save_image_rows(picture, rows, steps)
+    print(f"picture: {picture}", flush=True)
+  if recorded.train:
+    try:
+      deviations += comparison.compare_train_step(
+        restored.model, restored.optimizer, recorded
+      )
+    except common.CONFIG_ERRORS as error:
+      raise _misfit(reference, error) from error
+  print(
+    tabulate.tabulate(
+      comparison.table_rows(deviations),
+      headers=("tensor", "step", "deviation", "bound", "at", ""),
+      floatfmt=".1e",
+      disable_numparse=[4],
+    )
+  )
+  result = comparison.as_json(deviations)
+  if config["json_path"] is not None:
+    files.write_json(config["json_path"], result)
+    print(f"figures: {config['json_path']}")
+  worst = comparison.worst(deviations)
+  failed = sum(not each.passed for each in deviations)
+  print(
+    f"{len(deviations)} tensors, {failed} beyond "
+    f"their bounds; closest to its bound or furthest beyond: {worst.name}, "
+    f"{worst.deviation:.1e} of {worst.bound:.1e}",
+    flush=True,
+  )
+  return result
+
+
+def _misfit(reference: str, error: Exception) -> errors.UserError:
+  """The error to raise where the model cannot run on a reference."""
+  if isinstance(error, errors.UserError):
+    return error
+  return errors.UserError(
+    f"the tensors of the reference `{reference}` do not fit each other or this "
+    "configuration, save the whole `info` dict of one batch: "
+    + " ".join(str(error).split())[:300]
+  )

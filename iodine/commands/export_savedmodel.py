@@ -1,0 +1,51 @@
+"""Writing a model that runs without this project's code."""
+
+from __future__ import annotations
+
+import os
+
+import tensorflow as tf
+
+from iodine import checkpoints, errors, files, segmentation
+from iodine.commands import common
+
+Config = common.Config
+
+
+def run(config: Config, checkpoint_dir: str, output: str | None) -> str:
+  """Writes the SavedModel of a checkpoint; returns its folder.
+
+  Raises:
+    errors.UserError: if `output` is not set or has content, or the checkpoint
+      does not fit.
+  """
+  if not isinstance(output, str) or not output:
+    raise errors.UserError(
+      "`output` is not set: give the folder to write, such as "
+      "`output=saved_model`"
+    )
+  if os.path.lexists(output) and not _is_empty_folder(output):
+    raise errors.UserError(
+      f"`{output}` is there already and no empty folder: give another "
+      "`output`, or remove it"
+    )
+  prefix = checkpoints.find(checkpoint_dir)
+  model = common.restore(config, prefix).model
+  image_shape = tuple(model.output_dist.output_shape)
+  print(f"exporting {prefix}, which takes some seconds", flush=True)
+  with files.replaced_folder(output) as temporary:
+    try:
+      segmentation.export(temporary, model, image_shape, config["seed"])
+    except tf.errors.OpError as error:
+      raise errors.UserError(
+        f"cannot write `{output}` ({checkpoints.first_line(error)}): choose a "
+        "place with room that you may write to"
+      ) from error
+    except common.CONFIG_ERRORS as error:
+      raise common.misfit(image_shape, error) from error
+  print(f"written: {output}", flush=True)
+  return output
+
+
+def _is_empty_folder(path: str) -> bool:
+  return os.path.isdir(path) and not os.listdir(path)

@@ -1,0 +1,26 @@
+"""Writing a checkpoint for the original."""
+
+from __future__ import annotations
+
+from iodine import errors
+from iodine.checkpoints import tf1
+from iodine.commands import common
+
+Config = common.Config
+
+
+def run(config: Config, checkpoint_dir: str, output: str | None) -> str:
+  """Writes a checkpoint as the original would have; returns its prefix.
+
+  Raises:
+    errors.UserError: see `checkpoints.restore` and `tf1.export`.
+  """
+  if not output:
+    raise errors.UserError(
+      "`output` is not set: give the prefix of the checkpoint to write, such "
+      "as `output=tf1/model.ckpt`"
+    )
+  restored = common.restore(config, checkpoint_dir)
+  prefix = tf1.export(output, restored.model, restored.optimizer)
+  print(f"written: {prefix}", flush=True)
+  return prefix

@@ -1,0 +1,75 @@
+"""A first look: a trained model, then the whole way from data to pictures."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+
+from iodine import checkpoints, errors, evaluation
+from iodine.commands import common, evaluate, make_data, plot, train
+
+Config = common.Config
+
+
+def show(config: Config) -> None:
+  """Evaluates and draws a trained model, on scenes made for it.
+
+  Raises:
+    errors.UserError: see the commands that it runs.
+  """
+  folder = config["checkpoint_dir"]
+  print(f"A trained model, {folder}, on scenes it has not seen.", flush=True)
+  result = evaluate.run(config, folder)
+  pictures = plot.run(config, folder)
+  print(
+    "\nThe trained model has a foreground ARI of "
+    f"{result.metrics['ari_nobg'].mean:.3f}. See how it takes scenes apart in"
+    + "".join(f"\n  {path}" for path in pictures if "example" in path)
+    + "\nNow the same from scratch, for about two minutes.\n",
+    flush=True,
+  )
+
+
+def run(
+  config: Config, log_scalar: Callable[[str, float, int], None]
+) -> evaluation.Evaluation:
+  """Data, training, evaluation and pictures; reuses what is there.
+
+  Raises:
+    errors.UserError: see the commands that it runs.
+  """
+  common.require_experiment(config["data"])
+  path = config["data"]["path"]
+  if not isinstance(path, str):
+    raise errors.UserError(
+      f"`data.path` is {path!r}: quickstart makes and reads a single file"
+    )
+  if os.path.exists(path):
+    print(f"data: {path} (already there)", flush=True)
+  else:
+    make_data.run(config)
+  folder = config["checkpoint_dir"]
+  place = train.Place(folder, checkpoints.latest(folder), is_new=False)
+  outcome = train.run(config, place, log_scalar)
+  if outcome.interrupted_by:
+    raise KeyboardInterrupt(outcome.interrupted_by)
+  result = evaluate.run(config, folder, log_scalar)
+  pictures = evaluate.pictures_folder(config, str(outcome.checkpoint))
+  binaries = os.path.dirname(os.path.relpath(sys.executable))
+  python = f"{binaries}/python main.py"
+  print(
+    "\nDone. Look at"
+    f"\n  pictures:     {pictures}/overview.png"
+    f"\n  checkpoint:   {outcome.checkpoint}"
+    f"\n  TensorBoard:  {binaries}/tensorboard --logdir {folder}"
+    "\nNext, train this one on:"
+    f"\n  {python} with quick continue_run=True "
+    f"checkpoint_dir={shlex.quote(folder)} "
+    f"stop_after_steps={10 * outcome.step}"
+    "\nor one that finds the objects, as the trained model does:"
+    f"\n  {python} with laptop",
+    flush=True,
+  )
+  return result

@@ -1,0 +1,149 @@
+"""Decomposing images from outside."""
+
+from __future__ import annotations
+
+import collections
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from iodine import checkpoints, errors, files, segmentation
+from iodine.commands import common
+
+Config = common.Config
+
+_OUTPUT = "segments"
+
+
+def run(
+  config: Config, checkpoint_dir: str, images: Any, output: str | None
+) -> dict[str, Any]:
+  """Decomposes images and writes a folder of files for each.
+
+  All images are read before the first is decomposed: where one is broken,
+  nothing is written.
+
+  Args:
+    config: the complete config.
+    checkpoint_dir: see `checkpoints.find`.
+    images: see `segmentation.find`.
+    output: folder to write to; None for `segments`. An image's folder in it
+      is named after the image, with a number where several are called alike;
+      that of an earlier run is replaced.
+
+  Returns:
+    The figures that `json_path` gets: the seed, and for each image its path,
+    folder, active slots (from 1) and mean squared error.
+
+  Raises:
+    errors.UserError: if an image cannot be read, a folder holds other files,
+      or the checkpoint does not fit.
+  """
+  prefix = checkpoints.find(checkpoint_dir)
+  paths = segmentation.find(images)
+  folders = _folders(paths, output)
+  if config["json_path"] is not None:
+    files.check_writable(config["json_path"])
+  _check_all(paths)
+  model = common.restore(config, prefix).model
+  files.make_folder(os.path.dirname(folders[0]) or ".")
+  segmenter = segmentation.Segmenter(
+    model, model.output_dist.output_shape, config["seed"]
+  )
+  print(
+    f"decomposing with {prefix}, samples drawn from seed {config['seed']}",
+    flush=True,
+  )
+  figures = []
+  for i, (path, folder) in enumerate(zip(paths, folders, strict=True)):
+    figures.append(_segment_one(segmenter, path, folder))
+    print(f"{i + 1}/{len(paths)} {_describe(figures[-1])}", flush=True)
+  result = {"seed": config["seed"], "images": figures}
+  if config["json_path"] is not None:
+    files.write_json(config["json_path"], result)
+    print(f"figures: {config['json_path']}", flush=True)
+  return result
+
+
+def _folders(paths: Sequence[str], output: Any) -> list[str]:
+  """A folder for each image, none of them twice."""
+  if output is None:
+    output = _OUTPUT
+  if not isinstance(output, str) or not output:
+    raise errors.UserError(
+      f"`output` is {output!r}: give the path of a folder to write to"
+    )
+  stems = [os.path.splitext(os.path.basename(path))[0] for path in paths]
+  counts = collections.Counter(stems)
+  taken = set(stems)
+  folders = []
+  for stem in stems:
+    name, number = stem, 0
+    # Numbers for all that are called alike, but none that is another's name.
+    while counts[stem] > 1 and name in taken:
+      number += 1
+      name = f"{stem}_{number}"
+    taken.add(name)
+    folders.append(os.path.join(output, name))
+  for folder in folders:
+    _check_replaceable(folder)
+  return folders
+
+
+def _check_replaceable(folder: str) -> None:
+  """Raises where a folder holds what an earlier run did not write."""
+  if os.path.lexists(folder) and not (
+    os.path.isdir(folder) and segmentation.are_all_ours(folder)
+  ):
+    raise errors.UserError(
+      f"`{folder}` is there already and was not written by `segment`: give "
+      "another `output`"
+    )
+
+
+def _check_all(paths: Sequence[str]) -> None:
+  """Raises a UserError that names the images that cannot be read."""
+  messages = []
+  for path in paths:
+    try:
+      segmentation.read(path)
+    except errors.UserError as error:
+      messages.append(str(error))
+  if len(messages) == 1:
+    raise errors.UserError(messages[0])
+  if messages:
+    raise errors.UserError(
+      f"{len(messages)} of {len(paths)} images cannot be read: "
+      + "; ".join(messages)
+    )
+
+
+def _segment_one(
+  segmenter: segmentation.Segmenter, path: str, folder: str
+) -> dict[str, Any]:
+  """Decomposes one image and writes its files; returns its figures."""
+  original = segmentation.read(path)
+  try:
+    found = segmenter(original)
+  except common.CONFIG_ERRORS as error:
+    raise common.misfit(segmenter.image_shape, error) from error
+  with files.replaced_folder(folder) as temporary:
+    segmentation.write(temporary, found, original)
+  mse = np.square(found.image - found.reconstruction).mean(dtype=np.float64)
+  return {
+    "image": path,
+    "folder": folder,
+    "active_slots": [k + 1 for k in found.active_slots()],
+    "mse": float(mse),
+  }
+
+
+def _describe(figures: dict[str, Any]) -> str:
+  slots = figures["active_slots"]
+  return (
+    f"{figures['image']} -> {figures['folder']}: slot"
+    f"{'s' * (len(slots) > 1)} {', '.join(map(str, slots))}, squared error "
+    f"{figures['mse']:.5f}"
+  )

@@ -1,0 +1,11 @@
+"""NumPy in, figures out; no TensorFlow here."""
+
+__all__ = [
+  "canvas",
+  "charts",
+  "curves",
+  "image_files",
+  "latent_plots",
+  "palette",
+  "plotting",
+]

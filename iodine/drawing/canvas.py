@@ -1,0 +1,232 @@
+"""What all pictures are drawn with: tiles, titles, files; no TensorFlow here.
+
+Figures are made without pyplot, so that they need no display and are not kept
+in memory by anybody else.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import cm, colors
+from matplotlib.axes import Axes
+from matplotlib.backends import backend_agg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from iodine import files
+from iodine.drawing import palette
+
+PIXELS_PER_INCH = 100
+
+# Between tiles, in pixels.
+_GAP = 8
+
+
+def new_figure(width: float, height: float) -> Figure:
+  """A figure of that many pixels."""
+  figure = Figure(
+    figsize=(width / PIXELS_PER_INCH, height / PIXELS_PER_INCH),
+    dpi=PIXELS_PER_INCH,
+  )
+  backend_agg.FigureCanvasAgg(figure)
+  return figure
+
+
+def tile_size(image_shape: Sequence[int], target: int) -> tuple[int, int]:
+  """Height and width of a tile: about `target` pixels, a whole zoom."""
+  largest = max(image_shape[:2])
+  zoom = max(1, round(target / largest))
+  shrink = max(1, round(largest / target))
+  height, width = (zoom * size // shrink for size in image_shape[:2])
+  return height, width
+
+
+class Tiles:
+  """A figure of tiles in rows and columns, on whole pixels.
+
+  Nearest-neighbour pictures stay even so, which a layout by fractions of the
+  figure would not give.
+  """
+
+  def __init__(
+    self,
+    columns: int,
+    tile: tuple[int, int],
+    heights: Sequence[int],
+    above: Sequence[int],
+    margins: tuple[int, int] = (_GAP, _GAP),
+  ):
+    """Makes the figure.
+
+    Args:
+      columns: how many tiles fit into a row.
+      tile: height and width of a tile, in pixels.
+      heights: of every row, in pixels.
+      above: room above every row, in pixels.
+      margins: left and right of the tiles, in pixels.
+    """
+    self._tile_width = tile[1]
+    self._heights, self._left = tuple(heights), margins[0]
+    self._tops = np.cumsum(above) + np.cumsum([0, *heights[:-1]])
+    self._width = sum(margins) + columns * (tile[1] + _GAP) - _GAP
+    self._height = int(self._tops[-1]) + heights[-1] + _GAP
+    self.figure = new_figure(self._width, self._height)
+
+  def add(self, row: int, column: int, columns: int = 1) -> Axes:
+    """Axes without ticks on a tile, or on several side by side."""
+    step = self._tile_width + _GAP
+    left = self._left + column * step
+    axes = self._axes(row, left, columns * step - _GAP)
+    axes.set(xticks=[], yticks=[])
+    return axes
+
+  def add_color_bar(
+    self, row: int, column: int, norm: colors.Normalize, cmap: str
+  ) -> Axes:
+    """A colour bar where the tile of that place would begin."""
+    left = self._left + column * (self._tile_width + _GAP)
+    axes = self._axes(row, left, 10)
+    bar = self.figure.colorbar(cm.ScalarMappable(norm, cmap), cax=axes)
+    bar.ax.tick_params(labelsize=7, length=2, pad=1)
+    bar.ax.locator_params(nbins=4)
+    return axes
+
+  def write(self, row: int, text: str, further: int = 0) -> None:
+    """Writes to the left of a row, some pixels further to the left."""
+    middle = self._tops[row] + self._heights[row] / 2
+    self.figure.text(
+      (self._left - _GAP - further) / self._width,
+      1 - middle / self._height,
+      text,
+      ha="right",
+      va="center",
+      fontsize=9,
+    )
+
+  def head(self, column: int, text: str) -> None:
+    """Writes above everything, from a column on."""
+    left = self._left + column * (self._tile_width + _GAP)
+    self.figure.text(
+      left / self._width,
+      1 - 5 / self._height,
+      text,
+      ha="left",
+      va="top",
+      fontsize=10,
+    )
+
+  def _axes(self, row: int, left: float, width: float) -> Axes:
+    bottom = self._height - self._tops[row] - self._heights[row]
+    return self.figure.add_axes(
+      (
+        left / self._width,
+        bottom / self._height,
+        width / self._width,
+        self._heights[row] / self._height,
+      )
+    )
+
+
+def show(
+  axes: Axes,
+  image: np.ndarray,
+  title: str = "",
+  color: np.ndarray | None = None,
+) -> None:
+  """Shows an image, with its title and frame in the colour of its slot.
+
+  Args:
+    axes: where.
+    image: [H, W, 1 or 3], cut to [0, 1].
+    title: stands above it.
+    color: RGB; None for a plain title and a thin frame.
+  """
+  axes.imshow(to_rgb(image), interpolation="antialiased", aspect="auto")
+  decorate(axes, title, color)
+
+
+def decorate(
+  axes: Axes, title: str = "", color: np.ndarray | None = None
+) -> None:
+  """Adds what `show` adds to its image."""
+  for spine in axes.spines.values():
+    spine.set(linewidth=0.5 if color is None else 2.5)
+    if color is not None:
+      spine.set_color(tuple(color))
+  if not title:
+    return
+  patch: dict[str, Any] = {}
+  if color is not None:
+    # A patch, since yellow letters on white could not be read.
+    patch = {
+      "color": palette.readable_on(color),
+      "bbox": {"facecolor": color, "edgecolor": "none", "pad": 1.5},
+    }
+  axes.set_title(title, fontsize=9, pad=5, **patch)
+
+
+def to_rgb(image: np.ndarray) -> np.ndarray:
+  """[..., 1 or 3] -> [..., 3], cut to [0, 1]."""
+  if image.shape[-1] == 1:
+    image = np.repeat(image, 3, axis=-1)
+  return np.clip(image, 0.0, 1.0)
+
+
+def save(figure: Figure, path: str) -> None:
+  """Writes a figure as PNG, at once or not at all.
+
+  Raises:
+    errors.UserError: if it cannot be written.
+  """
+  files.write(path, png(figure))
+
+
+def png(figure: Figure, scale: int = 1) -> bytes:
+  """A figure as PNG, its lines and letters so many times as fine."""
+  content = io.BytesIO()
+  figure.savefig(content, format="png", dpi=scale * figure.dpi)
+  return content.getvalue()
+
+
+def save_animation(
+  figures: Sequence[Figure], path: str, seconds: float = 0.7
+) -> None:
+  """Writes an animation, see `gif`, at once or not at all.
+
+  Raises:
+    errors.UserError: if it cannot be written.
+  """
+  files.write(path, gif(figures, seconds))
+
+
+def gif(figures: Sequence[Figure], seconds: float = 0.7) -> bytes:
+  """Figures of one size as a GIF that repeats.
+
+  Args:
+    figures: the frames.
+    seconds: that a frame is shown; the last one three times as long.
+  """
+  frames = [Image.fromarray(pixels(figure)) for figure in figures]
+  milliseconds = [round(1000 * seconds)] * len(frames)
+  milliseconds[-1] *= 3
+  content = io.BytesIO()
+  frames[0].save(
+    content,
+    format="GIF",
+    save_all=True,
+    append_images=frames[1:],
+    duration=milliseconds,
+    loop=0,
+  )
+  return content.getvalue()
+
+
+def pixels(figure: Figure) -> np.ndarray:
+  """What a figure looks like: [height, width, 3] uint8."""
+  drawn = backend_agg.FigureCanvasAgg(figure)
+  drawn.draw()
+  return np.array(drawn.buffer_rgba())[..., :3]

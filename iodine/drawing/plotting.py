@@ -1,0 +1,335 @@
+"""Pictures of scenes, from NumPy arrays with matplotlib; no TensorFlow here.
+
+The plots take `info`, what `IODINE.eval` returns with NumPy arrays in place of
+tensors (`pictures.to_numpy`), and the number of a scene in that batch.
+
+Dimensions: B scenes, T iterations + 1, K slots, L true entities, H W C image.
+Source: the original's `iodine/modules/plotting.py` and notebook.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib import colors
+from matplotlib.figure import Figure
+
+from iodine.drawing import canvas, palette
+
+Info = Mapping[str, Any]
+
+
+# Tiles are about so many pixels, and rows of at most so many tiles fit on a
+# screen.
+_TILE = 140
+_SMALL_TILE = 105
+_WIDE = 10
+
+# Refinement inputs whose three channels are those of an image.
+_COLORED = ("image", "components", "dcomponents")
+
+
+def example_plot(
+  info: Info,
+  scene: int = 0,
+  iteration: int = -1,
+  mask_components: bool = True,
+) -> Figure:
+  """Image, reconstruction, mask and components of one scene.
+
+  Args:
+    info: see the top of the file.
+    scene: which of the batch.
+    iteration: from 0 (before any refinement); negative ones from the end.
+    mask_components: whether components are multiplied by their masks. They add
+      up to the reconstruction then.
+  """
+  outputs = info["outputs"]
+  masks = outputs["pred_mask"][scene, iteration]
+  components = outputs["components"][scene, iteration]
+  if mask_components:
+    components = components * masks
+  slots = palette.slot_colors(len(masks))
+  tiles = [
+    ("image", _frame(info["data"]["image"][scene], iteration, info), None),
+    ("reconstruction", outputs["recons"][scene, iteration, 0], None),
+    ("mask", palette.mix(masks, slots), None),
+    *(
+      (f"slot {k + 1}", component, slots[k])
+      for k, component in enumerate(components)
+    ),
+  ]
+  rows = -(-len(tiles) // 8)
+  columns = -(-len(tiles) // rows)
+  tile = canvas.tile_size(tiles[0][1].shape, _TILE)
+  grid = canvas.Tiles(columns, tile, [tile[0]] * rows, [30] * rows)
+  for i, (title, image, color) in enumerate(tiles):
+    canvas.show(grid.add(i // columns, i % columns), image, title, color)
+  return grid.figure
+
+
+def refinement_frames(info: Info, scene: int = 0) -> list[Figure]:
+  """The pictures of `example_plot`, one for each iteration, to be animated."""
+  num_steps = info["outputs"]["recons"].shape[1]
+  frames = []
+  for t in range(num_steps):
+    figure = example_plot(info, scene, t)
+    axes = figure.axes[1]
+    axes.set_title(f"iteration {t} of {num_steps - 1}", fontsize=9, pad=5)
+    frames.append(figure)
+  return frames
+
+
+def iterations_plot(
+  info: Info, scene: int = 0, mask_components: bool = True
+) -> Figure:
+  """All iterations of one scene, below the truth.
+
+  The first row has the image, its true mask, and the true entities, each above
+  the slot that overlaps it most and in that slot's colour; what is left over
+  is grey and to the right. Below come reconstruction, mask and components of
+  every iteration, and the mask logits of its slots.
+
+  Args:
+    info: see the top of the file.
+    scene: which of the batch.
+    mask_components: as for `example_plot`.
+  """
+  outputs = {name: values[scene] for name, values in info["outputs"].items()}
+  num_steps, num_slots = outputs["pred_mask"].shape[:2]
+  truth = _place_entities(info, scene)
+  columns = 2 + max([num_slots, *(entity.column + 1 for entity in truth)])
+  tile = canvas.tile_size(
+    outputs["recons"].shape[2:4], _TILE if columns <= _WIDE else _SMALL_TILE
+  )
+  grid = canvas.Tiles(
+    columns,
+    tile,
+    heights=[tile[0]] * (1 + 2 * num_steps),
+    above=[30, 40, 4, *[14, 4] * (num_steps - 1)],
+    margins=(95, 50),
+  )
+  _draw_truth(grid, info, scene, truth)
+  components = outputs["components"]
+  if mask_components:
+    components = components * outputs["pred_mask"]
+  slots = palette.slot_colors(num_slots)
+  mixed = palette.mix(outputs["pred_mask"], slots)
+  logits = outputs["pred_mask_logits"][..., 0]
+  norm = colors.Normalize(logits.min(), logits.max())
+  for t in range(num_steps):
+    row = 1 + 2 * t
+    # Titles in the first of the rows only.
+    titles = ["reconstruction", "mask"] if t == 0 else ["", ""]
+    grid.write(row, f"iteration {t}")
+    grid.write(row + 1, "mask logits")
+    canvas.show(grid.add(row, 0), outputs["recons"][t, 0], titles[0])
+    canvas.show(grid.add(row, 1), mixed[t], titles[1])
+    for k in range(num_slots):
+      title = f"slot {k + 1}" if t == 0 else ""
+      canvas.show(grid.add(row, 2 + k), components[t, k], title, slots[k])
+      axes = grid.add(row + 1, 2 + k)
+      axes.imshow(logits[t, k], norm=norm, cmap="viridis", aspect="auto")
+      canvas.decorate(axes, color=slots[k])
+    grid.add_color_bar(row + 1, 2 + num_slots, norm, "viridis")
+  return grid.figure
+
+
+class _Entity(NamedTuple):
+  """A true entity that has pixels: its number, color and place."""
+
+  number: int
+  color: np.ndarray
+  column: int
+
+
+def _place_entities(info: Info, scene: int) -> list[_Entity]:
+  """The true entities that have pixels, placed at their slots' columns."""
+  true_mask = _frame(info["data"]["true_mask"][scene], -1, info)
+  pred_mask = info["outputs"]["pred_mask"][scene, -1]
+  slots = palette.match_entities(true_mask, pred_mask)
+  entity_colors = palette.entity_colors(slots, len(pred_mask))
+  entities, column = [], len(pred_mask)
+  for number, slot in enumerate(slots):
+    if not true_mask[number].any():
+      continue
+    place = int(slot) if slot >= 0 else column
+    column += slot < 0
+    entities.append(_Entity(number, entity_colors[number], place))
+  return entities
+
+
+def _draw_truth(
+  grid: canvas.Tiles, info: Info, scene: int, truth: Sequence[_Entity]
+) -> None:
+  """The first row of `iterations_plot`."""
+  image = _frame(info["data"]["image"][scene], -1, info)
+  true_mask = _frame(info["data"]["true_mask"][scene], -1, info)
+  grid.write(0, "truth")
+  canvas.show(grid.add(0, 0), image, "image")
+  mixed = palette.mix(
+    true_mask[[entity.number for entity in truth]],
+    np.array([entity.color for entity in truth]),
+  )
+  canvas.show(grid.add(0, 1), mixed, "true mask")
+  for entity in truth:
+    title = f"object {entity.number}" if entity.number else "background"
+    canvas.show(
+      grid.add(0, 2 + entity.column),
+      image * true_mask[entity.number],
+      title,
+      entity.color,
+    )
+
+
+def _frame(frames: np.ndarray, iteration: int, info: Info) -> np.ndarray:
+  """The frame that an iteration sees: its own, or the only one."""
+  num_steps = info["outputs"]["recons"].shape[1]
+  return frames[min(iteration % num_steps, len(frames) - 1)]
+
+
+class _InputRow(NamedTuple):
+  """One row of `inputs_plot`.
+
+  Attributes:
+    title: stands to its left.
+    tiles: [slots or channels, H, W] or [1 or slots, H, W, 3].
+    per_slot: whether the tiles are those of the slots.
+    norm: what values the colours stand for.
+    cmap: their colour map.
+  """
+
+  title: str
+  tiles: np.ndarray
+  per_slot: bool
+  norm: colors.Normalize
+  cmap: str
+
+
+def inputs_plot(info: Info, scene: int = 0, iteration: int = -1) -> Figure:
+  """Every refinement input of one iteration, with colour bars.
+
+  Inputs that the slots share come first, with a tile for each channel, then
+  those that every slot has by itself, then the flat ones as one line a slot.
+  They are shown as the refinement network gets them, with layer norm. Colours
+  end at the 99.5th percentile of an input.
+
+  Args:
+    info: see the top of the file.
+    scene: which of the batch.
+    iteration: the one that they led to, from 1; negative ones from the end.
+
+  Raises:
+    ValueError: if nothing led to that iteration, or it does not exist.
+  """
+  num_steps, num_slots = info["outputs"]["pred_mask"].shape[1:3]
+  t = iteration + num_steps if iteration < 0 else iteration
+  if not 0 < t < num_steps:
+    raise ValueError(
+      f"no refinement led to iteration {iteration}: give 1 to {num_steps - 1}"
+    )
+  rows = [
+    row
+    for name, values in info["inputs"]["spatial"].items()
+    for row in _input_rows(name, values[scene, t])
+  ]
+  rows.sort(key=lambda row: row.per_slot)
+  flat = {k: v[scene, t] for k, v in info["inputs"]["flat"].items()}
+  columns = max([num_slots, *(len(row.tiles) for row in rows)])
+  tile = canvas.tile_size(
+    info["outputs"]["recons"].shape[3:5],
+    _TILE if columns <= _WIDE else _SMALL_TILE,
+  )
+  first = next((i for i, row in enumerate(rows) if row.per_slot), -1)
+  above = [30 if i in (0, first) else 12 for i in range(len(rows))]
+  grid = canvas.Tiles(
+    columns,
+    tile,
+    heights=[tile[0]] * len(rows) + [16 * num_slots] * len(flat),
+    above=above + [20] * len(flat),
+    margins=(125, 50),
+  )
+  for i, row in enumerate(rows):
+    _draw_input(grid, i, row, titled=i == first)
+  for i, (name, values) in enumerate(flat.items(), start=len(rows)):
+    _draw_flat_input(grid, i, columns, name, values)
+  grid.figure.axes[0].set_title(
+    f"inputs from iteration {t - 1} to {t}", fontsize=10, loc="left"
+  )
+  return grid.figure
+
+
+def _input_rows(name: str, values: np.ndarray) -> list[_InputRow]:
+  """The rows of one input [K or 1, H, W, channels]."""
+  per_slot, channels = len(values) > 1, values.shape[-1]
+  norm, cmap = _color_scale(values)
+  if channels == 3 and name in _COLORED:
+    if name == "dcomponents":
+      # Grey stands for zero.
+      norm = colors.Normalize(-_limit(values), _limit(values))
+      return [_InputRow(name, norm(values).data, per_slot, norm, "gray")]
+    norm = colors.Normalize(0.0, 1.0)
+    return [_InputRow(name, values, per_slot, norm, "gray")]
+  if not per_slot:
+    tiles = np.moveaxis(values[0], -1, 0)
+    return [_InputRow(name, tiles, False, norm, cmap)] if channels else []
+  return [
+    _InputRow(
+      name if channels == 1 else f"{name} {c + 1}",
+      *(values[..., c], True, norm, cmap),
+    )
+    for c in range(channels)
+  ]
+
+
+def _color_scale(values: np.ndarray) -> tuple[colors.Normalize, str]:
+  """What the colours stand for; white is zero where there are two signs."""
+  if (values < 0).any():
+    return colors.Normalize(-_limit(values), _limit(values)), "RdBu_r"
+  return colors.Normalize(0.0, _limit(values)), "viridis"
+
+
+def _limit(values: np.ndarray) -> float:
+  """The end of the scale, which one value in 200 may exceed.
+
+  A few large ones, as gradients have, would leave the others without colour.
+  """
+  sizes = np.abs(values)
+  return float(np.percentile(sizes, 99.5) or sizes.max()) or 1.0
+
+
+def _draw_input(
+  grid: canvas.Tiles, place: int, row: _InputRow, titled: bool
+) -> None:
+  grid.write(place, row.title)
+  slots = palette.slot_colors(len(row.tiles))
+  for i, values in enumerate(row.tiles):
+    axes = grid.add(place, i)
+    if values.ndim == 3:
+      canvas.show(axes, values)
+    else:
+      axes.imshow(values, norm=row.norm, cmap=row.cmap, aspect="auto")
+    if row.per_slot:
+      canvas.decorate(axes, f"slot {i + 1}" if titled else "", slots[i])
+  grid.add_color_bar(place, len(row.tiles), row.norm, row.cmap)
+
+
+def _draw_flat_input(
+  grid: canvas.Tiles, place: int, columns: int, name: str, values: np.ndarray
+) -> None:
+  """One flat input [K, features]: a line a slot."""
+  grid.write(place, name, further=20)
+  norm, cmap = _color_scale(values)
+  axes = grid.add(place, 0, columns)
+  axes.imshow(values, norm=norm, cmap=cmap, aspect="auto")
+  numbers = [str(k + 1) for k in range(len(values))]
+  axes.set_yticks(range(len(values)), numbers, fontsize=8)
+  slots = palette.slot_colors(len(values))
+  for label, color in zip(axes.get_yticklabels(), slots, strict=True):
+    label.set(
+      color=palette.readable_on(color),
+      bbox={"facecolor": color, "edgecolor": "none", "pad": 1.0},
+    )
+  grid.add_color_bar(place, columns, norm, cmap)

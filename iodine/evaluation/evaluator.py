@@ -1,0 +1,234 @@
+"""Metrics over a whole data set, every scene once; `docs/evaluation.md`.
+
+Dimensions: S seeds, N scenes, B batch, T iterations + 1, K slots, L true
+entities.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from iodine import errors
+from iodine.evaluation import scores
+from iodine.modules import iodine
+
+Data = dict[str, Any]
+
+
+class Summary(NamedTuple):
+  """One metric over all scenes.
+
+  Attributes:
+    mean: over the scenes, and over the seeds of sampling.
+    standard_error: of that mean, from the scatter of the scenes; None for a
+      single scene.
+    standard_deviation: of the seeds' means over the scenes; None for a single
+      seed.
+  """
+
+  mean: float
+  standard_error: float | None
+  standard_deviation: float | None = None
+
+  def as_json(self) -> dict[str, float | None]:
+    """A dict; no standard deviation for a single seed, None for no number."""
+    values = {
+      name: value if value is not None and math.isfinite(value) else None
+      for name, value in self._asdict().items()
+    }
+    if self.standard_deviation is None:
+      del values["standard_deviation"]
+    return values
+
+
+class Evaluation(NamedTuple):
+  """The metrics of one evaluation.
+
+  Attributes:
+    num_scenes: how many scenes they cover.
+    metrics: of the final decode, by name: ari, ari_nobg (foreground), miou, msc
+      and sc (segmentation covering, unweighted and weighted), mse,
+      num_active_slots; in nats recons (negative log-likelihood), kl (summed
+      over slots), kl/slot_1 and so on, total (the weighted training loss of all
+      iterations, without the factor loss) and, if there is a regressor, factor
+      (its loss); and for its factors accuracy/<name> or r2/<name>. These two
+      are over visible objects only and over all scenes at once. The training
+      scalars factor/<name> are others: they include the background, and R2
+      counts invisible entities as 1
+      and takes the variance of all that was seen in training.
+    per_iteration: the same without total, of the first decode and of that
+      after each refinement.
+    scenes: of the final decode, a value for every scene, averaged over seeds;
+      those that are no means over scenes (accuracy, r2) are left out.
+    num_components: K.
+    seeds: how often the latents were sampled.
+    generalisation: the same scenes with other numbers of slots, if asked for.
+  """
+
+  num_scenes: int
+  metrics: dict[str, Summary]
+  per_iteration: dict[str, list[Summary]]
+  scenes: dict[str, list[float]]
+  num_components: int
+  seeds: int = 1
+  generalisation: tuple[Evaluation, ...] = ()
+
+  @property
+  def num_iters(self) -> int:
+    """Number of refinements."""
+    return len(self.per_iteration["mse"]) - 1
+
+  def means(self) -> dict[str, np.ndarray]:
+    """The means of `per_iteration`, each [num_iters + 1]."""
+    return {
+      name: np.array([summary.mean for summary in summaries])
+      for name, summaries in self.per_iteration.items()
+    }
+
+  def standard_errors(self) -> dict[str, np.ndarray]:
+    """The standard errors of `per_iteration`; nan for a single scene."""
+    return {
+      name: np.array([s.standard_error for s in summaries], np.float64)
+      for name, summaries in self.per_iteration.items()
+    }
+
+  def as_json(self) -> dict[str, Any]:
+    """A nested dict that the json module can write."""
+    result = {
+      "num_scenes": self.num_scenes,
+      "num_components": self.num_components,
+      "num_iters": self.num_iters,
+      "seeds": self.seeds,
+      **{name: value.as_json() for name, value in self.metrics.items()},
+      "per_iteration": {
+        name: [value.as_json() for value in values]
+        for name, values in self.per_iteration.items()
+      },
+    }
+    if self.generalisation:
+      result["generalisation"] = [g.as_json() for g in self.generalisation]
+    return result
+
+
+def evaluate(
+  model: iodine.IODINE,
+  batches: Iterable[Data],
+  batch_size: int,
+  seed: int = 0,
+  num_scenes: int | None = None,
+  on_progress: Callable[[int], None] = lambda num_scenes: None,
+  seeds: int = 1,
+) -> Evaluation:
+  """Evaluates a model on every scene of `batches` exactly once.
+
+  The result for a scene depends slightly on the batch size, as in training
+  (see `IODINE.__call__`). A smaller batch is therefore filled up to the full
+  size with copies of its first scene, which do not count. The state of the
+  model does not change.
+
+  Args:
+    model: the model.
+    batches: batches of at most batch_size scenes.
+    batch_size: how many scenes are decomposed at a time.
+    seed: the latents are sampled from it.
+    num_scenes: stop after so many; None for all.
+    on_progress: called with the number of scenes done.
+    seeds: how often the latents of a scene are sampled: from seed, seed + 1 and
+      so on.
+
+  Raises:
+    errors.UserError: if there is no scene.
+  """
+  compiled = tf.function(
+    lambda data, seed: scores.score_batch(model, data, seed),
+    autograph=False,
+  )
+  results: list[list[scores.Arrays]] = []
+  done = 0
+  for index, batch in enumerate(batches):
+    size = batch["image"].shape[0]
+    if num_scenes is not None:
+      size = min(size, num_scenes - done)
+    if size <= 0:
+      break
+    padded = pad(batch, batch_size)
+    sampled = [
+      compiled(padded, tf.constant([seed + s, index], tf.int64))
+      for s in range(seeds)
+    ]
+    results.append([scores.to_numpy(result, size) for result in sampled])
+    done += size
+    on_progress(done)
+  if not results:
+    raise errors.UserError(
+      "there is no scene to evaluate: give `data.path` a file with scenes, or "
+      "widen `data.test` and the bounds on the number of objects"
+    )
+  return _summarize_all(scores.join(results), model.num_components)
+
+
+def _summarize_all(arrays: scores.Arrays, num_components: int) -> Evaluation:
+  """From scores [S, N, ...] to means and errors."""
+  values = scores.per_iteration(arrays)
+  seeds, num_scenes, num_steps = values["mse"].shape
+  per_iteration = {
+    name: [_summarize(name, value[:, :, t]) for t in range(num_steps)]
+    for name, value in values.items()
+  }
+  metrics = {}
+  for name, summaries in per_iteration.items():
+    if name == "num_active_slots":
+      metrics["total"] = summarize(arrays["total"])
+    metrics[name] = summaries[-1]
+  scenes = {
+    name: value[:, :, -1].mean(axis=0).tolist()
+    for name, value in values.items()
+    if not name.startswith(("accuracy/", "r2/"))
+  }
+  return Evaluation(
+    num_scenes, metrics, per_iteration, scenes, num_components, seeds
+  )
+
+
+def _summarize(name: str, values: np.ndarray) -> Summary:
+  if name in scores.NEED_OBJECTS:
+    # Other metrics must not hide what is no number.
+    values = values[:, ~np.isnan(values).any(axis=0)]
+  return summarize(values)
+
+
+def summarize(values: np.ndarray) -> Summary:
+  """Mean and spread of one number per scene.
+
+  Args:
+    values: [N], or [S, N] for several seeds.
+  """
+  values = np.atleast_2d(np.asarray(values, np.float64))
+  seeds, num_scenes = values.shape
+  if not num_scenes:
+    return Summary(math.nan, None)
+  error, deviation = None, None
+  if num_scenes > 1:
+    error = values.mean(axis=0).std(ddof=1) / math.sqrt(num_scenes)
+  if seeds > 1:
+    deviation = values.mean(axis=1).std(ddof=1)
+  return Summary(
+    float(values.mean()),
+    None if error is None else float(error),
+    None if deviation is None else float(deviation),
+  )
+
+
+def pad(batch: Data, batch_size: int) -> Data:
+  """Repeats the first scene of a batch until it has batch_size scenes."""
+  missing = batch_size - batch["image"].shape[0]
+  if not missing:
+    return batch
+  return tf.nest.map_structure(
+    lambda x: tf.concat([x, tf.repeat(x[:1], missing, axis=0)], axis=0), batch
+  )

@@ -1,0 +1,145 @@
+"""The only writers of files and makers of folders; no TensorFlow here.
+
+What is written comes into being at once, when it is complete: until then, and
+where something goes wrong, what was there before stays, and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from iodine import errors
+
+
+def make_folder(folder: Any) -> None:
+  """Creates a folder, with its parents.
+
+  Raises:
+    errors.UserError: if that fails.
+  """
+  if not isinstance(folder, (str, os.PathLike)):
+    raise errors.UserError(f"{folder!r} is not a path: give that of a folder")
+  with _explained(folder, "cannot create the folder"):
+    os.makedirs(folder, exist_ok=True)
+
+
+def check_writable(path: Any) -> None:
+  """Checks early that a file can be written, and makes its folder.
+
+  Raises:
+    errors.UserError: if not.
+  """
+  if not isinstance(path, (str, os.PathLike)) or os.path.isdir(path):
+    raise errors.UserError(
+      f"`{path}` is not the path of a file: give one to write"
+    )
+  # Nothing else knows for sure, not even the permissions.
+  with replaced(path) as temporary:
+    with open(temporary, "wb"):
+      pass
+    os.remove(temporary)
+
+
+def write(path: str | os.PathLike[str], content: str | bytes) -> None:
+  """Writes a file; its folder is made.
+
+  Raises:
+    errors.UserError: if it cannot be written.
+  """
+  data = content.encode() if isinstance(content, str) else content
+  with replaced(path) as temporary, open(temporary, "wb") as file:
+    file.write(data)
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+  """Writes a JSON file, see `write`."""
+  write(path, json.dumps(content, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def replaced(
+  path: str | os.PathLike[str],
+  suffixes: Sequence[str] = ("",),
+  failures: tuple[type[Exception], ...] = (),
+) -> Iterator[str]:
+  """Gives a temporary path; what is written there goes to `path` at the end.
+
+  Args:
+    path: the file to write; its folder is made.
+    suffixes: of the files, where several share `path` as a prefix. While they
+      are replaced the last one is missing, so that nobody takes old and new
+      ones for a pair.
+    failures: what a writer raises, beside OSError, where the disk refuses.
+
+  Raises:
+    errors.UserError: if something cannot be written.
+  """
+  path = os.fspath(path)
+  make_folder(os.path.dirname(path) or ".")
+  temporary = f"{path}.{os.getpid()}.tmp"
+  try:
+    with _explained(path, "cannot write", failures):
+      yield temporary
+      written = [s for s in suffixes if os.path.exists(temporary + s)]
+      if len(written) > 1:
+        _remove(path + written[-1])
+      for suffix in written:
+        os.replace(temporary + suffix, path + suffix)
+  finally:
+    for suffix in suffixes:
+      _remove(temporary + suffix)
+
+
+@contextlib.contextmanager
+def replaced_folder(
+  folder: str, failures: tuple[type[Exception], ...] = ()
+) -> Iterator[str]:
+  """Gives an empty temporary folder, which becomes `folder` at the end.
+
+  An older `folder` is replaced; whether it may be is the caller's business.
+
+  Args:
+    folder: its parents are made.
+    failures: as for `replaced`.
+
+  Raises:
+    errors.UserError: if something cannot be written.
+  """
+  folder = os.path.normpath(folder)
+  temporary = f"{folder}.{os.getpid()}.tmp"
+  make_folder(os.path.dirname(folder) or ".")
+  try:
+    with _explained(folder, "cannot write the folder", failures):
+      os.mkdir(temporary)
+      yield temporary
+      if os.path.isdir(folder):
+        shutil.rmtree(folder)
+      os.rename(temporary, folder)
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _explained(
+  path: Any, failure: str, failures: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+  """Makes what the file system refuses a UserError about `path`."""
+  try:
+    yield
+  except (OSError, *failures) as error:  # type: ignore[misc]
+    # The place that was refused, a file or one of the folders above it.
+    reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
+    raise errors.UserError(
+      f"{failure} `{os.fspath(path)}` ({reason}): choose a place with room "
+      "that you may write to"
+    ) from error
+
+
+def _remove(path: str) -> None:
+  with contextlib.suppress(FileNotFoundError):
+    os.remove(path)

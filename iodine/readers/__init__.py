@@ -1,0 +1,3 @@
+"""How scenes come from files: layouts, records, opening, streams."""
+
+__all__ = ["examples", "layouts", "opening", "streams"]

@@ -1,0 +1,236 @@
+"""Data files: finding them, opening them, and saying what is wrong in them."""
+
+import glob
+import itertools
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+from absl import logging
+
+from iodine import errors
+from iodine.readers import layouts
+
+# Records, 3.2 MB each for CLEVR.
+_READ_AHEAD = 16
+
+# What reading a damaged file, or a record of another layout, can raise. The
+# last, when TensorFlow quotes bytes of a record that are no text.
+RECORD_ERRORS = (
+  tf.errors.DataLossError,
+  tf.errors.InvalidArgumentError,
+  UnicodeDecodeError,
+)
+
+
+class File(NamedTuple):
+  """A data file. `compression` is "GZIP" or "" as `TFRecordDataset` has it."""
+
+  path: str
+  compression: str
+
+  def records(self) -> tf.data.Dataset:
+    """Returns the raw records, scalar strings, in the order of the file."""
+    return tf.data.TFRecordDataset(self.path, self.compression)
+
+
+def read_files(files: Sequence[File]) -> tf.data.Dataset:
+  """Returns the raw records, scalar strings, of all files, one after another.
+
+  While one file is consumed the next two are opened, inflated and read, up to
+  `_READ_AHEAD` records each.
+  """
+  if len(files) == 1:
+    return files[0].records()
+  paths = [file.path for file in files]
+  compressions = [file.compression for file in files]
+  # A cycle of one file keeps the order. What runs in parallel are the files
+  # that are due next.
+  return tf.data.Dataset.from_tensor_slices((paths, compressions)).interleave(
+    lambda path, compression: tf.data.TFRecordDataset(
+      path, compression
+    ).prefetch(_READ_AHEAD),
+    cycle_length=1,
+    num_parallel_calls=tf.data.AUTOTUNE,
+    deterministic=True,
+  )
+
+
+def as_list(path: Any) -> Sequence[str]:
+  """The files and globs of a data set's `path`.
+
+  Raises:
+    UserError: it is neither a file nor a glob nor a list of those.
+  """
+  is_single = isinstance(path, str | os.PathLike)
+  paths: Any = [path] if is_single else path
+  if not isinstance(paths, list | tuple) or not all(
+    isinstance(each, str | os.PathLike) for each in paths
+  ):
+    raise errors.UserError(
+      f"`path` is {path!r}: give a file, a glob, or a list of those."
+    )
+  return paths
+
+
+def open_files(path: str | Sequence[str], layout: layouts.Layout) -> list[File]:
+  """Finds the data files and checks the first record of each.
+
+  Args:
+    path: a file, a glob, or a list of those. The files that one glob matches
+      are taken in alphabetical order, all else in the order given.
+    layout: what the records have to hold.
+
+  Returns:
+    The files; gzip or not is decided by their first two bytes, because files
+    without compression circulate under the same names.
+
+  Raises:
+    UserError: a file is missing, unreadable, empty, no TFRecord file, or its
+      first record is of another data set or variant.
+  """
+  paths = as_list(path)
+  if not paths:
+    raise errors.UserError(
+      "`path` is an empty list: " + _remedy(layout, "data_dir=.")
+    )
+  names = itertools.chain.from_iterable(_expand(p, layout) for p in paths)
+  files = [File(name, _compression(name)) for name in names]
+  for file in files:
+    try:
+      first = next(iter(file.records().take(1)), None)
+    except tf.errors.OpError as error:
+      raise errors.UserError(
+        f"{file.path} is not a TFRecord file, or is truncated or corrupt"
+        f" {_place(file, 0)}: check the path, or download or write the file"
+        " again."
+      ) from error
+    if first is None:
+      raise errors.UserError(
+        f"{file.path} holds no complete record: download or write it again."
+      )
+    problem = layouts.find_problem(first.numpy(), layout)
+    if problem:
+      raise errors.UserError(f"Record 0 of {file.path} {problem}.")
+  return files
+
+
+def _expand(path: str, layout: layouts.Layout) -> list[str]:
+  """Returns the files that a path or glob stands for; UserError if none."""
+  path = os.path.expanduser(os.fspath(path))
+  if os.path.isdir(path):
+    example = os.path.join(path, "*.tfrecords")
+    raise errors.UserError(
+      f"`path` is {path}, a folder, where a file or a glob such as {example}"
+      f" is needed: {_remedy(layout, f'data_dir={path}')}"
+    )
+  if os.path.exists(path):
+    return [path]
+  matches = sorted(filter(os.path.isfile, glob.glob(path, recursive=True)))
+  if not matches:
+    # A glob is no place to write to.
+    is_glob = glob.has_magic(path)
+    folder = os.path.dirname(path) or "."
+    place = f"data_dir={folder}" if is_glob else f"data.path={path}"
+    raise errors.UserError(
+      f"`path` is {path}, but there is no such file: {_remedy(layout, place)}"
+    )
+  return matches
+
+
+def _remedy(layout: layouts.Layout, place: str) -> str:
+  """Returns the end of a sentence: where to get data of this layout.
+
+  `place` is the argument that tells make_data where to write.
+  """
+  # No generator exists for the objects room.
+  named_config = {
+    "tetrominoes": "tetrominoes",
+    "multi_dsprites": "multi_dsprites",
+    "clevr_with_masks": "clevr6",
+  }.get(layout.name)
+  remedy = (
+    "the public data sets are in the Google Cloud bucket"
+    " gs://multi-object-datasets (described at"
+    " github.com/google-deepmind/multi_object_datasets)"
+  )
+  if named_config is None:
+    return remedy + "."
+  command = (
+    f"python main.py make_data with {named_config} {place}"
+    " num_scenes=1000 seed=0"
+  )
+  if layout.variant is not None:
+    command += f" data.dataset_variant={layout.variant}"
+  return f"{remedy}, and `{command}` writes a stand-in."
+
+
+def _compression(path: str) -> str:
+  """Returns "GZIP" or "", from the file's first two bytes."""
+  try:
+    with open(path, "rb") as file:
+      magic = file.read(2)
+  except OSError as error:
+    raise errors.UserError(
+      f"{path} cannot be read ({error.strerror}): check its permissions."
+    ) from error
+  if not magic:
+    raise errors.UserError(f"{path} is empty: download or write it again.")
+  return "GZIP" if magic == b"\x1f\x8b" else ""
+
+
+def find_bad_record(
+  files: Sequence[File], layout: layouts.Layout
+) -> str | None:
+  """Reads all files to find the first record that cannot be read.
+
+  Meant for after a failure, as tf.data's own errors name neither the file nor
+  the record. It takes as long as a pass over the data.
+
+  Args:
+    files: the files, in order.
+    layout: what the records have to hold.
+
+  Returns:
+    A sentence with the file and the index of the record in it (from 0), or
+    None if every record can be read.
+  """
+  logging.warning("A record cannot be read: looking for it in all files.")
+  for file in files:
+    scenes = file.records().map(
+      lambda record: layouts.parse(record, layout),
+      num_parallel_calls=tf.data.AUTOTUNE,
+      deterministic=True,
+    )
+    index = 0
+    try:
+      for _ in scenes:
+        index += 1
+    except RECORD_ERRORS:
+      return _explain_record(file, index, layout)
+  return None
+
+
+def _explain_record(
+  file: File, index: int, layout: layouts.Layout
+) -> str | None:
+  """Returns a sentence about a record that could not be read, or None."""
+  try:
+    record = next(iter(file.records().skip(index).take(1)), None)
+  except tf.errors.OpError:
+    return (
+      f"{file.path} is truncated or corrupt {_place(file, index)} (counted"
+      " from 0): download or write it again."
+    )
+  problem = (
+    None if record is None else layouts.find_problem(record.numpy(), layout)
+  )
+  return problem and f"Record {index} of {file.path} {problem}."
+
+
+def _place(file: File, index: int) -> str:
+  """Returns where a file is damaged, if reading the record failed."""
+  # Compressed files are inflated in blocks, which fail as a whole.
+  soon = "in or soon after" if file.compression else "in"
+  return f"{soon} record {index}"

@@ -1,0 +1,235 @@
+"""Which scenes of the data files come, and in which order.
+
+The range and the filter handle serialised scenes and at most look at their
+visibility, so that they decode no image. Shuffling, too, would work on those,
+but what a scene is read to can be several times smaller.
+
+Dimensions:
+  L: entities of a scene, the background among them (entity 0).
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from iodine import errors
+from iodine.readers import layouts, opening
+
+# Slack for a sum of visibilities, which are floats.
+_EPSILON = 1e-5
+
+
+@dataclasses.dataclass(kw_only=True)
+class SceneStream:
+  """The raw records of one subset of a data set.
+
+  Attributes:
+    files: the files, one after another.
+    layout: what their records hold.
+    range_name: the argument that sets `scene_range`, for messages.
+    scene_range: (start, stop) as scene indices over all files, before the
+      filter; a stop of None means the end.
+    min_num_objects: smallest sum of visibilities that passes; None: no bound.
+    max_num_objects: largest sum that passes; None: no bound.
+    limit: number of passing scenes after which an epoch ends; None: all.
+  """
+
+  files: Sequence[opening.File]
+  layout: layouts.Layout
+  range_name: str
+  scene_range: tuple[int, int | None]
+  min_num_objects: float | None = None
+  max_num_objects: float | None = None
+  limit: int | None = None
+
+  def __post_init__(self):
+    # Known once a whole epoch was counted.
+    self._epoch_size: int | None = None
+    self._has_scenes = False
+
+  def epoch(self) -> tf.data.Dataset:
+    """Returns the records (scalar strings) that pass, once and in order."""
+    scenes = opening.read_files(self.files)
+    start, stop = self.scene_range
+    scenes = scenes.skip(start)
+    if stop is not None:
+      scenes = scenes.take(stop - start)
+    if self.min_num_objects is not None or self.max_num_objects is not None:
+      scenes = scenes.filter(self._passes)
+    return scenes if self.limit is None else scenes.take(self.limit)
+
+  def repeated(
+    self,
+    read_scene: Callable[[tf.Tensor], Any],
+    skip: int = 0,
+    shuffle_buffer: int | None = None,
+    seed: int = 0,
+  ) -> tf.data.Dataset:
+    """Returns epoch after epoch of scenes, without a gap between them.
+
+    The order is a function of `seed` and the number of the epoch alone, not of
+    TensorFlow's global seed. So a run that is resumed after n scenes goes on
+    with `skip=n` as if it had not been interrupted.
+
+    Scenes are read before they are shuffled. So the scenes of an epoch that
+    are skipped are read too, in parallel to inflating the files, which takes
+    longer. Without shuffling, and for whole epochs, they are not.
+
+    Args:
+      read_scene: turns a record into a scene, whatever that is.
+      skip: number of scenes to leave out at the beginning.
+      shuffle_buffer: number of scenes to shuffle among; None: in order.
+      seed: decides the order.
+
+    Raises:
+      UserError: a file turned out to be corrupt in counting its scenes.
+    """
+    scenes = self.epoch()
+    first_epoch, offset = self._position(skip)
+    epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
+    if shuffle_buffer is None:
+      in_order = epochs.flat_map(lambda _: scenes).skip(offset)
+      return read(in_order, read_scene)
+    buffer_size = shuffle_buffer
+
+    def shuffled(number: tf.Tensor) -> tf.data.Dataset:
+      # A shuffle is seeded by the pair (seed of the graph it is built in, own
+      # seed). Setting the former here, in the graph of this function, leaves
+      # the global seed as it is and makes the order independent of it. It must
+      # not be 0: TensorFlow would ask if the other seed, a tensor, is 0 too.
+      if not tf.executing_eagerly():
+        tf.random.set_seed(seed % (2**31 - 2) + 1)
+      # Later epochs are shuffled as in the original.
+      num_blanks = tf.where(number == 0, tf.cast(buffer_size, tf.int64), 0)
+      return shuffle(read(scenes, read_scene), buffer_size, number, num_blanks)
+
+    return epochs.flat_map(shuffled).skip(offset)
+
+  def require_scenes(self) -> None:
+    """Checks that there is a scene, as repeating none would never end.
+
+    Raises:
+      UserError: no scene of the range passes the filter, the range begins
+        after the last scene, or a file is corrupt before the first that does.
+    """
+    if self._has_scenes:
+      return
+    with self.explained_errors():
+      if count(self.epoch().take(1)):
+        self._has_scenes = True
+        return
+      total = sum(count(file.records()) for file in self.files)
+    names = ", ".join(file.path for file in self.files)
+    start, stop = self.scene_range
+    if start >= total:
+      raise errors.UserError(
+        f"`{self.range_name}` begins at scene {start}, but {names} holds only"
+        f" {total} scenes: choose a range within them."
+      )
+    low, high = self.min_num_objects, self.max_num_objects
+    raise errors.UserError(
+      f"No scene of {names} in the range from {start} to {stop or total} has a"
+      f" sum of visibilities (the background counts) from {low or 0} to"
+      f" {'any number' if high is None else high}: change `min_num_objects`,"
+      f" `max_num_objects` or `{self.range_name}`."
+    )
+
+  @contextlib.contextmanager
+  def explained_errors(self) -> Iterator[None]:
+    """Turns tf.data's errors about a record into a UserError.
+
+    Raises:
+      UserError: names the file and the record. To find them, all files are
+        read until the first bad record.
+    """
+    try:
+      yield
+    except opening.RECORD_ERRORS as error:
+      sentence = opening.find_bad_record(self.files, self.layout)
+      if sentence is None:
+        raise
+      raise errors.UserError(sentence) from error
+
+  def _position(self, skip: int) -> tuple[int, int]:
+    """Returns the epoch, and the scenes to skip in it, to skip `skip` scenes.
+
+    Counting a large data set takes minutes. It ends early where `skip` lies
+    within the first epoch.
+    """
+    if not skip:
+      return 0, 0
+    if self._epoch_size is None:
+      with self.explained_errors():
+        size = count(self.epoch().take(skip + 1))
+      if size > skip:
+        return 0, skip
+      self._epoch_size = size
+    return divmod(skip, self._epoch_size)
+
+  @tf.autograph.experimental.do_not_convert
+  def _passes(self, record: tf.Tensor) -> tf.Tensor:
+    """Returns whether a record passes the filter, a scalar bool."""
+    # The original compares the lower bound with `max_num_objects` too. Here
+    # each bound is compared with its own argument.
+    num_objects = tf.reduce_sum(self._visibility(record))
+    passes = tf.constant(True)
+    if self.min_num_objects is not None:
+      passes &= num_objects >= self.min_num_objects - _EPSILON
+    if self.max_num_objects is not None:
+      passes &= num_objects <= self.max_num_objects + _EPSILON
+    return passes
+
+  def _visibility(self, record: tf.Tensor) -> tf.Tensor:
+    """Returns the visibility [L] of a record; ones if files have none."""
+    if "visibility" not in self.layout.features:
+      return tf.ones([self.layout.num_entities])
+    return layouts.parse(record, self.layout, ["visibility"])["visibility"]
+
+
+def read(
+  scenes: tf.data.Dataset, read_scene: Callable[[tf.Tensor], Any]
+) -> tf.data.Dataset:
+  """Returns the scenes that records are turned into, in the same order."""
+  return scenes.map(read_scene, tf.data.AUTOTUNE, deterministic=True)
+
+
+def shuffle(
+  scenes: tf.data.Dataset,
+  buffer_size: int,
+  seed: int | tf.Tensor,
+  num_blanks: int | tf.Tensor = 0,
+) -> tf.data.Dataset:
+  """Returns the scenes shuffled, without waiting for the buffer to fill.
+
+  A thousand scenes that pass a filter can take minutes to read. So the buffer
+  can be filled with blanks in front of the scenes, which cost nothing and are
+  thrown away as they come out, one for each scene that goes in: the first
+  scene comes out after about 1.25 * sqrt(buffer_size) have gone in. The first
+  few thousand scenes are then less well mixed, early ones among early ones.
+
+  Args:
+    scenes: of one epoch.
+    buffer_size: number of scenes to shuffle among.
+    seed: decides the order, together with the seed of the graph.
+    num_blanks: 0, or buffer_size to begin at once.
+  """
+  blank = tf.nest.map_structure(
+    lambda spec: tf.zeros(spec.shape, spec.dtype), scenes.element_spec
+  )
+  # Repeated, a blank is in memory only once.
+  blanks = tf.data.Dataset.from_tensors((False, blank)).repeat(num_blanks)
+  marked = blanks.concatenate(scenes.map(lambda scene: (True, scene)))
+  return (
+    marked.shuffle(buffer_size, seed=seed, reshuffle_each_iteration=False)
+    .filter(lambda is_scene, _: is_scene)
+    .map(lambda _, scene: scene)
+  )
+
+
+def count(dataset: tf.data.Dataset) -> int:
+  """Returns the number of elements of a finite dataset, by reading it."""
+  start = tf.constant(0, tf.int64)
+  return int(dataset.reduce(start, lambda total, _: total + 1))

@@ -1,0 +1,239 @@
+"""Images from outside, decomposed by a trained model.
+
+Dimensions: B batch, K slots, H W C image of the model, H' W' image as it
+comes, Z latent size.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from iodine import building, checkpoints, errors, pretrained
+from iodine.checkpoints import tf1
+from iodine.modules import data, iodine, types, utils
+from iodine.segmentation import image_reading
+
+
+class Segmentation(NamedTuple):
+  """One image, taken apart. All numbers are float32.
+
+  Attributes:
+    masks: [K, H, W] probability that a pixel belongs to a slot; they sum to 1.
+    components: [K, H, W, C] what every slot alone looks like, masks not used.
+    reconstruction: [H, W, C], the sum of masks times components.
+    latents: [K, Z] the samples that were decoded.
+    latents_mean: [K, Z] mean of the distributions they are of.
+    latents_std: [K, Z] their standard deviation.
+    image: [H, W, C] what the model saw, in [0, 1].
+    region: ((top, bottom), (left, right)) of the original image that this is,
+      in pixels, the ends excluded.
+  """
+
+  masks: np.ndarray
+  components: np.ndarray
+  reconstruction: np.ndarray
+  latents: np.ndarray
+  latents_mean: np.ndarray
+  latents_std: np.ndarray
+  image: np.ndarray
+  region: tuple[tuple[int, int], tuple[int, int]]
+
+  def labels(self) -> np.ndarray:
+    """The label map [H, W] int64: the slot of the largest mask, from 0."""
+    return self.masks.argmax(axis=0)
+
+  def active_slots(self) -> list[int]:
+    """The slots, from 0, that are the largest one in at least one pixel."""
+    return np.unique(self.labels()).tolist()
+
+
+class Segmenter:
+  """Decomposes images with one model, which is compiled at the first.
+
+  Each image is a batch of its own, so that the result depends on no other
+  image, and its samples are drawn from the same seed, so that it is the same
+  every time.
+
+  Attributes:
+    image_shape: (H, W, C) of the images that the model sees.
+  """
+
+  def __init__(
+    self, model: iodine.IODINE, image_shape: Sequence[int], seed: int = 0
+  ):
+    """Takes a restored model.
+
+    Args:
+      model: the model; changes of its variables are seen.
+      image_shape: (H, W, C) of the images that it was trained on.
+      seed: the latents are sampled from it.
+    """
+    self.image_shape = tuple(image_shape)
+    images = tf.TensorSpec([1, *image_shape], tf.float32)
+    self._infer = tf.function(
+      lambda image: infer(model, image, seed),
+      input_signature=[images],
+      autograph=False,
+    )
+
+  @classmethod
+  def from_checkpoint(
+    cls,
+    checkpoint: str | os.PathLike[str] = pretrained.LAPTOP,
+    config: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+  ) -> Segmenter:
+    """Restores a model.
+
+    Args:
+      checkpoint: folder or prefix of a TF1 or TF2 checkpoint; that of the model
+        which comes with the project if it is not given.
+      config: the complete config, as `main.get_config` gives it; None for the
+        `config.json` that a training leaves beside its checkpoints.
+      seed: the latents are sampled from it; None for the config's.
+
+    Raises:
+      errors.UserError: if there is no checkpoint or config, or they do not
+        fit.
+    """
+    prefix = checkpoints.find(os.fspath(checkpoint))
+    if config is None:
+      config = _read_config(prefix)
+    for entry in ("data", "model"):
+      if not isinstance(config, Mapping) or not config.get(entry):
+        raise errors.UserError(
+          f"the config has no `{entry}`: give `config` a complete one, such as "
+          '`main.get_config(("tetrominoes",))`'
+        )
+    image_shape = building.build(config["data"], "data").image_shape
+    model = building.build(config["model"], "model")
+    model.initialize(image_shape)
+    if tf1.is_tf1(prefix):
+      tf1.restore(prefix, model)
+    else:
+      checkpoints.restore(prefix, model=model)
+    if seed is None:
+      seed = config.get("seed", 0)
+    return cls(model, image_shape, seed)
+
+  def __call__(self, image: Any) -> Segmentation:
+    """Decomposes one image.
+
+    The largest region in its middle that has the proportions of the model's
+    images is resized to them as the data sets' images are. An image from
+    outside has no margins like CLEVR's, which are cut off in training.
+
+    Args:
+      image: a path, a PIL image or an array, see `image_reading.read`.
+
+    Raises:
+      errors.UserError: if it is no image.
+    """
+    pixels = image_reading.read(image)
+    height, width, channels = self.image_shape
+    region = image_reading.center_region(pixels.shape[:2], (height, width))
+    (top, bottom), (left, right) = region
+    resized = data.resize(
+      pixels[None, top:bottom, left:right], (height, width)
+    ).numpy()
+    seen = image_reading.to_channels(resized, channels)
+    found = self._infer(seen)
+    return Segmentation(
+      **{name: value[0].numpy() for name, value in found.items()},
+      image=seen[0],
+      region=region,
+    )
+
+
+def segment(
+  image: Any,
+  checkpoint: str | os.PathLike[str] = pretrained.LAPTOP,
+  config: Mapping[str, Any] | None = None,
+  seed: int | None = None,
+) -> Segmentation:
+  """Decomposes one image; a `Segmenter` does many with one restored model.
+
+  Args:
+    image: see `image_reading.read`.
+    checkpoint: see `Segmenter.from_checkpoint`, as are config and seed.
+    config: as there.
+    seed: as there.
+
+  Raises:
+    errors.UserError: see `Segmenter`.
+  """
+  return Segmenter.from_checkpoint(checkpoint, config, seed)(image)
+
+
+def infer(
+  model: iodine.IODINE, images: tf.Tensor, seed: int
+) -> dict[str, tf.Tensor]:
+  """What the model says about images in the end.
+
+  Args:
+    model: the model.
+    images: [B, H, W, C]; a sequential model gets each as a film of itself.
+    seed: the samples are drawn from it.
+
+  Returns:
+    latents, latents_mean and latents_std [B, K, Z]; and what `render` gives.
+  """
+  frames = tf.repeat(
+    images[:, None], model.frame_index(model.num_iters) + 1, axis=1
+  )
+  estimates, _ = model.encode(frames, seed=tf.constant([seed, 0], tf.int64))
+  last = estimates[-1]
+  return {
+    **render(last.x_dist),
+    "latents": last.z,
+    "latents_mean": last.z_dist.mean(),
+    "latents_std": last.z_dist.stddev(),
+  }
+
+
+def render(x_dist: types.Distribution) -> dict[str, tf.Tensor]:
+  """The mean image of a mixture, and its parts.
+
+  Args:
+    x_dist: mixture with batch shape [B, 1, H, W] and event shape [C].
+
+  Returns:
+    masks [B, K, H, W], components [B, K, H, W, C] and reconstruction
+    [B, H, W, C].
+  """
+  log_weight = tf.nn.log_softmax(
+    x_dist.mixture_distribution.logits_parameter(), axis=-1
+  )
+  components = x_dist.components_distribution.mean()  # [B, 1, H, W, K, C]
+  return {
+    "masks": utils.to_slots(tf.exp(log_weight))[..., 0],
+    "components": tf.transpose(components[:, 0], [0, 3, 1, 2, 4]),
+    "reconstruction": x_dist.mean()[:, 0],
+  }
+
+
+def _read_config(prefix: str) -> dict[str, Any]:
+  """The config that the training of a checkpoint left beside it."""
+  folder = os.path.dirname(prefix) or "."
+  if os.path.basename(os.path.abspath(folder)) == checkpoints.BEST_FOLDER:
+    folder = os.path.join(folder, os.pardir)
+  path = os.path.normpath(os.path.join(folder, "config.json"))
+  try:
+    with open(path, encoding="utf-8") as file:
+      return json.load(file)
+  except FileNotFoundError as error:
+    raise errors.UserError(
+      f"there is no `{path}`, which says what model the checkpoint is of: "
+      'give `config`, such as `main.get_config(("tetrominoes",))`'
+    ) from error
+  except (OSError, ValueError) as error:
+    raise errors.UserError(
+      f"`{path}` cannot be read ({error}): give `config`, such as "
+      '`main.get_config(("tetrominoes",))`'
+    ) from error

@@ -1,0 +1,86 @@
+"""A training in stages: some of the model's entries differ at first.
+
+The config's `stages` is a list such as
+
+  [{"until": 2500, "model": {"num_components": 4, "kl_weight": 0.6}}]
+
+Until step 2500 the model's config has these entries instead of its own, and
+from there on its own. Entries may differ that change no variable's shape, as
+the number of slots, of refinements, and the weight of the KL do. Not in the
+original, whose configs have no stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from iodine import errors, validation
+from iodine.commands import common
+
+Config = common.Config
+
+
+class Stage(NamedTuple):
+  """A part of a training.
+
+  Attributes:
+    last_step: the step after which it ends.
+    model: the model's config.
+    changes: in what it differs from the config's own.
+  """
+
+  last_step: int
+  model: Config
+  changes: Config
+
+
+def plan(config: Config) -> list[Stage]:
+  """The stages of a training; the last has the config's model as it is.
+
+  Args:
+    config: with `stages`, `model` and `stop_after_steps`.
+
+  Raises:
+    errors.UserError: if `stages` is not as described above.
+  """
+  entries, stop = config["stages"], config["stop_after_steps"]
+  if not isinstance(entries, Sequence) or isinstance(entries, str):
+    raise errors.UserError(f"`stages` is {entries!r}: give a list of dicts")
+  stages: list[Stage] = []
+  previous = 0
+  for i, entry in enumerate(entries):
+    path = f"stages[{i}]"
+    if not isinstance(entry, Mapping) or set(entry) != {"until", "model"}:
+      raise errors.UserError(
+        f"`{path}` is {entry!r}: give a dict of `until`, a step, and `model`, "
+        "the entries that differ"
+      )
+    until = entry["until"]
+    if not validation.is_whole(until, previous + 1):
+      raise errors.UserError(
+        f"`{path}.until` is {until!r}: give a whole number above {previous}"
+      )
+    model = _replace(config["model"], entry["model"], f"{path}.model")
+    stages.append(Stage(min(until, stop), model, entry["model"]))
+    previous = until
+  return [*stages, Stage(stop, config["model"], {})]
+
+
+def _replace(config: Config, changes: Any, path: str) -> dict[str, Any]:
+  """A copy of the config with these entries replaced."""
+  if not isinstance(changes, Mapping):
+    raise errors.UserError(
+      f"`{path}` is {changes!r}: give a dict of the entries that differ"
+    )
+  replaced = dict(config)
+  for key, value in changes.items():
+    if key not in config:
+      raise errors.UserError(
+        f"`{path}.{key}` is no entry of the config: use some of "
+        f"{', '.join(config)}"
+      )
+    if isinstance(config[key], Mapping):
+      value = _replace(config[key], value, f"{path}.{key}")
+    replaced[key] = value
+  return replaced
