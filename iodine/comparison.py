@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from iodine import errors, optimizers, training
-from iodine.checkpoints import tf1
+from iodine import checkpoints, errors, optimizers, training
 from iodine.drawing import palette
 from iodine.modules import iodine, utils
 
@@ -265,7 +264,7 @@ def compare_train_step(
   """
   recorded = reference.train
   _check_samples(model, reference, recorded["z"])
-  names = {id(v): k for k, v in tf1.model_variables(model).items()}
+  names = {id(v): k for k, v in checkpoints.model_variables(model).items()}
   step = training.compute_gradients(
     model, reference.data, z=tf.constant(recorded["z"])
   )
@@ -281,7 +280,7 @@ def compare_train_step(
   actual["global_norm"] = optimizer.apply(
     step.gradients, model.trainable_variables
   )
-  for name, variable in tf1.all_variables(model, optimizer).items():
+  for name, variable in checkpoints.all_variables(model, optimizer).items():
     actual[f"after/{name}"] = variable
   unknown = sorted(set(recorded) - set(actual))
   if unknown:

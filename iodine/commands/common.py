@@ -10,7 +10,6 @@ import shapeguard
 import tensorflow as tf
 
 from iodine import building, checkpoints, errors, optimizers
-from iodine.checkpoints import tf1
 from iodine.modules import data as data_lib
 from iodine.modules import iodine
 
@@ -84,7 +83,7 @@ class Restored(NamedTuple):
   model: iodine.IODINE
   optimizer: optimizers.Adam
   prefix: str
-  report: tf1.Report | None  # of a TF1 checkpoint
+  report: checkpoints.Report | None  # of a TF1 checkpoint
 
   @property
   def step(self) -> int:
@@ -102,17 +101,13 @@ def restore(
   The image shape is the data set's if it is not given.
   """
   # Before the model is built: a misspelt path should not cost seconds.
-  prefix = checkpoints.find(checkpoint_dir)
+  opened = checkpoints.open_checkpoint(checkpoint_dir)
   dataset = build_dataset(config["data"], config["seed"])
   model = build_model(config["model"], image_shape or dataset.image_shape)
   optimizer: optimizers.Adam = building.build(config["optimizer"], "optimizer")
   optimizer.initialize(model.trainable_variables)
-  report = None
-  if tf1.is_tf1(prefix):
-    report = tf1.restore(prefix, model, optimizer)
-  else:
-    checkpoints.restore(prefix, model=model, optimizer=optimizer)
-  return Restored(model, optimizer, prefix, report)
+  restored = checkpoints.restore(opened, model=model, optimizer=optimizer)
+  return Restored(model, optimizer, *restored)
 
 
 def results_path(config: Config, prefix: str, name: str) -> str:

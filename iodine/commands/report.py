@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
-import os
 import platform
 from collections.abc import Sequence
 from typing import Any
@@ -235,9 +234,7 @@ def _generalisation(
 
 def _training(subject: evaluate.Subject) -> report.Image | None:
   """The curves of the training, if its event files are there."""
-  folder = os.path.dirname(subject.prefix) or "."
-  if os.path.basename(os.path.abspath(folder)) == checkpoints.BEST_FOLDER:
-    folder = os.path.join(folder, os.pardir)
+  folder = checkpoints.run_folder(subject.prefix)
   logged = training.read_scalars(folder, list(_TRAINING))
   if not logged:
     return None

@@ -19,7 +19,6 @@ from iodine import (
   optimizers,
   training,
 )
-from iodine.checkpoints import tf1
 from iodine.commands import common, make_data
 from iodine.modules import data as data_lib
 from iodine.modules import iodine
@@ -58,7 +57,7 @@ def find_place(checkpoint_dir: str, run_id: Any, continue_run: bool) -> Place:
   start = None
   if continue_run:
     start = checkpoints.find(checkpoint_dir)
-    if not tf1.is_tf1(start):
+    if not checkpoints.open_checkpoint(start).is_tf1:
       if not os.path.isdir(checkpoint_dir):
         raise errors.UserError(
           f"`{checkpoint_dir}` is a checkpoint, and a run is continued in its "
@@ -124,7 +123,7 @@ def run(
   schedule = _schedule(config)
   plan = training.plan(config)
   seed = config["seed"]
-  if place.start and not tf1.is_tf1(place.start):
+  if place.start and not checkpoints.open_checkpoint(place.start).is_tf1:
     # Samples and the order of scenes go on as they would have.
     seed = checkpoints.read_seed(place.start)
     print(f"the run's own seed {seed} is used", flush=True)
@@ -212,7 +211,7 @@ def _train_stage(
   folder = _claim(place)
   shared.on_folder(folder)
   store = checkpoints.CheckpointStore(folder, model, optimizer, shared.seed)
-  if place.start and not tf1.is_tf1(place.start):
+  if place.start and not checkpoints.open_checkpoint(place.start).is_tf1:
     store.restore()  # what it knows of earlier checkpoints, too
   _save_config(shared.config, folder)
   num_parameters = sum(
@@ -268,10 +267,9 @@ def _restore(
   prefix: str, model: iodine.IODINE, optimizer: optimizers.Adam
 ) -> str:
   """Restores a TF1 or TF2 checkpoint; a sentence for the terminal."""
-  if not tf1.is_tf1(prefix):
-    checkpoints.restore(prefix, model=model, optimizer=optimizer)
+  report = checkpoints.restore(prefix, model=model, optimizer=optimizer).report
+  if report is None:
     return f"continuing from {prefix}"
-  report = tf1.restore(prefix, model, optimizer)
   fresh = ", Adam starts afresh" if report.left_fresh else ""
   return f"continuing from the TF1 checkpoint {prefix}{fresh}"
 

@@ -6,7 +6,6 @@ comes, Z latent size.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,7 +14,6 @@ import numpy as np
 import tensorflow as tf
 
 from iodine import building, checkpoints, errors, pretrained
-from iodine.checkpoints import tf1
 from iodine.modules import data, iodine, types, utils
 from iodine.segmentation import image_reading
 
@@ -102,9 +100,9 @@ class Segmenter:
       errors.UserError: if there is no checkpoint or config, or they do not
         fit.
     """
-    prefix = checkpoints.find(os.fspath(checkpoint))
+    opened = checkpoints.open_checkpoint(checkpoint)
     if config is None:
-      config = _read_config(prefix)
+      config = checkpoints.config_beside(opened.prefix)
     for entry in ("data", "model"):
       if not isinstance(config, Mapping) or not config.get(entry):
         raise errors.UserError(
@@ -114,10 +112,7 @@ class Segmenter:
     image_shape = building.build(config["data"], "data").image_shape
     model = building.build(config["model"], "model")
     model.initialize(image_shape)
-    if tf1.is_tf1(prefix):
-      tf1.restore(prefix, model)
-    else:
-      checkpoints.restore(prefix, model=model)
+    checkpoints.restore(opened, model=model)
     if seed is None:
       seed = config.get("seed", 0)
     return cls(model, image_shape, seed)
@@ -216,24 +211,3 @@ def render(x_dist: types.Distribution) -> dict[str, tf.Tensor]:
     "components": tf.transpose(components[:, 0], [0, 3, 1, 2, 4]),
     "reconstruction": x_dist.mean()[:, 0],
   }
-
-
-def _read_config(prefix: str) -> dict[str, Any]:
-  """The config that the training of a checkpoint left beside it."""
-  folder = os.path.dirname(prefix) or "."
-  if os.path.basename(os.path.abspath(folder)) == checkpoints.BEST_FOLDER:
-    folder = os.path.join(folder, os.pardir)
-  path = os.path.normpath(os.path.join(folder, "config.json"))
-  try:
-    with open(path, encoding="utf-8") as file:
-      return json.load(file)
-  except FileNotFoundError as error:
-    raise errors.UserError(
-      f"there is no `{path}`, which says what model the checkpoint is of: "
-      'give `config`, such as `main.get_config(("tetrominoes",))`'
-    ) from error
-  except (OSError, ValueError) as error:
-    raise errors.UserError(
-      f"`{path}` cannot be read ({error}): give `config`, such as "
-      '`main.get_config(("tetrominoes",))`'
-    ) from error
