@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import shapeguard
 import tensorflow as tf
 
 from iodine import building, checkpoints, errors, optimizers
@@ -14,17 +13,6 @@ from iodine.modules import data as data_lib
 from iodine.modules import iodine
 
 Config = Mapping[str, Any]
-
-# What a model raises at its first run where its config makes no sense.
-CONFIG_ERRORS = (
-  ArithmeticError,
-  AttributeError,
-  LookupError,
-  TypeError,
-  ValueError,
-  shapeguard.ShapeError,
-  tf.errors.OpError,
-)
 
 
 def start_tensorflow() -> None:
@@ -50,22 +38,8 @@ def build_model(config: Config, image_shape: tuple[int, ...]) -> iodine.IODINE:
   """
   require_experiment(config)
   model = building.build(config, "model")
-  try:
-    model.initialize(image_shape)
-  except CONFIG_ERRORS as error:
-    raise misfit(image_shape, error) from error
+  model.initialize(image_shape)
   return model
-
-
-def misfit(image_shape: tuple[int, ...], error: Exception) -> errors.UserError:
-  """The error to raise where a model cannot run on its images."""
-  if isinstance(error, errors.UserError):
-    return error
-  reason = " ".join(str(error).split())
-  return errors.UserError(
-    f"the parts of `model` do not fit each other or images of shape "
-    f"{tuple(image_shape)}, check the entries that were changed: {reason}"
-  )
 
 
 def require_experiment(config: Config) -> None:

@@ -125,10 +125,7 @@ def _segment_one(
 ) -> dict[str, Any]:
   """Decomposes one image and writes its files; returns its figures."""
   original = segmentation.read(path)
-  try:
-    found = segmenter(original)
-  except common.CONFIG_ERRORS as error:
-    raise common.misfit(segmenter.image_shape, error) from error
+  found = segmenter(original)
   with files.replaced_folder(folder) as temporary:
     segmentation.write(temporary, found, original)
   mse = np.square(found.image - found.reconstruction).mean(dtype=np.float64)
