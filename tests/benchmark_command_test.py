@@ -117,7 +117,7 @@ def test_a_data_set_without_data_and_generator(capsys):
     (["benchmark.sweep.num_iters=[-1]"], "whole numbers, at least 0"),
     (["benchmark.sweep.num_components=['a']"], "`benchmark.sweep.num_comp"),
     (["benchmark.sweep.image_size=[[1,2,3]]"], "or of [height, width]"),
-    (["json_path=/tmp"], "no path of a file"),
+    (["json_path=/tmp"], "not the path of a file"),
     (["n_z=0"], "`n_z` is 0"),
     (["model.decoder=5"], "do not fit"),
     (["model.sequential=True"], "needs 2 frames"),

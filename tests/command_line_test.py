@@ -526,8 +526,8 @@ def test_wrong_checkpoints(capsys, trained, scenes, command, updates, part):
   [
     (["evaluation.num_scenes=0"], "evaluation.num_scenes"),
     (["evaluation=5"], "evaluation.num_scenes"),
-    (["json_path=5"], "no path of a file"),
-    (["json_path=/tmp"], "no path of a file"),
+    (["json_path=5"], "not the path of a file"),
+    (["json_path=/tmp"], "not the path of a file"),
     (["pictures_dir=/proc/no/such"], "cannot create the folder"),
     (["data.test=[99,None]"], "test"),
     (["json_path=/proc/no/such.json"], "/proc/no"),

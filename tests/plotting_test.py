@@ -357,20 +357,6 @@ def test_a_figure_is_written_as_it_is_drawn(tmp_path):
   assert [p.name for p in tmp_path.iterdir()] == ["example.png"]
 
 
-def test_what_cannot_be_written_leaves_the_old_file(tmp_path, monkeypatch):
-  path = tmp_path / "file.png"
-  canvas.write(b"old", str(path))
-
-  def fail(*_):
-    raise OSError("no space left")
-
-  monkeypatch.setattr(canvas.os, "replace", fail)
-  with pytest.raises(OSError, match="no space left"):
-    canvas.write(b"new", str(path))
-  assert path.read_bytes() == b"old"
-  assert [p.name for p in tmp_path.iterdir()] == ["file.png"]
-
-
 @pytest.mark.parametrize(
   "shape, target, expected",
   [
