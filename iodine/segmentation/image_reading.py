@@ -144,22 +144,22 @@ def _from_array(array: np.ndarray) -> np.ndarray:
     array = array[..., None]
   if array.ndim != 3 or array.shape[-1] not in (1, 3, 4) or not array.size:
     raise errors.UserError(
-      f"an array of shape {list(shape)} is not an image: give [height, width], or "
-      "[height, width, channels] with 1, 3 or 4 channels"
+      f"an array of shape {list(shape)} is not an image: give [height, width], "
+      "or [height, width, channels] with 1, 3 or 4 channels"
     )
   if array.dtype == np.uint8:
     array = array.astype(np.float32) / np.float32(255.0)
   elif not np.issubdtype(array.dtype, np.floating):
     raise errors.UserError(
-      f"an array of {array.dtype} is not an image: give uint8, or floating-point "
-      "numbers from 0 to 1"
+      f"an array of {array.dtype} is not an image: give uint8, or "
+      "floating-point numbers from 0 to 1"
     )
   array = array.astype(np.float32)
   low, high = array.min(), array.max()
   if not (low >= 0.0 and high <= 1.0):  # the other way round NaN would pass
     raise errors.UserError(
-      f"an array of numbers from {low:g} to {high:g} is not an image: give uint8, "
-      "or floating-point numbers from 0 to 1"
+      f"an array of numbers from {low:g} to {high:g} is not an image: give "
+      "uint8, or floating-point numbers from 0 to 1"
     )
   if array.shape[-1] == 4:
     array = array[..., :3] * array[..., 3:]

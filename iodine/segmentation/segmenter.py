@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from iodine import building, checkpoints, errors, pretrained
+from iodine import checkpoints, pretrained
 from iodine.modules import data, iodine, types, utils
 from iodine.segmentation import image_reading
 
@@ -100,22 +100,10 @@ class Segmenter:
       errors.UserError: if there is no checkpoint or config, or they do not
         fit.
     """
-    opened = checkpoints.open_checkpoint(checkpoint)
-    if config is None:
-      config = checkpoints.config_beside(opened.prefix)
-    for entry in ("data", "model"):
-      if not isinstance(config, Mapping) or not config.get(entry):
-        raise errors.UserError(
-          f"the config has no `{entry}`: give `config` a complete one, such as "
-          '`main.get_config(("tetrominoes",))`'
-        )
-    image_shape = building.build(config["data"], "data").image_shape
-    model = building.build(config["model"], "model")
-    model.initialize(image_shape)
-    checkpoints.restore(opened, model=model)
+    model, config = checkpoints.restore_model(checkpoint, config)
     if seed is None:
       seed = config.get("seed", 0)
-    return cls(model, image_shape, seed)
+    return cls(model, model.output_dist.output_shape, seed)
 
   def __call__(self, image: Any) -> Segmentation:
     """Decomposes one image.
