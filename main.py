@@ -27,8 +27,8 @@ with warnings.catch_warnings():
   import sacred
 
 from configs import (
+  base,
   clevr6,
-  defaults,
   laptop,
   multi_dsprites,
   paper_data,
@@ -47,7 +47,7 @@ sacred.SETTINGS.CAPTURE_MODE = "sys"
 PRETRAINED = ("laptop", "pretrained")
 
 ex = experiment.Experiment("iodine")
-ex.config(defaults.defaults)
+ex.config(base.defaults)
 ex.named_config(clevr6.clevr6)
 ex.named_config(multi_dsprites.multi_dsprites)
 ex.named_config(tetrominoes.tetrominoes)

@@ -10,6 +10,8 @@ the first use, from another seed than those of the training.
 import os
 import pathlib
 
+from . import base
+
 _ROOT = pathlib.Path(__file__).parents[1]
 
 
@@ -19,7 +21,5 @@ def pretrained(data):
 
   num_scenes = 320
   data_seed = 1
-  generated_path = (
-    f"runs/data/tetrominoes_{num_scenes}_of_seed_{data_seed}.tfrecords"
-  )
+  generated_path = base.generated("tetrominoes", num_scenes, data_seed)
   data = {"path": generated_path, "train": None, "test": [0, None]}
