@@ -11,6 +11,7 @@ from iodine.segmentation.segmenter import (
   Segmentation,
   Segmenter,
   infer,
+  restore,
   segment,
 )
 from iodine.segmentation.user_files import are_all_ours, overlay, write
@@ -25,6 +26,7 @@ __all__ = [
   "infer",
   "overlay",
   "read",
+  "restore",
   "segment",
   "to_channels",
   "write",

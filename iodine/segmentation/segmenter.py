@@ -102,22 +102,8 @@ class Segmenter:
       errors.UserError: if there is no checkpoint or config, or they do not
         fit.
     """
-    prefix = checkpoints.find(os.fspath(checkpoint))
-    if config is None:
-      config = _read_config(prefix)
-    for entry in ("data", "model"):
-      if not isinstance(config, Mapping) or not config.get(entry):
-        raise errors.UserError(
-          f"the config has no `{entry}`: give `config` a complete one, such as "
-          '`main.get_config(("tetrominoes",))`'
-        )
+    model, config = restore(checkpoint, config)
     image_shape = building.build(config["data"], "data").image_shape
-    model = building.build(config["model"], "model")
-    model.initialize(image_shape)
-    if tf1.is_tf1(prefix):
-      tf1.restore(prefix, model)
-    else:
-      checkpoints.restore(prefix, model=model)
     if seed is None:
       seed = config.get("seed", 0)
     return cls(model, image_shape, seed)
@@ -149,6 +135,29 @@ class Segmenter:
       image=seen[0],
       region=region,
     )
+
+
+def restore(
+  checkpoint: str | os.PathLike[str], config: Mapping[str, Any] | None = None
+) -> tuple[iodine.IODINE, Mapping[str, Any]]:
+  """Restores a model with its config, see `iodine.restore`."""
+  prefix = checkpoints.find(os.fspath(checkpoint))
+  if config is None:
+    config = _read_config(prefix)
+  for entry in ("data", "model"):
+    if not isinstance(config, Mapping) or not config.get(entry):
+      raise errors.UserError(
+        f"the config has no `{entry}`: give `config` a complete one, such as "
+        '`iodine.load_config("tetrominoes")`'
+      )
+  image_shape = building.build(config["data"], "data").image_shape
+  model = building.build(config["model"], "model")
+  model.initialize(image_shape)
+  if tf1.is_tf1(prefix):
+    tf1.restore(prefix, model)
+  else:
+    checkpoints.restore(prefix, model=model)
+  return model, config
 
 
 def segment(
