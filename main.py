@@ -50,7 +50,7 @@ _NAMED_CONFIGS = (
 )
 
 ex = experiment.Experiment("iodine")
-ex.logger = experiment.quiet_logger()
+ex.logger = experiment.quiet_logger()  # type: ignore[assignment]
 ex.records(
   os.path.join(_FOLDER, "configs"),
   os.path.dirname(iodine.__file__),

@@ -8,15 +8,14 @@ the first use, from another seed than those of the training.
 """
 
 import os
-import pathlib
+
+from iodine.pretrained import LAPTOP
 
 from . import base
 
-_ROOT = pathlib.Path(__file__).parents[1]
-
 
 def pretrained(data):
-  checkpoint_dir = os.path.relpath(_ROOT / "iodine/pretrained/laptop")
+  checkpoint_dir = os.path.relpath(LAPTOP)
   results_dir = "runs/pretrained"
 
   num_scenes = 320

@@ -272,7 +272,7 @@ def _place(error: Exception, config: Mapping[str, Any]) -> str | None:
     path = building.path_of(frame)
     if path is not None:
       return f"while building `{path}`:"
-  parts = {}
+  parts: dict[str, list[str]] = {}
   for key, name in sacred_utils.iterate_flattened(dict(config)):
     path, _, last = key.rpartition(".")
     if last == building.CONSTRUCTOR:
