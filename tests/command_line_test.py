@@ -865,7 +865,7 @@ def test_observers_that_cannot_be_used(capsys, scenes, monkeypatch):
   assert "/proc/no" in message
   monkeypatch.setitem(sys.modules, "pymongo", None)
   message = fails_with_sentence(capsys, "-m", "localhost:1:db", *options)
-  assert "pip install -r requirements-mongo.txt" in message
+  assert "pip install 'pymongo>=4'" in message
 
 
 def test_paper_data_alone_says_where_it_goes(capsys):

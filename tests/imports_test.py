@@ -193,5 +193,5 @@ def test_missing_shapeguard_is_one_sentence():
   result = subprocess.run(
     [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
   )
-  assert "pip install --no-deps -r requirements-shapeguard.txt" in result.stdout
+  assert "pip install --no-deps shapeguard==0.1.1" in result.stdout
   assert result.stdout.count("\n") == 1

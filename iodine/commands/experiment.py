@@ -296,8 +296,7 @@ def _environment_error(error: Exception) -> str | None:
   """The sentence for what is wrong outside of the program, if it is that."""
   if isinstance(error, ModuleNotFoundError) and error.name == "pymongo":
     return (
-      "Sacred's MongoDB observer needs pymongo: run `pip install -r "
-      "requirements-mongo.txt`"
+      "Sacred's MongoDB observer needs pymongo: run `pip install 'pymongo>=4'`"
     )
   if type(error).__module__.startswith("pymongo"):
     reason = str(error).split(",")[0]
