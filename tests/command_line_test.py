@@ -17,7 +17,7 @@ import tensorflow as tf
 
 import main
 from iodine import checkpoints, errors
-from iodine.commands import common, make_data, train
+from iodine.commands import common, experiment, make_data, train
 
 ROOT = pathlib.Path(__file__).parents[1]
 run = helpers.run_main
@@ -350,6 +350,116 @@ def test_file_storage_observer_and_metrics(scenes, tmp_path):
   assert len(metrics["ari_nobg"]["values"]) == 2
   assert json.loads((observer / "1/run.json").read_text())["status"] == (
     "COMPLETED"
+  )
+
+
+def test_observers_learn_what_ran(tmp_path):
+  observer = tmp_path / "sacred"
+  run(
+    *("-F", observer, "make_data", "with", "quick", "num_scenes=1"),
+    f"data_dir={tmp_path}",
+  )
+  record = json.loads((observer / "1/run.json").read_text())["experiment"]
+  assert record["mainfile"] == "main.py"
+  versions = dict(line.split("==") for line in record["dependencies"])
+  assert versions["tensorflow"] == tf.__version__
+  packages = ["dm-sonnet", "tensorflow-probability", "tf-keras", "shapeguard"]
+  for name in [*packages, "numpy", "sacred"]:
+    assert versions[name][0].isdigit(), name
+  sources = {name for name, _ in record["sources"]}
+  expected = {
+    str(path.relative_to(ROOT))
+    for folder in ("configs", "iodine")
+    for path in (ROOT / folder).rglob("*.py")
+  }
+  assert sources == expected | {"main.py"}
+
+
+# ------------------------------------------------------- code of one's own
+
+OWN_DECODERS = """
+import sonnet as snt
+
+
+class Unbuildable(snt.Module):
+  def __init__(self):
+    super().__init__()
+    self.size = self.sise
+
+
+class Untraceable(snt.Module):
+  def __init__(self, size):
+    super().__init__()
+    self.size = size
+
+  def set_output_shape(self, shape):
+    del shape
+
+  def __call__(self, z, *_):
+    return self.sise
+"""
+
+
+@pytest.mark.parametrize(
+  "name, options, expected",
+  [
+    ("Unbuildable", [], "while building `model.decoder.pixel_decoder`:"),
+    (
+      *("Untraceable", ["model.decoder.pixel_decoder.size=3"]),
+      "while tracing `model.decoder.pixel_decoder` (own_decoders.Untraceable):",
+    ),
+  ],
+)
+def test_errors_in_code_of_ones_own_have_a_traceback(
+  scenes, tmp_path, capsys, monkeypatch, name, options, expected
+):
+  own = tmp_path / "own_decoders.py"
+  own.write_text(OWN_DECODERS)
+  monkeypatch.syspath_prepend(tmp_path)
+  # Other tests may have imported the file of another folder.
+  monkeypatch.delitem(sys.modules, "own_decoders", raising=False)
+  monkeypatch.setattr(common, "CONFIG_ERRORS", (), raising=False)
+  with pytest.raises(SystemExit) as info:
+    run(
+      *("with", "tetrominoes", "batch_size=2", "data.image_dim=[8,8]"),
+      *(f"data.path={scenes}", f"checkpoint_dir={tmp_path}/run"),
+      "model.decoder.pixel_decoder.replace=True",
+      f"model.decoder.pixel_decoder.constructor=own_decoders.{name}",
+      *options,
+    )
+  assert info.value.code == 1
+  lines = capsys.readouterr().err.splitlines()
+  assert lines[0] == expected
+  assert lines[1].startswith("Traceback")
+  assert not [line for line in lines if line.startswith("error: ")]
+  files = [line for line in lines if line.startswith("  File ")]
+  assert files[-1].startswith(f'  File "{own}", line ')
+  last = [line for line in lines if line.strip()][-1]
+  assert last.startswith("AttributeError: ") and "'sise'" in last
+
+
+def test_a_broken_import_of_ones_own_has_a_traceback(
+  scenes, tmp_path, capsys, monkeypatch
+):
+  (tmp_path / "own_broken.py").write_text("import does_not_exist_at_all\n")
+  monkeypatch.syspath_prepend(tmp_path)
+  with pytest.raises(SystemExit):
+    run(
+      *("with", "tetrominoes", f"data.path={scenes}"),
+      "model.latent_dist.constructor=own_broken.Distribution",
+    )
+  err = capsys.readouterr().err
+  assert err.startswith("while building `model.latent_dist`:\nTraceback")
+  assert "own_broken.py" in err and "does_not_exist_at_all" in err
+
+
+def test_native_messages_are_filtered_not_silenced(capfd):
+  with experiment.filtered_native_output():
+    os.write(2, b"I0000 oneDNN custom operations are on. You may\n\n")
+    os.write(2, b"libfoo: the driver is too old\n")
+    print("from Python", file=sys.stderr)
+  assert capfd.readouterr().err == (
+    "from Python\nlibfoo: the driver is too old\n"
   )
 
 
@@ -755,7 +865,7 @@ def test_observers_that_cannot_be_used(capsys, scenes, monkeypatch):
   assert "/proc/no" in message
   monkeypatch.setitem(sys.modules, "pymongo", None)
   message = fails_with_sentence(capsys, "-m", "localhost:1:db", *options)
-  assert "pip install -r requirements-mongo.txt" in message
+  assert "pip install 'pymongo>=4'" in message
 
 
 def test_paper_data_alone_says_where_it_goes(capsys):

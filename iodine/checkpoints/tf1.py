@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import sonnet as snt
 import tensorflow as tf
 
@@ -323,7 +322,9 @@ def export(
       f"`{os.path.join(path, 'model.ckpt')}`"
     )
   folder, name = os.path.split(path)
-  latest = finding.latest(folder or ".") if os.path.isdir(folder or ".") else None
+  latest = (
+    finding.latest(folder or ".") if os.path.isdir(folder or ".") else None
+  )
   if latest is not None and not finding.open_checkpoint(latest).is_tf1:
     raise errors.UserError(
       f"the folder `{folder}` holds a run of this project, which an export "

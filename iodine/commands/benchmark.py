@@ -34,7 +34,7 @@ _NUM_GENERATED = 32
 
 
 class Options(NamedTuple):
-  """What is measured, see `configs/defaults.py`."""
+  """What is measured, see `configs/base.py`."""
 
   steps: int
   warmup: int

@@ -18,7 +18,7 @@ Config = common.Config
 
 
 class Options(NamedTuple):
-  """What is drawn, see `configs/defaults.py`."""
+  """What is drawn, see `configs/base.py`."""
 
   scenes: tuple[int, ...]
   slot: int | None

@@ -5,5 +5,5 @@ try:
 except ImportError as error:
   raise ImportError(
     "IODINE needs the package `shapeguard`, which has to be installed by "
-    "itself: run `pip install --no-deps -r requirements-shapeguard.txt`."
+    "itself: run `pip install --no-deps shapeguard==0.1.1`."
   ) from error
