@@ -197,7 +197,7 @@ def _draw_model(
   decoder: evaluation.Decoder, survey: evaluation.Survey, seed: int
 ) -> Iterator[tuple[str, Figure]]:
   """Draws what concerns more than one scene."""
-  yield "metrics", charts.metrics_plot(survey.info)
+  yield "metrics", charts.metrics_plot(survey.info, evaluation.panels())
   samples = evaluation.sample(decoder, seed=seed)
   yield "samples", latent_plots.samples_plot(samples.recons, samples.masks)
   evaluator = decoder.model.factor_evaluator

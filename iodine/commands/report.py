@@ -25,8 +25,8 @@ _PACKAGES = (
 # Charts have thin lines and small letters, pictures have the model's pixels.
 _CHART_SCALE = 2
 _TRAINING = {
-  "loss/total": "training loss",
-  "loss/ari_nobg": "ARI, foreground",
+  "loss/total": evaluation.TITLES["total"],
+  "loss/ari_nobg": evaluation.TITLES["ari_nobg"],
 }
 
 
@@ -208,7 +208,10 @@ def _chart(figure: Figure, alt: str, caption: str = "") -> report.Image:
 def _curves(result: evaluation.Evaluation) -> report.Image:
   return _chart(
     charts.evaluation_plot(
-      result.means(), result.standard_errors(), result.num_scenes
+      result.means(),
+      result.standard_errors(),
+      evaluation.panels(result.catalogue),
+      result.num_scenes,
     ),
     "Six panels with reconstruction loss, squared error, KL, ARI, foreground "
     "ARI and factor loss over the iterations; the table below has the numbers.",

@@ -5,6 +5,7 @@ Dimensions: B scenes, T iterations + 1, K slots.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,18 +15,9 @@ from matplotlib.figure import Figure
 
 from iodine.drawing import canvas
 
-_PANELS = {
-  "recons": "reconstruction loss [nats]",
-  "mse": "mean squared error",
-  "kl": "KL divergence, sum over slots [nats]",
-  "ari": "ARI",
-  "ari_nobg": "ARI, foreground",
-  "factor": "factor loss",
-}
 
-
-def metrics_plot(info: Mapping[str, Any]) -> Figure:
-  """How losses and metrics change over the iterations: 2 x 3 panels.
+def metrics_plot(info: Mapping[str, Any], titles: Mapping[str, str]) -> Figure:
+  """How losses and metrics change over the iterations, three panels a row.
 
   A line is the mean over the scenes, the band around it one standard deviation
   of theirs.
@@ -33,23 +25,26 @@ def metrics_plot(info: Mapping[str, Any]) -> Figure:
   Args:
     info: as from `IODINE.eval`, in NumPy; `losses` and `metrics` are used. The
       factor loss may be [B, T] as well as [T], where it has no band.
+    titles: of the panels, by name of the metric; what is not there is said to
+      be missing.
   """
   losses, metrics = info["losses"], info["metrics"]
   values = {**losses, **metrics, "kl": losses["kl"].sum(axis=-1)}
   means, spreads = {}, {}
-  for name in _PANELS.keys() & values.keys():
+  for name in titles.keys() & values.keys():
     array = np.atleast_2d(np.asarray(values[name], np.float64))
     means[name] = array.mean(axis=0)
     if len(array) > 1:
       spreads[name] = array.std(axis=0, ddof=1)
   return _draw_panels(
-    means, spreads, "standard deviation", len(losses["recons"])
+    means, spreads, titles, "standard deviation", len(losses["recons"])
   )
 
 
 def evaluation_plot(
   means: Mapping[str, np.ndarray],
   errors: Mapping[str, np.ndarray],
+  titles: Mapping[str, str],
   num_scenes: int,
 ) -> Figure:
   """The panels of `metrics_plot` with standard errors, from an evaluation.
@@ -57,27 +52,32 @@ def evaluation_plot(
   Args:
     means: by name of the metric, each [T].
     errors: standard errors of the means, nan for none.
+    titles: of the panels, as for `metrics_plot`.
     num_scenes: how many scenes they are of.
   """
-  return _draw_panels(means, errors, "standard error", num_scenes)
+  return _draw_panels(means, errors, titles, "standard error", num_scenes)
 
 
 def _draw_panels(
   means: Mapping[str, np.ndarray],
   spreads: Mapping[str, np.ndarray],
+  titles: Mapping[str, str],
   spread_name: str,
   num_scenes: int,
 ) -> Figure:
-  figure = canvas.new_figure(1000, 600)
-  for axes, (name, title) in zip(
-    figure.subplots(2, 3).flat, _PANELS.items(), strict=True
-  ):
+  rows = math.ceil(len(titles) / 3)
+  figure = canvas.new_figure(1000, 300 * rows)
+  grid = list(figure.subplots(rows, 3, squeeze=False).flat)
+  for axes in grid[len(titles) :]:
+    axes.remove()
+  for axes, (name, title) in zip(grid, titles.items(), strict=False):
     axes.set_title(title, fontsize=10)
     if name in means:
       _draw_mean(axes, means[name], spreads.get(name))
     else:
       axes.axis("off")
-      axes.text(0.5, 0.5, "no factor regressor", ha="center", va="center")
+      missing = "no factor regressor" if name == "factor" else "not measured"
+      axes.text(0.5, 0.5, missing, ha="center", va="center")
   figure.suptitle(
     f"mean and {spread_name} over {num_scenes} scenes"
     if num_scenes > 1

@@ -1,5 +1,6 @@
 """Metrics over a data set, and what there is to see of a model."""
 
+from iodine.evaluation.catalogue import TITLES, Metric, panels
 from iodine.evaluation.evaluator import (
   Data,
   Evaluation,
@@ -35,9 +36,11 @@ __all__ = [
   "Decoder",
   "Evaluation",
   "LogScalar",
+  "Metric",
   "Scene",
   "Summary",
   "Survey",
+  "TITLES",
   "draw_curves",
   "evaluate",
   "final_table",
@@ -49,6 +52,7 @@ __all__ = [
   "log",
   "log_scalars",
   "look",
+  "panels",
   "r2",
   "sample",
   "score_batch",

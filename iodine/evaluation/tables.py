@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from iodine import files, training
 from iodine.drawing import canvas, curves
-from iodine.evaluation import evaluator
+from iodine.evaluation import catalogue, evaluator
 
 LogScalar = Callable[[str, float, int], None]
 
@@ -23,12 +23,6 @@ _FACTOR_NOTE = (
   "accuracy and r2 are over the visible objects of all scenes at once,\n"
   "which the training scalars factor/* are not: docs/evaluation.md"
 )
-# Of the tables with one row for each iteration or number of slots; the JSON and
-# CSV files have all.
-_COLUMNS = {
-  **{n: n for n in ("ari", "ari_nobg", "miou", "msc", "mse", "recons", "kl")},
-  "num_active_slots": "active",
-}
 
 
 def final_table(result: evaluator.Evaluation) -> str:
@@ -53,24 +47,26 @@ def spread_titles(result: evaluator.Evaluation) -> list[str]:
 
 def iteration_table(result: evaluator.Evaluation) -> str:
   """The means of the main metrics after each number of refinements."""
+  names = result.main_metrics
   means = result.means()
   rows = [
-    [str(t), *(_number(means[name][t]) for name in _COLUMNS)]
+    [str(t), *(_number(means[name][t]) for name in names)]
     for t in range(result.num_iters + 1)
   ]
-  return _tabulate(rows, ["step", *_COLUMNS.values()])
+  return _tabulate(rows, ["step", *names])
 
 
 def generalisation_table(results: Sequence[evaluator.Evaluation]) -> str:
   """The means of the main metrics at each number of slots."""
+  names = results[0].main_metrics
   rows = [
     [
       str(result.num_components),
-      *(_number(result.metrics[name].mean) for name in _COLUMNS),
+      *(_number(result.metrics[name].mean) for name in names),
     ]
     for result in results
   ]
-  return _tabulate(rows, ["slots", *_COLUMNS.values()])
+  return _tabulate(rows, ["slots", *names])
 
 
 def _tabulate(rows: Sequence[Sequence[Any]], headers: Sequence[str]) -> str:
@@ -102,8 +98,9 @@ def as_csv(result: evaluator.Evaluation) -> str:
     for name, summaries_over_time in run.per_iteration.items():
       for t, summary in enumerate(summaries_over_time):
         rows.append([k, name, t, *map(_number, summary)])
-    # A sum over the iterations, which belongs to none.
-    rows.append([k, "total", None, *map(_number, run.metrics["total"])])
+    for name, summary in run.metrics.items():
+      if name not in run.per_iteration:
+        rows.append([k, name, None, *map(_number, summary)])
   return _csv_text(headers, rows)
 
 
@@ -186,8 +183,9 @@ def log_scalars(result: evaluator.Evaluation, log_scalar: LogScalar) -> None:
   for name, summaries_over_time in result.per_iteration.items():
     for t, summary in enumerate(summaries_over_time):
       log_scalar(f"evaluation/{name}", summary.mean, t)
-  total = result.metrics["total"].mean
-  log_scalar("evaluation/total", total, result.num_iters)
+  for name, summary in result.metrics.items():
+    if name not in result.per_iteration:
+      log_scalar(f"evaluation/{name}", summary.mean, result.num_iters)
 
 
 def draw_curves(
@@ -209,4 +207,5 @@ def generalisation_plot(
       for r in results
     ],
     trained,
+    catalogue.TITLES,
   )

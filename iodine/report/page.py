@@ -21,28 +21,6 @@ from iodine import evaluation
 
 _TEMPLATE = "report.html.jinja"
 
-# What a metric means, in a line; docs/evaluation.md says it exactly.
-_MEANINGS = {
-  "ari": "adjusted Rand index of all pixels: 1 is perfect, 0 is chance",
-  "ari_nobg": "the same over the pixels of objects only, as papers give it",
-  "miou": "intersection over union, slots matched one to one to the truth",
-  "msc": "segmentation covering: best IoU of each object, mean over objects",
-  "sc": "the same, weighted by the sizes of the objects",
-  "mse": "squared error of the reconstruction, mean over pixels and channels",
-  "recons": "-log p(x), how badly the image is explained, in nats",
-  "kl": "KL divergence of the latents from the prior, all slots, in nats",
-  "total": "training loss: recons + kl, weighted over the iterations, in nats",
-  "num_active_slots": "slots that own at least one pixel",
-  "factor": "loss of the regressor from latents to true factors",
-  "accuracy": "share of visible objects whose class the regressor finds",
-  "r2": "variance of the factor, over visible objects, that it explains",
-}
-# Of the table with a row for each iteration.
-MAIN_METRICS = (
-  *("ari", "ari_nobg", "miou", "msc", "mse", "recons", "kl"),
-  "num_active_slots",
-)
-
 # What the pictures of a scene show, in their order: title and explanation.
 KINDS = {
   "example": (
@@ -152,11 +130,7 @@ class Report(NamedTuple):
 
 def render(report: Report) -> str:
   """The page as HTML, without references to anything outside of it."""
-  return (
-    _environment()
-    .get_template(_TEMPLATE)
-    .render(report._asdict(), main_metrics=MAIN_METRICS)
-  )
+  return _environment().get_template(_TEMPLATE).render(report._asdict())
 
 
 def flatten(
@@ -182,7 +156,6 @@ def _environment() -> jinja2.Environment:
     lstrip_blocks=True,
   )
   environment.filters["number"] = format_number
-  environment.filters["meaning"] = _meaning
   return environment
 
 
@@ -196,11 +169,3 @@ def format_number(value: float | None) -> str:
   if digits > 7:
     return f"{value:.1e}"
   return f"{value:.{max(digits, 0)}f}".replace("-", "−")
-
-
-def _meaning(name: str) -> str:
-  """What a metric means."""
-  if name.startswith("kl/slot_"):
-    return f"KL divergence of slot {name.removeprefix('kl/slot_')}, in nats"
-  kind, _, factor = name.partition("/")
-  return f"{factor}: {_MEANINGS[kind]}" if factor else _MEANINGS[kind]
