@@ -203,12 +203,12 @@ def test_little_to_show_gives_a_short_page(scenes, tmp_path, capsys):
   [
     (["output=/proc/no/such.html"], "/proc/no"),
     (["output=/proc/such.html"], "cannot write `/proc/such.html`"),
-    (["output=/tmp"], "`/tmp` is no path of a file"),
-    (["output=3"], "`3` is no path of a file"),
+    (["output=/tmp"], "`/tmp` is not the path of a file"),
+    (["output=3"], "`3` is not the path of a file"),
     (["evaluation.seeds=0"], "`evaluation.seeds` is 0"),
     (["plot.scenes=[5]"], "no scene 5: the test subset has 5 scenes"),
     (["plot.slot=4"], "`plot.slot` is 4, and the model has 3 slots"),
-    (["json_path=/tmp"], "`/tmp` is no path of a file"),
+    (["json_path=/tmp"], "`/tmp` is not the path of a file"),
   ],
 )
 def test_errors_come_before_the_evaluation(

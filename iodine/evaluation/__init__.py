@@ -1,6 +1,6 @@
 """Metrics over a data set, and what there is to see of a model."""
 
-from iodine.evaluation.catalogue import TITLES, Metric, panels
+from iodine.evaluation.catalogue import STANDARD, TITLES, Metric, panels
 from iodine.evaluation.evaluator import (
   Data,
   Evaluation,
@@ -37,6 +37,7 @@ __all__ = [
   "Evaluation",
   "LogScalar",
   "Metric",
+  "STANDARD",
   "Scene",
   "Summary",
   "Survey",
