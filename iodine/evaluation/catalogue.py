@@ -164,6 +164,15 @@ def _of_tables(
   return compute
 
 
+def _recall(scores: Arrays) -> np.ndarray:
+  """Objects found per visible object; no slot can find two of them."""
+  counts = scores["contingency"]
+  best = metrics_lib.pairwise_iou(counts)[..., 1:, :].max(axis=-1)
+  num_visible = (counts[..., 1:, :].sum(axis=-1) > 0).sum(axis=-1)
+  found = (best > 0.5).sum(axis=-1)
+  return np.where(num_visible, found / np.maximum(num_visible, 1), np.nan)
+
+
 def _kl_of_slots(scores: Arrays) -> Arrays:
   kl = scores["kl/slot"]
   return {str(k + 1): kl[..., k] for k in range(kl.shape[-1])}
@@ -240,6 +249,13 @@ STANDARD = (
     "segmentation covering",
     "the same, weighted by the sizes of the objects",
     _of_tables(lambda x: metrics_lib.segmentation_covering(x).weighted),
+    needs_objects=True,
+  ),
+  Metric(
+    "recall",
+    "objects found",
+    "share of the objects of which a slot has an IoU above 1/2",
+    _recall,
     needs_objects=True,
   ),
   Metric(
