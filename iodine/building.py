@@ -89,19 +89,25 @@ def _parameters(
 
 
 def _resolve(name: Any, path: str) -> Callable[..., Any]:
-  """The class or function with that dotted path."""
-  module_name, _, attribute = str(name).rpartition(".")
-  try:
-    constructor = getattr(importlib.import_module(module_name), attribute)
-    if not callable(constructor):
-      raise ValueError(f"{name} is a {type(constructor).__name__}")
-    return constructor
-  except (ImportError, AttributeError, TypeError, ValueError) as error:
-    # A broken import inside an existing module is no misspelt name.
-    broken = getattr(error, "name", None) or module_name
-    if isinstance(error, ImportError) and not module_name.startswith(broken):
-      raise
+  """Returns the class or function with that dotted path."""
+  constructor = resolve(name)
+  if not callable(constructor):
     raise errors.UserError(
       f"`{path}.{CONSTRUCTOR}` names `{name}`, which does not exist: give the "
       "dotted path of a class, such as `iodine.modules.networks.CNN`"
-    ) from error
+    )
+  return constructor
+
+
+def resolve(name: Any) -> Any:
+  """Returns what a dotted path names; None if there is nothing."""
+  module_name, _, attribute = str(name).rpartition(".")
+  module = None
+  if all(part.isidentifier() for part in module_name.split(".")):
+    try:
+      module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+      # A broken import inside an existing module is not a misspelt name.
+      if not f"{module_name}.".startswith(f"{error.name}."):
+        raise
+  return getattr(module, attribute, None)

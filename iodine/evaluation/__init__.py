@@ -1,6 +1,6 @@
 """Metrics over a data set, and what there is to see of a model."""
 
-from iodine.evaluation.catalogue import STANDARD, TITLES, Metric, panels
+from iodine.evaluation.catalogue import STANDARD, TITLES, Metric, own, panels
 from iodine.evaluation.evaluator import (
   Data,
   Evaluation,
@@ -15,34 +15,39 @@ from iodine.evaluation.inspection import (
   foreground_slot,
   look,
   sample,
+  to_numpy,
   traverse,
 )
-from iodine.evaluation.scores import linearize, r2, score_batch
-from iodine.evaluation.tables import (
-  LogScalar,
-  draw_curves,
-  final_table,
+from iodine.evaluation.pictures import (
+  Picture,
+  View,
+  draw,
   generalisation_plot,
+)
+from iodine.evaluation.scores import linearize, r2
+from iodine.evaluation.tables import (
+  as_csv,
+  final_table,
   generalisation_table,
   iteration_table,
-  log,
-  log_scalars,
+  scenes_as_csv,
   spread_titles,
-  write_files,
 )
 
 __all__ = [
+  "STANDARD",
+  "TITLES",
   "Data",
   "Decoder",
   "Evaluation",
-  "LogScalar",
   "Metric",
-  "STANDARD",
+  "Picture",
   "Scene",
   "Summary",
   "Survey",
-  "TITLES",
-  "draw_curves",
+  "View",
+  "as_csv",
+  "draw",
   "evaluate",
   "final_table",
   "foreground_slot",
@@ -50,15 +55,14 @@ __all__ = [
   "generalisation_table",
   "iteration_table",
   "linearize",
-  "log",
-  "log_scalars",
   "look",
+  "own",
   "panels",
   "r2",
   "sample",
-  "score_batch",
+  "scenes_as_csv",
   "spread_titles",
   "summarize",
+  "to_numpy",
   "traverse",
-  "write_files",
 ]

@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from iodine import errors
+from iodine import building, errors
 from iodine.evaluation import scores as scores_lib
 from iodine.modules import metrics as metrics_lib
 
@@ -58,6 +58,8 @@ class Metric(NamedTuple):
       of a quotient over all scenes at once, see `scores.linearize`.
     main: whether it stands in the tables with a row for each iteration.
     charted: whether it has a panel in the charts over the iterations.
+
+  The last two say nothing of a metric that has one value for all iterations.
   """
 
   name: str
@@ -113,30 +115,34 @@ def measure(
           f"{np.shape(values)}: give one for each of {shape}, which are seeds, "
           "scenes and iterations"
         )
+      if np.ndim(values) == 2:
+        member = member._replace(main=False, charted=False)
       measured.append((member, np.asarray(values, np.float64)))
   return measured
 
 
-def own(found: Any, path: str) -> Metric:
-  """Returns the metric that a dotted path in a config names.
+def own(path: Any, entry: str) -> Metric:
+  """Returns the metric that a config names.
 
   Args:
-    found: what is there, a `Metric` or a function.
-    path: the dotted path.
+    path: the dotted path of a function or `Metric`.
+    entry: of the config that has it, for error messages.
 
   Raises:
-    errors.UserError: if it is neither.
+    errors.UserError: if there is neither.
   """
+  found = building.resolve(path)
   if isinstance(found, Metric):
     return found
   if not callable(found):
     raise errors.UserError(
-      f"`{path}` is a {type(found).__name__}: give a function of the scores, "
-      "or an `iodine.evaluation.Metric`"
+      f"`{entry}` names `{path}`, which is not a function or does not exist: "
+      "give the dotted path of a function of the scores, such as "
+      "`mypackage.purity`"
     )
-  name = path.rpartition(".")[2]
+  name = str(path).rpartition(".")[2]
   lines = (inspect.getdoc(found) or "").splitlines()
-  meaning = lines[0] if lines else path
+  meaning = lines[0] if lines else str(path)
   return Metric(
     name, name.replace("_", " "), meaning, found, main=True, charted=True
   )

@@ -83,9 +83,7 @@ class Evaluation(NamedTuple):
   @property
   def main_metrics(self) -> list[str]:
     """Names of those in the tables with a row for each iteration."""
-    return [
-      m.name for m in self.catalogue if m.main and m.name in self.per_iteration
-    ]
+    return [metric.name for metric in self.catalogue if metric.main]
 
   def means(self) -> dict[str, np.ndarray]:
     """The means of `per_iteration`, each [num_iters + 1]."""

@@ -1,23 +1,16 @@
-"""What becomes of the figures of an evaluation: tables, files, logs, curves."""
+"""The metrics of an evaluation as text: tables, and CSV for files."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import tabulate
-import tensorflow as tf
-from matplotlib.figure import Figure
 
-from iodine import files, training
-from iodine.drawing import canvas, curves
-from iodine.evaluation import catalogue, evaluator
-
-LogScalar = Callable[[str, float, int], None]
+from iodine.evaluation import evaluator
 
 _FACTOR_NOTE = (
   "accuracy and r2 are over the visible objects of all scenes at once,\n"
@@ -85,7 +78,7 @@ def _number(value: float | None) -> float | None:
   return value if value is not None and math.isfinite(value) else None
 
 
-# ----------------------------------------------------------------------- files
+# ------------------------------------------------------------------------- CSV
 
 
 def as_csv(result: evaluator.Evaluation) -> str:
@@ -120,92 +113,3 @@ def _csv_text(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
   writer.writerow(headers)
   writer.writerows(rows)
   return text.getvalue()
-
-
-def write_files(
-  result: evaluator.Evaluation, paths: Mapping[str, str | None]
-) -> None:
-  """Writes those files that are asked for, and says which.
-
-  Args:
-    result: the evaluation.
-    paths: paths under json_path, csv_path and scenes_csv; None for no file.
-
-  Raises:
-    errors.UserError: if one cannot be written.
-  """
-  if paths["json_path"] is not None:
-    files.write_json(paths["json_path"], result.as_json())
-    print(f"figures: {paths['json_path']}", flush=True)
-  if paths["csv_path"] is not None:
-    files.write(paths["csv_path"], as_csv(result))
-    print(f"figures: {paths['csv_path']}", flush=True)
-  if paths["scenes_csv"] is not None:
-    files.write(paths["scenes_csv"], scenes_as_csv(result))
-    print(f"figures of every scene: {paths['scenes_csv']}", flush=True)
-
-
-# ------------------------------------------------------------ logs and curves
-
-
-def log(
-  result: evaluator.Evaluation,
-  folder: str,
-  step: int,
-  log_scalar: LogScalar,
-) -> None:
-  """Sends the means to Sacred and to TensorBoard, as evaluation/<metric>.
-
-  Sacred gets all iterations, which are the steps there, and TensorBoard the
-  final ones. Where its folder cannot be written there are none.
-
-  Args:
-    result: the evaluation.
-    folder: for TensorBoard.
-    step: of the checkpoint.
-    log_scalar: takes name, value and iteration.
-  """
-  log_scalars(result, log_scalar)
-  means = {
-    f"evaluation/{name}": value.mean for name, value in result.metrics.items()
-  }
-  try:
-    os.makedirs(folder, exist_ok=True)
-    training.SummaryWriter(folder).scalars(step, means)
-  except (OSError, tf.errors.OpError):
-    print(f"no TensorBoard scalars: `{folder}` cannot be written", flush=True)
-  else:
-    print(f"TensorBoard scalars: {folder}", flush=True)
-
-
-def log_scalars(result: evaluator.Evaluation, log_scalar: LogScalar) -> None:
-  """Sends the means of all iterations to Sacred, see `log`."""
-  for name, summaries_over_time in result.per_iteration.items():
-    for t, summary in enumerate(summaries_over_time):
-      log_scalar(f"evaluation/{name}", summary.mean, t)
-  for name, summary in result.metrics.items():
-    if name not in result.per_iteration:
-      log_scalar(f"evaluation/{name}", summary.mean, result.num_iters)
-
-
-def draw_curves(
-  results: Sequence[evaluator.Evaluation], trained: curves.Trained, folder: str
-) -> None:
-  """Writes generalisation.png."""
-  path = os.path.join(folder, "generalisation.png")
-  canvas.save(generalisation_plot(results, trained), path)
-  print(f"curves: {path}", flush=True)
-
-
-def generalisation_plot(
-  results: Sequence[evaluator.Evaluation], trained: curves.Trained
-) -> Figure:
-  """The curves of several numbers of slots."""
-  return curves.generalisation_plot(
-    [
-      curves.SlotCurve(r.num_components, r.means(), r.standard_errors())
-      for r in results
-    ],
-    trained,
-    catalogue.TITLES,
-  )

@@ -15,6 +15,8 @@ import scipy.optimize
 import shapeguard
 import tensorflow as tf
 
+from iodine import errors
+
 
 def adjusted_rand_index(
   true_groups: tf.Tensor, pred_groups: tf.Tensor
@@ -33,14 +35,14 @@ def adjusted_rand_index(
     [B] float32 scores, 1 for identical segmentations, 0 for chance.
 
   Raises:
-    ValueError: if there are no more points than true groups and no more than
+    errors.UserError: if there are no more points than true groups and no more than
       predicted ones, since every point may then be its own cluster.
   """
   sg = shapeguard.ShapeGuard()
   sg.guard(true_groups, "B, N, L")
   sg.guard(pred_groups, "B, N, K")
   if sg.L >= sg.N and sg.K >= sg.N:
-    raise ValueError(
+    raise errors.UserError(
       f"{sg.N} points for {sg.L} true and {sg.K} predicted groups: the "
       "adjusted Rand index needs more points than groups"
     )

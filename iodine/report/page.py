@@ -18,38 +18,9 @@ import jinja2
 from PIL import Image as pillow
 
 from iodine import evaluation
+from iodine.report import captions
 
 _TEMPLATE = "report.html.jinja"
-
-# What the pictures of a scene show, in their order: title and explanation.
-KINDS = {
-  "example": (
-    "What the slots hold",
-    "The image, its reconstruction, the masks (each pixel in the colours of "
-    "the slots that claim it), and what every slot contributes: its component "
-    "times its mask. The contributions add up to the reconstruction.",
-  ),
-  "refinement": (
-    "The refinement as an animation",
-    "The same once per iteration, from the first guess on.",
-  ),
-  "iterations": (
-    "All iterations",
-    "On top the true objects, each above the slot that overlaps it most. "
-    "Below, iteration by iteration, reconstruction, masks and contributions, "
-    "and the mask logits, which compete for every pixel.",
-  ),
-  "inputs": (
-    "What the refinement network sees",
-    "The inputs of the last refinement: image, current estimate, likelihoods, "
-    "gradients. Those that the slots share come first.",
-  ),
-  "traversal": (
-    "Latents changed one at a time",
-    "The latents of one slot that tell most (highest KL), set to other values. "
-    "A disentangled latent changes one thing, such as the position.",
-  ),
-}
 
 
 class Image(NamedTuple):
@@ -57,16 +28,12 @@ class Image(NamedTuple):
 
   Attributes:
     content: of a PNG or GIF file.
-    alt: what it shows, for those who do not see it.
-    title: its heading; empty for none.
-    caption: stands below it.
+    caption: its words.
     scale: how many of its pixels are one of the page.
   """
 
   content: bytes
-  alt: str
-  title: str = ""
-  caption: str = ""
+  caption: captions.Caption
   scale: int = 1
 
   @property
@@ -102,8 +69,8 @@ class Report(NamedTuple):
   Attributes:
     title: of the page.
     facts: what was evaluated, and with what: (name, value).
-    notes: sentences that a reader of the figures has to know.
-    result: the figures.
+    notes: sentences that a reader of the metrics has to know.
+    result: the metrics.
     spread_titles: what the numbers of each metric are called.
     curves: metrics over the iterations.
     generalisation: the same for other numbers of slots; None if not asked for.
