@@ -85,8 +85,11 @@ def test_metrics_are_means_with_their_spread():
   info = make_info()
   panels = by_title(charts.metrics_plot(info, TITLES))
   assert list(panels) == [
-    *("reconstruction loss", "mean squared error"),
-    *("KL divergence, sum over slots", "ARI", "ARI, foreground"),
+    "reconstruction loss",
+    "mean squared error",
+    "KL divergence, sum over slots",
+    "ARI",
+    "ARI, foreground",
     "factor loss",
   ]
   expected = {

@@ -18,7 +18,9 @@ from iodine.commands import make_data
 
 TINY = [
   *(f"{key}={value}" for key, value in helpers.TINY.items()),
-  *("batch_size=3", "data.image_dim=[8,8]", "seed=3"),
+  "batch_size=3",
+  "data.image_dim=[8,8]",
+  "seed=3",
 ]
 STEP = 7
 
@@ -47,9 +49,15 @@ def evaluate(scenes, checkpoint, tmp_path):
   def run(*options, before=()):
     json_path = tmp_path / "evaluation.json"
     helpers.run_main(
-      *("evaluate", *before, "with", "tetrominoes", *TINY),
-      *(f"data.path={scenes}", f"checkpoint_dir={checkpoint}"),
-      *(f"json_path={json_path}", f"pictures_dir={tmp_path}/pictures"),
+      "evaluate",
+      *before,
+      "with",
+      "tetrominoes",
+      *TINY,
+      f"data.path={scenes}",
+      f"checkpoint_dir={checkpoint}",
+      f"json_path={json_path}",
+      f"pictures_dir={tmp_path}/pictures",
       *options,
     )
     return json.loads(json_path.read_text())
@@ -64,7 +72,8 @@ def read_csv(path):
 
 def test_files_and_logs_say_the_same(evaluate, checkpoint, tmp_path, capsys):
   figures = evaluate(
-    *("evaluation.seeds=2", f"csv_path={tmp_path}/new/all.csv"),
+    "evaluation.seeds=2",
+    f"csv_path={tmp_path}/new/all.csv",
     f"evaluation.scenes_csv={tmp_path}/scenes.csv",
     before=("-F", tmp_path / "sacred"),
   )
@@ -73,7 +82,9 @@ def test_files_and_logs_say_the_same(evaluate, checkpoint, tmp_path, capsys):
   names = {name for name, value in figures.items() if "mean" in str(value)}
   names -= {"per_iteration"}
   families = "kl/slot_1,kl/slot_2,kl/slot_3,accuracy/shape,r2/position,r2/color"
-  single = "ari,ari_nobg,miou,msc,sc,mse,recons,kl,total,num_active_slots,factor"
+  single = (
+    "ari,ari_nobg,miou,msc,sc,mse,recons,kl,total,num_active_slots,factor"
+  )
   assert names >= {*families.split(","), *single.split(",")}
   catalogued = {m.name for m in evaluation.STANDARD if "{}" not in m.name}
   assert names == catalogued | set(families.split(","))
@@ -130,7 +141,8 @@ def test_other_numbers_of_slots_and_refinements(
   evaluate, scenes, checkpoint, tmp_path, capsys
 ):
   figures = evaluate(
-    *("evaluation.num_components=[3,2]", "evaluation.num_iters=3"),
+    "evaluation.num_components=[3,2]",
+    "evaluation.num_iters=3",
     f"csv_path={tmp_path}/all.csv",
   )
   assert "2 slots, 3 refinements" in capsys.readouterr().out
@@ -148,8 +160,11 @@ def test_other_numbers_of_slots_and_refinements(
   # The same figures as of a model that was built with these numbers.
   config = helpers.tiny_config(
     {
-      **{"num_components": 2, "num_iters": 3, "batch_size": 3},
-      **{"data.path": scenes, "data.image_dim": [8, 8]},
+      "num_components": 2,
+      "num_iters": 3,
+      "batch_size": 3,
+      "data.path": scenes,
+      "data.image_dim": [8, 8],
     }
   )
   model = building.build(config["model"])

@@ -106,7 +106,10 @@ def _draw_line(
     x,
     curve.means[name],
     np.nan_to_num(curve.errors[name]),
-    **{"marker": "o", "markersize": 4, "capsize": 2.5, **style},
+    marker="o",
+    markersize=4,
+    capsize=2.5,
+    **style,
   )
   axes.grid(alpha=0.25)
 

@@ -247,7 +247,8 @@ def _draw_panel(
   else:
     angle = panel.kind == "angle"
     drawn = axes.scatter(
-      *(x, y),
+      x,
+      y,
       c=np.mod(panel.values, 2 * np.pi) if angle else panel.values,
       # A cyclic map, since 0 and 2 pi are the same angle.
       cmap="twilight" if angle else "viridis",

@@ -278,7 +278,10 @@ def _input_rows(name: str, values: np.ndarray) -> list[_InputRow]:
   return [
     _InputRow(
       name if channels == 1 else f"{name} {c + 1}",
-      *(values[..., c], True, norm, cmap),
+      values[..., c],
+      True,
+      norm,
+      cmap,
     )
     for c in range(channels)
   ]

@@ -24,7 +24,7 @@ from iodine.evaluation.pictures import (
   draw,
   generalisation_plot,
 )
-from iodine.evaluation.scores import linearize, r2
+from iodine.evaluation.scores import linearize, r2, score_batch
 from iodine.evaluation.tables import (
   as_csv,
   final_table,
@@ -61,6 +61,7 @@ __all__ = [
   "r2",
   "sample",
   "scenes_as_csv",
+  "score_batch",
   "spread_titles",
   "summarize",
   "to_numpy",

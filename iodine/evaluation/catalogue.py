@@ -184,12 +184,9 @@ def _kl_of_slots(scores: Arrays) -> Arrays:
   return {str(k + 1): kl[..., k] for k in range(kl.shape[-1])}
 
 
-# The truth is the same for all seeds and iterations.
-
-
 def _accuracies(scores: Arrays) -> Arrays:
   return {
-    factor: scores_lib.linearize(hits, scores["objects"][0, :, 0].sum(axis=1))
+    factor: scores_lib.linearize(hits, _truth(scores, "objects").sum(axis=1))
     for factor, hits in _of_factors(scores, "hits").items()
   }
 
@@ -197,12 +194,15 @@ def _accuracies(scores: Arrays) -> Arrays:
 def _r2s(scores: Arrays) -> Arrays:
   return {
     factor: scores_lib.r2(
-      residual,
-      scores[f"target/{factor}"][0, :, 0],
-      scores["objects"][0, :, 0],
+      residual, _truth(scores, f"target/{factor}"), _truth(scores, "objects")
     )
     for factor, residual in _of_factors(scores, "residual").items()
   }
+
+
+def _truth(scores: Arrays, name: str) -> np.ndarray:
+  """Returns [N, ...] of what is the same for all seeds and iterations."""
+  return scores[name][0, :, 0]
 
 
 def _of_factors(scores: Arrays, kind: str) -> Arrays:

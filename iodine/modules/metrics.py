@@ -35,8 +35,8 @@ def adjusted_rand_index(
     [B] float32 scores, 1 for identical segmentations, 0 for chance.
 
   Raises:
-    errors.UserError: if there are no more points than true groups and no more than
-      predicted ones, since every point may then be its own cluster.
+    errors.UserError: if there are no more points than true groups and no more
+      than predicted ones, since every point may then be its own cluster.
   """
   sg = shapeguard.ShapeGuard()
   sg.guard(true_groups, "B, N, L")
