@@ -232,7 +232,7 @@ def pictures_folder(config: Config, prefix: str) -> str:
 def _adapt(
   config: Config, num_components: int | None, num_iters: int | None
 ) -> dict[str, Any]:
-  """The config with other numbers of slots and refinements; None: its own."""
+  """Returns the config with other slots and refinements; None: its own."""
   common.require_experiment(config["model"])
   result = copy.deepcopy(dict(config))
   model = result["model"]

@@ -17,7 +17,7 @@ from iodine.drawing import canvas
 
 
 def metrics_plot(info: Mapping[str, Any], titles: Mapping[str, str]) -> Figure:
-  """How losses and metrics change over the iterations, three panels a row.
+  """Draws losses and metrics over the iterations, three panels a row.
 
   A line is the mean over the scenes, the band around it one standard deviation
   of theirs.
@@ -47,7 +47,7 @@ def evaluation_plot(
   titles: Mapping[str, str],
   num_scenes: int,
 ) -> Figure:
-  """The panels of `metrics_plot` with standard errors, from an evaluation.
+  """Draws the panels of `metrics_plot` with standard errors.
 
   Args:
     means: by name of the metric, each [T].
@@ -89,7 +89,7 @@ def _draw_panels(
 
 
 def _draw_mean(axes: Axes, mean: np.ndarray, spread: np.ndarray | None) -> None:
-  """Means [T] and the band around them."""
+  """Draws means [T] and the band around them."""
   steps = np.arange(len(mean))
   axes.plot(steps, mean, marker="o", markersize=4)
   if spread is not None:
@@ -103,7 +103,7 @@ def _draw_mean(axes: Axes, mean: np.ndarray, spread: np.ndarray | None) -> None:
 def training_plot(
   curves: Mapping[str, Sequence[tuple[int, float]]], at_step: int
 ) -> Figure:
-  """What was logged in training, a panel for each, over the steps.
+  """Draws what was logged in training, a panel for each, over the steps.
 
   The logged values are pale, since they are of a few batches each; the line is
   their mean over the nearest twentieth of the training.
@@ -134,13 +134,13 @@ def training_plot(
 def draw_smoothed(
   axes: Axes, x: np.ndarray, values: np.ndarray, label: str | None = None
 ) -> None:
-  """A pale line, and a line of means over the nearest twentieth of it."""
+  """Draws a pale line, and one of means over the nearest twentieth of it."""
   (line,) = axes.plot(x, values, alpha=0.3, linewidth=1)
   axes.plot(x, _smooth(values), color=line.get_color(), label=label)
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-  """Means over windows that end where the values do."""
+  """Returns means over windows that end where the values do."""
   half = len(values) // 40
   sums = np.cumsum([0.0, *values])
   places = np.arange(len(values))
@@ -150,14 +150,14 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 
 
 class SweepPanel(NamedTuple):
-  """A figure that was measured at several values of a quantity.
+  """A metric that was measured at several values of a quantity.
 
   Attributes:
     x_title: name of the quantity.
-    y_title: name of the figure, with its unit.
+    y_title: name of the metric, with its unit.
     x: values of the quantity, numbers.
     x_labels: the same as text.
-    y: values of the figure.
+    y: values of the metric.
     low: lower ends of their error bars.
     high: upper ends of their error bars.
     line: (intercept, slope) of a straight line through them; None: none.
@@ -180,7 +180,7 @@ def save_sweep(path: str, panels: Sequence[SweepPanel]) -> None:
 
   Args:
     path: file to write.
-    panels: for every quantity equally many figures, one below the other.
+    panels: for every quantity equally many metrics, one below the other.
   """
   columns = list(dict.fromkeys(panel.x_title for panel in panels))
   num_rows = len(panels) // len(columns)

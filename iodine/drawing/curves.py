@@ -46,7 +46,7 @@ class Trained(NamedTuple):
 def generalisation_plot(
   curves: Sequence[SlotCurve], trained: Trained, titles: Mapping[str, str]
 ) -> Figure:
-  """ARI and error over iterations and over slots.
+  """Draws ARI and error over iterations and over slots.
 
   Args:
     curves: of equally many iterations; for a single one there is no axis of
@@ -135,7 +135,7 @@ def _draw_over_slots(
 
 
 def _set_range(axes: Axes, name: str, curves: Sequence[SlotCurve]) -> None:
-  """A logarithmic axis where the values have it; ARI has a known top."""
+  """Makes the axis logarithmic where the values are; ARI has a known top."""
   values = np.concatenate([curve.means[name] for curve in curves])
   if name == "mse" and values.min() > 0 and values.max() > 10 * values.min():
     axes.set_yscale("log")

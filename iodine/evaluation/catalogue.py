@@ -171,7 +171,7 @@ def _of_tables(
 
 
 def _recall(scores: Arrays) -> np.ndarray:
-  """Objects found per visible object; no slot can find two of them."""
+  """Computes the share of visible objects found; a slot finds one at most."""
   counts = scores["contingency"]
   best = metrics_lib.pairwise_iou(counts)[..., 1:, :].max(axis=-1)
   num_visible = (counts[..., 1:, :].sum(axis=-1) > 0).sum(axis=-1)

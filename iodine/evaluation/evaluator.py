@@ -36,7 +36,7 @@ class Summary(NamedTuple):
   standard_deviation: float | None = None
 
   def as_json(self) -> dict[str, float | None]:
-    """A dict; no standard deviation for a single seed, None for no number."""
+    """Returns a dict, without a deviation for one seed; None for nan."""
     values = {
       name: value if value is not None and math.isfinite(value) else None
       for name, value in self._asdict().items()
@@ -86,21 +86,21 @@ class Evaluation(NamedTuple):
     return [metric.name for metric in self.catalogue if metric.main]
 
   def means(self) -> dict[str, np.ndarray]:
-    """The means of `per_iteration`, each [num_iters + 1]."""
+    """Returns the means of `per_iteration`, each [num_iters + 1]."""
     return {
       name: np.array([summary.mean for summary in summaries])
       for name, summaries in self.per_iteration.items()
     }
 
   def standard_errors(self) -> dict[str, np.ndarray]:
-    """The standard errors of `per_iteration`; nan for a single scene."""
+    """Returns the standard errors of `per_iteration`; nan for one scene."""
     return {
       name: np.array([s.standard_error for s in summaries], np.float64)
       for name, summaries in self.per_iteration.items()
     }
 
   def as_json(self) -> dict[str, Any]:
-    """A nested dict that the json module can write."""
+    """Returns a nested dict that the json module can write."""
     result = {
       "num_scenes": self.num_scenes,
       "num_components": self.num_components,

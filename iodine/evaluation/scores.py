@@ -69,12 +69,12 @@ def score_batch(
 
 
 def _fold(x: tf.Tensor) -> tf.Tensor:
-  """[B, T, ...] -> [B * T, ...], so that all iterations are scored at once."""
+  """Folds [B, T, ...] to [B * T, ...]: all iterations are scored at once."""
   return tf.reshape(x, [-1, *x.shape[2:]])
 
 
 def _fold_all(tensors: Iterable[tf.Tensor]) -> tf.Tensor:
-  """T tensors [B, ...] -> [B * T, ...]."""
+  """Folds T tensors [B, ...] to [B * T, ...]."""
   return _fold(tf.stack(list(tensors), axis=1))
 
 
@@ -150,7 +150,7 @@ def join(batches: Sequence[Sequence[Arrays]]) -> Arrays:
 def r2(
   residual: np.ndarray, target: np.ndarray, objects: np.ndarray
 ) -> np.ndarray:
-  """What every scene adds to R2, a mean over the values that vary.
+  """Returns what every scene adds to R2, a mean over the values that vary.
 
   Args:
     residual: [S, N, T, n] squared errors, summed over the objects.
@@ -174,7 +174,7 @@ def r2(
 
 
 def linearize(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-  """What every scene adds to a quotient of sums over the scenes.
+  """Returns what every scene adds to a quotient of sums over the scenes.
 
   The mean over the scenes is the quotient itself, and their standard error is
   that of the quotient to first order in the deviations (the ratio estimator of

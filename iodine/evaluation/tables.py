@@ -19,7 +19,7 @@ _FACTOR_NOTE = (
 
 
 def final_table(result: evaluator.Evaluation) -> str:
-  """Every metric of the final decode, with its errors."""
+  """Returns every metric of the final decode, with its errors."""
   scenes = f"{result.num_scenes} scene{'s' if result.num_scenes > 1 else ''}"
   headers = [scenes, *spread_titles(result)]
   rows = [
@@ -31,7 +31,7 @@ def final_table(result: evaluator.Evaluation) -> str:
 
 
 def spread_titles(result: evaluator.Evaluation) -> list[str]:
-  """What the numbers of an `evaluator.Summary` are called."""
+  """Returns what the numbers of an `evaluator.Summary` are called."""
   titles = ["mean", "standard error"]
   if result.seeds > 1:
     titles.append(f"deviation, {result.seeds} seeds")
@@ -39,7 +39,7 @@ def spread_titles(result: evaluator.Evaluation) -> list[str]:
 
 
 def iteration_table(result: evaluator.Evaluation) -> str:
-  """The means of the main metrics after each number of refinements."""
+  """Returns the main metrics after each number of refinements."""
   names = result.main_metrics
   means = result.means()
   rows = [
@@ -50,7 +50,7 @@ def iteration_table(result: evaluator.Evaluation) -> str:
 
 
 def generalisation_table(results: Sequence[evaluator.Evaluation]) -> str:
-  """The means of the main metrics at each number of slots."""
+  """Returns the main metrics at each number of slots."""
   names = results[0].main_metrics
   rows = [
     [
@@ -74,7 +74,7 @@ def _tabulate(rows: Sequence[Sequence[Any]], headers: Sequence[str]) -> str:
 
 
 def _number(value: float | None) -> float | None:
-  """None for what is no number."""
+  """Returns None for what is not a number."""
   return value if value is not None and math.isfinite(value) else None
 
 
@@ -82,7 +82,7 @@ def _number(value: float | None) -> float | None:
 
 
 def as_csv(result: evaluator.Evaluation) -> str:
-  """One row for every number of slots, metric and iteration."""
+  """Returns a row for every number of slots, metric and iteration."""
   headers = ["num_components", "metric", "iteration"]
   headers += evaluator.Summary._fields
   rows: list[Sequence[Any]] = []
@@ -98,7 +98,7 @@ def as_csv(result: evaluator.Evaluation) -> str:
 
 
 def scenes_as_csv(result: evaluator.Evaluation) -> str:
-  """One row for every scene, with its metrics of the final decode."""
+  """Returns a row for every scene, with its metrics of the final decode."""
   rows = zip(*result.scenes.values(), strict=True)
   return _csv_text(
     ["scene", *result.scenes],
@@ -107,7 +107,7 @@ def scenes_as_csv(result: evaluator.Evaluation) -> str:
 
 
 def _csv_text(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-  """None becomes an empty cell."""
+  """Returns rows as text; None becomes an empty cell."""
   text = io.StringIO()
   writer = csv.writer(text, lineterminator="\n")
   writer.writerow(headers)

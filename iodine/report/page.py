@@ -96,14 +96,14 @@ class Report(NamedTuple):
 
 
 def render(report: Report) -> str:
-  """The page as HTML, without references to anything outside of it."""
+  """Returns the page as HTML, without references to anything outside."""
   return _environment().get_template(_TEMPLATE).render(report._asdict())
 
 
 def flatten(
   config: Mapping[str, Any], prefix: str = ""
 ) -> list[tuple[str, str]]:
-  """Dotted names and values of a config, as the command line takes them."""
+  """Returns dotted names and values, as the command line takes them."""
   entries: list[tuple[str, str]] = []
   for name, value in sorted(config.items()):
     if isinstance(value, Mapping) and value:
@@ -127,7 +127,7 @@ def _environment() -> jinja2.Environment:
 
 
 def format_number(value: float | None) -> str:
-  """Four digits that count, all of whole numbers, a dash for no number."""
+  """Returns four digits that count, or all of whole numbers, or a dash."""
   if value is None or not math.isfinite(value):
     return "–"
   if value == 0.0:
