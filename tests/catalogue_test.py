@@ -51,14 +51,8 @@ def test_recall_counts_objects_with_more_than_half_in_common():
 
 # --------------------------------------------------------------------- your own
 
-MODULE = '''
+MODULE = """
 from iodine import evaluation
-
-
-def purity(scores):
-  """Returns the share of pixels whose slot is mostly their entity's."""
-  counts = scores["contingency"]
-  return counts.max(axis=-2).sum(axis=-1) / counts.sum(axis=(-2, -1))
 
 
 def compute(scores):
@@ -81,13 +75,15 @@ def broken(scores):
 
 
 nothing = 3
-'''
+"""
 
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-  """The name of a module outside the package."""
-  (tmp_path / "my_metrics.py").write_text(MODULE)
+  """The name of a module outside the package, with what the page shows."""
+  page = (ROOT / "docs/evaluation.md").read_text()
+  (shown,) = re.findall(r"```python\n(def purity.*?)```", page, re.S)
+  (tmp_path / "my_metrics.py").write_text(shown + MODULE)
   monkeypatch.syspath_prepend(str(tmp_path))
   return "my_metrics"
 
@@ -152,7 +148,7 @@ def test_metrics_of_a_file_outside_stand_in_all_tables(
 )
 def test_a_name_without_a_metric_is_a_sentence(module, name, part):
   with pytest.raises(errors.UserError, match=part):
-    evaluation.own(name, "evaluation.metrics")
+    evaluation.find_metric(name, "evaluation.metrics")
 
 
 def evaluate_with(name):
@@ -162,7 +158,7 @@ def evaluate_with(name):
     model,
     [helpers.make_batch(2)],
     batch_size=2,
-    metrics=[evaluation.own(name, "evaluation.metrics")],
+    metrics=[evaluation.find_metric(name, "evaluation.metrics")],
   )
 
 

@@ -91,7 +91,9 @@ def read_options(config: Config) -> Options:
     tuple(dict.fromkeys(slots)),
     num_iters,
     paths,
-    tuple(evaluation.own(path, "evaluation.metrics") for path in metrics),
+    tuple(
+      evaluation.find_metric(path, "evaluation.metrics") for path in metrics
+    ),
   )
 
 

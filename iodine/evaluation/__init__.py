@@ -1,6 +1,12 @@
 """Metrics over a data set, and what there is to see of a model."""
 
-from iodine.evaluation.catalogue import STANDARD, TITLES, Metric, own, panels
+from iodine.evaluation.catalogue import (
+  STANDARD,
+  TITLES,
+  Metric,
+  find_metric,
+  panels,
+)
 from iodine.evaluation.evaluator import (
   Data,
   Evaluation,
@@ -50,13 +56,13 @@ __all__ = [
   "draw",
   "evaluate",
   "final_table",
+  "find_metric",
   "foreground_slot",
   "generalisation_plot",
   "generalisation_table",
   "iteration_table",
   "linearize",
   "look",
-  "own",
   "panels",
   "r2",
   "sample",

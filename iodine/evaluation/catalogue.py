@@ -121,7 +121,7 @@ def measure(
   return measured
 
 
-def own(path: Any, entry: str) -> Metric:
+def find_metric(path: Any, entry: str) -> Metric:
   """Returns the metric that a config names.
 
   Args:
