@@ -90,6 +90,9 @@ def defaults():
     "num_components": None,  # a list of numbers of slots to compare
     "num_iters": None,  # refinements; None: as many as in training
     "scenes_csv": None,  # a file with a row for every scene
+    # None, or dotted paths of your own beside the standard ones, see
+    # iodine/evaluation/catalogue.py.
+    "metrics": None,
   }
   csv_path = None  # figures as CSV, too
 

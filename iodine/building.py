@@ -83,6 +83,17 @@ def path_of(frame: types.FrameType) -> str | None:
 
 def _resolve(name: Any, path: str) -> Callable[..., Any]:
   """Returns the class or function with that dotted path."""
+  constructor = resolve(name)
+  if not callable(constructor):
+    raise errors.UserError(
+      f"`{path}.{CONSTRUCTOR}` names `{name}`, which does not exist: give the "
+      "dotted path of a class, such as `iodine.modules.networks.CNN`"
+    )
+  return constructor
+
+
+def resolve(name: Any) -> Any:
+  """Returns what a dotted path names; None if there is nothing."""
   module_name, _, attribute = str(name).rpartition(".")
   module = None
   if all(part.isidentifier() for part in module_name.split(".")):
@@ -92,10 +103,4 @@ def _resolve(name: Any, path: str) -> Callable[..., Any]:
       # A broken import inside an existing module is not a misspelt name.
       if not f"{module_name}.".startswith(f"{error.name}."):
         raise
-  constructor = getattr(module, attribute, None)
-  if not callable(constructor):
-    raise errors.UserError(
-      f"`{path}.{CONSTRUCTOR}` names `{name}`, which does not exist: give the "
-      "dotted path of a class, such as `iodine.modules.networks.CNN`"
-    )
-  return constructor
+  return getattr(module, attribute, None)

@@ -527,8 +527,7 @@ def picture_rows(info: Arrays, recorded: Mapping[str, np.ndarray]) -> Arrays:
     return arrays["outputs/recons"][0, :, 0]
 
   def mask(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    masks = arrays["outputs/pred_mask"][0, ..., 0]
-    return np.einsum("tkhw,kc->thwc", masks, colors)
+    return palette.mix(arrays["outputs/pred_mask"][0], colors)
 
   rows: Arrays = {}
   for title, draw in (("reconstruction", reconstruction), ("mask", mask)):

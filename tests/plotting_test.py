@@ -93,8 +93,13 @@ def test_example_shows_the_arrays(channels, scene, iteration):
   outputs = info["outputs"]
   masks = outputs["pred_mask"][scene, iteration]
   assert [axes.get_title() for axes in figure.axes] == [
-    *("image", "reconstruction", "mask"),
-    *("slot 1", "slot 2", "slot 3", "slot 4"),
+    "image",
+    "reconstruction",
+    "mask",
+    "slot 1",
+    "slot 2",
+    "slot 3",
+    "slot 4",
   ]
   expected = [
     info["data"]["image"][scene, 0],

@@ -88,7 +88,7 @@ def _is_optional(name: str) -> bool:
 
 
 def variables_by_path(root: Any) -> dict[str, tf.Variable]:
-  """Returns the variables below `root` under the names that a checkpoint gives them.
+  """Returns the variables below `root` by the names a checkpoint gives them.
 
   That is the first path that a breadth-first walk over the attributes finds.
   """

@@ -121,14 +121,14 @@ def look(
 
 
 def to_numpy(info: Info) -> Info:
-  """The same nested dict with arrays in place of tensors."""
+  """Returns the same nested dict with arrays in place of tensors."""
   return tf.nest.map_structure(np.asarray, info)
 
 
 def _inspect(
   model: iodine.IODINE, data: dict[str, Any], seed: int, index: tf.Tensor
 ) -> Info:
-  """The info of a batch, KL of every latent, and latents of true objects."""
+  """Returns info of a batch, KL of its latents, latents of its objects."""
   batch_seed = tf.stack([tf.constant(seed, tf.int64), index])
   estimates, inputs = model.encode(data["image"], seed=batch_seed)
   info = model.describe(data, estimates, inputs, update=False)
@@ -162,7 +162,7 @@ def _factor_loss(
   data: dict[str, Any],
   estimates: Sequence[types.Estimate],
 ) -> tf.Tensor:
-  """The factor loss [B, T] of every scene by itself."""
+  """Returns the factor loss [B, T] of every scene by itself."""
   visible = tf.reduce_sum(data["visibility"], axis=1)
   losses = []
   for t, estimate in enumerate(estimates):
@@ -176,15 +176,15 @@ def _factor_loss(
 
 
 def _scene(parts: Info, number: int, row: int) -> Scene:
-  """One scene of an inspected batch."""
+  """Returns one scene of an inspected batch."""
   info = tf.nest.map_structure(lambda x: x[row : row + 1], parts["info"])
   return Scene(number, to_numpy(info), parts["latent_kl"][row].numpy())
 
 
 def _survey(parts: Info, size: int) -> Info:
-  """What the survey keeps of the first scenes of an inspected batch."""
+  """Returns what the survey keeps of the first scenes of a batch."""
   present = parts["present"].numpy()[:size]
-  present[:, 0] = False  # the background is no object
+  present[:, 0] = False  # the background is not an object
 
   def cut(tensor: tf.Tensor) -> np.ndarray:
     return tensor.numpy()[:size]
@@ -234,7 +234,7 @@ class Decoder:
     self._compiled = tf.function(self._decode, autograph=False)
 
   def __call__(self, z: np.ndarray) -> Decoded:
-    """[N, K, Z] -> N images."""
+    """Decodes [N, K, Z] to N images."""
     parts = []
     for start in range(0, len(z), self._batch_size):
       chunk = np.asarray(z[start : start + self._batch_size], np.float32)
@@ -264,7 +264,7 @@ def sample(decoder: Decoder, num_samples: int = 16, seed: int = 0) -> Decoded:
 
 
 def foreground_slot(masks: np.ndarray) -> int:
-  """The slot of the second largest area: the largest is the background's.
+  """Returns the slot of the second largest area: the background has more.
 
   Args:
     masks: [K, H, W, 1]; a pixel belongs to the largest.
