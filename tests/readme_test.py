@@ -26,10 +26,14 @@ from iodine import building
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-PAGES = (
-  *("docs/comparing.md", "docs/data.md", "docs/evaluation.md"),
-  *("docs/fidelity.md", "docs/results.md"),
+# What a newcomer reads, in this order; each goes on where the last one ended.
+MANUAL = (
+  "README.md",
+  "docs/training.md",
+  "docs/checkpoints.md",
+  "docs/segmenting.md",
 )
+PAGES = sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))
 
 SMALLER = {
   "train": [
@@ -97,8 +101,10 @@ def mongo(monkeypatch):
   return client
 
 
-def test_the_readme_from_top_to_bottom(empty_folder, mongo, capsys):
-  lines = [x for x in commands() if x.startswith("python main.py")]
+def test_the_manual_from_top_to_bottom(empty_folder, mongo, capsys):
+  # What stands on several pages runs once.
+  every = list(dict.fromkeys(x for page in MANUAL for x in commands(page)))
+  lines = [x for x in every if x.startswith("python main.py")]
   generate = [x for x in lines if " make_data " in x]
   assert len(generate) == 3
   os.mkdir("photos")
@@ -107,9 +113,15 @@ def test_the_readme_from_top_to_bottom(empty_folder, mongo, capsys):
   for line in generate + [x for x in lines if x not in generate]:
     python_main(line)
   assert sorted(os.listdir(empty_folder)) == [
-    *("benchmark.json", "evaluation.json", "iodine"),
-    *("multi_object_datasets", "photos", "runs", "sacred_runs"),
-    *("saved_model", "segments", "tf1"),
+    "evaluation.json",
+    "iodine",
+    "multi_object_datasets",
+    "photos",
+    "runs",
+    "sacred_runs",
+    "saved_model",
+    "segments",
+    "tf1",
   ]
   assert sorted(os.listdir("runs")) == ["data", "laptop_1", "pretrained"]
   folder = "iodine/checkpoints/tetrominoes_1"
@@ -120,16 +132,19 @@ def test_the_readme_from_top_to_bottom(empty_folder, mongo, capsys):
   assert recorded["status"] == "COMPLETED"
 
   assert os.path.exists("segments/scene/overlay.png")
-  evaluate, segment, load = blocks("python")
   namespace = {}
-  exec(evaluate, namespace)
-  assert namespace["info"]["outputs"]["recons"].shape[2:] == (1, 35, 35, 3)
+  (segment,) = blocks("python")
   exec(segment, namespace)
   assert namespace["labels"].shape == (35, 35)
+  (evaluate,) = blocks("python", "docs/checkpoints.md")
+  exec(evaluate, namespace)
+  assert namespace["info"]["outputs"]["recons"].shape[2:] == (1, 35, 35, 3)
+  again, load = blocks("python", "docs/segmenting.md")
+  assert again == segment
   exec(load, namespace)
   assert namespace["again"]["image"].shape == (2, 35, 35, 3)
 
-  (line,) = [x for x in commands() if x.startswith("tensorboard ")]
+  (line,) = [x for x in every if x.startswith("tensorboard ")]
   inspected = subprocess.run(
     [sys.executable, "-m", "tensorboard.main", *line.split()[1:], "--inspect"],
     capture_output=True,
@@ -188,13 +203,22 @@ def test_docs_evaluation(empty_folder):
       f"python main.py make_data with {name} data_dir=multi_object_datasets "
       "seed=0"
     )
-  for line in commands("docs/evaluation.md"):
-    (name,) = set(smaller) & set(shlex.split(line))
-    main.ex.run_commandline([*shlex.split(line)[1:], *smaller[name]])
+  shown = ["evaluate", "plot", "report"]
+  lines = commands("docs/evaluation.md")
+  # These show the trained model; the README has them, too.
+  assert lines[:3] == [f"python main.py {command}" for command in shown]
+  assert set(lines[:3]) <= set(commands())
+  for line in lines[3:]:
+    words = shlex.split(line)[1:]
+    (name,) = set(smaller) & set(words)
+    smaller_plot = ["plot.num_scenes_for_map=2"] if "plot" in words else []
+    main.ex.run_commandline([*words, *smaller[name], *smaller_plot])
+  folder = "iodine/checkpoints/tetrominoes_1"
+  assert os.path.exists(f"{folder}/plots/metrics.png")
   assert os.path.exists("evaluation.csv")
   assert os.path.exists("report.html")
-  figures = json.loads(pathlib.Path("generalisation.json").read_text())
-  assert [g["num_components"] for g in figures["generalisation"]] == [2, 3]
+  metrics = json.loads(pathlib.Path("generalisation.json").read_text())
+  assert [g["num_components"] for g in metrics["generalisation"]] == [2, 3]
 
   config = helpers.tiny_config(
     {"data.image_dim": [8, 8], "batch_size": 2, "num_iters": 1}
@@ -208,9 +232,16 @@ def test_docs_evaluation(empty_folder):
   assert namespace["result"].num_scenes == 3
 
 
+def test_docs_performance(empty_folder):
+  for line in commands("docs/performance.md"):
+    python_main(line)
+  assert os.path.exists("benchmark.json")
+
+
 def test_no_command_is_left_out():
-  for line in commands():
-    assert line.startswith(("python main.py ", "tensorboard ", "make ")), line
+  for page in MANUAL:
+    for line in commands(page):
+      assert line.startswith(("python main.py ", "tensorboard ", "make ")), line
 
 
 def test_make_knows_the_commands():
@@ -227,7 +258,30 @@ def test_links_lead_somewhere():
     folder = (ROOT / page).parent
     for target in re.findall(r"\]\(([^)]*)\)", (ROOT / page).read_text()):
       if not target.startswith("http"):
-        assert (folder / target).exists(), f"{page}: {target}"
+        path = target.partition("#")[0]
+        assert (folder / path).exists(), f"{page}: {target}"
+
+
+def test_pages_name_files_that_exist():
+  for page in ("README.md", *PAGES):
+    text = (ROOT / page).read_text()
+    pattern = r"`((?:iodine|configs|tests|docs|notebooks)/[\w/.]*)`"
+    for name in re.findall(pattern, text):
+      assert (ROOT / name).exists(), f"{page}: {name}"
+
+
+def test_every_page_is_reached_from_the_readme():
+  text = (ROOT / "README.md").read_text()
+  for page in PAGES:
+    found = page in text or any(
+      f"]({page.removeprefix('docs/')}" in (ROOT / other).read_text()
+      for other in PAGES
+    )
+    assert found, page
+
+
+def test_the_readme_is_short():
+  assert len((ROOT / "README.md").read_text().splitlines()) <= 200
 
 
 def test_fidelity_page_names_files_that_exist():
