@@ -217,10 +217,8 @@ def segment(
     estimate.
   """
   estimates, _ = model.encode(images, seed=seed)
-  return {
-    "mask": distributions.mask_probabilities(estimates[-1].scores),
-    "recons": estimates[-1].x_dist.mean(),
-  }
+  rendering = distributions.render(estimates[-1].x_dist)
+  return {"mask": rendering.masks, "recons": rendering.reconstruction}
 
 
 def synthetic_batch(
