@@ -40,7 +40,7 @@ class ComponentDecoder(snt.Module):
     super().__init__(name=name)
     validation.check_part("pixel_decoder", pixel_decoder, types.PixelDecoder)
     validation.check_flag("recompute", recompute)
-    self.pixel_decoder = pixel_decoder
+    self.pixel_decoder: snt.Module = pixel_decoder
     self._recompute = recompute
     self._shapes: types.MixtureParameters | None = None
 

@@ -115,7 +115,9 @@ class FactorRegressor(snt.Module):
         raise errors.UserError(
           f"factor `{factor}` is an angle of size {size}: an angle has size 2"
         )
-    self._mapping = tuple(tuple(entry) for entry in mapping)
+    self._mapping = tuple(
+      (str(factor), int(size), str(kind)) for factor, size, kind in mapping
+    )
     self.predict_latents = snt.Linear(sum(size for _, size, _ in self._mapping))
     self.mean_var = {
       factor: OnlineMeanVarEstimator(name=f"{factor}_mean_var")

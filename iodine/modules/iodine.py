@@ -19,12 +19,16 @@ import tensorflow_probability as tfp
 
 from iodine import errors, validation
 from iodine.modules import (
+  decoder as decoder_lib,
+)
+from iodine.modules import (
   distributions,
   factor_eval,
   image_grids,
   info,
   iterations,
   metrics,
+  refinement,
   refinement_inputs,
   types,
   utils,
@@ -47,8 +51,8 @@ class IODINE(snt.Module):
     num_iters: int,
     latent_dist: distributions.DistributionModule,
     output_dist: distributions.MaskedMixture,
-    decoder: types.Decoder,
-    refinement_core: types.RefinementCore,
+    decoder: decoder_lib.ComponentDecoder,
+    refinement_core: refinement.RefinementCore,
     factor_evaluator: factor_eval.FactorRegressor | None = None,
     iter_loss_weight: str | float | Sequence[float] = "linspace",
     kl_weight: float = 1.0,
@@ -86,8 +90,8 @@ class IODINE(snt.Module):
       name: name of the module.
 
     Raises:
-      errors.UserError: if a number is too small, a part is not what its class
-        or protocol describes, parts disagree on K, the loss weights are of an
+      errors.UserError: if a number is too small, a part is not of its
+        class, parts disagree on K, the loss weights are of an
         unknown kind or number, or an input or coord_type is unknown.
     """
     super().__init__(name=name)
@@ -100,8 +104,8 @@ class IODINE(snt.Module):
     for argument, part, kind in (
       ("latent_dist", latent_dist, distributions.DistributionModule),
       ("output_dist", output_dist, distributions.MaskedMixture),
-      ("decoder", decoder, types.Decoder),
-      ("refinement_core", refinement_core, types.RefinementCore),
+      ("decoder", decoder, decoder_lib.ComponentDecoder),
+      ("refinement_core", refinement_core, refinement.RefinementCore),
     ):
       validation.check_part(argument, part, kind)
     if factor_evaluator is not None:

@@ -89,7 +89,7 @@ class Conv2DTranspose(snt.Conv2DTranspose):
 
   def __call__(self, x: tf.Tensor) -> tf.Tensor:
     """[N, H, W, C] -> [N, *output_shape, output_channels]."""
-    self._initialize(tf.cast(x, tf.float32))
+    self._initialize(tf.TensorSpec(x.shape))
     y = tf.nn.conv2d_transpose(
       x,
       precision.enter(self.w, x.dtype),

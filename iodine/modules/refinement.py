@@ -44,9 +44,9 @@ class RefinementCore(snt.Module):
     validation.check_part("encoder_net", encoder_net, types.Encoder)
     validation.check_part("recurrent_net", recurrent_net, types.RecurrentNet)
     validation.check_part("refinement_head", refinement_head, types.Head)
-    self.encoder_net = encoder_net
-    self.recurrent_net = recurrent_net
-    self.refinement_head = refinement_head
+    self.encoder_net: snt.Module = encoder_net
+    self.recurrent_net: snt.Module = recurrent_net
+    self.refinement_head: snt.Module = refinement_head
 
   def initial_state(self, batch_size: int, num_components: int) -> list[Any]:
     """Zeros for every image and slot."""

@@ -143,17 +143,6 @@ class PixelDecoder(Protocol):
 
 
 @runtime_checkable
-class Decoder(Protocol):
-  """Turns the latents of all slots into parameters of pixels."""
-
-  def set_output_shapes(self, shapes: MixtureParameters) -> None:
-    """Tells the shapes of pixel parameters (H, W, Cp) and masks (H, W, 1)."""
-
-  def __call__(self, z: tf.Tensor) -> MixtureParameters:
-    """[B, K, Z + 1] -> pixel [B, K, H, W, Cp] and mask [B, K, H, W, 1]."""
-
-
-@runtime_checkable
 class Encoder(Protocol):
   """Turns the spatial refinement inputs into features."""
 
@@ -178,19 +167,6 @@ class Head(Protocol):
 
   def __call__(self, zp: tf.Tensor, hidden: tf.Tensor) -> tf.Tensor:
     """([N, Zp], [N, H2]) -> [N, Zp]."""
-
-
-@runtime_checkable
-class RefinementCore(Protocol):
-  """Turns refinement inputs into the next latent parameters."""
-
-  def initial_state(self, batch_size: int, num_components: int) -> Any:
-    """Returns the state before the first refinement."""
-
-  def __call__(
-    self, inputs: RefinementInputs, zp: tf.Tensor, state: Any
-  ) -> tuple[tf.Tensor, Any]:
-    """Inputs, zp [B, K, Zp] and the state -> next zp and state."""
 
 
 @runtime_checkable
