@@ -58,10 +58,33 @@ def check_whole(
   require(is_whole(value, least), name, value, need)
 
 
+def check_sizes(name: str, values: Any, least: int = 1) -> None:
+  """Checks a list of whole numbers of at least `least`.
+
+  Raises:
+    errors.UserError: if it is another value.
+  """
+  fits = is_list(values) and all(is_whole(value, least) for value in values)
+  need = f"a list of whole numbers, at least {least}"
+  require(fits, name, values, need)
+
+
 def check_number(
-  name: str, value: Any, least: float = 0.0, above: float | None = None
+  name: str,
+  value: Any,
+  least: float = 0.0,
+  above: float | None = None,
+  otherwise: str | None = None,
 ) -> None:
   """Checks a finite number of at least `least`, or above `above` if given.
+
+  Args:
+    name: the entry.
+    value: its value.
+    least: the smallest number that will do.
+    above: what the number has to be above, instead.
+    otherwise: what else the entry may be, if there is something, such as "None
+      for no limit"; the caller lets it pass.
 
   Raises:
     errors.UserError: if it is another value.
@@ -73,6 +96,7 @@ def check_number(
     and (value >= least if above is None else value > above)
   )
   need = f"of at least {least:g}" if above is None else f"above {above:g}"
+  need += "" if otherwise is None else f", or {otherwise}"
   require(fits, name, value, f"a number {need}")
 
 
@@ -109,6 +133,16 @@ def check_path(name: str, value: Any, need: str) -> None:
     errors.UserError: if it is something else, or empty.
   """
   require(isinstance(value, str) and bool(value), name, value, need)
+
+
+def check_part(name: str, value: Any, kind: type) -> None:
+  """Checks that a value is of a class, or has what a protocol asks for.
+
+  Raises:
+    errors.UserError: if not.
+  """
+  need = f"a part as `{kind.__module__}.{kind.__qualname__}` describes it"
+  require(isinstance(value, kind), name, value, need)
 
 
 def is_list(value: Any) -> bool:

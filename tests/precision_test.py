@@ -9,8 +9,8 @@ import tensorflow as tf
 
 import main
 from iodine import building, errors, training
-from iodine.modules import networks, types
-from iodine.ops import precision
+from iodine.modules import networks
+from iodine.ops import convolutions, precision
 
 LOW = ["bfloat16", "float16"]
 # Half a unit in the last of 8 and 11 bits.
@@ -63,7 +63,7 @@ def normal(*shape, seed=0):
 
 
 def slot_planes(own, shared):
-  return types.SlotPlanes(own, shared, (0, 2), (1, 3, 4))
+  return convolutions.SlotPlanes(own, shared, (0, 2), (1, 3, 4))
 
 
 CASES = {
@@ -330,5 +330,5 @@ def test_another_type_is_an_error(value):
   config = helpers.tiny_config({"compute_dtype": value})
   with pytest.raises(errors.UserError) as info:
     building.build(config["model"], "model")
-  assert "unknown `compute_dtype`" in str(info.value)
+  assert "`compute_dtype` is" in str(info.value)
   assert "bfloat16" in str(info.value)

@@ -22,7 +22,7 @@ import tensorflow as tf
 from iodine.benchmark import operations
 from iodine.modules import data as data_lib
 from iodine.modules import distributions, iodine
-from iodine.readers import examples, layouts, opening
+from iodine.readers import examples, opening
 
 Data = dict[str, Any]
 
@@ -217,10 +217,8 @@ def segment(
     estimate.
   """
   estimates, _ = model.encode(images, seed=seed)
-  return {
-    "mask": distributions.mask_probabilities(estimates[-1].scores),
-    "recons": estimates[-1].x_dist.mean(),
-  }
+  rendering = distributions.render(estimates[-1].x_dist)
+  return {"mask": rendering.masks, "recons": rendering.reconstruction}
 
 
 def synthetic_batch(
@@ -288,11 +286,11 @@ def measure_decoding(
   (record,) = file.records().take(1)
   raw = tf.data.Dataset.from_tensors(record).repeat(num_scenes)
 
-  def decoding(parse: Callable[..., Data]) -> Callable[[], Any]:
-    scenes = raw.map(lambda record: parse(record, layout))
+  def decoding(names: list[str] | None) -> Callable[[], Any]:
+    scenes = raw.map(lambda record: examples.parse(record, layout, names))
     return lambda: scenes.reduce(0, lambda total, _: total + 1)
 
-  plain, fast = map(decoding, (layouts.parse, examples.parser(layout)))
+  plain, fast = map(decoding, (list(layout.features), None))
   seconds = [(_timed(plain)[1], _timed(fast)[1]) for _ in range(rounds + 1)]
   times = np.array(seconds[1:]) / num_scenes  # without the first calls
   return DecodingFigures(

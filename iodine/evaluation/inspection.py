@@ -18,7 +18,7 @@ import tensorflow_probability as tfp
 from iodine import errors
 from iodine.drawing import latent_plots
 from iodine.evaluation import evaluator
-from iodine.modules import distributions, factor_eval, iodine, types, utils
+from iodine.modules import distributions, factor_eval, iodine, types
 
 tfd = tfp.distributions
 Info = dict[str, Any]
@@ -166,7 +166,7 @@ def _factor_loss(
   visible = tf.reduce_sum(data["visibility"], axis=1)
   losses = []
   for t, estimate in enumerate(estimates):
-    mask = distributions.mask_probabilities(estimate.scores)
+    mask = distributions.render(estimate.x_dist).masks
     factors = model.evaluate_factors(
       data, estimate.z, mask, frame=t, update=False
     )
@@ -246,12 +246,11 @@ class Decoder:
 
   def _decode(self, z: tf.Tensor) -> Decoded:
     _, x_dist = self.model.decode(z)
-    logits = x_dist.mixture_distribution.logits_parameter()
-    components = x_dist.components_distribution.mean()[:, 0]
+    rendering = distributions.render(x_dist)
     return Decoded(
-      recons=x_dist.mean()[:, 0],
-      components=tf.transpose(components, [0, 3, 1, 2, 4]),
-      masks=utils.to_slots(tf.nn.softmax(logits, axis=-1)),
+      recons=rendering.reconstruction[:, 0],
+      components=rendering.components,
+      masks=rendering.masks,
     )
 
 

@@ -41,15 +41,12 @@ def score_batch(
   frames = [model.frame_index(t) for t in range(len(estimates))]
   image = _fold(tf.gather(data["image"], frames, axis=1))[:, None]
   true_mask = _fold(tf.gather(data["mask"], frames, axis=1))
-  mask = _fold_all(
-    distributions.mask_probabilities(e.scores) for e in estimates
-  )
-  recons = _fold_all(e.x_dist.mean() for e in estimates)
+  renderings = [distributions.render(e.x_dist) for e in estimates]
+  mask = _fold_all(r.masks for r in renderings)
+  recons = _fold_all(r.reconstruction for r in renderings)
   folded = {
-    "ari": metrics.mask_ari(true_mask, mask),
-    "ari_nobg": metrics.mask_ari(true_mask, mask, foreground=True),
+    **metrics.score(image, recons, true_mask, mask)._asdict(),
     "contingency": metrics.mask_contingency(true_mask, mask),
-    "mse": metrics.mean_squared_error(image, recons),
     "recons": _fold_all(e.re for e in estimates),
     "kl/slot": _fold_all(e.kl for e in estimates),
     "num_active_slots": metrics.num_active_groups(mask),

@@ -18,6 +18,44 @@ import tensorflow as tf
 from iodine import errors
 
 
+class Scores(NamedTuple):
+  """How well images are decomposed, each [B].
+
+  Attributes:
+    ari: adjusted Rand index.
+    ari_nobg: the same, without the background.
+    mse: mean squared error of the reconstruction.
+  """
+
+  ari: tf.Tensor
+  ari_nobg: tf.Tensor
+  mse: tf.Tensor
+
+
+def score(
+  image: tf.Tensor,
+  reconstruction: tf.Tensor,
+  true_mask: tf.Tensor,
+  pred_mask: tf.Tensor,
+) -> Scores:
+  """Scores the decomposition of images.
+
+  Args:
+    image: [B, 1, H, W, C].
+    reconstruction: [B, 1, H, W, C].
+    true_mask: [B, L, H, W, 1], entity 0 is the background.
+    pred_mask: [B, K, H, W, 1].
+
+  Raises:
+    errors.UserError: see `adjusted_rand_index`.
+  """
+  return Scores(
+    ari=mask_ari(true_mask, pred_mask),
+    ari_nobg=mask_ari(true_mask, pred_mask, foreground=True),
+    mse=mean_squared_error(image, reconstruction),
+  )
+
+
 def adjusted_rand_index(
   true_groups: tf.Tensor, pred_groups: tf.Tensor
 ) -> tf.Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from iodine import checkpoints, pretrained
-from iodine.modules import data, iodine, types, utils
+from iodine.modules import data, distributions, iodine, types
 from iodine.segmentation import image_reading
 
 
@@ -181,21 +181,10 @@ def infer(
 
 
 def render(x_dist: types.Distribution) -> dict[str, tf.Tensor]:
-  """The mean image of a mixture, and its parts.
-
-  Args:
-    x_dist: mixture with batch shape [B, 1, H, W] and event shape [C].
-
-  Returns:
-    masks [B, K, H, W], components [B, K, H, W, C] and reconstruction
-    [B, H, W, C].
-  """
-  log_weight = tf.nn.log_softmax(
-    x_dist.mixture_distribution.logits_parameter(), axis=-1
-  )
-  components = x_dist.components_distribution.mean()  # [B, 1, H, W, K, C]
+  """Returns masks [B, K, H, W], components and reconstruction [B, H, W, C]."""
+  rendering = distributions.render(x_dist)
   return {
-    "masks": utils.to_slots(tf.exp(log_weight))[..., 0],
-    "components": tf.transpose(components[:, 0], [0, 3, 1, 2, 4]),
-    "reconstruction": x_dist.mean()[:, 0],
+    "masks": rendering.masks[..., 0],
+    "components": rendering.components,
+    "reconstruction": rendering.reconstruction[:, 0],
   }
