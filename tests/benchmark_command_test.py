@@ -121,7 +121,7 @@ def test_a_data_set_without_data_and_generator(capsys):
     (["n_z=0"], "`n_z` is 0"),
     (["model.decoder=5"], "do not fit"),
     (["model.sequential=True"], "needs 2 frames"),
-    (["jit_compile=yes"], "use True or False"),
+    (["jit_compile=yes"], "give True or False"),
   ],
 )
 def test_errors(capsys, updates, part):
