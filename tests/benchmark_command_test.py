@@ -1,4 +1,4 @@
-"""The benchmark as users run it: figures, sweeps, sentences."""
+"""The benchmark as users run it: measurements, sweeps, sentences."""
 
 import json
 import math
@@ -38,22 +38,22 @@ def small_product(monkeypatch):
   monkeypatch.setattr(measuring.measure_pipeline, "__defaults__", (0.0,))
 
 
-def check(figures, batch_size):
-  """Figures of one graph are positive and fit together."""
+def check(measured, batch_size):
+  """The measurements of one graph are positive and fit together."""
   for name in CONTRACT[:-1]:
-    assert math.isfinite(figures[name]) and figures[name] > 0, name
-  seconds = figures["step_seconds_median"]
-  assert figures["images_per_second"] == pytest.approx(batch_size / seconds)
-  assert figures["gflops"] == pytest.approx(
-    figures["flops_per_step"] / seconds / 1e9
+    assert math.isfinite(measured[name]) and measured[name] > 0, name
+  seconds = measured["step_seconds_median"]
+  assert measured["images_per_second"] == pytest.approx(batch_size / seconds)
+  assert measured["gflops"] == pytest.approx(
+    measured["flops_per_step"] / seconds / 1e9
   )
-  assert figures["share_of_matmul"] == pytest.approx(
-    figures["gflops"] / figures["matmul_gflops"]
+  assert measured["share_of_matmul"] == pytest.approx(
+    measured["gflops"] / measured["matmul_gflops"]
   )
 
 
 def test_all_parts_without_any_data(tmp_path, capsys):
-  json_path = tmp_path / "figures.json"
+  json_path = tmp_path / "measurements.json"
   run(*TINY, f"json_path={json_path}")
   result = json.loads(json_path.read_text())
   assert set(CONTRACT) <= set(result)
@@ -77,7 +77,7 @@ def test_all_parts_without_any_data(tmp_path, capsys):
   for text in (
     *("training step", "eval", "segmentation", "images/s", "GFLOP/s"),
     *("2/2 steps", "generated scenes, not filtered", "peak memory"),
-    *("2 images of 8x8, 3 slots, 1 refinements", f"figures: {json_path}"),
+    *("2 images of 8x8, 3 slots, 1 refinements", f"measurements: {json_path}"),
   ):
     assert text in out
 
@@ -121,7 +121,7 @@ def test_a_data_set_without_data_and_generator(capsys):
     (["n_z=0"], "`n_z` is 0"),
     (["model.decoder=5"], "do not fit"),
     (["model.sequential=True"], "needs 2 frames"),
-    (["jit_compile=yes"], "use True or False"),
+    (["jit_compile=yes"], "give True or False"),
   ],
 )
 def test_errors(capsys, updates, part):
@@ -163,7 +163,7 @@ def measure_here(config, parts, script):
   )
 
 
-def test_a_sweep_has_table_lines_picture_and_figures(
+def test_a_sweep_has_table_lines_picture_and_json(
   tmp_path, capsys, monkeypatch
 ):
   json_path = tmp_path / "sweep.json"
