@@ -119,6 +119,7 @@ CORE, PIXEL_DECODER = "refinement_core", "decoder.pixel_decoder"
     ("output_dist.component_dist", None, "`component_dist` is None"),
     ("output_dist.component_dist.scale_val", "a", "`scale_val` is 'a'"),
     ("latent_dist.dist_kwargs", 5, "`dist_kwargs` is 5"),
+    ("latent_dist.dist_kwargs", {"a": 1}, "`dist_kwargs.a` is not an argument"),
     ("refinement_core", "core", "`refinement_core` is 'core'"),
     ("factor_evaluator", 5, "`factor_evaluator` is 5"),
     ("factor_evaluator.mapping", [5], "`mapping` is .5."),
@@ -133,6 +134,7 @@ CORE, PIXEL_DECODER = "refinement_core", "decoder.pixel_decoder"
     (f"{CORE}.encoder_net.cnn_opt", 5, "`cnn_opt` is 5"),
     (f"{CORE}.encoder_net.mlp_opt", {**CNN_OPT}, "`mlp_opt.output_channels`"),
     (f"{CORE}.encoder_net.mlp_opt.output_sizes", 5, "`output_sizes` is 5"),
+    (f"{CORE}.encoder_net.mlp_opt.output_sizes", [], "`output_sizes` is ..: "),
     (f"{CORE}.encoder_net.mode", None, "`mode` is None"),
     (f"{CORE}.recurrent_net.hidden_sizes", [0], "`hidden_sizes` is .0."),
     (f"{CORE}.refinement_head", None, "`refinement_head` is None"),
@@ -230,8 +232,15 @@ def test_every_estimate_follows_from_its_latent_parameters(
 def test_scalars(outcome, data):
   _, scalars, iterations = outcome
   assert set(scalars) == {
-    *("loss/total", "loss/kl", "loss/recons", "loss/mse", "loss/ari"),
-    *("loss/ari_nobg", "factor/loss", "factor/position", "factor/color"),
+    "loss/total",
+    "loss/kl",
+    "loss/recons",
+    "loss/mse",
+    "loss/ari",
+    "loss/ari_nobg",
+    "factor/loss",
+    "factor/position",
+    "factor/color",
     "factor/shape",
   }
   assert all(x.shape == () and np.isfinite(x) for x in scalars.values())

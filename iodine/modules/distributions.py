@@ -7,7 +7,7 @@ channels. Source: section 3 of the paper's supplement and the original's
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import shapeguard
@@ -95,7 +95,7 @@ class LocScaleDistribution(DistributionModule):
     scale_act: Any = "exp",
     loc_act: Any = None,
     scale_val: float = 1.0,
-    dist_kwargs: dict[str, Any] | None = None,
+    dist_kwargs: Mapping[str, Any] | None = None,
     name: str = "loc_scale_dist",
   ):
     """Chooses the family and the meaning of its parameters.
@@ -120,11 +120,13 @@ class LocScaleDistribution(DistributionModule):
       validation.check_number(
         "scale_val", scale_val, above=0.0, otherwise="-1.0 for a trained one"
       )
+    self._dist = utils.get_distribution(dist)
     if dist_kwargs is not None:
       need = "a dict of arguments of the distribution, or None"
-      is_dict = isinstance(dist_kwargs, dict)
+      is_dict = isinstance(dist_kwargs, Mapping)
       validation.require(is_dict, "dist_kwargs", dist_kwargs, need)
-    self._dist = utils.get_distribution(dist)
+      given = {"loc": 0.0, "scale": 1.0, **dist_kwargs}
+      validation.check_arguments("dist_kwargs", given, self._dist)
     self._scale_mode = scale
     self._scale_act = utils.get_activation(scale_act)
     self._loc_act = utils.get_activation(loc_act)

@@ -128,6 +128,7 @@ class ConvNet2D(snt.Module):
     """
     super().__init__(name=name)
     validation.check_sizes("output_channels", output_channels)
+    validation.check_flag("activate_final", activate_final)
     num_layers = len(output_channels)
     kernels = _per_layer(kernel_shapes, num_layers, "kernel_shapes")
     steps = _per_layer(strides, num_layers, "strides")
@@ -181,6 +182,7 @@ class MLP(snt.Module):
     """
     super().__init__(name=name)
     validation.check_sizes("output_sizes", output_sizes)
+    validation.check_flag("activate_final", activate_final)
     self.net = snt.nets.MLP(
       list(output_sizes),
       activation=utils.get_activation(activation),
@@ -555,7 +557,7 @@ class LSTM(snt.Module):
       errors.UserError: if a size makes no sense.
     """
     super().__init__(name=name)
-    validation.check_sizes("hidden_sizes", hidden_sizes)
+    validation.check_sizes("hidden_sizes", hidden_sizes, may_be_empty=True)
     self.layers = [LSTMLayer(size) for size in hidden_sizes]
 
   def initial_state(self, num: int) -> list[LSTMState]:

@@ -158,7 +158,11 @@ class PredictorCorrectorHead(snt.Module):
       errors.UserError: if an option makes no sense or is unknown.
     """
     super().__init__(name=name)
-    validation.check_sizes("hidden_sizes", hidden_sizes)
+    validation.check_sizes("hidden_sizes", hidden_sizes, may_be_empty=True)
+    validation.check_number("pred_gate_bias", pred_gate_bias, least=None)
+    validation.check_number(
+      "corrector_gate_bias", corrector_gate_bias, least=None
+    )
     self._hidden_sizes = tuple(hidden_sizes)
     self._pred_gate_bias = pred_gate_bias
     self._corrector_gate_bias = corrector_gate_bias
