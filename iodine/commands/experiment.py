@@ -125,18 +125,14 @@ class Experiment(sacred.Experiment):
       return super().run(*args, **kwargs)
     try:
       return super().run(*args, **kwargs)
-    except errors.UserError as error:
-      sys.stdout.flush()
-      print(f"error: {error}", file=sys.stderr)
-      sys.exit(1)
     except BrokenPipeError:
       # Whoever read the output (`| head`) has seen enough.
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
       sys.exit(1)
     except Exception as error:
-      sentence = _environment_error(error)
+      sys.stdout.flush()
+      sentence = _sentence(error)
       if sentence is None:
-        sys.stdout.flush()
         run = self.current_run
         place = _place(error, run.config if run else {})
         if place:
@@ -292,7 +288,7 @@ def _interrupt(number: int, _: Any) -> None:
   raise KeyboardInterrupt(number)
 
 
-def _environment_error(error: Exception) -> str | None:
+def _sentence(error: Exception) -> str | None:
   """The sentence for what is wrong outside of the program, if it is that."""
   if isinstance(error, ModuleNotFoundError) and error.name == "pymongo":
     return (

@@ -100,28 +100,34 @@ def read(image: Any) -> np.ndarray:
   """
   if isinstance(image, (str, os.PathLike)):
     image = _open(os.fspath(image))
+    if isinstance(image, str):
+      raise errors.UserError(image)
   if isinstance(image, PIL.Image.Image):
     return _from_pil(image)
   return _from_array(np.asarray(image))
 
 
-def _open(path: str) -> PIL.Image.Image:
-  """Reads a file; upright."""
+def find_problem(path: str) -> str | None:
+  """Returns what is wrong with a file, as `read` would say; None if nothing."""
+  image = _open(path)
+  return image if isinstance(image, str) else None
+
+
+def _open(path: str) -> PIL.Image.Image | str:
+  """Returns an image, upright; or a sentence where it cannot be read."""
   if not os.path.isfile(path):
-    raise errors.UserError(
-      f"there is no image at `{path}`: give the path of a PNG or JPEG file"
-    )
+    return f"there is no image at `{path}`: give the path of a PNG or JPEG file"
   try:
     with PIL.Image.open(path, formats=("PNG", "JPEG")) as image:
       image.load()
       return PIL.ImageOps.exif_transpose(image)
   except _READ_ERRORS as error:
     if isinstance(error, PermissionError):
-      problem, remedy = "may not be read", "change its permissions"
-    else:
-      problem = "is not a PNG or JPEG image, or a broken one"
-      remedy = "replace it, or leave it out"
-    raise errors.UserError(f"`{path}` {problem}: {remedy}") from error
+      return f"`{path}` may not be read: change its permissions"
+    return (
+      f"`{path}` is not a PNG or JPEG image, or a broken one: replace it, or "
+      "leave it out"
+    )
 
 
 def _from_pil(image: PIL.Image.Image) -> np.ndarray:
