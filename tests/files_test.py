@@ -67,6 +67,11 @@ def test_errors_of_other_writers_count_where_they_are_named(tmp_path):
     raise LookupError("disk full\nand details")
   with pytest.raises(LookupError), files.replaced(tmp_path / "x"):
     raise LookupError("a bug")
+  with (
+    pytest.raises(OSError, match="of something else"),
+    files.replaced(tmp_path / "x", failures=(LookupError,)),
+  ):
+    raise OSError("of something else")
   assert listing(tmp_path) == []
 
 
@@ -86,6 +91,15 @@ def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
     raise ZeroDivisionError
   assert listing(folder) == ["two"]
   assert listing(folder.parent) == ["folder"]
+
+
+def test_a_new_folder_is_nobody_elses(tmp_path):
+  assert files.make_new_folder(str(tmp_path / "a/b"))
+  assert not files.make_new_folder(str(tmp_path / "a/b"))
+  (tmp_path / "file").write_text("")
+  assert not files.make_new_folder(str(tmp_path / "file"))
+  with pytest.raises(errors.UserError, match="cannot create the folder"):
+    files.make_new_folder(str(tmp_path / "file/b"))
 
 
 @pytest.mark.parametrize("path", [5, None, "/proc/no/such", "/tmp"])

@@ -1,5 +1,6 @@
 """Checkpoints of this project and of the original: found, read, written."""
 
+from iodine.checkpoints import tf1
 from iodine.checkpoints.finding import (
   Opened,
   config_beside,
@@ -36,5 +37,6 @@ __all__ = [
   "restore",
   "restore_model",
   "run_folder",
+  "tf1",
   "variables_by_path",
 ]

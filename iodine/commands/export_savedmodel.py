@@ -33,7 +33,7 @@ def run(config: Config, checkpoint_dir: str, output: str | None) -> str:
   model = common.restore(config, prefix).model
   image_shape = tuple(model.output_dist.output_shape)
   print(f"exporting {prefix}, which takes some seconds", flush=True)
-  with files.replaced_folder(output, (tf.errors.OpError,)) as temporary:
+  with files.replaced_folder(output, (OSError, tf.errors.OpError)) as temporary:
     segmentation.export(temporary, model, image_shape, config["seed"])
   print(f"written: {output}", flush=True)
   return output

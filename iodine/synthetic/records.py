@@ -6,7 +6,7 @@ This is the only module of the package that needs TensorFlow.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -76,26 +76,10 @@ def write(
   """
   files.check_writable(path)
   options = tf.io.TFRecordOptions(compression_type=compression or "")
-  failures: list[OSError] = []
-  with files.replaced(path, failures=(tf.errors.OpError,)) as temporary:
-    with tf.io.TFRecordWriter(temporary, options) as writer:
-      for scene in _until_failure(scenes, failures):
-        writer.write(serialize(scene))
-    if failures:
-      os.remove(temporary)
-  if failures:
-    raise failures[0]
-
-
-def _until_failure(
-  scenes: Iterable[Mapping[str, np.ndarray]], failures: list[OSError]
-) -> Iterator[Mapping[str, np.ndarray]]:
-  """Yields scenes; what ends them early is kept in `failures`.
-
-  An OSError of a generator is a bug, and does not say that a file cannot be
-  written, as one of the writer does.
-  """
-  try:
-    yield from scenes
-  except OSError as error:
-    failures.append(error)
+  # An OSError of what draws the scenes does not say that the disk refuses.
+  with (
+    files.replaced(path, failures=(tf.errors.OpError,)) as temporary,
+    tf.io.TFRecordWriter(temporary, options) as writer,
+  ):
+    for scene in scenes:
+      writer.write(serialize(scene))
