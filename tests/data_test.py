@@ -816,7 +816,7 @@ def test_wrong_records(tmp_path, kind, message, index):
   )
   with pytest.raises(errors.UserError, match=message) as info:
     drain(tetrominoes(path))
-  assert f"record {index} of {path}" in str(info.value)
+  assert f"record {index} of `{path}`" in str(info.value)
   if index == 0:  # Seen at once, without iterating.
     with pytest.raises(errors.UserError, match=message):
       tetrominoes(path)()

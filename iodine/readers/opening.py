@@ -103,17 +103,17 @@ def open_files(path: str | Sequence[str], layout: layouts.Layout) -> list[File]:
       first = next(iter(file.records().take(1)), None)
     except tf.errors.OpError as error:
       raise errors.UserError(
-        f"{file.path} is not a TFRecord file, or is truncated or corrupt"
+        f"`{file.path}` is not a TFRecord file, or is truncated or corrupt"
         f" {_place(file, 0)}: check the path, or download or write the file"
         " again"
       ) from error
     if first is None:
       raise errors.UserError(
-        f"{file.path} holds no complete record: download or write it again"
+        f"`{file.path}` holds no complete record: download or write it again"
       )
     problem = _find_problem(first.numpy(), layout)
     if problem:
-      raise errors.UserError(f"record 0 of {file.path} {problem}")
+      raise errors.UserError(f"record 0 of `{file.path}` {problem}")
   return files
 
 
@@ -123,7 +123,7 @@ def _expand(path: str, layout: layouts.Layout) -> list[str]:
   if os.path.isdir(path):
     example = os.path.join(path, "*.tfrecords")
     raise errors.UserError(
-      f"`path` is {path}, a folder, where a file or a glob such as {example}"
+      f"`path` is `{path}`, a folder, where a file or a glob such as {example}"
       f" is needed: {_remedy(layout, f'data_dir={path}')}"
     )
   if os.path.exists(path):
@@ -135,7 +135,7 @@ def _expand(path: str, layout: layouts.Layout) -> list[str]:
     folder = os.path.dirname(path) or "."
     place = f"data_dir={folder}" if is_glob else f"data.path={path}"
     raise errors.UserError(
-      f"`path` is {path}, but there is no such file: {_remedy(layout, place)}"
+      f"`path` is `{path}`, but there is no such file: {_remedy(layout, place)}"
     )
   return matches
 
@@ -174,10 +174,10 @@ def _compression(path: str) -> str:
       magic = file.read(2)
   except OSError as error:
     raise errors.UserError(
-      f"{path} cannot be read ({error.strerror}): check its permissions"
+      f"`{path}` cannot be read ({error.strerror}): check its permissions"
     ) from error
   if not magic:
-    raise errors.UserError(f"{path} is empty: download or write it again")
+    raise errors.UserError(f"`{path}` is empty: download or write it again")
   return "GZIP" if magic == b"\x1f\x8b" else ""
 
 
@@ -221,11 +221,11 @@ def _explain_record(
     record = next(iter(file.records().skip(index).take(1)), None)
   except tf.errors.OpError:
     return (
-      f"{file.path} is truncated or corrupt {_place(file, index)} (counted"
+      f"`{file.path}` is truncated or corrupt {_place(file, index)} (counted"
       " from 0): download or write it again"
     )
   problem = None if record is None else _find_problem(record.numpy(), layout)
-  return problem and f"record {index} of {file.path} {problem}"
+  return problem and f"record {index} of `{file.path}` {problem}"
 
 
 def _place(file: File, index: int) -> str:
