@@ -172,13 +172,15 @@ class Adam(snt.Module):
       max_gradient_norm = float(max_gradient_norm)
     if not isinstance(loss_scale, LossScale):
       validation.check_flag("loss_scale", loss_scale)
-      loss_scale = LossScale() if loss_scale else None
     self._learning_rate = learning_rate
     self._beta1 = float(beta1)
     self._beta2 = float(beta2)
     self._epsilon = float(epsilon)
     self._max_gradient_norm = max_gradient_norm
-    self.loss_scale = loss_scale
+    # Where it is a flag, the scale's own defaults hold.
+    self.loss_scale: LossScale | None = (
+      LossScale() if loss_scale is True else loss_scale or None
+    )
     self.global_step = tf.Variable(
       0, dtype=tf.int64, trainable=False, name="global_step"
     )

@@ -17,17 +17,29 @@ run = helpers.run_main
 fails_with_sentence = helpers.fails_with_sentence
 
 TINY = [
-  *("benchmark", "with", "tetrominoes"),
+  "benchmark",
+  "with",
+  "tetrominoes",
   *(f"{key}={value}" for key, value in helpers.TINY.items()),
-  *("batch_size=2", "data.image_dim=[8,8]", "num_iters=1"),
-  *("data.path=/no/such.tfrecords", "seed=3"),
-  *("benchmark.steps=2", "benchmark.warmup=0"),
+  "batch_size=2",
+  "data.image_dim=[8,8]",
+  "num_iters=1",
+  "data.path=/no/such.tfrecords",
+  "seed=3",
+  "benchmark.steps=2",
+  "benchmark.warmup=0",
 ]
 
 CONTRACT = (
-  *("trace_seconds", "first_step_seconds", "step_seconds_median"),
-  *("images_per_second", "flops_per_step", "gflops", "matmul_gflops"),
-  *("share_of_matmul", "peak_memory_bytes"),
+  "trace_seconds",
+  "first_step_seconds",
+  "step_seconds_median",
+  "images_per_second",
+  "flops_per_step",
+  "gflops",
+  "matmul_gflops",
+  "share_of_matmul",
+  "peak_memory_bytes",
 )
 
 
@@ -75,9 +87,16 @@ def test_all_parts_without_any_data(tmp_path, capsys):
   assert (result["num_iters"], result["image_shape"]) == (1, [8, 8, 3])
   out = capsys.readouterr().out
   for text in (
-    *("training step", "eval", "segmentation", "images/s", "GFLOP/s"),
-    *("2/2 steps", "generated scenes, not filtered", "peak memory"),
-    *("2 images of 8x8, 3 slots, 1 refinements", f"measurements: {json_path}"),
+    "training step",
+    "eval",
+    "segmentation",
+    "images/s",
+    "GFLOP/s",
+    "2/2 steps",
+    "generated scenes, not filtered",
+    "peak memory",
+    "2 images of 8x8, 3 slots, 1 refinements",
+    f"measurements: {json_path}",
   ):
     assert text in out
 
@@ -140,9 +159,8 @@ def test_points_change_what_belongs_to_them_and_nothing_else():
     "sweep": {"image_size": [8, [4, 6]], "num_iters": [0], "batch_size": None}
   }
   points = sweep.read(options)
-  assert [(p.label, p.size) for p in points] == [
-    *(("8x8", 64), ("4x6", 24), ("0", 0)),
-  ]
+  assert [p.label for p in points] == ["8x8", "4x6", "0"]
+  assert [p.size for p in points] == [64, 24, 0]
   changed = points[1].apply(config)
   assert changed["data"].pop("image_dim") == [4, 6]
   config_without = json.loads(before)
@@ -176,17 +194,21 @@ def test_a_sweep_has_table_lines_picture_and_json(
 
   monkeypatch.setattr(sweep, "measure_in_child", measure)
   run(
-    *(*TINY, "benchmark.parts=[]", "benchmark.steps=1"),
-    *("benchmark.sweep.batch_size=[1,3]", "benchmark.sweep.num_iters=[2]"),
-    *(f"json_path={json_path}", f"pictures_dir={tmp_path}/pictures"),
+    *TINY,
+    "benchmark.parts=[]",
+    "benchmark.steps=1",
+    "benchmark.sweep.batch_size=[1,3]",
+    "benchmark.sweep.num_iters=[2]",
+    f"json_path={json_path}",
+    f"pictures_dir={tmp_path}/pictures",
   )
   assert scripts == [os.path.abspath(main.__file__)] * 4
   result = json.loads(json_path.read_text())
   assert set(CONTRACT) <= set(result)
   rows = result["sweep"]
-  assert [(row["quantity"], row["value"]) for row in rows] == [
-    *(("batch_size", 1), ("batch_size", 3), ("num_iters", 2)),
-  ]
+  quantities = ["batch_size", "batch_size", "num_iters"]
+  assert [row["quantity"] for row in rows] == quantities
+  assert [row["value"] for row in rows] == [1, 3, 2]
   check(rows[0], 1)
   check(rows[1], 3)
   # One, two and three scenes lie on a straight line.
@@ -221,8 +243,11 @@ def test_a_point_that_fails_does_not_cost_the_others(
   json_path = tmp_path / "sweep.json"
   message = fails_with_sentence(
     capsys,
-    *(*TINY, "benchmark.parts=[]", "benchmark.sweep.num_components=[1,3]"),
-    *(f"json_path={json_path}", f"pictures_dir={tmp_path}"),
+    *TINY,
+    "benchmark.parts=[]",
+    "benchmark.sweep.num_components=[1,3]",
+    f"json_path={json_path}",
+    f"pictures_dir={tmp_path}",
   )
   assert "num_components=1 could not be measured" in message
   assert "one slot is not enough" in message

@@ -367,17 +367,22 @@ def test_the_path_from_the_command_to_the_tape(tmp_path, monkeypatch, eager):
   monkeypatch.setattr(tf, "GradientTape", Tape)
   tf.config.run_functions_eagerly(eager)
   try:
-    tiny = [f"{name}={value}" for name, value in helpers.TINY.items()]
-    helpers.run_main(
-      *("with", "tetrominoes", *tiny, "batch_size=2", "stop_after_steps=1"),
-      *(f"data.path={scenes}", f"checkpoint_dir={tmp_path}/run"),
-    )
+    updates = {
+      **helpers.TINY,
+      "batch_size": 2,
+      "stop_after_steps": 1,
+      "data.path": scenes,
+      "checkpoint_dir": f"{tmp_path}/run",
+    }
+    words = [f"{name}={value}" for name, value in updates.items()]
+    helpers.run_main("with", "tetrominoes", *words)
   finally:
     tf.config.run_functions_eagerly(False)
   (*_, path) = [path for path in paths if "step.py:train_step" in path[-2]]
   assert path == [
     "main.py:train",
     "iodine/commands/train.py:run",
+    # The graph is made before the loop begins.
     *(["iodine/training/loop.py:train"] if eager else []),
     "iodine/training/step.py:train_step",
     "iodine/training/step.py:compute_gradients",

@@ -156,9 +156,7 @@ def _fetch(steps: Sequence[Mapping[str, tf.Tensor]]) -> list[dict[str, float]]:
   if not steps:
     return []
   names = list(steps[0])
-  values = tf.stack(
-    [tf.cast(scalars[name], tf.float32) for scalars in steps for name in names]
-  )
+  values = tf.stack([scalars[name] for scalars in steps for name in names])
   rows = values.numpy().reshape(len(steps), len(names)).tolist()
   return [dict(zip(names, row, strict=True)) for row in rows]
 

@@ -78,7 +78,7 @@ def train_step(
       updates, so that a continued run draws what it would have drawn.
 
   Returns:
-    The model's scalars, debug/global_grad_norm (before clipping),
+    In float32, the model's scalars, debug/global_grad_norm (before clipping),
     debug/learning_rate and, with a loss scale, debug/loss_scale of this step.
   """
   if run_seed is not None:
@@ -90,12 +90,14 @@ def train_step(
   if loss_scale is not None:
     debug["debug/loss_scale"] = tf.identity(loss_scale.scale)
   global_norm = optimizer.apply(step.gradients, model.trainable_variables)
-  return {
+  scalars = {
     **step.scalars,
     "debug/global_grad_norm": global_norm,
     "debug/learning_rate": learning_rate,
     **debug,
   }
+  # Of one type, so that the loop can read them together.
+  return {name: tf.cast(value, tf.float32) for name, value in scalars.items()}
 
 
 def compile_step(
