@@ -18,26 +18,25 @@ def seconds_since_start() -> float:
 
   Where the system does not say, since this module was imported.
   """
-  try:
-    stat = pathlib.Path("/proc/self/stat").read_text()
-    # The name of the process comes second and may hold spaces.
-    ticks = int(stat.rpartition(")")[2].split()[19])
-    started = ticks / os.sysconf("SC_CLK_TCK")
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
-  except OSError:  # not every system has these files
+  path = pathlib.Path("/proc/self/stat")
+  if not path.exists():
     return time.monotonic() - _IMPORTED
+  # The name of the process comes second and may hold spaces.
+  ticks = int(path.read_text().rpartition(")")[2].split()[19])
+  started = ticks / os.sysconf("SC_CLK_TCK")
+  return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 
 
 def peak_memory_bytes() -> int:
   """Returns the most memory that this process has had resident, in bytes."""
-  try:
+  path = pathlib.Path("/proc/self/status")
+  status = path.read_text() if path.exists() else ""
+  for line in status.splitlines():
     # Unlike the other number, this one knows nothing of the parent process.
-    status = pathlib.Path("/proc/self/status").read_text()
-    (line,) = [x for x in status.splitlines() if x.startswith("VmHWM:")]
-    return int(line.split()[1]) * 1024
-  except (OSError, ValueError):  # nor does each say this
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    if line.startswith("VmHWM:"):
+      return int(line.split()[1]) * 1024
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  return peak if sys.platform == "darwin" else peak * 1024
 
 
 def gpu_peak_memory_bytes() -> int | None:

@@ -73,20 +73,11 @@ def _claim(place: Place) -> str:
     files.make_folder(place.folder)
     return place.folder
   stem, _, number = place.folder.rpartition("_")
-  files.make_folder(os.path.dirname(stem) or ".")
   folder, next_number = place.folder, int(number) if number.isdigit() else 0
-  while True:
-    try:
-      os.mkdir(folder)  # fails where another run, even a young one, has it
-      return folder
-    except FileExistsError:
-      next_number += 1
-      folder = f"{stem}_{next_number}"
-    except OSError as error:
-      raise errors.UserError(
-        f"cannot create the folder `{folder}` ({error.strerror}): choose a "
-        "`checkpoint_dir` that you may write to"
-      ) from error
+  while not files.make_new_folder(folder):
+    next_number += 1
+    folder = f"{stem}_{next_number}"
+  return folder
 
 
 def run(

@@ -99,21 +99,9 @@ def open_files(path: str | Sequence[str], layout: layouts.Layout) -> list[File]:
   names = itertools.chain.from_iterable(_expand(p, layout) for p in paths)
   files = [File(name, _compression(name)) for name in names]
   for file in files:
-    try:
-      first = next(iter(file.records().take(1)), None)
-    except tf.errors.OpError as error:
-      raise errors.UserError(
-        f"`{file.path}` is not a TFRecord file, or is truncated or corrupt"
-        f" {_place(file, 0)}: check the path, or download or write the file"
-        " again"
-      ) from error
-    if first is None:
-      raise errors.UserError(
-        f"`{file.path}` holds no complete record: download or write it again"
-      )
-    problem = _find_problem(first.numpy(), layout)
-    if problem:
-      raise errors.UserError(f"record 0 of `{file.path}` {problem}")
+    sentence = _explain_record(file, 0, layout)
+    if sentence:
+      raise errors.UserError(sentence)
   return files
 
 
@@ -216,15 +204,18 @@ def find_bad_record(
 def _explain_record(
   file: File, index: int, layout: layouts.Layout
 ) -> str | None:
-  """Returns a sentence about a record that could not be read, or None."""
+  """Returns what is wrong with a record, a sentence; None if nothing is."""
   try:
     record = next(iter(file.records().skip(index).take(1)), None)
   except tf.errors.OpError:
+    is_other = "is not a TFRecord file, or " if index == 0 else ""
     return (
-      f"`{file.path}` is truncated or corrupt {_place(file, index)} (counted"
-      " from 0): download or write it again"
+      f"`{file.path}` {is_other}is truncated or corrupt {_place(file, index)}"
+      " (counted from 0): check the path, or download or write it again"
     )
-  problem = None if record is None else _find_problem(record.numpy(), layout)
+  if record is None:
+    return f"`{file.path}` holds no complete record: download or write it again"
+  problem = _find_problem(record.numpy(), layout)
   return problem and f"record {index} of `{file.path}` {problem}"
 
 
