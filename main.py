@@ -166,7 +166,7 @@ def export_savedmodel(
 def segment(
   _config: Config, checkpoint_dir: str, images: Any, output: str | None
 ) -> Config:
-  """Takes images of your own apart: masks, cut-outs, overlays."""
+  """Segments images of your own: masks, cut-outs, overlays."""
   return _command("segment").run(_config, checkpoint_dir, images, output)
 
 

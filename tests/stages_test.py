@@ -64,7 +64,7 @@ def test_no_stage_outlasts_the_training():
     ([{"until": 5, "model": {"output_dist": 3}}], "output_dist` is 3"),
     (
       [{"until": 5, "model": {"output_dist": {"slots": 3}}}],
-      "model.output_dist.slots` is no entry of the config: use some of "
+      "model.output_dist.slots` is not an entry of the config: use some of "
       "num_components, name",
     ),
   ],

@@ -29,7 +29,7 @@ def count(function: Any) -> dict[str, int]:
 
   Functions that it calls are followed. Of branches, the one with the most
   operations counts. A loop counts as often as its `maximum_iterations` says,
-  and once where that is no constant.
+  and once where that is not a constant.
 
   Args:
     function: a `tf.types.experimental.ConcreteFunction`.

@@ -70,7 +70,7 @@ def restore(
   checkpoint_dir: str,
   image_shape: tuple[int, ...] | None = None,
 ) -> Restored:
-  """Restores a TF1 or TF2 checkpoint, which tell themselves apart.
+  """Restores a TF1 or TF2 checkpoint.
 
   The image shape is the data set's if it is not given.
   """
@@ -88,7 +88,7 @@ def results_path(config: Config, prefix: str, name: str) -> str:
   """Where results go: beside the checkpoint, or into `results_dir`.
 
   Raises:
-    errors.UserError: if that is no path.
+    errors.UserError: if that is not a path.
   """
   folder = config["results_dir"]
   if folder is None:

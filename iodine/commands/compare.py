@@ -64,7 +64,7 @@ def run(
   result = comparison.as_json(deviations)
   if config["json_path"] is not None:
     files.write_json(config["json_path"], result)
-    print(f"figures: {config['json_path']}")
+    print(f"metrics: {config['json_path']}")
   worst = comparison.worst(deviations)
   failed = sum(not each.passed for each in deviations)
   print(

@@ -92,7 +92,7 @@ def _scenes_seed(config: Config) -> int:
   """What generated scenes follow from: `data_seed`, or else `seed`.
 
   Raises:
-    errors.UserError: if it is no seed.
+    errors.UserError: if it is not a seed.
   """
   seed: int = config["seed"]
   if config["data_seed"] is not None:

@@ -34,7 +34,7 @@ def run(
       that of an earlier run is replaced.
 
   Returns:
-    The figures that `json_path` gets: the seed, and for each image its path,
+    What `json_path` gets: the seed, and for each image its path,
     folder, active slots (from 1) and mean squared error.
 
   Raises:
@@ -56,14 +56,14 @@ def run(
     f"decomposing with {prefix}, samples drawn from seed {config['seed']}",
     flush=True,
   )
-  figures = []
+  described = []
   for i, (path, folder) in enumerate(zip(paths, folders, strict=True)):
-    figures.append(_segment_one(segmenter, path, folder))
-    print(f"{i + 1}/{len(paths)} {_describe(figures[-1])}", flush=True)
-  result = {"seed": config["seed"], "images": figures}
+    described.append(_segment_one(segmenter, path, folder))
+    print(f"{i + 1}/{len(paths)} {_describe(described[-1])}", flush=True)
+  result = {"seed": config["seed"], "images": described}
   if config["json_path"] is not None:
     files.write_json(config["json_path"], result)
-    print(f"figures: {config['json_path']}", flush=True)
+    print(f"metrics: {config['json_path']}", flush=True)
   return result
 
 
@@ -119,7 +119,7 @@ def _check_all(paths: Sequence[str]) -> None:
 def _segment_one(
   segmenter: segmentation.Segmenter, path: str, folder: str
 ) -> dict[str, Any]:
-  """Decomposes one image and writes its files; returns its figures."""
+  """Decomposes one image and writes its files; returns what to say of it."""
   original = segmentation.read(path)
   found = segmenter(original)
   with files.replaced_folder(folder) as temporary:
@@ -133,10 +133,10 @@ def _segment_one(
   }
 
 
-def _describe(figures: dict[str, Any]) -> str:
-  slots = figures["active_slots"]
+def _describe(image: dict[str, Any]) -> str:
+  slots = image["active_slots"]
   return (
-    f"{figures['image']} -> {figures['folder']}: slot"
+    f"{image['image']} -> {image['folder']}: slot"
     f"{'s' * (len(slots) > 1)} {', '.join(map(str, slots))}, squared error "
-    f"{figures['mse']:.5f}"
+    f"{image['mse']:.5f}"
   )

@@ -195,7 +195,7 @@ def _find_values(record: bytes, layout: layouts.Layout) -> dict[str, int]:
   """Returns where the values of the features begin, for those of the layout.
 
   Raises:
-    _OtherLayoutError: the record is no Example, or one with another kind or
+    _OtherLayoutError: the record is not an Example, or one with another kind or
       number of values for one of the features, or with two entries for it.
   """
   features = {name.encode(): f for name, f in layout.features.items()}

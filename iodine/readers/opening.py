@@ -17,7 +17,7 @@ from iodine.readers import examples, layouts
 _READ_AHEAD = 16
 
 # What reading a damaged file, or a record of another layout, can raise. The
-# last, when TensorFlow quotes bytes of a record that are no text.
+# last, when TensorFlow quotes bytes of a record that are not text.
 RECORD_ERRORS = (
   tf.errors.DataLossError,
   tf.errors.InvalidArgumentError,
@@ -118,7 +118,7 @@ def _expand(path: str, layout: layouts.Layout) -> list[str]:
     return [path]
   matches = sorted(filter(os.path.isfile, glob.glob(path, recursive=True)))
   if not matches:
-    # A glob is no place to write to.
+    # A glob is not a place to write to.
     is_glob = glob.has_magic(path)
     folder = os.path.dirname(path) or "."
     place = f"data_dir={folder}" if is_glob else f"data.path={path}"

@@ -19,7 +19,7 @@ from iodine.segmentation import image_reading
 
 
 class Segmentation(NamedTuple):
-  """One image, taken apart. All numbers are float32.
+  """One image, decomposed. All numbers are float32.
 
   Attributes:
     masks: [K, H, W] probability that a pixel belongs to a slot; they sum to 1.
@@ -116,7 +116,7 @@ class Segmenter:
       image: a path, a PIL image or an array, see `image_reading.read`.
 
     Raises:
-      errors.UserError: if it is no image.
+      errors.UserError: if it is not an image.
     """
     pixels = image_reading.read(image)
     height, width, channels = self.image_shape

@@ -76,7 +76,7 @@ def _replace(config: Config, changes: Any, path: str) -> dict[str, Any]:
   for key, value in changes.items():
     if key not in config:
       raise errors.UserError(
-        f"`{path}.{key}` is no entry of the config: use some of "
+        f"`{path}.{key}` is not an entry of the config: use some of "
         f"{', '.join(config)}"
       )
     if isinstance(config[key], Mapping):

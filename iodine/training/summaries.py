@@ -83,7 +83,7 @@ def read_scalars(
 
   Returns:
     {tag: [(step, value)]} with steps that rise; without tags that were never
-    logged, and without values that are no finite numbers.
+    logged, and without values that are not finite.
   """
   found: dict[str, dict[int, float]] = {tag: {} for tag in tags}
   pattern = os.path.join(glob.escape(folder), "*.tfevents.*")
