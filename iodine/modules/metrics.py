@@ -163,8 +163,8 @@ def segmentation_covering(counts: np.ndarray) -> Covering:
   """Mean over the visible objects of the best intersection over union.
 
   Every object takes the predicted group that suits it best, whether or not
-  another object takes the same. The background, true entity 0, is not an object,
-  but its pixels count where a group spills over them.
+  another object takes the same. The background, true entity 0, does not count
+  as an object, but its pixels do where a group spills over them.
 
   Args:
     counts: [L, K] contingency table.
