@@ -40,14 +40,14 @@ clean:
 
 $(VENV)/.run-ready: requirements.txt requirements-shapeguard.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
-	  || { echo "error: $(PYTHON) is no Python 3.10 to 3.12: run make with PYTHON=python3.12" >&2; exit 1; }
+	  || { echo "error: $(PYTHON) is not a Python 3.10 to 3.12: run make with PYTHON=python3.12" >&2; exit 1; }
 	@echo "installing into $(VENV), which takes some minutes the first time"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -r requirements.txt -c constraints.txt
 	$(PIP) --no-deps -r requirements-shapeguard.txt
 	@touch $@
 
-$(VENV)/.test-ready: $(VENV)/.run-ready requirements-dev.txt
-	$(PIP) -r requirements-dev.txt -c constraints.txt
+$(VENV)/.test-ready: $(VENV)/.run-ready requirements-dev.txt requirements-mongo.txt
+	$(PIP) -r requirements-dev.txt -r requirements-mongo.txt -c constraints.txt
 	@$(INSTALL_CHROMIUM)
 	@touch $@

@@ -26,17 +26,7 @@ with warnings.catch_warnings():
   warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
   import sacred
 
-from configs import (
-  clevr6,
-  defaults,
-  laptop,
-  multi_dsprites,
-  paper_data,
-  pretrained,
-  quick,
-  sprites,
-  tetrominoes,
-)
+import iodine
 from iodine.commands import experiment
 
 Config = dict[str, Any]
@@ -46,16 +36,39 @@ sacred.SETTINGS.CAPTURE_MODE = "sys"
 # What a command that reads a checkpoint shows where nothing else is named.
 PRETRAINED = ("laptop", "pretrained")
 
+# Beside this file, which a wheel has in `iodine` and a checkout beside it.
+_FOLDER = os.path.dirname(os.path.abspath(__file__))
+_NAMED_CONFIGS = (
+  "clevr6",
+  "multi_dsprites",
+  "tetrominoes",
+  "paper_data",
+  "quick",
+  "laptop",
+  "pretrained",
+  "sprites",
+)
+
 ex = experiment.Experiment("iodine")
-ex.config(defaults.defaults)
-ex.named_config(clevr6.clevr6)
-ex.named_config(multi_dsprites.multi_dsprites)
-ex.named_config(tetrominoes.tetrominoes)
-ex.named_config(paper_data.paper_data)
-ex.named_config(quick.quick)
-ex.named_config(laptop.laptop)
-ex.named_config(pretrained.pretrained)
-ex.named_config(sprites.sprites)
+ex.logger = experiment.quiet_logger()  # type: ignore[assignment]
+ex.records(
+  os.path.join(_FOLDER, "configs"),
+  os.path.dirname(iodine.__file__),
+  packages=(
+    "dm-sonnet",
+    "numpy",
+    "sacred",
+    "scipy",
+    "shapeguard",
+    "tensorflow",
+    "tensorflow-probability",
+    "tf-keras",
+  ),
+)
+ex.config(importlib.import_module("iodine.configs.base").defaults)
+for _name in _NAMED_CONFIGS:
+  _module = importlib.import_module(f"iodine.configs.{_name}")
+  ex.named_config(getattr(_module, _name))
 
 
 def get_config(
@@ -77,7 +90,7 @@ def get_config(
 
 def _command(name: str) -> Any:
   """The module of a command; TensorFlow starts when one is run."""
-  with experiment.quiet_native_output():
+  with experiment.filtered_native_output():
     common = importlib.import_module("iodine.commands.common")
     common.start_tensorflow()
     return importlib.import_module(f"iodine.commands.{name}")

@@ -1,1 +1,1 @@
-"""One complete experiment per file."""
+"""One experiment a file, made of the pieces of `base`."""

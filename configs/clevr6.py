@@ -9,6 +9,8 @@ The paper reaches a foreground ARI of 0.988 after a million steps on 8 GPUs.
 
 import math
 
+from . import base
+
 
 def clevr6():
   # 128x128 crops of CLEVR scenes.
@@ -33,93 +35,23 @@ def clevr6():
     "max_num_objects": 6,
   }
 
-  model = {
-    "constructor": "iodine.modules.iodine.IODINE",
-    "n_z": n_z,
-    "num_components": num_components,
-    "num_iters": num_iters,
-    "iter_loss_weight": "linspace",
-    "coord_type": "linear",
-    "coord_freqs": 3,
-    "decoder": {
-      "constructor": "iodine.modules.decoder.ComponentDecoder",
-      "recompute": recompute,
-      "pixel_decoder": {
-        "constructor": "iodine.modules.networks.BroadcastConv",
-        "cnn_opt": {
-          # The last one is set from the output distribution.
-          "output_channels": [64, 64, 64, 64, None],
-          "kernel_shapes": [3],
-          "strides": [1],
-          "activation": "elu",
-        },
-        "coord_type": "linear",
-        "coord_freqs": 3,
-        "compute_dtype": compute_dtype,
-      },
-    },
-    "refinement_core": {
-      "constructor": "iodine.modules.refinement.RefinementCore",
-      "encoder_net": {
-        "constructor": "iodine.modules.networks.CNN",
-        "mode": "avg_pool",
-        "cnn_opt": {
-          "output_channels": [64, 64, 64, 64],
-          "kernel_shapes": [3],
-          "strides": [2],
-          "activation": "elu",
-        },
-        "mlp_opt": {"output_sizes": [256, 256], "activation": "elu"},
-        "compute_dtype": compute_dtype,
-      },
-      "recurrent_net": {
-        "constructor": "iodine.modules.networks.LSTM",
-        "hidden_sizes": [256],
-      },
-      "refinement_head": {
-        "constructor": "iodine.modules.refinement.ResHead",
-      },
-    },
-    "latent_dist": {
-      "constructor": "iodine.modules.distributions.LocScaleDistribution",
-      "dist": "normal",
-      "scale": "var",
-      "scale_act": "softplus",
-      "name": "latent_dist",
-    },
-    "output_dist": {
-      "constructor": "iodine.modules.distributions.MaskedMixture",
-      "num_components": num_components,
-      "component_dist": {
-        "constructor": "iodine.modules.distributions.LocScaleDistribution",
-        "dist": "logistic",
-        "scale": "fixed",
-        "scale_val": 0.03,
-        "name": "pixel_distribution",
-      },
-    },
-    "factor_evaluator": {
-      "constructor": "iodine.modules.factor_eval.FactorRegressor",
-      "mapping": [
-        ("color", 9, "categorical"),
-        ("shape", 4, "categorical"),
-        ("size", 3, "categorical"),
-        ("position", 3, "scalar"),
-      ],
-    },
-  }
-
-  optimizer = {
-    "constructor": "iodine.optimizers.Adam",
-    "learning_rate": {
-      "constructor": "iodine.optimizers.ExponentialDecay",
-      "learning_rate": learn_rate,
-      "decay_rate": 0.1,
-      "decay_steps": 1e6,
-    },
-    "beta1": 0.95,
-    "beta2": 0.999,
-    "epsilon": 1e-8,
-    "max_gradient_norm": 5.0,
-    "loss_scale": compute_dtype == "float16",
-  }
+  model = base.model(
+    n_z=n_z,
+    num_components=num_components,
+    num_iters=num_iters,
+    recompute=recompute,
+    coord_type="linear",
+    coord_freqs=3,
+    pixel_decoder=base.broadcast_conv(
+      [64] * 4, 3, compute_dtype, coord_freqs=3
+    ),
+    encoder=base.cnn([64] * 4, 3, [256, 256], compute_dtype),
+    factors=[
+      ("color", 9, "categorical"),
+      ("shape", 4, "categorical"),
+      ("size", 3, "categorical"),
+      ("position", 3, "scalar"),
+    ],
+    hidden_sizes=[256],
+  )
+  optimizer = base.optimizer(learn_rate, compute_dtype)

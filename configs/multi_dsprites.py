@@ -9,6 +9,8 @@ The paper reaches a foreground ARI of 0.767 after a million steps on 8 GPUs.
 
 import math
 
+from . import base
+
 
 def multi_dsprites():
   # 64x64 images, sprites on a grey background.
@@ -34,98 +36,20 @@ def multi_dsprites():
   # The file and the colours follow from the variant.
   variant = data["dataset_variant"]
   data["path"] = f"multi_object_datasets/multi_dsprites_{variant}.tfrecords"
-  num_colors = 1 if variant == "binarized" else 3
 
-  model = {
-    "constructor": "iodine.modules.iodine.IODINE",
-    "n_z": n_z,
-    "num_components": num_components,
-    "num_iters": num_iters,
-    "iter_loss_weight": "linspace",
-    "coord_type": "cos",
-    "coord_freqs": 3,
-    "decoder": {
-      "constructor": "iodine.modules.decoder.ComponentDecoder",
-      "recompute": recompute,
-      "pixel_decoder": {
-        "constructor": "iodine.modules.networks.BroadcastConv",
-        "cnn_opt": {
-          # The last one is set from the output distribution.
-          "output_channels": [32, 32, 32, 32, None],
-          "kernel_shapes": [5],
-          "strides": [1],
-          "activation": "elu",
-        },
-        "coord_type": "linear",
-        "coord_freqs": 3,
-        "compute_dtype": compute_dtype,
-      },
-    },
-    "refinement_core": {
-      "constructor": "iodine.modules.refinement.RefinementCore",
-      "encoder_net": {
-        "constructor": "iodine.modules.networks.CNN",
-        "mode": "avg_pool",
-        "cnn_opt": {
-          "output_channels": [32, 32, 32],
-          "kernel_shapes": [5],
-          "strides": [2],
-          "activation": "elu",
-        },
-        "mlp_opt": {"output_sizes": [128], "activation": "elu"},
-        "compute_dtype": compute_dtype,
-      },
-      "recurrent_net": {
-        "constructor": "iodine.modules.networks.LSTM",
-        "hidden_sizes": [128],
-      },
-      "refinement_head": {
-        "constructor": "iodine.modules.refinement.ResHead",
-      },
-    },
-    "latent_dist": {
-      "constructor": "iodine.modules.distributions.LocScaleDistribution",
-      "dist": "normal",
-      "scale": "var",
-      "scale_act": "softplus",
-      "name": "latent_dist",
-    },
-    "output_dist": {
-      "constructor": "iodine.modules.distributions.MaskedMixture",
-      "num_components": num_components,
-      "component_dist": {
-        "constructor": "iodine.modules.distributions.LocScaleDistribution",
-        "dist": "logistic",
-        "scale": "fixed",
-        "scale_val": 0.03,
-        "name": "pixel_distribution",
-      },
-    },
-    "factor_evaluator": {
-      "constructor": "iodine.modules.factor_eval.FactorRegressor",
-      "mapping": [
-        ("color", num_colors, "scalar"),
-        ("shape", 4, "categorical"),
-        ("scale", 1, "scalar"),
-        ("x", 1, "scalar"),
-        ("y", 1, "scalar"),
-        ("orientation", 2, "angle"),
-      ],
-    },
-  }
-
-  optimizer = {
-    "constructor": "iodine.optimizers.Adam",
-    "learning_rate": {
-      "constructor": "iodine.optimizers.ExponentialDecay",
-      "learning_rate": learn_rate,
-      "decay_rate": 0.1,
-      "decay_steps": 1e6,
-    },
-    "beta1": 0.95,
-    "beta2": 0.999,
-    "epsilon": 1e-8,
-    "max_gradient_norm": 5.0,
-    "loss_scale": compute_dtype == "float16",
-  }
-  del variant, num_colors
+  model = base.model(
+    n_z=n_z,
+    num_components=num_components,
+    num_iters=num_iters,
+    recompute=recompute,
+    coord_type="cos",
+    coord_freqs=3,
+    pixel_decoder=base.broadcast_conv(
+      [32] * 4, 5, compute_dtype, coord_freqs=3
+    ),
+    encoder=base.cnn([32] * 3, 5, [128], compute_dtype),
+    hidden_sizes=[128],
+    factors=base.sprite_factors(1 if variant == "binarized" else 3),
+  )
+  optimizer = base.optimizer(learn_rate, compute_dtype)
+  del variant

@@ -9,14 +9,12 @@ tests each on 320 scenes after those. Expect the metrics of the paper's table 1
 to be comparable only in this setting.
 """
 
+from . import base
+
 
 def paper_data(data):
   num_train = 70000 if data["constructor"].endswith(".CLEVR") else 60000
-  data = {
-    "train": [0, num_train],
-    "test": [num_train, None],
-    "num_test_scenes": 320,
-  }
+  data = {**base.split(num_train), "num_test_scenes": 320}
   if num_train == 70000:
     # Six objects and the background.
     data["min_num_objects"] = None

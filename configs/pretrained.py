@@ -8,18 +8,17 @@ the first use, from another seed than those of the training.
 """
 
 import os
-import pathlib
 
-_ROOT = pathlib.Path(__file__).parents[1]
+from iodine.pretrained import LAPTOP
+
+from . import base
 
 
 def pretrained(data):
-  checkpoint_dir = os.path.relpath(_ROOT / "iodine/pretrained/laptop")
+  checkpoint_dir = os.path.relpath(LAPTOP)
   results_dir = "runs/pretrained"
 
   num_scenes = 320
   data_seed = 1
-  generated_path = (
-    f"runs/data/tetrominoes_{num_scenes}_of_seed_{data_seed}.tfrecords"
-  )
+  generated_path = base.generated("tetrominoes", num_scenes, data_seed)
   data = {"path": generated_path, "train": None, "test": [0, None]}

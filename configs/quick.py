@@ -9,6 +9,8 @@ map is flattened, not averaged. On two cores it learns to reconstruct generated
 Tetrominoes coarsely, and slots begin to divide the scene among them.
 """
 
+from . import base
+
 
 def quick():
   n_z = 16  # Z, size of a slot's latent
@@ -32,96 +34,25 @@ def quick():
     "constructor": "iodine.modules.data.Tetrominoes",
     "path": "runs/data/tetrominoes_train.tfrecords",
     "batch_size": batch_size,
-    "train": [0, 5000],
-    "test": [5000, None],
+    **base.split(5000),
   }
 
-  model = {
-    "constructor": "iodine.modules.iodine.IODINE",
-    "n_z": n_z,
-    "num_components": num_components,
-    "num_iters": num_iters,
-    "iter_loss_weight": "linspace",
-    "coord_type": "linear",
-    "decoder": {
-      "constructor": "iodine.modules.decoder.ComponentDecoder",
-      "recompute": recompute,
-      "pixel_decoder": {
-        "constructor": "iodine.modules.networks.DeConv",
-        "cnn_opt": {
-          # The last one is set from the output distribution. The maps are
-          # 5x5, 9x9, 18x18 and 35x35.
-          "output_channels": [16, 16, None],
-          "kernel_shapes": [5],
-          "strides": [2],
-          "activation": "elu",
-        },
-        "mlp_opt": {"output_sizes": [64, 5 * 5 * 16], "activation": "elu"},
-        "compute_dtype": compute_dtype,
-      },
+  model = base.model(
+    n_z=n_z,
+    num_components=num_components,
+    num_iters=num_iters,
+    recompute=recompute,
+    coord_type="linear",
+    pixel_decoder={
+      "constructor": "iodine.modules.networks.DeConv",
+      # The last one is set from the output distribution. The maps are 5x5, 9x9,
+      # 18x18 and 35x35.
+      "cnn_opt": base.convolutions([16, 16, None], 5, 2),
+      "mlp_opt": {"output_sizes": [64, 5 * 5 * 16], "activation": "elu"},
+      "compute_dtype": compute_dtype,
     },
-    "refinement_core": {
-      "constructor": "iodine.modules.refinement.RefinementCore",
-      "encoder_net": {
-        "constructor": "iodine.modules.networks.CNN",
-        "mode": "flatten",
-        "cnn_opt": {
-          "output_channels": [16, 16, 16],
-          "kernel_shapes": [3],
-          "strides": [2],
-          "activation": "elu",
-        },
-        "mlp_opt": {"output_sizes": [64], "activation": "elu"},
-        "compute_dtype": compute_dtype,
-      },
-      "recurrent_net": {
-        "constructor": "iodine.modules.networks.LSTM",
-        "hidden_sizes": [],  # no recurrence
-      },
-      "refinement_head": {
-        "constructor": "iodine.modules.refinement.ResHead",
-      },
-    },
-    "latent_dist": {
-      "constructor": "iodine.modules.distributions.LocScaleDistribution",
-      "dist": "normal",
-      "scale": "var",
-      "scale_act": "softplus",
-      "name": "latent_dist",
-    },
-    "output_dist": {
-      "constructor": "iodine.modules.distributions.MaskedMixture",
-      "num_components": num_components,
-      "component_dist": {
-        "constructor": "iodine.modules.distributions.LocScaleDistribution",
-        "dist": "logistic",
-        "scale": "fixed",
-        # The paper's 0.03 is steep for a model of so few steps.
-        "scale_val": 0.1,
-        "name": "pixel_distribution",
-      },
-    },
-    "factor_evaluator": {
-      "constructor": "iodine.modules.factor_eval.FactorRegressor",
-      "mapping": [
-        ("position", 2, "scalar"),
-        ("color", 3, "scalar"),
-        ("shape", 20, "categorical"),
-      ],
-    },
-  }
-
-  optimizer = {
-    "constructor": "iodine.optimizers.Adam",
-    "learning_rate": {
-      "constructor": "iodine.optimizers.ExponentialDecay",
-      "learning_rate": learn_rate,
-      "decay_rate": 0.1,
-      "decay_steps": 1e6,
-    },
-    "beta1": 0.95,
-    "beta2": 0.999,
-    "epsilon": 1e-8,
-    "max_gradient_norm": 5.0,
-    "loss_scale": compute_dtype == "float16",
-  }
+    encoder=base.cnn([16] * 3, 3, [64], compute_dtype, "flatten"),
+    factors=base.tetromino_factors(),
+    scale_val=0.1,  # the paper's 0.03 is steep for a model of so few steps
+  )
+  optimizer = base.optimizer(learn_rate, compute_dtype)

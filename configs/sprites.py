@@ -6,6 +6,8 @@ The model of `laptop` with as many slots as the paper's `multi_dsprites`, on
 generated scenes of 32x32 pixels.
 """
 
+from . import base
+
 
 def sprites(data):
   checkpoint_dir = "runs/laptop_sprites"
@@ -18,9 +20,7 @@ def sprites(data):
   evaluation = {"num_iters": None}
   num_scenes = 60320
   data_seed = 0
-  generated_path = (
-    f"runs/data/multi_dsprites_{num_scenes}_of_seed_{data_seed}.tfrecords"
-  )
+  generated_path = base.generated("multi_dsprites", num_scenes, data_seed)
   data = {
     "constructor": "iodine.modules.data.MultiDSprites",
     "dataset_variant": "colored_on_grayscale",
@@ -38,16 +38,7 @@ def sprites(data):
       "num_components": num_components,
       "component_dist": {"scale_val": 0.25},
     },
-    "factor_evaluator": {
-      "mapping": [
-        ("color", 3, "scalar"),
-        ("shape", 4, "categorical"),
-        ("scale", 1, "scalar"),
-        ("x", 1, "scalar"),
-        ("y", 1, "scalar"),
-        ("orientation", 2, "angle"),
-      ],
-    },
+    "factor_evaluator": {"mapping": base.sprite_factors()},
   }
   optimizer = {
     "learning_rate": {"learning_rate": learn_rate, "decay_steps": 7000}

@@ -2,16 +2,75 @@
 
 from __future__ import annotations
 
+import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from iodine import pretrained
+from iodine.building import build
 
 if TYPE_CHECKING:
   from iodine import segmentation
+  from iodine.modules.iodine import IODINE
+  from iodine.segmentation import Segmenter
 
-__all__ = ["segment"]
+__all__ = ["Segmenter", "build", "load_config", "restore", "segment"]
+
+# The Sacred experiment and the named configs are `iodine.main` and
+# `iodine.configs`: in a wheel they lie in this folder, in a checkout beside it.
+_FOLDER = os.path.dirname(os.path.abspath(__file__))
+if not os.path.exists(os.path.join(_FOLDER, "main.py")):
+  __path__.append(os.path.dirname(_FOLDER))
+
+
+def __getattr__(name: str) -> Any:
+  if name == "Segmenter":
+    # Not above, so that `import iodine` does not take the seconds of
+    # TensorFlow.
+    from iodine import segmentation
+
+    return segmentation.Segmenter
+  raise AttributeError(f"module `iodine` has no attribute `{name}`")
+
+
+def load_config(
+  name: str | Sequence[str], updates: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+  """Returns the complete config of an experiment as a plain dict.
+
+  Args:
+    name: a named config, such as "tetrominoes", or several, later ones after
+      earlier ones.
+    updates: nested or dotted keys, as at the command line.
+
+  Raises:
+    iodine.errors.UserError: if a name or a key is unknown.
+  """
+  main = importlib.import_module("iodine.main")
+  return main.get_config((name,) if isinstance(name, str) else name, updates)
+
+
+def restore(
+  path: str | os.PathLike[str], config: Mapping[str, Any] | None = None
+) -> tuple[IODINE, Mapping[str, Any]]:
+  """Restores a model with the config that it was trained with.
+
+  Args:
+    path: folder or prefix of a checkpoint, of this project or of the original.
+    config: as `load_config` gives it; None for the `config.json` beside the
+      checkpoint, which those of the original (TF1) do not have.
+
+  Returns:
+    (model, config)
+
+  Raises:
+    iodine.errors.UserError: if the checkpoint or the config is missing or
+      broken, or they do not fit each other.
+  """
+  from iodine import checkpoints
+
+  return checkpoints.restore_model(path, config)
 
 
 def segment(
@@ -20,9 +79,9 @@ def segment(
   config: Mapping[str, Any] | None = None,
   seed: int | None = None,
 ) -> segmentation.Segmentation:
-  """Takes an image apart with a trained model.
+  """Decomposes an image with a trained model.
 
-  For many images, `iodine.segmentation.Segmenter` restores and compiles the
+  For many images, `iodine.Segmenter` restores and compiles the
   model once.
 
   Args:
@@ -31,7 +90,7 @@ def segment(
       with the proportions of the model's images is resized to them.
     checkpoint: folder or prefix of a checkpoint; that of the model which comes
       with the project if it is not given.
-    config: the config that the model was trained with, as `main.get_config`
+    config: the config that the model was trained with, as `load_config`
       gives it; None for the `config.json` beside the checkpoint, which those
       of the original (TF1) do not have.
     seed: the latents are sampled from it; None for the config's.
@@ -44,7 +103,6 @@ def segment(
     iodine.errors.UserError: if the image, the checkpoint or the config is
       missing or broken, or they do not fit each other.
   """
-  # Here, so that `import iodine` does not take the seconds of TensorFlow.
   from iodine import segmentation
 
   return segmentation.segment(image, checkpoint, config, seed)

@@ -8,11 +8,11 @@ dicts. Everything is built afresh at every call.
 from __future__ import annotations
 
 import importlib
-import inspect
+import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from iodine import errors
+from iodine import errors, validation
 
 CONSTRUCTOR = "constructor"
 
@@ -46,18 +46,19 @@ def _build(value: Any, path: str) -> Any:
 
 def _construct(name: Any, arguments: dict[str, Any], path: str) -> Any:
   constructor = _resolve(name, path)
-  accepted = _parameters(constructor)
+  accepted = validation.parameters(constructor)
   takes_any = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
   accepted = {
     key: parameter
     for key, parameter in accepted.items()
-    if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    if parameter.kind is not parameter.VAR_KEYWORD
   }
   unknown = [key for key in arguments if key not in accepted and not takes_any]
   if unknown:
     raise errors.UserError(
       f"`{path}.{unknown[0]}` is not an argument of `{name}`: use some of "
-      f"{', '.join(accepted)}"
+      f"{', '.join(accepted)}; or, if another part was here, add "
+      f"`{path}.replace=True` to exchange all of it"
     )
   missing = [
     key
@@ -72,36 +73,34 @@ def _construct(name: Any, arguments: dict[str, Any], path: str) -> Any:
     return constructor(**arguments)
   except errors.UserError as error:
     raise errors.UserError(f"in `{path}`: {error}") from error
-  except (AttributeError, KeyError, TypeError, ValueError) as error:
-    reason = error.args[0] if error.args else error
-    raise errors.UserError(f"`{path}` does not work: {reason}") from error
 
 
-def _parameters(
-  constructor: Callable[..., Any],
-) -> dict[str, inspect.Parameter]:
-  """The named parameters of a function, or of a class without `self`."""
-  # The metaclass of Sonnet hides the signature of its classes.
-  is_class = inspect.isclass(constructor)
-  function = constructor.__init__ if is_class else constructor
-  parameters = list(inspect.signature(function).parameters.items())
-  return dict(parameters[1:] if is_class else parameters)
+def path_of(frame: types.FrameType) -> str | None:
+  """Returns the path of what is built in a frame of a traceback, if any is."""
+  is_ours = frame.f_code is _construct.__code__
+  return frame.f_locals["path"] if is_ours else None
 
 
 def _resolve(name: Any, path: str) -> Callable[..., Any]:
-  """The class or function with that dotted path."""
-  module_name, _, attribute = str(name).rpartition(".")
-  try:
-    constructor = getattr(importlib.import_module(module_name), attribute)
-    if not callable(constructor):
-      raise ValueError(f"{name} is a {type(constructor).__name__}")
-    return constructor
-  except (ImportError, AttributeError, TypeError, ValueError) as error:
-    # A broken import inside an existing module is no misspelt name.
-    broken = getattr(error, "name", None) or module_name
-    if isinstance(error, ImportError) and not module_name.startswith(broken):
-      raise
+  """Returns the class or function with that dotted path."""
+  constructor = resolve(name)
+  if not callable(constructor):
     raise errors.UserError(
       f"`{path}.{CONSTRUCTOR}` names `{name}`, which does not exist: give the "
       "dotted path of a class, such as `iodine.modules.networks.CNN`"
-    ) from error
+    )
+  return constructor
+
+
+def resolve(name: Any) -> Any:
+  """Returns what a dotted path names; None if there is nothing."""
+  module_name, _, attribute = str(name).rpartition(".")
+  module = None
+  if all(part.isidentifier() for part in module_name.split(".")):
+    try:
+      module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+      # A broken import inside an existing module is not a misspelt name.
+      if not f"{module_name}.".startswith(f"{error.name}."):
+        raise
+  return getattr(module, attribute, None)

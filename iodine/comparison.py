@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from iodine import errors, optimizers, training
-from iodine.checkpoints import tf1
+from iodine import checkpoints, errors, optimizers, training
 from iodine.drawing import palette
 from iodine.modules import iodine, utils
 
@@ -91,7 +90,7 @@ def read_reference(path: str) -> Reference:
     info = _read_npz(path)
     _require_keys(path, info, _REQUIRED)
     data = _batch_of_info(info)
-    _check_image(path, data["image"])
+    _check_batch(path, data)
     return Reference(path, data, info, {})
   files = {
     name: os.path.join(path, f"{name}.npz")
@@ -113,27 +112,29 @@ def read_reference(path: str) -> Reference:
   if read["train"]:
     _require_keys(files["train"], read["train"], ("z", "loss", "global_norm"))
   data = _nest(inputs)
-  _check_image(files["inputs"], data["image"])
+  _check_batch(files["inputs"], data)
   return Reference(path, data, read["info"], read["train"])
 
 
 def _read_npz(path: str) -> Arrays:
-  try:
-    with np.load(path, allow_pickle=False) as arrays:
-      return {name: _as_number(arrays[name]) for name in arrays.files}
-  except FileNotFoundError as error:
+  if not os.path.exists(path):
     raise errors.UserError(
       f"there is no reference at `{path}`: give `reference` an npz file or a "
       "folder, docs/comparing.md says how to make one"
-    ) from error
-  except (
-    *(OSError, ValueError, AttributeError, EOFError, TypeError),
-    *(zipfile.BadZipFile, zlib.error),
-  ) as error:
-    raise errors.UserError(
-      f"the reference `{path}` is no npz file of plain arrays: save it with "
-      f"np.savez as in docs/comparing.md ({error})"
-    ) from error
+    )
+  reason: Any = "it is a single array"
+  try:
+    arrays = np.load(path, allow_pickle=False)
+    if isinstance(arrays, np.lib.npyio.NpzFile):
+      with arrays:
+        return {name: _as_number(arrays[name]) for name in arrays.files}
+  # What NumPy raises for files of another kind, pickles and broken ones.
+  except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as e:
+    reason = e
+  raise errors.UserError(
+    f"the reference `{path}` is not an npz file of plain arrays: save it with "
+    f"np.savez as in docs/comparing.md ({reason})"
+  )
 
 
 def _as_number(array: np.ndarray) -> np.ndarray:
@@ -152,13 +153,33 @@ def _require_keys(path: str, arrays: Arrays, keys: tuple[str, ...]) -> None:
     )
 
 
-def _check_image(path: str, image: tf.Tensor) -> None:
+def _check_batch(path: str, data: dict[str, Any]) -> None:
+  """Raises a UserError where the arrays of a batch do not fit each other."""
+  image, mask = data["image"], data["mask"]
   if image.shape.rank != 5 or image.dtype != tf.float32:
     raise errors.UserError(
       f"the image of the reference `{path}` is {image.dtype.name} of "
       f"shape {tuple(image.shape)}: save the float image [batch, frames, "
       "height, width, channels] that the original got"
     )
+  batch_size, frames, height, width, _ = image.shape
+  entities = mask.shape[2] if mask.shape.rank == 6 else None
+  needed: dict[str, tuple[Any, ...]] = {
+    "mask": (batch_size, frames, entities, height, width, 1),
+    "visibility": (batch_size, entities),
+    **{
+      f"factors/{name}": (batch_size, entities, *value.shape[2:])
+      for name, value in data["factors"].items()
+    },
+  }
+  found = {**data, **{f"factors/{k}": v for k, v in data["factors"].items()}}
+  for name, shape in needed.items():
+    if tuple(found[name].shape) != shape:
+      raise errors.UserError(
+        f"the tensors of the reference `{path}` do not fit each other, as "
+        f"{name} has shape {tuple(found[name].shape)} and the image "
+        f"{tuple(image.shape)}: save the whole `info` dict of one batch"
+      )
 
 
 def _batch_of_info(info: Arrays) -> dict[str, Any]:
@@ -265,7 +286,7 @@ def compare_train_step(
   """
   recorded = reference.train
   _check_samples(model, reference, recorded["z"])
-  names = {id(v): k for k, v in tf1.model_variables(model).items()}
+  names = {id(v): k for k, v in checkpoints.model_variables(model).items()}
   step = training.compute_gradients(
     model, reference.data, z=tf.constant(recorded["z"])
   )
@@ -281,7 +302,7 @@ def compare_train_step(
   actual["global_norm"] = optimizer.apply(
     step.gradients, model.trainable_variables
   )
-  for name, variable in tf1.all_variables(model, optimizer).items():
+  for name, variable in checkpoints.all_variables(model, optimizer).items():
     actual[f"after/{name}"] = variable
   unknown = sorted(set(recorded) - set(actual))
   if unknown:
@@ -506,8 +527,7 @@ def picture_rows(info: Arrays, recorded: Mapping[str, np.ndarray]) -> Arrays:
     return arrays["outputs/recons"][0, :, 0]
 
   def mask(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    masks = arrays["outputs/pred_mask"][0, ..., 0]
-    return np.einsum("tkhw,kc->thwc", masks, colors)
+    return palette.mix(arrays["outputs/pred_mask"][0], colors)
 
   rows: Arrays = {}
   for title, draw in (("reconstruction", reconstruction), ("mask", mask)):

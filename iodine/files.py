@@ -28,6 +28,24 @@ def make_folder(folder: Any) -> None:
     os.makedirs(folder, exist_ok=True)
 
 
+def make_new_folder(folder: str) -> bool:
+  """Creates a folder, with its parents, unless something has its name.
+
+  Returns:
+    Whether it was created: then nobody else did, not even at this moment.
+
+  Raises:
+    errors.UserError: if it cannot be created.
+  """
+  make_folder(os.path.dirname(folder) or ".")
+  with _explained(folder, "cannot create the folder"):
+    try:
+      os.mkdir(folder)
+    except FileExistsError:
+      return False
+  return True
+
+
 def check_writable(path: Any) -> None:
   """Checks early that a file can be written, and makes its folder.
 
@@ -65,7 +83,7 @@ def write_json(path: str | os.PathLike[str], content: Any) -> None:
 def replaced(
   path: str | os.PathLike[str],
   suffixes: Sequence[str] = ("",),
-  failures: tuple[type[Exception], ...] = (),
+  failures: tuple[type[Exception], ...] = (OSError,),
 ) -> Iterator[str]:
   """Gives a temporary path; what is written there goes to `path` at the end.
 
@@ -74,7 +92,8 @@ def replaced(
     suffixes: of the files, where several share `path` as a prefix. While they
       are replaced the last one is missing, so that nobody takes old and new
       ones for a pair.
-    failures: what a writer raises, beside OSError, where the disk refuses.
+    failures: what the writer raises where the disk refuses; all else that is
+      raised meanwhile is a bug.
 
   Raises:
     errors.UserError: if something cannot be written.
@@ -85,6 +104,7 @@ def replaced(
   try:
     with _explained(path, "cannot write", failures):
       yield temporary
+    with _explained(path, "cannot write"):
       written = [s for s in suffixes if os.path.exists(temporary + s)]
       if len(written) > 1:
         _remove(path + written[-1])
@@ -97,7 +117,7 @@ def replaced(
 
 @contextlib.contextmanager
 def replaced_folder(
-  folder: str, failures: tuple[type[Exception], ...] = ()
+  folder: str, failures: tuple[type[Exception], ...] = (OSError,)
 ) -> Iterator[str]:
   """Gives an empty temporary folder, which becomes `folder` at the end.
 
@@ -114,9 +134,11 @@ def replaced_folder(
   temporary = f"{folder}.{os.getpid()}.tmp"
   make_folder(os.path.dirname(folder) or ".")
   try:
-    with _explained(folder, "cannot write the folder", failures):
+    with _explained(folder, "cannot write the folder"):
       os.mkdir(temporary)
+    with _explained(folder, "cannot write the folder", failures):
       yield temporary
+    with _explained(folder, "cannot write the folder"):
       if os.path.isdir(folder):
         shutil.rmtree(folder)
       os.rename(temporary, folder)
@@ -126,12 +148,12 @@ def replaced_folder(
 
 @contextlib.contextmanager
 def _explained(
-  path: Any, failure: str, failures: tuple[type[Exception], ...] = ()
+  path: Any, failure: str, failures: tuple[type[Exception], ...] = (OSError,)
 ) -> Iterator[None]:
   """Makes what the file system refuses a UserError about `path`."""
   try:
     yield
-  except (OSError, *failures) as error:  # type: ignore[misc]
+  except failures as error:
     # The place that was refused, a file or one of the folders above it.
     reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
     raise errors.UserError(

@@ -1,4 +1,4 @@
-"""Adam in TF1's form, and the schedule of its learning rate.
+"""Adam in TF1's form, the schedule of its learning rate and its loss scale.
 
 Source: Kingma & Ba 2014, the efficient form at the end of section 2; what
 `tf.train.AdamOptimizer` and `tf.train.exponential_decay` compute.
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import sonnet as snt
 import tensorflow as tf
 
-from iodine import loss_scaling
+from iodine import validation
 
 
 class ExponentialDecay:
@@ -26,16 +26,96 @@ class ExponentialDecay:
     """Sets the numbers; decay_steps is in updates.
 
     Raises:
-      ValueError: if a number is negative, or no updates make a decay.
+      errors.UserError: if a number is negative, or no updates make a decay.
     """
-    self._learning_rate = _number("learning_rate", learning_rate)
-    self._decay_rate = _number("decay_rate", decay_rate)
-    self._decay_steps = _number("decay_steps", decay_steps, above=0.0)
+    validation.check_number("learning_rate", learning_rate)
+    validation.check_number("decay_rate", decay_rate)
+    validation.check_number("decay_steps", decay_steps, above=0.0)
+    self._learning_rate = float(learning_rate)
+    self._decay_rate = float(decay_rate)
+    self._decay_steps = float(decay_steps)
 
   def __call__(self, step: tf.Tensor) -> tf.Tensor:
-    """The learning rate of the update after `step` updates, a scalar."""
+    """Returns the learning rate after `step` updates, a scalar."""
     exponent = tf.cast(step, tf.float32) / self._decay_steps
     return self._learning_rate * tf.pow(self._decay_rate, exponent)
+
+
+class LossScale(snt.Module):
+  """Keeps gradients inside of the range of float16.
+
+  Source: Micikevicius et al. 2018, Mixed Precision Training
+  (arXiv:1710.03740), and the rule that is usual since: halve at an overflow,
+  double after a while.
+
+  The loss is multiplied by the scale and the gradients are divided by it, both
+  of which is exact, the scale being a power of two. An update whose gradients
+  are not finite does not happen.
+
+  Attributes:
+    scale: float32, of the next step.
+    good_steps: int64, with finite gradients since it changed.
+  """
+
+  # Where gradients overflow even so, they are not finite in float32 either.
+  MIN = 2.0**-24
+  MAX = 2.0**24
+
+  def __init__(
+    self,
+    initial: float = 1.0,
+    growth_steps: int = 2000,
+    name: str = "loss_scale",
+  ):
+    """Sets the numbers.
+
+    Args:
+      initial: the first scale, a power of two. Losses are sums over pixels
+        here, whose gradients are large to begin with.
+      growth_steps: steps with finite gradients after which it doubles.
+      name: name of the module.
+
+    Raises:
+      errors.UserError: if the scale is not a power of two from MIN to MAX, or
+        there are no steps.
+    """
+    super().__init__(name=name)
+    validation.require(
+      not isinstance(initial, bool)
+      and initial in [2.0**exponent for exponent in range(-24, 25)],
+      "initial",
+      initial,
+      "a power of two, from 2^-24 to 2^24",
+    )
+    validation.check_whole("growth_steps", growth_steps, least=1)
+    self._growth_steps = growth_steps
+    self.scale = tf.Variable(float(initial), trainable=False, name="scale")
+    self.good_steps = tf.Variable(
+      0, dtype=tf.int64, trainable=False, name="good_steps"
+    )
+
+  def scaled(self, loss: tf.Tensor) -> tf.Tensor:
+    """Returns the loss to differentiate."""
+    return loss * self.scale
+
+  def unscaled(self, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Returns what the gradients are without the scale."""
+    return [gradient / self.scale for gradient in gradients]
+
+  def update(self, is_finite: tf.Tensor) -> None:
+    """Sets the next scale.
+
+    Args:
+      is_finite: scalar, whether all gradients of this step are.
+    """
+    good_steps = self.good_steps + 1
+    grows = good_steps >= self._growth_steps
+    factor = tf.where(is_finite, tf.where(grows, 2.0, 1.0), 0.5)
+    changes = tf.logical_or(grows, tf.logical_not(is_finite))
+    self.scale.assign(tf.clip_by_value(self.scale * factor, self.MIN, self.MAX))
+    self.good_steps.assign(
+      tf.where(changes, tf.zeros_like(good_steps), good_steps)
+    )
 
 
 class Adam(snt.Module):
@@ -63,7 +143,7 @@ class Adam(snt.Module):
     beta2: float = 0.999,
     epsilon: float = 1e-8,
     max_gradient_norm: float | None = None,
-    loss_scale: bool | loss_scaling.LossScale = False,
+    loss_scale: bool | LossScale = False,
     name: str = "adam",
   ):
     """Sets the numbers.
@@ -79,28 +159,28 @@ class Adam(snt.Module):
       name: name of the module.
 
     Raises:
-      ValueError: if an argument is of the wrong type or out of range.
+      errors.UserError: if an argument is of the wrong type or out of range.
     """
     super().__init__(name=name)
-    self._learning_rate = (
-      learning_rate
-      if callable(learning_rate)
-      else _number("learning_rate", learning_rate)
+    if not callable(learning_rate):
+      validation.check_number("learning_rate", learning_rate)
+    validation.check_number("beta1", beta1)
+    validation.check_number("beta2", beta2)
+    validation.check_number("epsilon", epsilon)
+    if max_gradient_norm is not None:
+      validation.check_number("max_gradient_norm", max_gradient_norm, above=0.0)
+      max_gradient_norm = float(max_gradient_norm)
+    if not isinstance(loss_scale, LossScale):
+      validation.check_flag("loss_scale", loss_scale)
+    self._learning_rate = learning_rate
+    self._beta1 = float(beta1)
+    self._beta2 = float(beta2)
+    self._epsilon = float(epsilon)
+    self._max_gradient_norm = max_gradient_norm
+    # Where it is a flag, the scale's own defaults hold.
+    self.loss_scale: LossScale | None = (
+      LossScale() if loss_scale is True else loss_scale or None
     )
-    self._beta1 = _number("beta1", beta1)
-    self._beta2 = _number("beta2", beta2)
-    self._epsilon = _number("epsilon", epsilon)
-    self._max_gradient_norm = (
-      None
-      if max_gradient_norm is None
-      else _number("max_gradient_norm", max_gradient_norm, above=0.0)
-    )
-    if isinstance(loss_scale, bool):
-      self.loss_scale = loss_scaling.LossScale() if loss_scale else None
-    elif isinstance(loss_scale, loss_scaling.LossScale):
-      self.loss_scale = loss_scale
-    else:
-      raise ValueError(f"`loss_scale` is {loss_scale!r}: use True or False")
     self.global_step = tf.Variable(
       0, dtype=tf.int64, trainable=False, name="global_step"
     )
@@ -191,18 +271,6 @@ class Adam(snt.Module):
       )
     self.beta1_power.assign(self.beta1_power * self._beta1)
     self.beta2_power.assign(self.beta2_power * self._beta2)
-
-
-def _number(name: str, value: float, above: float | None = None) -> float:
-  """The value as a number of at least 0, or above a bound."""
-  try:
-    number = float(value)
-  except (TypeError, ValueError):
-    number = -1.0
-  if not (number >= 0.0 if above is None else number > above):
-    need = "of at least 0" if above is None else f"above {above:g}"
-    raise ValueError(f"`{name}` is {value!r}: give a number {need}")
-  return number
 
 
 def _zeros_like(variable: tf.Variable, slot: str) -> tf.Variable:

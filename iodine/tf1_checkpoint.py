@@ -1,5 +1,9 @@
 """TF1 checkpoints under the name that scripts outside the project use."""
 
-from iodine.checkpoints.tf1 import Report, export, restore
+from iodine.checkpoints import tf1
+
+Report = tf1.Report
+export = tf1.export
+restore = tf1.restore
 
 __all__ = ["Report", "export", "restore"]

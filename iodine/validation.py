@@ -58,22 +58,45 @@ def check_whole(
   require(is_whole(value, least), name, value, need)
 
 
+def check_sizes(name: str, values: Any, may_be_empty: bool = False) -> None:
+  """Checks a list of whole numbers of at least 1.
+
+  Raises:
+    errors.UserError: if it is another value, or empty where it may not be.
+  """
+  fits = is_list(values) and all(is_whole(value, 1) for value in values)
+  fits = fits and (may_be_empty or len(values) > 0)
+  require(fits, name, values, "a list of whole numbers, at least 1")
+
+
 def check_number(
-  name: str, value: Any, least: float = 0.0, above: float | None = None
+  name: str,
+  value: Any,
+  least: float | None = 0.0,
+  above: float | None = None,
+  otherwise: str | None = None,
 ) -> None:
   """Checks a finite number of at least `least`, or above `above` if given.
+
+  Args:
+    name: the entry.
+    value: its value.
+    least: the smallest number that will do; None if any will.
+    above: what the number has to be above, instead.
+    otherwise: what else the entry may be, if there is something, such as "None
+      for no limit"; the caller lets it pass.
 
   Raises:
     errors.UserError: if it is another value.
   """
-  fits = (
-    isinstance(value, (int, float))
-    and not isinstance(value, bool)
-    and math.isfinite(value)
-    and (value >= least if above is None else value > above)
-  )
-  need = f"of at least {least:g}" if above is None else f"above {above:g}"
-  require(fits, name, value, f"a number {need}")
+  is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+  fits, need = is_number and math.isfinite(value), "a number"
+  if above is not None:
+    fits, need = fits and value > above, f"a number above {above:g}"
+  elif least is not None:
+    fits, need = fits and value >= least, f"a number of at least {least:g}"
+  need += "" if otherwise is None else f", or {otherwise}"
+  require(fits, name, value, need)
 
 
 def check_flag(name: str, value: Any) -> None:
@@ -109,6 +132,16 @@ def check_path(name: str, value: Any, need: str) -> None:
     errors.UserError: if it is something else, or empty.
   """
   require(isinstance(value, str) and bool(value), name, value, need)
+
+
+def check_part(name: str, value: Any, kind: type) -> None:
+  """Checks that a value is of a class, or has what a protocol asks for.
+
+  Raises:
+    errors.UserError: if not.
+  """
+  need = f"a part as `{kind.__module__}.{kind.__qualname__}` describes it"
+  require(isinstance(value, kind), name, value, need)
 
 
 def is_list(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The benchmark as users run it: figures, sweeps, sentences."""
+"""The benchmark as users run it: measurements, sweeps, sentences."""
 
 import json
 import math
@@ -17,17 +17,29 @@ run = helpers.run_main
 fails_with_sentence = helpers.fails_with_sentence
 
 TINY = [
-  *("benchmark", "with", "tetrominoes"),
+  "benchmark",
+  "with",
+  "tetrominoes",
   *(f"{key}={value}" for key, value in helpers.TINY.items()),
-  *("batch_size=2", "data.image_dim=[8,8]", "num_iters=1"),
-  *("data.path=/no/such.tfrecords", "seed=3"),
-  *("benchmark.steps=2", "benchmark.warmup=0"),
+  "batch_size=2",
+  "data.image_dim=[8,8]",
+  "num_iters=1",
+  "data.path=/no/such.tfrecords",
+  "seed=3",
+  "benchmark.steps=2",
+  "benchmark.warmup=0",
 ]
 
 CONTRACT = (
-  *("trace_seconds", "first_step_seconds", "step_seconds_median"),
-  *("images_per_second", "flops_per_step", "gflops", "matmul_gflops"),
-  *("share_of_matmul", "peak_memory_bytes"),
+  "trace_seconds",
+  "first_step_seconds",
+  "step_seconds_median",
+  "images_per_second",
+  "flops_per_step",
+  "gflops",
+  "matmul_gflops",
+  "share_of_matmul",
+  "peak_memory_bytes",
 )
 
 
@@ -38,22 +50,22 @@ def small_product(monkeypatch):
   monkeypatch.setattr(measuring.measure_pipeline, "__defaults__", (0.0,))
 
 
-def check(figures, batch_size):
-  """Figures of one graph are positive and fit together."""
+def check(measured, batch_size):
+  """The measurements of one graph are positive and fit together."""
   for name in CONTRACT[:-1]:
-    assert math.isfinite(figures[name]) and figures[name] > 0, name
-  seconds = figures["step_seconds_median"]
-  assert figures["images_per_second"] == pytest.approx(batch_size / seconds)
-  assert figures["gflops"] == pytest.approx(
-    figures["flops_per_step"] / seconds / 1e9
+    assert math.isfinite(measured[name]) and measured[name] > 0, name
+  seconds = measured["step_seconds_median"]
+  assert measured["images_per_second"] == pytest.approx(batch_size / seconds)
+  assert measured["gflops"] == pytest.approx(
+    measured["flops_per_step"] / seconds / 1e9
   )
-  assert figures["share_of_matmul"] == pytest.approx(
-    figures["gflops"] / figures["matmul_gflops"]
+  assert measured["share_of_matmul"] == pytest.approx(
+    measured["gflops"] / measured["matmul_gflops"]
   )
 
 
 def test_all_parts_without_any_data(tmp_path, capsys):
-  json_path = tmp_path / "figures.json"
+  json_path = tmp_path / "measurements.json"
   run(*TINY, f"json_path={json_path}")
   result = json.loads(json_path.read_text())
   assert set(CONTRACT) <= set(result)
@@ -75,9 +87,16 @@ def test_all_parts_without_any_data(tmp_path, capsys):
   assert (result["num_iters"], result["image_shape"]) == (1, [8, 8, 3])
   out = capsys.readouterr().out
   for text in (
-    *("training step", "eval", "segmentation", "images/s", "GFLOP/s"),
-    *("2/2 steps", "generated scenes, not filtered", "peak memory"),
-    *("2 images of 8x8, 3 slots, 1 refinements", f"figures: {json_path}"),
+    "training step",
+    "eval",
+    "segmentation",
+    "images/s",
+    "GFLOP/s",
+    "2/2 steps",
+    "generated scenes, not filtered",
+    "peak memory",
+    "2 images of 8x8, 3 slots, 1 refinements",
+    f"measurements: {json_path}",
   ):
     assert text in out
 
@@ -117,11 +136,11 @@ def test_a_data_set_without_data_and_generator(capsys):
     (["benchmark.sweep.num_iters=[-1]"], "whole numbers, at least 0"),
     (["benchmark.sweep.num_components=['a']"], "`benchmark.sweep.num_comp"),
     (["benchmark.sweep.image_size=[[1,2,3]]"], "or of [height, width]"),
-    (["json_path=/tmp"], "no path of a file"),
+    (["json_path=/tmp"], "not the path of a file"),
     (["n_z=0"], "`n_z` is 0"),
     (["model.decoder=5"], "do not fit"),
     (["model.sequential=True"], "needs 2 frames"),
-    (["jit_compile=yes"], "use True or False"),
+    (["jit_compile=yes"], "give True or False"),
   ],
 )
 def test_errors(capsys, updates, part):
@@ -140,9 +159,8 @@ def test_points_change_what_belongs_to_them_and_nothing_else():
     "sweep": {"image_size": [8, [4, 6]], "num_iters": [0], "batch_size": None}
   }
   points = sweep.read(options)
-  assert [(p.label, p.size) for p in points] == [
-    *(("8x8", 64), ("4x6", 24), ("0", 0)),
-  ]
+  assert [p.label for p in points] == ["8x8", "4x6", "0"]
+  assert [p.size for p in points] == [64, 24, 0]
   changed = points[1].apply(config)
   assert changed["data"].pop("image_dim") == [4, 6]
   config_without = json.loads(before)
@@ -163,7 +181,7 @@ def measure_here(config, parts, script):
   )
 
 
-def test_a_sweep_has_table_lines_picture_and_figures(
+def test_a_sweep_has_table_lines_picture_and_json(
   tmp_path, capsys, monkeypatch
 ):
   json_path = tmp_path / "sweep.json"
@@ -176,17 +194,21 @@ def test_a_sweep_has_table_lines_picture_and_figures(
 
   monkeypatch.setattr(sweep, "measure_in_child", measure)
   run(
-    *(*TINY, "benchmark.parts=[]", "benchmark.steps=1"),
-    *("benchmark.sweep.batch_size=[1,3]", "benchmark.sweep.num_iters=[2]"),
-    *(f"json_path={json_path}", f"pictures_dir={tmp_path}/pictures"),
+    *TINY,
+    "benchmark.parts=[]",
+    "benchmark.steps=1",
+    "benchmark.sweep.batch_size=[1,3]",
+    "benchmark.sweep.num_iters=[2]",
+    f"json_path={json_path}",
+    f"pictures_dir={tmp_path}/pictures",
   )
   assert scripts == [os.path.abspath(main.__file__)] * 4
   result = json.loads(json_path.read_text())
   assert set(CONTRACT) <= set(result)
   rows = result["sweep"]
-  assert [(row["quantity"], row["value"]) for row in rows] == [
-    *(("batch_size", 1), ("batch_size", 3), ("num_iters", 2)),
-  ]
+  quantities = ["batch_size", "batch_size", "num_iters"]
+  assert [row["quantity"] for row in rows] == quantities
+  assert [row["value"] for row in rows] == [1, 3, 2]
   check(rows[0], 1)
   check(rows[1], 3)
   # One, two and three scenes lie on a straight line.
@@ -221,8 +243,11 @@ def test_a_point_that_fails_does_not_cost_the_others(
   json_path = tmp_path / "sweep.json"
   message = fails_with_sentence(
     capsys,
-    *(*TINY, "benchmark.parts=[]", "benchmark.sweep.num_components=[1,3]"),
-    *(f"json_path={json_path}", f"pictures_dir={tmp_path}"),
+    *TINY,
+    "benchmark.parts=[]",
+    "benchmark.sweep.num_components=[1,3]",
+    f"json_path={json_path}",
+    f"pictures_dir={tmp_path}",
   )
   assert "num_components=1 could not be measured" in message
   assert "one slot is not enough" in message

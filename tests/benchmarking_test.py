@@ -37,12 +37,12 @@ def test_spread_is_made_of_percentiles():
   assert measuring.Spread.of([7.0]) == (7.0,) * 5
 
 
-def test_figures_fit_together(matmul):
+def test_measurements_fit_together(matmul):
   trace, call, calls = compiled_square()
   first = measuring.first_call(trace, call)
   assert len(calls) == 1
   shown = []
-  figures = measuring.measure(
+  measured = measuring.measure(
     first,
     call,
     batch_size=2,
@@ -53,8 +53,10 @@ def test_figures_fit_together(matmul):
   )
   assert len(calls) == 1 + 2 + 3
   assert shown == [1, 2, 3]
-  assert figures.flops == 2 * 4**3 == sum(benchmark.count(first.graph).values())
-  result = figures.as_json()
+  assert (
+    measured.flops == 2 * 4**3 == sum(benchmark.count(first.graph).values())
+  )
+  result = measured.as_json()
   seconds = result["step_seconds_median"]
   assert result["flops_per_step"] == 128
   assert result["flops_by_op"] == {"MatMul": 128}
@@ -82,13 +84,13 @@ def test_times_are_those_of_the_clock(matmul, monkeypatch):
   trace, call, _ = compiled_square()
   first = measuring.first_call(trace, call)
   assert (first.trace_seconds, first.first_seconds) == (1.0, 1.0)
-  figures = measuring.measure(
+  measured = measuring.measure(
     first, call, batch_size=8, steps=2, warmup=0, matmul=matmul
   )
-  assert figures.seconds == (1.0,) * 5
-  assert figures.images_per_second == 8.0
-  assert figures.gflops == 128e-9
-  assert figures.matmul_gflops.median == 2 * 64**3 / 1e9
+  assert measured.seconds == (1.0,) * 5
+  assert measured.images_per_second == 8.0
+  assert measured.gflops == 128e-9
+  assert measured.matmul_gflops.median == 2 * 64**3 / 1e9
 
 
 @pytest.mark.parametrize("name", ["clevr6", "multi_dsprites", "tetrominoes"])
@@ -137,10 +139,10 @@ def test_the_pipeline_is_read_for_some_batches(tmp_path):
   config = main.get_config(("tetrominoes",))
   path = make_data.make_data(config["data"], str(tmp_path), 6, seed=0)
   dataset = building.build({**config["data"], "path": path, "batch_size": 4})
-  figures = measuring.measure_pipeline(dataset, 3, min_seconds=0.0)
-  assert figures.num_scenes == 3 * 4
-  assert figures.first_batch_seconds > 0
-  assert 0 < figures.scenes_per_second < math.inf
+  measured = measuring.measure_pipeline(dataset, 3, min_seconds=0.0)
+  assert measured.num_scenes == 3 * 4
+  assert measured.first_batch_seconds > 0
+  assert 0 < measured.scenes_per_second < math.inf
 
 
 def test_has_files(tmp_path):

@@ -2,6 +2,7 @@
 
 import copy
 import sys
+import traceback
 import types
 
 import helpers
@@ -31,8 +32,8 @@ def fail(kind):
     "value": ValueError("no such value"),
     "type": TypeError("no such type"),
     "key": KeyError("no such key"),
-    "empty": ValueError(),
-    "other": RuntimeError("no error of the user"),
+    "attribute": AttributeError("no such attribute"),
+    "user": errors.UserError("`size` is -1: give a number above 0"),
   }
   raise errors_by_name[kind]
 
@@ -140,6 +141,7 @@ def test_unknown_arguments():
   message = _message(_thing(part=_thing(sise=1)))
   assert "`config.part.sise` is not an argument" in message
   assert _here("Thing") in message and "part, options, size" in message
+  assert "add `config.part.replace=True`" in message
 
 
 def test_unknown_arguments_of_modules():
@@ -155,22 +157,30 @@ def test_missing_arguments():
   assert _here("make_thing") in message
 
 
-@pytest.mark.parametrize("kind", ["value", "type", "key"])
-def test_errors_in_a_constructor_name_the_place(kind):
-  config = {"a": _thing(part={"constructor": _here("fail"), "kind": kind})}
-  message = _message(config, path="model")
-  assert "`model.a.part` does not work: no such " + kind in message
-  assert "'" not in message  # a KeyError without the quotes of its repr
+def test_user_errors_in_a_constructor_name_the_place():
+  config = {"a": _thing(part={"constructor": _here("fail"), "kind": "user"})}
+  assert _message(config, path="model") == (
+    "in `model.a.part`: `size` is -1: give a number above 0"
+  )
 
 
-def test_errors_without_a_message():
-  config = {"constructor": _here("fail"), "kind": "empty"}
-  assert "`config` does not work" in _message(config)
-
-
-def test_other_errors_are_passed_on():
-  with pytest.raises(RuntimeError, match="no error of the user"):
-    building.build({"constructor": _here("fail"), "kind": "other"})
+@pytest.mark.parametrize(
+  "kind, error",
+  [
+    ("value", ValueError),
+    ("type", TypeError),
+    ("key", KeyError),
+    ("attribute", AttributeError),
+  ],
+)
+def test_other_errors_are_passed_on(kind, error):
+  config = {"a": {"constructor": _here("fail"), "kind": kind}}
+  with pytest.raises(error, match=f"no such {kind}") as info:
+    building.build(config, "model")
+  assert info.type is error
+  frames = [frame for frame, _ in traceback.walk_tb(info.tb)]
+  paths = [building.path_of(frame) for frame in frames]
+  assert [path for path in paths if path] == ["model.a"]
 
 
 @pytest.mark.parametrize(
@@ -205,7 +215,7 @@ def test_errors_of_the_model_name_the_place(path, value, sentence):
   message = _message(config["model"], path="model")
   parts = path.split(".")[:-1]
   parts = [part for part in parts if part not in ("cnn_opt",)]
-  assert ".".join(["`model", *parts]) + "` does not work: " in message
+  assert ".".join(["in `model", *parts]) + "`: " in message
   assert sentence in message
 
 

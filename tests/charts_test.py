@@ -52,6 +52,15 @@ def test_error_bars_and_lines_are_drawn(tmp_path):
 
 # ------------------------------------------------- metrics over iterations
 
+TITLES = {
+  "recons": "reconstruction loss [nats]",
+  "mse": "mean squared error",
+  "kl": "KL divergence, sum over slots [nats]",
+  "ari": "ARI",
+  "ari_nobg": "ARI, foreground",
+  "factor": "factor loss",
+}
+
 
 def make_info(scenes=5, steps=4, slots=3):
   rng = np.random.default_rng(0)
@@ -74,10 +83,13 @@ def by_title(figure):
 
 def test_metrics_are_means_with_their_spread():
   info = make_info()
-  panels = by_title(charts.metrics_plot(info))
+  panels = by_title(charts.metrics_plot(info, TITLES))
   assert list(panels) == [
-    *("reconstruction loss", "mean squared error"),
-    *("KL divergence, sum over slots", "ARI", "ARI, foreground"),
+    "reconstruction loss",
+    "mean squared error",
+    "KL divergence, sum over slots",
+    "ARI",
+    "ARI, foreground",
     "factor loss",
   ]
   expected = {
@@ -103,23 +115,23 @@ def test_metrics_are_means_with_their_spread():
 
 def test_the_factor_loss_may_be_of_batches_or_scenes_or_missing():
   info = make_info()
-  panel = by_title(charts.metrics_plot(info))["factor loss"]
+  panel = by_title(charts.metrics_plot(info, TITLES))["factor loss"]
   np.testing.assert_array_equal(
     panel.lines[0].get_ydata(), info["losses"]["factor"]
   )
   assert not panel.collections
   per_scene = np.arange(20.0).reshape(5, 4)
   info["losses"]["factor"] = per_scene
-  panel = by_title(charts.metrics_plot(info))["factor loss"]
+  panel = by_title(charts.metrics_plot(info, TITLES))["factor loss"]
   np.testing.assert_array_equal(panel.lines[0].get_ydata(), per_scene.mean(0))
   assert len(panel.collections) == 1
   del info["losses"]["factor"]
-  panel = by_title(charts.metrics_plot(info))["factor loss"]
+  panel = by_title(charts.metrics_plot(info, TITLES))["factor loss"]
   assert [text.get_text() for text in panel.texts] == ["no factor regressor"]
 
 
 def test_one_scene_has_no_spread():
-  figure = charts.metrics_plot(make_info(scenes=1))
+  figure = charts.metrics_plot(make_info(scenes=1), TITLES)
   assert figure.get_suptitle() == "one scene"
   assert not any(axes.collections for axes in figure.axes)
 
@@ -132,7 +144,7 @@ def test_an_evaluation_is_drawn_with_its_own_numbers():
   means = {name: np.arange(4.0) + i for i, name in enumerate(names)}
   errors = {name: np.full(4, 0.5) for name in names}
   figure = charts.evaluation_plot(
-    {**means, "kl/slot_1": means["kl"]}, errors, 9
+    {**means, "kl/slot_1": means["kl"]}, errors, TITLES, 9
   )
   for axes, name in zip(figure.axes, names, strict=False):
     (line,) = axes.lines

@@ -279,14 +279,14 @@ def test_an_incomplete_training_step_is_no_match(start, capsys, tmp_path):
 
 def test_npy_files_and_broken_compression(tmp_path):
   np.save(tmp_path / "a.npy", np.zeros(3))
-  with pytest.raises(errors.UserError, match="no npz file"):
+  with pytest.raises(errors.UserError, match="not an npz file"):
     comparison.read_reference(str(tmp_path / "a.npy"))
   path = tmp_path / "b.npz"
   np.savez_compressed(path, x=np.random.default_rng(0).normal(size=500))
   content = bytearray(path.read_bytes())
   content[200:400] = bytes(200)
   path.write_bytes(content)
-  with pytest.raises(errors.UserError, match="no npz file"):
+  with pytest.raises(errors.UserError, match="not an npz file"):
     comparison.read_reference(str(path))
 
 
@@ -297,10 +297,10 @@ def test_pickles_are_not_loaded(tmp_path):
     comparison.read_reference(str(path))
   np.savez(path, x=np.zeros(2))
   path.write_bytes(path.read_bytes()[:-30])
-  with pytest.raises(errors.UserError, match="no npz file"):
+  with pytest.raises(errors.UserError, match="not an npz file"):
     comparison.read_reference(str(path))
   path.write_bytes(b"nonsense")
-  with pytest.raises(errors.UserError, match="no npz file"):
+  with pytest.raises(errors.UserError, match="not an npz file"):
     comparison.read_reference(str(path))
 
 

@@ -1,3 +1,4 @@
+import copy
 import json
 import math
 import os
@@ -135,6 +136,78 @@ def test_a_head_can_be_replaced():
     ("tetrominoes",), {"model.refinement_core.refinement_head": head}
   )
   assert config["model"]["refinement_core"]["refinement_head"] == head
+
+
+PIXEL_DECODER = "model.decoder.pixel_decoder"
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_a_part_can_be_exchanged_as_a_whole(nested):
+  part = {"constructor": "mine.Decoder", "sizes": [1, 2]}
+  update = {**part, "replace": True}
+  if nested:
+    updates = {"model": {"decoder": {"pixel_decoder": update}, "n_z": 3}}
+  else:
+    updates = {f"{PIXEL_DECODER}.{key}": v for key, v in update.items()}
+    updates["model.n_z"] = 3
+  before = copy.deepcopy(updates)
+  config = main.get_config(("tetrominoes",), updates)
+  assert updates == before
+  plain = main.get_config(("tetrominoes",), {"model.n_z": 3})
+  plain["model"]["decoder"]["pixel_decoder"] = part
+  assert config["model"] == plain["model"]
+  # The next one starts afresh.
+  again = main.get_config(("tetrominoes",))["model"]["decoder"]
+  assert again["pixel_decoder"]["constructor"].endswith(".BroadcastConv")
+
+
+def test_a_part_within_a_part_may_have_the_marker_too():
+  core = {
+    "constructor": "mine.Core",
+    "replace": True,
+    "net": {"constructor": "mine.Net", "replace": True},
+  }
+  config = main.get_config(("quick",), {"model.refinement_core": core})
+  assert config["model"]["refinement_core"] == {
+    "constructor": "mine.Core",
+    "net": {"constructor": "mine.Net"},
+  }
+
+
+@pytest.mark.parametrize(
+  "updates, part",
+  [
+    (
+      {"model.decodr": {"constructor": "mine.A", "replace": True}},
+      "no config entry `model.decodr`: did you mean `model.decoder`?",
+    ),
+    (
+      {"n_z.x": {"constructor": "mine.A", "replace": True}},
+      "no config entry `n_z.x`",
+    ),
+    ({f"{PIXEL_DECODER}.replace": True}, f"give `{PIXEL_DECODER}.constructor`"),
+  ],
+)
+def test_wrong_exchanges(updates, part):
+  with pytest.raises(errors.UserError) as info:
+    main.get_config(("tetrominoes",), updates)
+  assert part in str(info.value)
+
+
+def test_an_argument_of_another_part_hints_at_the_exchange():
+  config = main.get_config(
+    ("tetrominoes",),
+    {f"{PIXEL_DECODER}.constructor": "iodine.modules.networks.MLP"},
+  )
+  with pytest.raises(errors.UserError, match=f"add `{PIXEL_DECODER}.replace="):
+    building.build(config["model"], "model")
+
+
+def test_only_entries_become_entries():
+  known = main.get_config().keys()
+  for name in main.ex.named_configs:
+    if name not in ("paper_data", "pretrained", "sprites"):
+      assert main.get_config((name,)).keys() == known
 
 
 def test_updates_are_left_unchanged():

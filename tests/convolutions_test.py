@@ -2,10 +2,11 @@
 
 import helpers
 import numpy as np
+import oracles
 import pytest
 import tensorflow as tf
 
-from iodine.modules import types, utils
+from iodine.modules import utils
 from iodine.ops import convolutions
 
 
@@ -40,7 +41,7 @@ def test_conv2d(kernel, outputs, stride):
   ]
   _assert_same(
     lambda x, w: convolutions.conv2d(x, w, stride),
-    lambda x, w: convolutions.plain_conv2d(x, w, stride),
+    lambda x, w: oracles.conv2d(x, w, stride),
     arguments,
     rng,
   )
@@ -80,7 +81,7 @@ def test_second_gradient_of_conv2d():
     return outer.gradient(norm, [x, w])
 
   results = second(convolutions.conv2d)
-  expected = second(convolutions.plain_conv2d)
+  expected = second(oracles.conv2d)
   for result, reference in zip(results, expected, strict=True):
     helpers.assert_near(result, reference, 1e-5)
 
@@ -102,9 +103,7 @@ def test_broadcast_conv2d(coord_type, size, kernel, stride):
   channels = 4 + planes.shape[-1]
   _assert_same(
     lambda z, w, b: convolutions.broadcast_conv2d(z, planes, w, b, stride),
-    lambda z, w, b: convolutions.plain_broadcast_conv2d(
-      z, planes, w, b, stride
-    ),
+    lambda z, w, b: oracles.broadcast_conv2d(z, planes, w, b, stride),
     [
       _normal(rng, 3, 4),
       _normal(rng, kernel, kernel, channels, 6),
@@ -119,14 +118,14 @@ def test_slots_conv2d(stride):
   rng = np.random.default_rng(0)
 
   def planes(own, shared):
-    return types.SlotPlanes(own, shared, (0, 2, 5), (1, 3, 4, 6))
+    return convolutions.SlotPlanes(own, shared, (0, 2, 5), (1, 3, 4, 6))
 
   own, shared = _normal(rng, 2, 3, 6, 8, 3), _normal(rng, 2, 6, 8, 4)
   _assert_same(
     lambda own, shared, w, b: convolutions.slots_conv2d(
       planes(own, shared), w, b, stride
     ),
-    lambda own, shared, w, b: convolutions.plain_slots_conv2d(
+    lambda own, shared, w, b: oracles.slots_conv2d(
       planes(own, shared), w, b, stride
     ),
     [own, shared, _normal(rng, 3, 3, 7, 5), _normal(rng, 5)],

@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from iodine.drawing import canvas, curves
 
+TITLES = {"ari_nobg": "ARI, foreground", "mse": "mean squared error"}
+
 
 def make_curves(slots, steps=4, error=0.02):
   rng = np.random.default_rng(0)
@@ -23,7 +25,7 @@ def make_curves(slots, steps=4, error=0.02):
 
 
 def draw(path, *arguments):
-  canvas.save(curves.generalisation_plot(*arguments), str(path))
+  canvas.save(curves.generalisation_plot(*arguments, TITLES), str(path))
   return tf.io.decode_png(tf.io.read_file(str(path)), channels=3).numpy()
 
 

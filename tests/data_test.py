@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from iodine import errors
 from iodine.modules import data
-from iodine.readers import layouts, opening, streams
+from iodine.readers import examples, layouts, opening, streams
 
 ROOT = pathlib.Path(__file__).parents[1]
 REAL = ROOT.parent / "shared/data/tetrominoes_mini.tfrecords"
@@ -508,7 +508,7 @@ def test_batches_are_those_of_shuffled_records(tmp_path, shuffle_buffer):
   raw = [
     record
     for record in raw[1:10]
-    if tf.reduce_sum(layouts.parse(record, layout)["visibility"]) <= 4
+    if tf.reduce_sum(examples.parse(record, layout)["visibility"]) <= 4
   ]
   assert 4 < len(raw) < 9
 
@@ -525,7 +525,7 @@ def test_batches_are_those_of_shuffled_records(tmp_path, shuffle_buffer):
   expected = (
     tf.data.Dataset.range(100)
     .flat_map(shuffled)
-    .map(lambda record: layouts.parse(record, layout))
+    .map(lambda record: examples.parse(record, layout))
     .batch(3)
     .map(
       lambda b: (
@@ -627,7 +627,7 @@ def test_filter_of_objects_room_counts_ones(tmp_path):
   options = {"path": path, "batch_size": 1, "dataset_variant": "empty_room"}
   passing = data.ObjectsRoom(max_num_objects=4, **options)
   assert len(list(passing("test"))) == 1
-  with pytest.raises(errors.UserError, match="No scene"):
+  with pytest.raises(errors.UserError, match="no scene"):
     data.ObjectsRoom(max_num_objects=3, **options)()
 
 
@@ -798,8 +798,8 @@ def test_corrupt_record_is_found_while_counting(tmp_path):
 @pytest.mark.parametrize(
   "kind, message",
   [
-    ("no example", "is no tf.train.Example"),
-    ("cut", "is no tf.train.Example"),
+    ("no example", "is not a tf.train.Example"),
+    ("cut", "is not a tf.train.Example"),
     ("no features", "lacks the feature `image`"),
     ("no color", "lacks the feature `color`"),
     ("no visibility", "lacks the feature `visibility`"),
@@ -816,7 +816,7 @@ def test_wrong_records(tmp_path, kind, message, index):
   )
   with pytest.raises(errors.UserError, match=message) as info:
     drain(tetrominoes(path))
-  assert f"Record {index} of {path}" in str(info.value)
+  assert f"record {index} of `{path}`" in str(info.value)
   if index == 0:  # Seen at once, without iterating.
     with pytest.raises(errors.UserError, match=message):
       tetrominoes(path)()
@@ -889,10 +889,10 @@ def test_other_errors_pass_through_batches(eleven, monkeypatch):
 def test_filter_that_passes_nothing_ends(eleven):
   dataset = tetrominoes(eleven, min_num_objects=5)
   for subset in ("train", "summary", "test", None):
-    with pytest.raises(errors.UserError, match="No scene of .* from 5") as info:
+    with pytest.raises(errors.UserError, match="no scene of .* from 5") as info:
       dataset(subset)
     assert eleven in str(info.value)
-  with pytest.raises(errors.UserError, match="No scene of .* from 5"):
+  with pytest.raises(errors.UserError, match="no scene of .* from 5"):
     drain(dataset)
   with pytest.raises(errors.UserError, match="begins at scene 11.*11 scenes"):
     tetrominoes(eleven, train=[11, None])()
@@ -926,7 +926,7 @@ def test_filter_that_passes_nothing_ends(eleven):
 )
 def test_bad_values(options):
   (name, *_) = options
-  with pytest.raises(errors.UserError, match=f"^`{name}` is .*\\.$"):
+  with pytest.raises(errors.UserError, match=f"^`{name}` is .*: give .*[^.]$"):
     tetrominoes("unused", **options)
 
 

@@ -3,8 +3,10 @@
 import helpers
 import numpy as np
 import pytest
+import sonnet as snt
 import tensorflow as tf
 
+from iodine import errors
 from iodine.modules import decoder, networks, types
 
 
@@ -64,6 +66,31 @@ def test_sizes_of_masks_and_pixels_must_agree():
   net = _decoder()
   with pytest.raises(ValueError, match="must have the same height and width"):
     net.set_output_shapes(types.MixtureParameters((4, 4, 3), (4, 5, 1)))
+
+
+class Gray(snt.Module):
+  """The least that a pixel decoder of one's own has to be."""
+
+  def set_output_shape(self, shape):
+    self.shape = shape
+
+  def __call__(self, z):
+    return tf.tile(z[:, :1, None, None], [1, *self.shape])
+
+
+def test_any_pixel_decoder_with_two_methods_will_do():
+  net = decoder.ComponentDecoder(Gray())
+  net.set_output_shapes(types.MixtureParameters((6, 5, 3), (6, 5, 1)))
+  z = tf.random.normal([2, 3, 4])
+  params = net(z)
+  assert params.pixel.shape == (2, 3, 6, 5, 3)
+  np.testing.assert_array_equal(params.mask[:, :, 2, 3, 0], z[..., 0])
+
+
+@pytest.mark.parametrize("part", [5, None, tf.identity])
+def test_what_is_not_a_pixel_decoder_is_a_sentence(part):
+  with pytest.raises(errors.UserError, match="types.PixelDecoder` describes"):
+    decoder.ComponentDecoder(part)
 
 
 def test_eager_equals_tf_function():

@@ -11,6 +11,7 @@ import sonnet as snt
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from iodine import errors
 from iodine.modules import distributions
 
 tfd = tfp.distributions
@@ -121,7 +122,7 @@ def test_learned_scale_needs_the_mode_fixed():
 
 
 def test_unknown_options_are_errors():
-  with pytest.raises(ValueError, match="`scale` is 'std': use 'stddev'"):
+  with pytest.raises(ValueError, match="`scale` is 'std': use one of 'stddev'"):
     LocScale(scale="std")
   with pytest.raises(KeyError, match="unknown distribution"):
     LocScale("gauss")
@@ -248,7 +249,7 @@ def test_bernoulli_against_scipy():
 
 def test_mixture_as_in_the_original(units):
   mixture = distributions.MaskedMixture(
-    4, LocScale("logistic", scale="fixed", scale_val=0.1)
+    LocScale("logistic", scale="fixed", scale_val=0.1), num_components=4
   )
   x_dist = mixture(
     tf.constant(units["mixture/pixel"]), tf.constant(units["mixture/mask"])
@@ -264,7 +265,7 @@ def test_mixture_and_its_scores_against_scipy(activation, num_components):
   pixel = _params([2, num_components, 3, 4, 6])
   mask = 3.0 * _params([2, num_components, 3, 4, 1], seed=1)
   x = _params([2, 1, 3, 4, 3], seed=2)
-  mixture = distributions.MaskedMixture(num_components, LocScale(), activation)
+  mixture = distributions.MaskedMixture(LocScale(), activation, num_components)
   x_dist = mixture(tf.constant(pixel), tf.constant(mask))
   assert x_dist.batch_shape == (2, 1, 3, 4) and x_dist.event_shape == (3,)
   scores = distributions.score(x_dist, tf.constant(x))
@@ -283,14 +284,17 @@ def test_mixture_and_its_scores_against_scipy(activation, num_components):
   helpers.assert_near(scores.log_prob, log_prob)
   helpers.assert_near(x_dist.log_prob(x), log_prob)
   helpers.assert_near(x_dist.mean(), mean)
-  helpers.assert_near(
-    distributions.mask_probabilities(scores), np.exp(weight)[..., None]
-  )
+  probabilities = np.exp(weight)[..., None]
+  helpers.assert_near(distributions.mask_probabilities(scores), probabilities)
+  rendering = distributions.render(x_dist)
+  helpers.assert_near(rendering.masks, probabilities)
+  helpers.assert_near(rendering.components, loc)
+  helpers.assert_near(rendering.reconstruction, mean)
 
 
 def test_score_stays_finite_where_densities_underflow():
   mixture = distributions.MaskedMixture(
-    3, LocScale("logistic", scale="fixed", scale_val=0.03)
+    LocScale("logistic", scale="fixed", scale_val=0.03), num_components=3
   )
   pixel = tf.zeros([1, 3, 2, 2, 3])
   mask = tf.constant([50.0, 0.0, -200.0])[None, :, None, None, None]
@@ -301,22 +305,33 @@ def test_score_stays_finite_where_densities_underflow():
 
 
 def test_mixture_shapes_reach_the_components():
-  mixture = distributions.MaskedMixture(3, LocScale())
+  mixture = distributions.MaskedMixture(LocScale(), num_components=3)
   mixture.set_output_shape([5, 6, 3])
   assert mixture.input_shapes.pixel == (5, 6, 6)
   assert mixture.input_shapes.mask == (5, 6, 1)
   assert not mixture.variables
 
 
+def test_mixture_is_told_its_number_of_slots_once():
+  mixture = distributions.MaskedMixture(LocScale())
+  with pytest.raises(ValueError, match="call `set_num_components` first"):
+    _ = mixture.num_components
+  mixture.set_num_components(3)
+  mixture.set_num_components(3)  # the same again is fine
+  assert mixture.num_components == 3
+  with pytest.raises(errors.UserError, match="4 for the model and 3 for"):
+    mixture.set_num_components(4)
+
+
 def test_mixture_rejects_another_number_of_slots():
-  mixture = distributions.MaskedMixture(3, LocScale())
+  mixture = distributions.MaskedMixture(LocScale(), num_components=3)
   with pytest.raises(Exception, match="K"):
     mixture(tf.zeros([1, 2, 4, 4, 6]), tf.zeros([1, 2, 4, 4, 1]))
 
 
 def test_learned_scale_is_a_variable_of_the_mixture():
   component = LocScale(scale="fixed", scale_val=-1.0, name="pixel_distribution")
-  mixture = distributions.MaskedMixture(3, component)
+  mixture = distributions.MaskedMixture(component, num_components=3)
   assert isinstance(mixture, snt.Module)
   assert [v.ref() for v in mixture.trainable_variables] == [
     component.scale.ref()

@@ -170,7 +170,9 @@ def test_several_seeds_give_mean_and_deviation():
     assert together.metrics[name].standard_error == near
   assert together.seeds == 3
   assert together.as_json()["mse"].keys() == {
-    *("mean", "standard_error", "standard_deviation"),
+    "mean",
+    "standard_error",
+    "standard_deviation",
   }
 
 

@@ -92,7 +92,9 @@ def compiled(parse, layout):
 
 @pytest.fixture(scope="module")
 def small_parsers():
-  return compiled(layouts.parse, SMALL), compiled(examples.parse, SMALL)
+  return compiled(examples._parse_plain, SMALL), compiled(
+    examples._parse_fast, SMALL
+  )
 
 
 @pytest.fixture(scope="module")
@@ -107,13 +109,13 @@ def fast_alone(layout):
     scene = original(record, layout)
     return {k: tf.zeros(v.shape, v.dtype) for k, v in scene.items()}
 
-  original = layouts.parse
-  layouts.parse = zeros
+  original = examples._parse_plain
+  examples._parse_plain = zeros
   try:
-    function = compiled(examples.parse, layout)
+    function = compiled(examples._parse_fast, layout)
     function.get_concrete_function()
   finally:
-    layouts.parse = original
+    examples._parse_plain = original
   return function
 
 
@@ -139,8 +141,8 @@ def outcome(parse, record):
 )
 def test_equals_plain_parsing(layout):
   rng = np.random.default_rng(0)
-  plain = compiled(layouts.parse, layout)
-  fast, alone = compiled(examples.parse, layout), fast_alone(layout)
+  plain = compiled(examples._parse_plain, layout)
+  fast, alone = compiled(examples._parse_fast, layout), fast_alone(layout)
   for _ in range(3):
     entries = entries_of(layout, rng)
     # Protobuf writes a map in any order, and files hold more than is read.
@@ -160,7 +162,7 @@ def test_equals_plain_parsing(layout):
 
 def test_runs_eagerly(small_parsers):
   record = example(entries_of(SMALL, np.random.default_rng(0)))
-  eager = outcome(lambda r: examples.parse(r, SMALL), record)
+  eager = outcome(lambda r: examples._parse_fast(r, SMALL), record)
   assert eager == outcome(small_parsers[0], record)
 
 
@@ -168,7 +170,7 @@ def test_shapes_are_static():
   layout = layouts.find_layout("multi_dsprites", "binarized")
   plain, fast = (
     compiled(parse, layout).get_concrete_function().structured_outputs
-    for parse in (layouts.parse, examples.parse)
+    for parse in (examples._parse_plain, examples._parse_fast)
   )
   assert plain["mask"].shape == (4, 64, 64, 1)
   assert {k: (v.dtype, v.shape) for k, v in fast.items()} == {

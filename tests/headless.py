@@ -17,9 +17,15 @@ from selenium.webdriver.chrome import service
 PROGRAMS = ("chromium", "chromedriver")
 
 _FLAGS = (
-  *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"),
-  *("--no-first-run", "--disable-background-networking"),
-  *("--disable-component-update", "--disable-sync", "--no-proxy-server"),
+  "--headless",
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+  "--no-proxy-server",
   # A page that reaches for the network gets an error, see `console_errors`.
   "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
 )
@@ -66,7 +72,8 @@ class Browser:
     found = self.driver.execute_script(
       _FIND
       + "return find(arguments[0]).map(x => arguments[1].map(name => x[name]))",
-      *(selector, properties),
+      selector,
+      properties,
     )
     return [tuple(values) for values in found]
 

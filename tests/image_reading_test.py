@@ -115,7 +115,7 @@ def test_arrays_and_pil_images():
     (np.full([4, 4, 3], -0.1), "from -0.1"),
     (np.full([4, 4, 3], np.nan), "from nan"),
     (PIL.Image.new("F", (4, 4), 3.0), "from 3 to 3"),
-    (None, "is no image"),
+    (None, "is not an image"),
   ],
 )
 def test_what_is_no_image(array, part):
@@ -135,7 +135,7 @@ def test_broken_files(tmp_path):
   }
   for name, content in files.items():
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(errors.UserError, match="no PNG or JPEG") as info:
+    with pytest.raises(errors.UserError, match="not a PNG or JPEG") as info:
       segmentation.read(tmp_path / name)
     assert str(tmp_path / name) in str(info.value)
     assert "\n" not in str(info.value)
@@ -213,8 +213,8 @@ def test_a_name_with_brackets_is_no_glob(folder):
   [
     (None, "`images` is not set"),
     ([], "`images` is not set"),
-    (5, "5, which is no path"),
-    (["photos", None], "None, which is no path"),
+    (5, "5, which is not a path"),
+    (["photos", None], "None, which is not a path"),
     ("nowhere.png", "nothing at `nowhere.png`"),
     ("photos/*.gif", "the glob `photos/*.gif` gives no image"),
     ("empty", "the folder `empty` gives no image"),

@@ -99,6 +99,59 @@ def test_loss_weight_errors(kind, sentence):
     helpers.tiny_model(replace={"iter_loss_weight": kind})
 
 
+CNN_OPT = {"output_channels": [4], "kernel_shapes": [3]}
+CORE, PIXEL_DECODER = "refinement_core", "decoder.pixel_decoder"
+
+
+@pytest.mark.parametrize(
+  "path, value, sentence",
+  [
+    ("n_z", 0, "`n_z` is 0"),
+    ("num_components", True, "`num_components` is True"),
+    ("num_iters", 1.5, "`num_iters` is 1.5"),
+    ("sequential", "no", "`sequential` is 'no'"),
+    ("inputs", "zp", "`inputs` is 'zp'"),
+    ("coord_type", "polar", "`coord_type` is 'polar'"),
+    ("iter_loss_weight", ["a", 1, 1], "`iter_loss_weight.0.` is 'a'"),
+    ("decoder", 5, "`decoder` is 5"),
+    ("latent_dist", None, "`latent_dist` is None"),
+    ("output_dist", {}, "`output_dist` is {}"),
+    ("output_dist.component_dist", None, "`component_dist` is None"),
+    ("output_dist.component_dist.scale_val", "a", "`scale_val` is 'a'"),
+    ("latent_dist.dist_kwargs", 5, "`dist_kwargs` is 5"),
+    ("latent_dist.dist_kwargs", {"a": 1}, "`dist_kwargs.a` is not an argument"),
+    ("refinement_core", "core", "`refinement_core` is 'core'"),
+    ("factor_evaluator", 5, "`factor_evaluator` is 5"),
+    ("factor_evaluator.mapping", [5], "`mapping` is .5."),
+    ("factor_evaluator.mapping", [("a", "b", "scalar")], "size of `a`"),
+    (PIXEL_DECODER, 5, "`pixel_decoder` is 5"),
+    (f"{PIXEL_DECODER}.cnn_opt", {"a": 1}, "`cnn_opt.a` is not an argument"),
+    (f"{PIXEL_DECODER}.cnn_opt", {}, "`cnn_opt.output_channels` is missing"),
+    (f"{PIXEL_DECODER}.cnn_opt.output_channels", 5, "`output_channels` is 5"),
+    (f"{PIXEL_DECODER}.cnn_opt.kernel_shapes", ["a"], "`kernel_shapes` is"),
+    (f"{PIXEL_DECODER}.compute_dtype", 5, "`compute_dtype` is 5"),
+    (f"{CORE}.encoder_net.cnn_opt.strides", [0], "`strides` is .0."),
+    (f"{CORE}.encoder_net.cnn_opt", 5, "`cnn_opt` is 5"),
+    (f"{CORE}.encoder_net.mlp_opt", {**CNN_OPT}, "`mlp_opt.output_channels`"),
+    (f"{CORE}.encoder_net.mlp_opt.output_sizes", 5, "`output_sizes` is 5"),
+    (f"{CORE}.encoder_net.mlp_opt.output_sizes", [], "`output_sizes` is ..: "),
+    (f"{CORE}.encoder_net.mode", None, "`mode` is None"),
+    (f"{CORE}.recurrent_net.hidden_sizes", [0], "`hidden_sizes` is .0."),
+    (f"{CORE}.refinement_head", None, "`refinement_head` is None"),
+  ],
+)
+def test_wrong_parts_are_found_where_they_are_built(path, value, sentence):
+  with pytest.raises(errors.UserError, match=sentence) as info:
+    helpers.tiny_model(replace={path: value})
+  assert "does not work" not in str(info.value)  # nothing was caught
+
+
+def test_output_dist_need_not_be_told_the_number_of_slots():
+  config = helpers.tiny_config()["model"]
+  del config["output_dist"]["num_components"]
+  assert building.build(config).output_dist.num_components == K
+
+
 @pytest.mark.parametrize("weight", [0, 0.2, 3.0])
 def test_the_kl_weight_counts_in_training_refinement_and_evaluation(
   weight, model, data, outcome
@@ -179,8 +232,15 @@ def test_every_estimate_follows_from_its_latent_parameters(
 def test_scalars(outcome, data):
   _, scalars, iterations = outcome
   assert set(scalars) == {
-    *("loss/total", "loss/kl", "loss/recons", "loss/mse", "loss/ari"),
-    *("loss/ari_nobg", "factor/loss", "factor/position", "factor/color"),
+    "loss/total",
+    "loss/kl",
+    "loss/recons",
+    "loss/mse",
+    "loss/ari",
+    "loss/ari_nobg",
+    "factor/loss",
+    "factor/position",
+    "factor/color",
     "factor/shape",
   }
   assert all(x.shape == () and np.isfinite(x) for x in scalars.values())

@@ -110,7 +110,7 @@ def test_cnn_flattens_unless_told():
 
 
 def test_cnn_mode_unknown():
-  with pytest.raises(KeyError, match="unknown `mode` 'max_pool'"):
+  with pytest.raises(KeyError, match="`mode` is 'max_pool'"):
     networks.CNN(
       {"output_channels": [2], "kernel_shapes": [3]}, mode="max_pool"
     )
@@ -339,7 +339,7 @@ def test_broadcast_conv_errors():
     networks.BroadcastConv(options)(tf.zeros([1, 3]))
   with pytest.raises(ValueError, match="`output_channels` is 4, but"):
     networks.BroadcastConv({**options, "output_channels": [4, 4]})
-  with pytest.raises(KeyError, match="unknown `coord_type`"):
+  with pytest.raises(KeyError, match="`coord_type` is 'polar'"):
     networks.BroadcastConv(options, coord_type="polar")
 
 

@@ -25,7 +25,7 @@ def test_a_process_knows_its_start_and_its_peak():
   code = (
     "import time; time.sleep(0.5)\n"
     "import numpy as np\n"
-    "from iodine import process_cost\n"
+    "from iodine.benchmark import process_cost\n"
     "print(process_cost.seconds_since_start())\n"
     "peaks = [process_cost.peak_memory_bytes()]\n"
     "numbers = np.ones(2 * peaks[0] // 8)\n"

@@ -2,11 +2,13 @@
 
 import helpers
 import numpy as np
+import oracles
 import pytest
 import scipy.special
 import scipy.stats
 import tensorflow as tf
 
+from iodine import errors
 from iodine.modules import (
   distributions,
   refinement_inputs,
@@ -56,9 +58,9 @@ def _tensors(num_components=3, seed=0):
 
 def _evidence(tensors, mask_activation="tanh"):
   mixture = distributions.MaskedMixture(
-    tensors["mask"].shape[1],
     distributions.LocScaleDistribution(),
     mask_activation,
+    tensors["mask"].shape[1],
   )
   params = types.MixtureParameters(tensors["pixel"], tensors["mask"])
   x_dist = mixture(*params)
@@ -189,7 +191,7 @@ def test_counterfactual_is_that_of_all_the_mixtures(num_slots):
   # The same sums in another order.
   np.testing.assert_allclose(
     refinement_inputs.counterfactual(evidence),
-    refinement_inputs.plain_counterfactual(evidence),
+    oracles.counterfactual(evidence),
     rtol=1e-5,
     atol=1e-5,
   )
@@ -350,3 +352,56 @@ def test_no_inputs():
 def test_names_given_twice_count_once():
   actual = _make(_tensors(), inputs=["zp", "zp", "mask"])
   assert set(actual) == {"zp", "mask"}
+
+
+def squared_image(evidence):
+  return evidence.image**2
+
+
+def squared_zp(evidence):
+  return evidence.estimate.zp**2
+
+
+OWN = [f"{__name__}.squared_image", f"{__name__}.squared_zp"]
+
+
+def test_inputs_of_ones_own_by_their_dotted_paths():
+  tensors = _tensors()
+  options = {"inputs": [*OWN, "zp"], "preprocess": [], "stop_gradients": []}
+  maker = refinement_inputs.RefinementInputMaker(**options)
+  inputs = maker(_evidence(tensors))
+  assert list(inputs.spatial) == OWN[:1]
+  assert list(inputs.flat) == ["zp", OWN[1]]
+  np.testing.assert_array_equal(inputs.spatial[OWN[0]], tensors["image"] ** 2)
+  np.testing.assert_array_equal(inputs.flat[OWN[1]], tensors["zp"] ** 2)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_inputs_of_ones_own_are_normalized_and_stopped(name):
+  options = {"inputs": [name], "preprocess": [name], "stop_gradients": [name]}
+  tensors = _tensors()
+  with tf.GradientTape() as tape:
+    tape.watch(tensors)
+    maker = refinement_inputs.RefinementInputMaker(**options)
+    inputs = maker(_evidence(tensors))
+    (tensor,) = [*inputs.spatial.values(), *inputs.flat.values()]
+  assert list(maker.layer_norms) == [name]
+  source = tensors["image" if name == OWN[0] else "zp"].numpy().astype(float)
+  helpers.assert_near(tensor, _layer_norm(source**2, 1.0, 0.0))
+  gradients = tape.gradient(tensor, tensors)
+  assert all(gradient is None for gradient in gradients.values())
+
+
+@pytest.mark.parametrize(
+  "name", ["os.nothing", "os.path.no.thing", "no.such.module", ".zp", 5, "os"]
+)
+def test_dotted_paths_of_nothing(name):
+  with pytest.raises(errors.UserError, match="unknown refinement input"):
+    refinement_inputs.RefinementInputMaker(inputs=["zp", name])
+
+
+def test_a_broken_file_of_ones_own_is_a_bug(tmp_path, monkeypatch):
+  (tmp_path / "broken_inputs.py").write_text("import no_such_package")
+  monkeypatch.syspath_prepend(tmp_path)
+  with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+    refinement_inputs.RefinementInputMaker(inputs=["broken_inputs.edges"])

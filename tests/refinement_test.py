@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from iodine import errors
 from iodine.modules import networks, refinement, types
 
 B, K, H, W, Zp = 2, 3, 4, 5, 6
@@ -235,3 +236,17 @@ def test_heads_are_made_once(make):
 def test_unknown_activation_of_the_head():
   with pytest.raises(KeyError, match="unknown activation"):
     refinement.PredictorCorrectorHead(activation="soft")
+
+
+@pytest.mark.parametrize(
+  "name", ["encoder_net", "recurrent_net", "refinement_head"]
+)
+def test_what_is_not_a_part_of_the_core_is_a_sentence(name):
+  parts = {
+    "encoder_net": tf.identity,
+    "recurrent_net": networks.LSTM([]),
+    "refinement_head": refinement.ResHead(),
+  }
+  refinement.RefinementCore(**parts)  # fits
+  with pytest.raises(errors.UserError, match=f"`{name}` is 5: give a part"):
+    refinement.RefinementCore(**{**parts, name: 5})

@@ -15,7 +15,9 @@ from iodine.commands import make_data
 
 TINY = [
   *(f"{key}={value}" for key, value in helpers.TINY.items()),
-  *("batch_size=3", "data.image_dim=[8,8]", "seed=3"),
+  "batch_size=3",
+  "data.image_dim=[8,8]",
+  "seed=3",
 ]
 STEP = 7
 # A path that is HTML, and must not become that of the page.
@@ -28,7 +30,8 @@ def scenes(tmp_path_factory):
   return make_data.make_data(
     main.get_config(("tetrominoes",))["data"],
     str(tmp_path_factory.mktemp("data") / FOLDER),
-    *(5, 0),
+    5,
+    0,
   )
 
 
@@ -45,8 +48,14 @@ def checkpoint(tmp_path_factory):
 
 def run(scenes, checkpoint, *options, before=()):
   helpers.run_main(
-    *("report", *before, "with", "tetrominoes", *TINY, f"data.path={scenes}"),
-    *(f"checkpoint_dir={checkpoint}", *options),
+    "report",
+    *before,
+    "with",
+    "tetrominoes",
+    *TINY,
+    f"data.path={scenes}",
+    f"checkpoint_dir={checkpoint}",
+    *options,
   )
 
 
@@ -55,9 +64,14 @@ def report(scenes, checkpoint, tmp_path_factory):
   """Path of a report, and its figures."""
   figures = tmp_path_factory.mktemp("figures") / "figures.json"
   run(
-    *(scenes, checkpoint, "evaluation.seeds=2", f"json_path={figures}"),
-    *("evaluation.num_components=[3,2]", "evaluation.num_scenes=4"),
-    *("plot.scenes=[4,1]", "plot.num_scenes_for_map=2"),
+    scenes,
+    checkpoint,
+    "evaluation.seeds=2",
+    f"json_path={figures}",
+    "evaluation.num_components=[3,2]",
+    "evaluation.num_scenes=4",
+    "plot.scenes=[4,1]",
+    "plot.num_scenes_for_map=2",
     f"csv_path={figures.parent}/figures.csv",
     before=("-F", figures.parent / "sacred"),
   )
@@ -114,10 +128,18 @@ def test_chromium_shows_it_without_the_network(report, browser):
   browser.open(path)
   headings = [text for (text,) in browser.query("h1, h2, h3", "textContent")]
   assert headings == [
-    *("IODINE on Tetrominoes", "What was evaluated", "Metrics"),
-    *("Over the iterations", "Other numbers of slots and refinements"),
-    *("Training", "Scenes", "Scene 4", "Scene 1", "Samples from the prior"),
-    *("Map of the latents", "Config"),
+    "IODINE on Tetrominoes",
+    "What was evaluated",
+    "Metrics",
+    "Over the iterations",
+    "Other numbers of slots and refinements",
+    "Training",
+    "Scenes",
+    "Scene 4",
+    "Scene 1",
+    "Samples from the prior",
+    "Map of the latents",
+    "Config",
   ]
   images = browser.query(
     "img", "complete", "naturalWidth", "naturalHeight", "alt", "src"
@@ -183,14 +205,24 @@ def test_little_to_show_gives_a_short_page(scenes, tmp_path, capsys):
   helpers.save_checkpoint(tmp_path, config)
   output = tmp_path / "new/page.html"
   run(
-    *(scenes, tmp_path, "model.factor_evaluator=None", f"output={output}"),
-    *("num_iters=0", "plot.scenes=[]", "plot.num_scenes_for_map=1"),
+    scenes,
+    tmp_path,
+    "model.factor_evaluator=None",
+    f"output={output}",
+    "num_iters=0",
+    "plot.scenes=[]",
+    "plot.num_scenes_for_map=1",
     "evaluation.num_scenes=1",
   )
   page = output.read_text(encoding="utf-8")
   ids = re.findall(r'<section id="(\w+)"', page)
   assert ids == [
-    *("subject", "metrics", "iterations", "samples", "latents", "config")
+    "subject",
+    "metrics",
+    "iterations",
+    "samples",
+    "latents",
+    "config",
   ]
   # A single scene has no standard error.
   assert page.count('<td class="number">–</td>') == page.count("data-metric=")
@@ -203,12 +235,12 @@ def test_little_to_show_gives_a_short_page(scenes, tmp_path, capsys):
   [
     (["output=/proc/no/such.html"], "/proc/no"),
     (["output=/proc/such.html"], "cannot write `/proc/such.html`"),
-    (["output=/tmp"], "`/tmp` is no path of a file"),
-    (["output=3"], "`3` is no path of a file"),
+    (["output=/tmp"], "`/tmp` is not the path of a file"),
+    (["output=3"], "`3` is not the path of a file"),
     (["evaluation.seeds=0"], "`evaluation.seeds` is 0"),
     (["plot.scenes=[5]"], "no scene 5: the test subset has 5 scenes"),
     (["plot.slot=4"], "`plot.slot` is 4, and the model has 3 slots"),
-    (["json_path=/tmp"], "`/tmp` is no path of a file"),
+    (["json_path=/tmp"], "`/tmp` is not the path of a file"),
   ],
 )
 def test_errors_come_before_the_evaluation(

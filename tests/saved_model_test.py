@@ -10,7 +10,6 @@ import pytest
 import tensorflow as tf
 
 from iodine import building, checkpoints, segmentation
-from iodine.segmentation import saved_model
 
 SEED = 3
 CONFIG = helpers.tiny_config({"data.image_dim": [8, 6], "seed": SEED})
@@ -174,7 +173,7 @@ def test_a_failed_export_leaves_nothing(checkpoint, tmp_path, monkeypatch):
       file.write("half")
     raise tf.errors.ResourceExhaustedError(None, None, "no space left")
 
-  monkeypatch.setattr(saved_model, "export", fail)
+  monkeypatch.setattr(segmentation, "export", fail)
   options = [f"{key}={value}" for key, value in helpers.TINY.items()]
   with pytest.raises(SystemExit):
     helpers.run_main(

@@ -200,11 +200,11 @@ def test_overlays_are_tinted_and_have_borders():
   [
     ([], "`images` is not set"),
     (["images=nowhere.png"], "nothing at `nowhere.png`"),
-    (["images=5"], "5, which is no path"),
+    (["images=5"], "5, which is not a path"),
     (["images=empty"], "the folder `empty` gives no image"),
-    (["images=text.png"], "`text.png` is no PNG or JPEG image"),
-    (["images=cut.png"], "`cut.png` is no PNG or JPEG image"),
-    (["images=['photos','cut.png']"], "`cut.png` is no PNG or JPEG image"),
+    (["images=text.png"], "`text.png` is not a PNG or JPEG image"),
+    (["images=cut.png"], "`cut.png` is not a PNG or JPEG image"),
+    (["images=['photos','cut.png']"], "`cut.png` is not a PNG or JPEG image"),
     (["images=*.png"], "2 of 2 images cannot be read: `cut.png` is no"),
     (["images=photos", "output=5"], "`output` is 5"),
     (["images=photos", "output=full"], "`full/cat_2` is there already"),
@@ -213,7 +213,7 @@ def test_overlays_are_tinted_and_have_borders():
     (["images=photos", "checkpoint_dir=/no/such"], "no checkpoint at"),
     (["images=photos", "n_z=5"], "does not fit this configuration"),
     (["images=photos", "num_components=1"], "`num_components`"),
-    (["images=photos", "json_path=photos"], "no path of a file"),
+    (["images=photos", "json_path=photos"], "not the path of a file"),
   ],
 )
 def test_errors_leave_everything_as_it_was(

@@ -192,8 +192,9 @@ def test_folders_with_and_without_a_state_file(tmp_path):
 def test_the_two_kinds_are_told_apart(tmp_path):
   model, optimizer = build("tiny_clevr")
   store = checkpoints.CheckpointStore(str(tmp_path), model, optimizer)
-  assert not tf1.is_tf1(store.save())
-  assert tf1.is_tf1(str(GOLDEN / "tiny_clevr/model.ckpt"))
+  tf1_prefix = str(GOLDEN / "tiny_clevr/model.ckpt")
+  assert not checkpoints.open_checkpoint(store.save()).is_tf1
+  assert checkpoints.open_checkpoint(tf1_prefix).is_tf1
 
 
 @pytest.mark.parametrize(
@@ -403,7 +404,7 @@ def test_an_exported_folder_can_be_moved(tmp_path):
   assert checkpoints.find(tmp_path / "new") == f"{tmp_path}/new/model.ckpt"
   (tmp_path / "new/checkpoint").write_bytes(b"\xff\xfe")
   assert checkpoints.find(tmp_path / "new") == f"{tmp_path}/new/model.ckpt"
-  with pytest.raises(errors.UserError, match="is no path"):
+  with pytest.raises(errors.UserError, match="is not a path"):
     checkpoints.find(5)
 
 

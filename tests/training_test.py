@@ -1,15 +1,20 @@
 import json
 import math
 import os
+import pathlib
 import signal
+import traceback
 
 import helpers
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from iodine import building, checkpoints, errors
+import main
+from iodine import building, checkpoints, errors, training
+from iodine.commands import make_data
 from iodine.training import loop
+from iodine.training import step as step_lib
 
 
 class Scenes:
@@ -38,7 +43,7 @@ class Run:
     self.store = checkpoints.CheckpointStore(
       str(folder), self.model, self.optimizer
     )
-    self.step = loop.CompiledStep(self.model, self.optimizer, seed)
+    self.step = training.compile_step(self.model, self.optimizer, seed)
 
   def fake_step(self, **changes):
     """A step that only counts, for tests of the loop around it.
@@ -63,12 +68,13 @@ class Run:
       "save_images_steps": 100,
       **{k: options.pop(k) for k in list(options) if k.startswith("save_")},
     }
-    return loop.train(
+    return training.train(
       options.pop("step", self.step),
+      [*self.model.trainable_variables, *self.optimizer.m, *self.optimizer.v],
       Scenes().batches("train", int(self.optimizer.global_step)),
       Scenes.batch_size,
       self.store,
-      loop.Schedule(stop_after_steps=stop_after_steps, **schedule),
+      training.Schedule(stop_after_steps=stop_after_steps, **schedule),
       start_step=int(self.optimizer.global_step),
       **options,
     )
@@ -88,9 +94,9 @@ def test_one_trace_for_every_batch_shape(tmp_path):
   run = Run(tmp_path)
   for seed in range(3):
     run.step(helpers.make_batch(batch_size=2, seed=seed))
-  assert run.step.num_traces == 1
+  assert run.step.experimental_get_tracing_count() == 1
   run.step(helpers.make_batch(batch_size=3))
-  assert run.step.num_traces == 2
+  assert run.step.experimental_get_tracing_count() == 2
 
 
 def test_no_variable_is_made_after_initialize(tmp_path):
@@ -186,25 +192,69 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, name, value):
   assert run.store.latest == str(tmp_path / "ckpt-2")
 
 
-def test_weights_with_a_loss_that_is_not_finite_are_not_saved(tmp_path):
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e30])
+@pytest.mark.parametrize("kind", ["weights", "m", "v"])
+def test_state_that_is_not_finite_is_not_saved(tmp_path, kind, value, last):
   run = Run(tmp_path)
-  losses = {2: 1.0, 4: math.nan}
+  count = run.fake_step()
+
+  def step(batch):
+    scalars = count(batch)  # all of which are finite
+    if int(run.optimizer.global_step) == 4:
+      state = {"weights": run.model.trainable_variables}
+      variable = (state.get(kind) or getattr(run.optimizer, kind))[-1]
+      variable.assign(tf.fill(variable.shape, value))
+    return scalars
+
   with pytest.raises(errors.UserError) as info:
-    run.train(
-      10,
-      step=run.fake_step(),
-      loss_after=lambda _: losses[int(run.optimizer.global_step)],
-    )
-  assert "diverged at step 4" in str(info.value)
+    run.train(4 if last else 10, step=step)
+  assert "diverged at step 4 (norm of weights and moments" in str(info.value)
+  assert str(tmp_path / "ckpt-2") in str(info.value)
   assert run.store.latest == str(tmp_path / "ckpt-2")
+  assert not list(tmp_path.glob("**/ckpt-4*"))
 
 
-def test_the_loss_of_a_batch_changes_nothing(tmp_path):
+def test_checking_and_saving_change_nothing(tmp_path):
   run = Run(tmp_path)
-  state = run.state()
-  first = run.step.loss(helpers.make_batch())
-  assert first == run.step.loss(helpers.make_batch())
-  assert_same_bits(state, run.state())
+  run.step(helpers.make_batch())
+  adam = run.optimizer
+  variables = [*run.model.variables, *adam.m, *adam.v, adam.beta1_power]
+  before = [v.numpy() for v in variables]
+  run.train(2, step=run.fake_step())
+  assert_same_bits(before, [v.numpy() for v in variables])
+
+
+def test_scalars_are_read_when_due_and_all_at_once(tmp_path, monkeypatch):
+  run, fetched = Run(tmp_path), []
+  fetch = loop._fetch
+
+  def spy(steps):
+    assert all(tf.is_tensor(x) for scalars in steps for x in scalars.values())
+    fetched.append(len(steps))
+    return fetch(steps)
+
+  monkeypatch.setattr(loop, "_fetch", spy)
+  monkeypatch.setattr(loop, "_MAX_UNREAD", 4)
+  reports = []
+  run.train(
+    14,
+    on_report=reports.append,
+    **{"save_summaries_steps": 7, "save_checkpoint_steps": 100},
+  )
+  # The first step alone, for its time; then for reports, or four in a row.
+  assert fetched == [1, 4, 2, 4, 3]
+  assert [r.step for r in reports] == [7, 14]
+  assert all(type(x) is float for x in reports[0].means.values())
+
+
+def test_a_step_that_diverged_is_named_though_noticed_later(tmp_path):
+  run = Run(tmp_path)
+  step = run.fake_step(**{"loss/total": {5: math.nan, 6: math.nan}})
+  with pytest.raises(errors.UserError, match="diverged at step 5 "):
+    run.train(20, step=step, save_summaries_steps=10, save_checkpoint_steps=4)
+  assert run.store.latest == str(tmp_path / "ckpt-4")
+  assert not list(tmp_path.glob("ckpt-8*"))
 
 
 def test_a_real_nan_is_noticed(tmp_path):
@@ -249,7 +299,7 @@ def test_train_step_leaves_the_batch_unchanged():
   before = tf.nest.map_structure(lambda x: x.numpy().copy(), batch)
   keys = json.dumps(tf.nest.map_structure(lambda x: 0, batch))
   optimizer = building.build(helpers.tiny_config()["optimizer"])
-  scalars = loop.train_step(model, optimizer, batch)
+  scalars = training.train_step(model, optimizer, batch)
   assert keys == json.dumps(tf.nest.map_structure(lambda x: 0, batch))
   tf.nest.map_structure(np.testing.assert_array_equal, before, batch)
   assert scalars["debug/global_grad_norm"] > 0
@@ -258,22 +308,24 @@ def test_train_step_leaves_the_batch_unchanged():
 
 def test_xla_computes_the_same_step(tmp_path, monkeypatch):
   z = np.random.default_rng(0).normal(size=[2, 2, 3, 3]).astype(np.float32)
-  step = loop.train_step
+  step = training.train_step
   # Random numbers of XLA are others.
   monkeypatch.setattr(
-    loop, "train_step", lambda *args, seed: step(*args, z=tf.constant(z))
+    step_lib,
+    "train_step",
+    lambda *args, run_seed: step(*args, z=tf.constant(z)),
   )
   batch = helpers.make_batch()
   runs, scalars = [], []
   for jit_compile in (False, True):
     run = Run(tmp_path / str(jit_compile), updates={"num_iters": 1})
-    compiled = loop.CompiledStep(
+    compiled = training.compile_step(
       run.model, run.optimizer, 0, jit_compile=jit_compile
     )
     scalars.append([compiled(batch), compiled(batch)])
-    assert compiled.num_traces == 1
-    assert compiled._step._jit_compile == (jit_compile or None)
-    assert math.isfinite(compiled.loss(batch))
+    assert compiled.experimental_get_tracing_count() == 1
+    assert compiled._jit_compile == (jit_compile or None)
+    assert math.isfinite(scalars[-1][-1]["loss/total"])
     runs.append(run)
   for plain, xla in zip(*scalars, strict=True):
     assert plain.keys() == xla.keys()
@@ -290,4 +342,48 @@ def test_xla_computes_the_same_step(tmp_path, monkeypatch):
 def test_jit_compile_is_true_or_false(tmp_path, value):
   run = Run(tmp_path)
   with pytest.raises(errors.UserError, match="`jit_compile` is"):
-    loop.CompiledStep(run.model, run.optimizer, 0, jit_compile=value)
+    training.compile_step(run.model, run.optimizer, 0, jit_compile=value)
+
+
+@pytest.mark.parametrize("eager", [False, True], ids=["graph", "eager"])
+def test_the_path_from_the_command_to_the_tape(tmp_path, monkeypatch, eager):
+  config = main.get_config(("tetrominoes",))
+  scenes = make_data.make_data(config["data"], str(tmp_path), 4, seed=0)
+  root = str(pathlib.Path(main.__file__).parent)
+  paths = []
+
+  class Tape(tf.GradientTape):
+    """Notes the functions of the project that led to it."""
+
+    def __enter__(self):
+      path = [
+        f"{os.path.relpath(frame.filename, root)}:{frame.name}"
+        for frame in traceback.extract_stack()
+        if frame.filename.startswith((f"{root}/iodine/", f"{root}/main.py"))
+      ]
+      paths.append(path[path.index("main.py:train") :])
+      return super().__enter__()
+
+  monkeypatch.setattr(tf, "GradientTape", Tape)
+  tf.config.run_functions_eagerly(eager)
+  try:
+    updates = {
+      **helpers.TINY,
+      "batch_size": 2,
+      "stop_after_steps": 1,
+      "data.path": scenes,
+      "checkpoint_dir": f"{tmp_path}/run",
+    }
+    words = [f"{name}={value}" for name, value in updates.items()]
+    helpers.run_main("with", "tetrominoes", *words)
+  finally:
+    tf.config.run_functions_eagerly(False)
+  (*_, path) = [path for path in paths if "step.py:train_step" in path[-2]]
+  assert path == [
+    "main.py:train",
+    "iodine/commands/train.py:run",
+    # The graph is made before the loop begins.
+    *(["iodine/training/loop.py:train"] if eager else []),
+    "iodine/training/step.py:train_step",
+    "iodine/training/step.py:compute_gradients",
+  ]

@@ -1,45 +1,20 @@
 """How fast a model is on this machine, and what it costs."""
 
-from iodine.benchmark.measuring import (
-  MatmulRate,
-  first_call,
-  has_files,
-  measure,
-  measure_decoding,
-  measure_pipeline,
-  segment,
-  synthetic_batch,
-)
 from iodine.benchmark.operations import count
-from iodine.benchmark.process_cost import (
-  gpu_peak_memory_bytes,
-  peak_memory_bytes,
-  seconds_since_start,
-)
-from iodine.benchmark.sweep import (
-  measure_in_child,
-  pictures_folder,
-  read,
-  require_all,
-  run,
-)
+from iodine.benchmark.parts import measure, read_options
+from iodine.benchmark.process_cost import seconds_since_start
+from iodine.benchmark.sweep import read as read_sweep
+from iodine.benchmark.sweep import require_all
+from iodine.benchmark.sweep import run as measure_sweep
+from iodine.benchmark.table import text
 
 __all__ = [
-  "MatmulRate",
   "count",
-  "first_call",
-  "gpu_peak_memory_bytes",
-  "has_files",
   "measure",
-  "measure_decoding",
-  "measure_in_child",
-  "measure_pipeline",
-  "peak_memory_bytes",
-  "pictures_folder",
-  "read",
+  "measure_sweep",
+  "read_options",
+  "read_sweep",
   "require_all",
-  "run",
   "seconds_since_start",
-  "segment",
-  "synthetic_batch",
+  "text",
 ]

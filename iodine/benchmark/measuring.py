@@ -22,7 +22,7 @@ import tensorflow as tf
 from iodine.benchmark import operations
 from iodine.modules import data as data_lib
 from iodine.modules import distributions, iodine
-from iodine.readers import examples, layouts, opening
+from iodine.readers import examples, opening
 
 Data = dict[str, Any]
 
@@ -60,7 +60,7 @@ class FirstCall(NamedTuple):
   first_seconds: float
 
 
-class Figures(NamedTuple):
+class Measurements(NamedTuple):
   """What the calls of a graph cost.
 
   Attributes:
@@ -141,7 +141,7 @@ def measure(
   warmup: int,
   matmul: MatmulRate,
   on_progress: Callable[[int], None] = lambda done: None,
-) -> Figures:
+) -> Measurements:
   """Times calls, each followed by a matrix product.
 
   Args:
@@ -160,7 +160,7 @@ def measure(
     seconds.append(_timed(call)[1])
     rates.append(matmul())
     on_progress(done)
-  return Figures(
+  return Measurements(
     first,
     Spread.of(seconds),
     Spread.of(rates),
@@ -217,10 +217,8 @@ def segment(
     estimate.
   """
   estimates, _ = model.encode(images, seed=seed)
-  return {
-    "mask": distributions.mask_probabilities(estimates[-1].scores),
-    "recons": estimates[-1].x_dist.mean(),
-  }
+  rendering = distributions.render(estimates[-1].x_dist)
+  return {"mask": rendering.masks, "recons": rendering.reconstruction}
 
 
 def synthetic_batch(
@@ -258,7 +256,7 @@ def synthetic_batch(
   }
 
 
-class DecodingFigures(NamedTuple):
+class Decoding(NamedTuple):
   """How long it takes to decode a scene that has been read and inflated.
 
   Attributes:
@@ -274,7 +272,7 @@ class DecodingFigures(NamedTuple):
 
 def measure_decoding(
   dataset: data_lib.IODINEDataset, num_scenes: int = 100, rounds: int = 5
-) -> DecodingFigures:
+) -> Decoding:
   """Decodes the first scene of a data set again and again, both ways.
 
   Args:
@@ -288,21 +286,21 @@ def measure_decoding(
   (record,) = file.records().take(1)
   raw = tf.data.Dataset.from_tensors(record).repeat(num_scenes)
 
-  def decoding(parse: Callable[..., Data]) -> Callable[[], Any]:
-    scenes = raw.map(lambda record: parse(record, layout))
+  def decoding(names: list[str] | None) -> Callable[[], Any]:
+    scenes = raw.map(lambda record: examples.parse(record, layout, names))
     return lambda: scenes.reduce(0, lambda total, _: total + 1)
 
-  plain, fast = map(decoding, (layouts.parse, examples.parser(layout)))
+  plain, fast = map(decoding, (list(layout.features), None))
   seconds = [(_timed(plain)[1], _timed(fast)[1]) for _ in range(rounds + 1)]
   times = np.array(seconds[1:]) / num_scenes  # without the first calls
-  return DecodingFigures(
+  return Decoding(
     float(np.median(times[:, 1])),
     float(np.median(times[:, 0])),
     float(np.median(times[:, 0] / times[:, 1])),
   )
 
 
-class PipelineFigures(NamedTuple):
+class Pipeline(NamedTuple):
   """How fast scenes are read.
 
   Attributes:
@@ -318,7 +316,7 @@ class PipelineFigures(NamedTuple):
 
 def measure_pipeline(
   dataset: data_lib.IODINEDataset, num_batches: int, min_seconds: float = 2.0
-) -> PipelineFigures:
+) -> Pipeline:
   """Reads training batches and does nothing with them.
 
   Args:
@@ -335,14 +333,14 @@ def measure_pipeline(
     done += 1
   seconds = time.perf_counter() - start
   num_scenes = done * dataset.batch_size
-  return PipelineFigures(opening + waiting, num_scenes / seconds, num_scenes)
+  return Pipeline(opening + waiting, num_scenes / seconds, num_scenes)
 
 
 def has_files(path: str | Sequence[str]) -> bool:
   """Whether the `path` of a data set leads to at least one file.
 
   Raises:
-    errors.UserError: if it is no path.
+    errors.UserError: if it is not a path.
   """
   patterns = opening.as_list(path)
   return any(os.path.isfile(f) for p in patterns for f in glob.glob(p))

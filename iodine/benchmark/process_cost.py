@@ -14,7 +14,7 @@ _IMPORTED = time.monotonic()
 
 
 def seconds_since_start() -> float:
-  """How long this process has been running.
+  """Returns how long this process has been running.
 
   Where the system does not say, since this module was imported.
   """
@@ -24,24 +24,24 @@ def seconds_since_start() -> float:
     ticks = int(stat.rpartition(")")[2].split()[19])
     started = ticks / os.sysconf("SC_CLK_TCK")
     return time.clock_gettime(time.CLOCK_BOOTTIME) - started
-  except (OSError, LookupError, ValueError, AttributeError):
+  except OSError:  # not every system has these files
     return time.monotonic() - _IMPORTED
 
 
 def peak_memory_bytes() -> int:
-  """The most memory that this process has had resident, in bytes."""
+  """Returns the most memory that this process has had resident, in bytes."""
   try:
-    # Unlike the other figure, this one knows nothing of the parent process.
+    # Unlike the other number, this one knows nothing of the parent process.
     status = pathlib.Path("/proc/self/status").read_text()
     (line,) = [x for x in status.splitlines() if x.startswith("VmHWM:")]
     return int(line.split()[1]) * 1024
-  except (OSError, LookupError, ValueError):
+  except (OSError, ValueError):  # nor does each say this
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 def gpu_peak_memory_bytes() -> int | None:
-  """The most memory that a GPU has had in use; None without a GPU."""
+  """Returns the most memory that a GPU has had in use; None without a GPU."""
   if not tf.config.list_physical_devices("GPU"):
     return None
   return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])

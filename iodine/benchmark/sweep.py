@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 import tabulate
 
 from iodine import errors, files, validation
-from iodine.benchmark import measuring
+from iodine.benchmark import measuring, table
 from iodine.drawing import charts
 
 Config = Mapping[str, Any]
-Row = dict[str, Any]  # a point and its figures
+Row = dict[str, Any]  # a point and its measurements
 
 
 def _is_size(value: Any) -> bool:
@@ -116,64 +116,72 @@ class Point(NamedTuple):
 
 
 def read(options: Mapping[str, Any]) -> list[Point]:
-  """The points that `benchmark.sweep` asks for.
+  """Reads the points that `benchmark.sweep` asks for.
 
   Raises:
-    errors.UserError: if a quantity or a value is none.
+    errors.UserError: if a quantity or a value is not one.
   """
   sweep = {} if options["sweep"] is None else options["sweep"]
-  if not isinstance(sweep, Mapping) or set(sweep) - set(QUANTITIES):
-    raise errors.UserError(
-      f"`benchmark.sweep` is {sweep!r}: give lists of values, such as "
-      f"`benchmark.sweep.batch_size=[1,2,4]`, for some of "
-      f"{', '.join(QUANTITIES)}"
-    )
+  validation.require(
+    isinstance(sweep, Mapping) and not set(sweep) - set(QUANTITIES),
+    "benchmark.sweep",
+    sweep,
+    "lists of values, such as `benchmark.sweep.batch_size=[1,2,4]`, for some "
+    f"of {', '.join(QUANTITIES)}",
+  )
   points = []
   for name, quantity in QUANTITIES.items():
     values = sweep.get(name)
     if values is None:
       continue
-    is_list = isinstance(values, (list, tuple)) and len(values) > 0
-    if not is_list or not all(quantity.accepts(value) for value in values):
-      raise errors.UserError(
-        f"`benchmark.sweep.{name}` is {values!r}: give a list of "
-        f"{quantity.needs}"
-      )
+    validation.require(
+      validation.is_list(values)
+      and len(values) > 0
+      and all(quantity.accepts(value) for value in values),
+      f"benchmark.sweep.{name}",
+      values,
+      f"a list of {quantity.needs}",
+    )
     if name == "image_size":
       values = [[v, v] if isinstance(v, int) else list(v) for v in values]
     points += [Point(name, value) for value in values]
   return points
 
 
-def pictures_folder(config: Config) -> str:
-  """Where the picture goes."""
-  return config["pictures_dir"] or "benchmark"
+def run(
+  config: Config, parts: Sequence[str], points: Sequence[Point], script: str
+) -> dict[str, Any]:
+  """Measures the config itself, then one point after the other.
 
-
-def run(config: Config, points: Sequence[Point], script: str) -> dict[str, Any]:
-  """Measures one point after the other; table and picture.
+  Shows tables, and draws a picture.
 
   Args:
     config: the complete config.
+    parts: what is measured of the config itself, besides the training step.
     points: see `read`.
     script: path of `main.py`.
 
   Returns:
-    "sweep", a list of what the points are (quantity, value, size, label) with
-    their figures or an error; and "fits", per quantity the straight lines
-    through step time and peak memory.
+    The measurements of the config; "sweep", a list of what the points are
+    (quantity, value, size, label) with theirs or an error; and "fits", per
+    quantity the straight lines through step time and peak memory.
   """
-  folder = pictures_folder(config)
+  folder = config["pictures_dir"] or "benchmark"
+  files.make_folder(folder)
+  # In a process of its own like the points, so that memory compares.
+  print("measuring the config itself", flush=True)
+  result = measure_in_child(config, parts, script)
+  print(table.text(result), flush=True)
   rows: list[Row] = []
   for number, point in enumerate(points, start=1):
     name = f"{point.quantity}={point.label}"
     print(f"point {number}/{len(points)}: {name}", flush=True)
     try:
-      figures = measure_in_child(point.apply(config), [], script)
-    except errors.UserError as error:
-      figures = {"error": str(error)}
-    print(f"  {_summary(figures)}", flush=True)
-    rows.append({**point.as_json(), **figures})
+      measured = measure_in_child(point.apply(config), [], script)
+    except errors.UserError as error:  # a point should not cost the others
+      measured = {"error": str(error)}
+    print(f"  {_summary(measured)}", flush=True)
+    rows.append({**point.as_json(), **measured})
   good = [row for row in rows if "error" not in row]
   fits = _fits(good)
   if good:
@@ -181,7 +189,7 @@ def run(config: Config, points: Sequence[Point], script: str) -> dict[str, Any]:
     picture = os.path.join(folder, "sweep.png")
     charts.save_sweep(picture, _panels(good, fits))
     print(f"picture: {picture}", flush=True)
-  return {"sweep": rows, "fits": fits}
+  return {**result, "sweep": rows, "fits": fits}
 
 
 def require_all(rows: Sequence[Row]) -> None:
@@ -201,7 +209,7 @@ def require_all(rows: Sequence[Row]) -> None:
 def measure_in_child(
   config: Config, parts: Sequence[str], script: str
 ) -> dict[str, Any]:
-  """The figures of a config without a sweep, from a process of its own.
+  """Measures a config without a sweep, in a process of its own.
 
   Args:
     config: the complete config.
@@ -213,7 +221,7 @@ def measure_in_child(
   """
   with tempfile.TemporaryDirectory() as folder:
     config_path = os.path.join(folder, "config.json")
-    json_path = os.path.join(folder, "figures.json")
+    json_path = os.path.join(folder, "measurements.json")
     options = {**config["benchmark"], "parts": list(parts), "sweep": None}
     files.write_json(
       config_path,
@@ -239,16 +247,16 @@ def measure_in_child(
 
 
 def _fits(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-  """Straight lines per quantity and figure, where there are two points."""
+  """Straight lines per quantity and measurement, where there are two points."""
   fits: dict[str, dict[str, Any]] = {}
   for quantity, members in _by_quantity(rows).items():
     sizes = [row["size"] for row in members]
     if len(set(sizes)) > 1:
       fits[quantity] = {
-        figure: measuring.fit_line(
-          sizes, [row[figure] for row in members]
+        name: measuring.fit_line(
+          sizes, [row[name] for row in members]
         )._asdict()
-        for figure in ("step_seconds_median", "peak_memory_bytes")
+        for name in ("step_seconds_median", "peak_memory_bytes")
       }
   return fits
 
@@ -260,19 +268,31 @@ def _by_quantity(rows: Sequence[Row]) -> dict[str, list[Row]]:
   return groups
 
 
-def _summary(figures: Mapping[str, Any]) -> str:
-  if "error" in figures:
-    return f"not measured: {figures['error']}"
+def _summary(measured: Mapping[str, Any]) -> str:
+  if "error" in measured:
+    return f"not measured: {measured['error']}"
   return (
-    f"{figures['step_seconds_median']:.3f} s a step, "
-    f"{figures['gflops']:.1f} GFLOP/s, "
-    f"{figures['peak_memory_bytes'] / 1e6:,.0f} MB"
+    f"{measured['step_seconds_median']:.3f} s a step, "
+    f"{measured['gflops']:.1f} GFLOP/s, "
+    f"{measured['peak_memory_bytes'] / 1e6:,.0f} MB"
   )
+
+
+_COLUMNS = (
+  "",
+  "",
+  "step [s]",
+  "images/s",
+  "GFLOP",
+  "GFLOP/s",
+  "share [%]",
+  "peak [MB]",
+)
 
 
 def _table(rows: Sequence[Row], fits: Mapping[str, Any]) -> str:
   """One line for every point, one for every straight line."""
-  table = tabulate.tabulate(
+  lines_of_points = tabulate.tabulate(
     [
       (
         QUANTITIES[row["quantity"]].title,
@@ -286,10 +306,7 @@ def _table(rows: Sequence[Row], fits: Mapping[str, Any]) -> str:
       )
       for row in rows
     ],
-    headers=(
-      *("", "", "step [s]", "images/s", "GFLOP", "GFLOP/s"),
-      *("share [%]", "peak [MB]"),
-    ),
+    headers=_COLUMNS,
     disable_numparse=[0, 1],
     floatfmt=("", "", ".4f", ".2f", ".3f", ".1f", ".1f", ".0f"),
     colalign=("left", "right"),
@@ -300,7 +317,7 @@ def _table(rows: Sequence[Row], fits: Mapping[str, Any]) -> str:
     f"{_formula(fit['peak_memory_bytes'], 'MB', quantity)}"
     for quantity, fit in fits.items()
   ]
-  return "\n".join(["", table, *lines])
+  return "\n".join(["", lines_of_points, *lines])
 
 
 def _formula(line: Mapping[str, float], unit: str, quantity: str) -> str:
@@ -319,12 +336,12 @@ def _panels(
   """What the picture shows: two panels per quantity."""
   panels = []
   for quantity, members in _by_quantity(rows).items():
-    for figure, title, unit, scale in (
+    for name, title, unit, scale in (
       ("step_seconds_median", "step [s]", "s", 1.0),
       ("peak_memory_bytes", "peak memory [MB]", "MB", 1e-6),
     ):
-      line = fits.get(quantity, {}).get(figure)
-      values = [scale * row[figure] for row in members]
+      line = fits.get(quantity, {}).get(name)
+      values = [scale * row[name] for row in members]
       spreads = [row["step_seconds"] for row in members]
       is_time = unit == "s"
       panels.append(

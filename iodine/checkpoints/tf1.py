@@ -6,19 +6,15 @@ layout, so that going there and back returns to the bit.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import sonnet as snt
 import tensorflow as tf
 
-from iodine import files
-from iodine.checkpoints import tf2
-from iodine import errors
-from iodine import optimizers
+from iodine import errors, files, optimizers
+from iodine.checkpoints import finding
 from iodine.modules import iodine, networks, refinement
 
 Variables = dict[str, tf.Variable]
@@ -58,12 +54,6 @@ class Report(NamedTuple):
   unused: list[str]
   shapes: dict[str, tuple[int, ...]]
   global_step: int | None
-
-
-def is_tf1(prefix: str) -> bool:
-  """Whether the checkpoint with that prefix is name-based, as TF1's are."""
-  names = tf2.open_reader(prefix).get_variable_to_shape_map()
-  return "_CHECKPOINTABLE_OBJECT_GRAPH" not in names
 
 
 # -------------------------------------------------------------------- names
@@ -190,7 +180,7 @@ def _head(head: snt.Module) -> Variables:
 
 
 def restore(
-  path: str,
+  path: Any,
   model: iodine.IODINE,
   optimizer: optimizers.Adam | None = None,
 ) -> Report:
@@ -200,7 +190,8 @@ def restore(
   whatever the global step says.
 
   Args:
-    path: a prefix, or a folder, with or without a state file.
+    path: a prefix, or a folder, with or without a state file; or what
+      `finding.open_checkpoint` returned.
     model: an initialised model; all of its variables are restored.
     optimizer: gets the global step, and Adam's slots and powers.
 
@@ -212,12 +203,8 @@ def restore(
       variable is missing on either side or of another shape. Nothing is
       changed then.
   """
-  prefix = tf2.find(path)
-  reader = tf2.open_reader(prefix)
-  saved = {
-    name: tuple(shape)
-    for name, shape in reader.get_variable_to_shape_map().items()
-  }
+  opened = finding.open_checkpoint(path)
+  saved = opened.shapes
   wanted = model_variables(model)
   optional: Variables = {}
   has_slots = False
@@ -229,16 +216,16 @@ def restore(
     else:
       wanted |= {_GLOBAL_STEP: optimizer.global_step}
       optional = slot_variables(model, optimizer)
-  _check_fit(prefix, saved, {**optional, **wanted}, required=wanted)
+  _check_fit(opened.prefix, saved, {**optional, **wanted}, required=wanted)
   present = {k: v for k, v in {**wanted, **optional}.items() if k in saved}
-  values = {name: _read(reader, prefix, name) for name in present}
+  values = {name: opened.read(name) for name in present}
   for name, variable in present.items():
     variable.assign(values[name])
   if optimizer is not None and not has_slots:
     optimizer.reset()
     optional |= {name: getattr(optimizer, name) for name in _POWERS}
   ours = {**wanted, **optional}
-  step = _read(reader, prefix, _GLOBAL_STEP) if _GLOBAL_STEP in saved else None
+  step = opened.read(_GLOBAL_STEP) if _GLOBAL_STEP in saved else None
   return Report(
     restored=sorted(present),
     left_fresh=sorted(set(optional) - set(present)),
@@ -246,13 +233,6 @@ def restore(
     shapes={**{k: tuple(v.shape) for k, v in ours.items()}, **saved},
     global_step=None if step is None else int(step),
   )
-
-
-def _read(reader: Any, prefix: str, name: str) -> np.ndarray:
-  try:
-    return reader.get_tensor(name)
-  except tf2.READ_ERRORS as error:
-    raise tf2.broken(prefix, error) from error
 
 
 def _check_fit(
@@ -335,51 +315,32 @@ def export(
     tensors = {**model_variables(model), _GLOBAL_STEP: tf.zeros([], tf.int64)}
   else:
     tensors = {**all_variables(model, optimizer)}
-  path = tf2.as_path(path)
+  path = finding.as_path(path)
   if os.path.isdir(path) or not os.path.basename(path):
     raise errors.UserError(
       f"`{path}` is a folder: give a checkpoint's prefix, such as "
       f"`{os.path.join(path, 'model.ckpt')}`"
     )
-  folder = os.path.dirname(path) or "."
-  files.make_folder(folder)
-  latest = tf2.latest(folder)
-  if latest is not None and not is_tf1(latest):
+  folder, name = os.path.split(path)
+  latest = (
+    finding.latest(folder or ".") if os.path.isdir(folder or ".") else None
+  )
+  if latest is not None and not finding.open_checkpoint(latest).is_tf1:
     raise errors.UserError(
       f"the folder `{folder}` holds a run of this project, which an export "
       "would hide: give `output` a prefix in another folder"
     )
-  temporary = f"{path}.tmp"
   names = sorted(tensors)
-  try:
+  with files.replaced(path, _SUFFIXES, (tf.errors.OpError,)) as temporary:
     tf.raw_ops.SaveV2(
       prefix=temporary,
       tensor_names=names,
       shape_and_slices=[""] * len(names),
       tensors=[tf.convert_to_tensor(tensors[name]) for name in names],
     )
-    # Without its index a checkpoint is not there: it goes first, comes last.
-    with contextlib.suppress(FileNotFoundError):
-      os.remove(path + _SUFFIXES[-1])
-    for suffix in _SUFFIXES:
-      os.replace(temporary + suffix, path + suffix)
-    _write_state(folder, os.path.basename(path))
-  except (tf.errors.OpError, OSError) as error:
-    raise errors.UserError(
-      f"cannot write the checkpoint `{path}`: give a path in a folder that "
-      f"you may write to, with room ({tf2.first_line(error)})"
-    ) from error
-  finally:
-    for suffix in _SUFFIXES:
-      with contextlib.suppress(FileNotFoundError):
-        os.remove(temporary + suffix)
+  # The state file has a relative path, so that the folder can be moved.
+  files.write(
+    os.path.join(folder, "checkpoint"),
+    f'model_checkpoint_path: "{name}"\nall_model_checkpoint_paths: "{name}"\n',
+  )
   return path
-
-
-def _write_state(folder: str, name: str) -> None:
-  """The state file, with a relative path so that the folder can be moved."""
-  temporary = os.path.join(folder, "checkpoint.tmp")
-  with open(temporary, "w", encoding="utf-8") as file:
-    file.write(f'model_checkpoint_path: "{name}"\n')
-    file.write(f'all_model_checkpoint_paths: "{name}"\n')
-  os.replace(temporary, os.path.join(folder, "checkpoint"))

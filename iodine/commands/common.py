@@ -6,26 +6,13 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import shapeguard
 import tensorflow as tf
 
 from iodine import building, checkpoints, errors, optimizers
-from iodine.checkpoints import tf1
 from iodine.modules import data as data_lib
 from iodine.modules import iodine
 
 Config = Mapping[str, Any]
-
-# What a model raises at its first run where its config makes no sense.
-CONFIG_ERRORS = (
-  ArithmeticError,
-  AttributeError,
-  LookupError,
-  TypeError,
-  ValueError,
-  shapeguard.ShapeError,
-  tf.errors.OpError,
-)
 
 
 def start_tensorflow() -> None:
@@ -51,22 +38,8 @@ def build_model(config: Config, image_shape: tuple[int, ...]) -> iodine.IODINE:
   """
   require_experiment(config)
   model = building.build(config, "model")
-  try:
-    model.initialize(image_shape)
-  except CONFIG_ERRORS as error:
-    raise misfit(image_shape, error) from error
+  model.initialize(image_shape)
   return model
-
-
-def misfit(image_shape: tuple[int, ...], error: Exception) -> errors.UserError:
-  """The error to raise where a model cannot run on its images."""
-  if isinstance(error, errors.UserError):
-    return error
-  reason = " ".join(str(error).split())
-  return errors.UserError(
-    f"the parts of `model` do not fit each other or images of shape "
-    f"{tuple(image_shape)}, check the entries that were changed: {reason}"
-  )
 
 
 def require_experiment(config: Config) -> None:
@@ -84,7 +57,7 @@ class Restored(NamedTuple):
   model: iodine.IODINE
   optimizer: optimizers.Adam
   prefix: str
-  report: tf1.Report | None  # of a TF1 checkpoint
+  report: checkpoints.Report | None  # of a TF1 checkpoint
 
   @property
   def step(self) -> int:
@@ -102,17 +75,13 @@ def restore(
   The image shape is the data set's if it is not given.
   """
   # Before the model is built: a misspelt path should not cost seconds.
-  prefix = checkpoints.find(checkpoint_dir)
+  opened = checkpoints.open_checkpoint(checkpoint_dir)
   dataset = build_dataset(config["data"], config["seed"])
   model = build_model(config["model"], image_shape or dataset.image_shape)
   optimizer: optimizers.Adam = building.build(config["optimizer"], "optimizer")
   optimizer.initialize(model.trainable_variables)
-  report = None
-  if tf1.is_tf1(prefix):
-    report = tf1.restore(prefix, model, optimizer)
-  else:
-    checkpoints.restore(prefix, model=model, optimizer=optimizer)
-  return Restored(model, optimizer, prefix, report)
+  restored = checkpoints.restore(opened, model=model, optimizer=optimizer)
+  return Restored(model, optimizer, *restored)
 
 
 def results_path(config: Config, prefix: str, name: str) -> str:

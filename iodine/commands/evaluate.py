@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
 from iodine import checkpoints, errors, evaluation, files, training, validation
 from iodine.commands import common, make_data
-from iodine.drawing import curves, image_files
+from iodine.drawing import canvas, curves, image_files
 from iodine.modules import data as data_lib
 from iodine.modules import iodine
 
 Config = common.Config
+LogScalar = Callable[[str, float, int], None]
 
 
 class Options(NamedTuple):
@@ -27,6 +29,7 @@ class Options(NamedTuple):
     num_components: numbers of slots to compare.
     num_iters: refinements; None for as many as the model has.
     files: paths under json_path, csv_path, scenes_csv; None for no file.
+    metrics: further ones, of the user.
   """
 
   num_scenes: int | None
@@ -34,6 +37,7 @@ class Options(NamedTuple):
   num_components: tuple[int, ...]
   num_iters: int | None
   files: dict[str, str | None]
+  metrics: tuple[evaluation.Metric, ...] = ()
 
 
 def read_options(config: Config) -> Options:
@@ -43,26 +47,36 @@ def read_options(config: Config) -> Options:
     errors.UserError: if an entry makes no sense or a file cannot be written.
   """
   given = config["evaluation"]
-  if not isinstance(given, Mapping):
-    raise errors.UserError(
-      f"`evaluation` is {given!r}: give its entries one by one, such as "
-      "`evaluation.num_scenes=320`"
-    )
-  _require_whole(given, "num_scenes", 1, "None for all scenes")
-  _require_whole(given, "num_iters", 0, "None for the model's own")
-  seeds = given.get("seeds", 1)
-  if not validation.is_whole(seeds, 1):
-    raise errors.UserError(
-      f"`evaluation.seeds` is {seeds!r}: give a whole number, at least 1"
-    )
-  slots = given.get("num_components")
-  slots = [] if slots is None else slots
-  is_list = isinstance(slots, (list, tuple))
-  if not is_list or not all(validation.is_whole(k, 1) for k in slots):
-    raise errors.UserError(
-      f"`evaluation.num_components` is {slots!r}: give a list of whole "
-      "numbers, at least 1, such as `evaluation.num_components=[4,5,7]`"
-    )
+  validation.require(
+    isinstance(given, Mapping),
+    "evaluation",
+    given,
+    "its entries one by one, such as `evaluation.num_scenes=320`",
+  )
+  num_scenes, seeds = given.get("num_scenes"), given.get("seeds", 1)
+  num_iters = given.get("num_iters")
+  slots = _read_list(given, "num_components")
+  validation.check_whole(
+    "evaluation.num_scenes", num_scenes, 1, "None for all scenes"
+  )
+  validation.check_whole(
+    "evaluation.num_iters", num_iters, 0, "None for the model's own"
+  )
+  validation.check_whole("evaluation.seeds", seeds, 1)
+  validation.require(
+    validation.is_list(slots) and all(validation.is_whole(k, 1) for k in slots),
+    "evaluation.num_components",
+    slots,
+    "a list of whole numbers, at least 1, such as "
+    "`evaluation.num_components=[4,5,7]`",
+  )
+  metrics = _read_list(given, "metrics")
+  validation.require(
+    validation.is_list(metrics),
+    "evaluation.metrics",
+    metrics,
+    'a list of dotted paths, such as `evaluation.metrics=["mypackage.purity"]`',
+  )
   paths = {
     "json_path": config["json_path"],
     "csv_path": config.get("csv_path"),
@@ -72,29 +86,27 @@ def read_options(config: Config) -> Options:
     if path is not None:
       files.check_writable(path)
   return Options(
-    given.get("num_scenes"),
+    num_scenes,
     seeds,
     tuple(dict.fromkeys(slots)),
-    given.get("num_iters"),
+    num_iters,
     paths,
+    tuple(
+      evaluation.find_metric(path, "evaluation.metrics") for path in metrics
+    ),
   )
 
 
-def _require_whole(
-  given: Mapping[str, Any], name: str, least: int, otherwise: str
-) -> None:
+def _read_list(given: Mapping[str, Any], name: str) -> Any:
+  """Returns an entry, an empty list for None or none."""
   value = given.get(name)
-  if value is not None and not validation.is_whole(value, least):
-    raise errors.UserError(
-      f"`evaluation.{name}` is {value!r}: give a whole number, at least "
-      f"{least}, or {otherwise}"
-    )
+  return [] if value is None else value
 
 
 def run(
   config: Config,
   checkpoint_dir: str,
-  log_scalar: evaluation.LogScalar = lambda name, value, step: None,
+  log_scalar: LogScalar = lambda name, value, step: None,
 ) -> evaluation.Evaluation:
   """Evaluates a checkpoint on the test subset; table, files and pictures.
 
@@ -112,13 +124,15 @@ def run(
   files.make_folder(folder)
   subject = restore(config, prefix, options)
   result = measure(subject)
-  evaluation.write_files(result, options.files)
+  write_files(result, options.files)
+  log_scalars(result, log_scalar)
   logs = common.results_path(config, prefix, "evaluation")
-  evaluation.log(result, logs, subject.own.step, log_scalar)
+  write_summaries(result, logs, subject.own.step)
   if subject.is_generalisation:
-    evaluation.draw_curves(
-      result.generalisation or (result,), subject.trained, folder
-    )
+    path = os.path.join(folder, "generalisation.png")
+    runs = result.generalisation or (result,)
+    canvas.save(evaluation.generalisation_plot(runs, subject.trained), path)
+    print(f"curves: {path}", flush=True)
   dataset = subject.dataset
   _write_pictures(subject.own.model, next(dataset.batches("test")), folder)
   print(f"pictures: {folder}", flush=True)
@@ -187,7 +201,7 @@ def measure(subject: Subject) -> evaluation.Evaluation:
   """Evaluates one model after the other, with tables on the terminal.
 
   Returns:
-    The figures of the first model, which has those of the others.
+    The metrics of the first model, which has those of the others.
 
   Raises:
     errors.UserError: see `evaluation.evaluate`.
@@ -220,7 +234,7 @@ def pictures_folder(config: Config, prefix: str) -> str:
 def _adapt(
   config: Config, num_components: int | None, num_iters: int | None
 ) -> dict[str, Any]:
-  """The config with other numbers of slots and refinements; None: its own."""
+  """Returns the config with other slots and refinements; None: its own."""
   common.require_experiment(config["model"])
   result = copy.deepcopy(dict(config))
   model = result["model"]
@@ -238,24 +252,22 @@ def _evaluate_model(
   batches: Iterator[evaluation.Data],
 ) -> evaluation.Evaluation:
   """Evaluates one model, with progress on the terminal."""
-  dataset, options = subject.dataset, subject.options
+  options = subject.options
   print(
     f"{model.num_components} slots, {model.num_iters} refinements, "
     f"{options.seeds} seed{'s' if options.seeds > 1 else ''}",
     flush=True,
   )
-  try:
-    return evaluation.evaluate(
-      model,
-      batches,
-      dataset.batch_size,
-      seed=subject.seed,
-      num_scenes=options.num_scenes,
-      on_progress=lambda done: print(f"  {done} scenes", flush=True),
-      seeds=options.seeds,
-    )
-  except common.CONFIG_ERRORS as error:
-    raise common.misfit(dataset.image_shape, error) from error
+  return evaluation.evaluate(
+    model,
+    batches,
+    subject.dataset.batch_size,
+    seed=subject.seed,
+    num_scenes=options.num_scenes,
+    on_progress=lambda done: print(f"  {done} scenes", flush=True),
+    seeds=options.seeds,
+    metrics=options.metrics,
+  )
 
 
 def _print_tables(result: evaluation.Evaluation) -> None:
@@ -265,6 +277,64 @@ def _print_tables(result: evaluation.Evaluation) -> None:
     table = evaluation.generalisation_table(result.generalisation)
     print(f"\n{table}")
   print(flush=True)
+
+
+def write_files(
+  result: evaluation.Evaluation, paths: Mapping[str, str | None]
+) -> None:
+  """Writes those files that are asked for, and says which.
+
+  Args:
+    result: the evaluation.
+    paths: paths under json_path, csv_path and scenes_csv; None for no file.
+
+  Raises:
+    errors.UserError: if one cannot be written.
+  """
+  if paths["json_path"] is not None:
+    files.write_json(paths["json_path"], result.as_json())
+    print(f"metrics: {paths['json_path']}", flush=True)
+  if paths["csv_path"] is not None:
+    files.write(paths["csv_path"], evaluation.as_csv(result))
+    print(f"metrics: {paths['csv_path']}", flush=True)
+  if paths["scenes_csv"] is not None:
+    files.write(paths["scenes_csv"], evaluation.scenes_as_csv(result))
+    print(f"metrics of every scene: {paths['scenes_csv']}", flush=True)
+
+
+def log_scalars(result: evaluation.Evaluation, log_scalar: LogScalar) -> None:
+  """Sends the means of all iterations to Sacred, as evaluation/<metric>."""
+  for name, summaries_over_time in result.per_iteration.items():
+    for t, summary in enumerate(summaries_over_time):
+      log_scalar(f"evaluation/{name}", summary.mean, t)
+  for name, summary in result.metrics.items():
+    if name not in result.per_iteration:
+      log_scalar(f"evaluation/{name}", summary.mean, result.num_iters)
+
+
+def write_summaries(
+  result: evaluation.Evaluation, folder: str, step: int
+) -> None:
+  """Writes the final means for TensorBoard, as evaluation/<metric>.
+
+  Where the folder cannot be written there are none.
+
+  Args:
+    result: the evaluation.
+    folder: for TensorBoard.
+    step: of the checkpoint.
+  """
+  means = {
+    f"evaluation/{name}": value.mean for name, value in result.metrics.items()
+  }
+  try:
+    files.make_folder(folder)
+    training.SummaryWriter(folder).scalars(step, means)
+  except (errors.UserError, tf.errors.OpError):
+    # What was measured is on the terminal and in the files.
+    print(f"no TensorBoard scalars: `{folder}` cannot be written", flush=True)
+  else:
+    print(f"TensorBoard scalars: {folder}", flush=True)
 
 
 def _write_pictures(

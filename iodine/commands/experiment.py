@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import difflib
 import logging
 import os
+import pathlib
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import metadata
 from typing import Any, TypeVar
 
 import sacred
+from sacred import dependencies
 from sacred import utils as sacred_utils
+from sacred.config import custom_containers
 
-from iodine import errors
+from iodine import building, errors
 
 # What Sacred says at every run, and what it adds to our own error messages. A
 # named config adds all of its entries to the few defaults; what is misspelt is
@@ -24,7 +31,25 @@ _IDLE_WARNINGS = (
   "No observers have been added",
   "Failed after",
 )
+# What native code says wherever TensorFlow starts.
+_GREETINGS = (
+  "All log messages before absl::InitializeLog() is called",
+  "oneDNN custom operations are on",
+  "Could not find cuda drivers on your machine",
+  "Failed call to cuInit: UNKNOWN ERROR (303)",  # no driver at all
+  "Unable to register cuDNN factory",
+  "Unable to register cuFFT factory",
+  "Unable to register cuBLAS factory",
+  "computation placer already registered",
+  "This TensorFlow binary is optimized to use available CPU instructions",
+  "To enable the following instructions:",
+  "Could not find TensorRT",
+  "successful NUMA node read from SysFS had negative value",
+  "Your kernel may have been built without NUMA support",
+)
 
+# Beside "constructor" in an update: not to be merged into the entry.
+_REPLACE = "replace"
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -34,21 +59,38 @@ class Experiment(sacred.Experiment):
 
   From Python, `run` raises `errors.UserError` as it is. At the command line
   the sentence is printed and the exit status is 1; 128 plus the signal's
-  number after an interruption.
+  number after an interruption. Any other error is shown with its traceback,
+  after a line that says which part of the config it comes from.
+
+  An update with `"replace": True` beside "constructor" takes the place of the
+  entry; other updates are merged into what is there.
   """
 
-  def __init__(self, *args: Any, **kwargs: Any):
-    """Takes the arguments of `sacred.Experiment`."""
-    super().__init__(*args, **kwargs)
-    logger = sacred_utils.create_basic_stream_logger()
-    for handler in logger.handlers:
-      handler.addFilter(
-        lambda record: not record.getMessage().startswith(_IDLE_WARNINGS)
-      )
-    logger.setLevel(logging.WARNING)
-    self.logger = logger
-    self._at_command_line = False
-    self._shown: dict[str, tuple[str, ...]] = {}
+  # At the class, since Sacred takes the file that calls its own `__init__` for
+  # the main file: that has to be main.py.
+  _at_command_line = False
+
+  def records(self, *folders: str, packages: Iterable[str] = ()) -> None:
+    """Adds to what observers record of every run.
+
+    Args:
+      *folders: whose Python files are sources.
+      packages: whose versions are recorded, where they are installed.
+    """
+    for folder in folders:
+      for path in sorted(pathlib.Path(folder).rglob("*.py")):
+        # Without the state of the git repository, which Sacred would ask for
+        # every file; it is the main file's.
+        digest = dependencies.get_digest(str(path))
+        self.sources.add(
+          dependencies.Source(str(path), digest, None, None, None)
+        )
+    for package in packages:
+      # A variant of TensorFlow may be installed under another name.
+      with contextlib.suppress(metadata.PackageNotFoundError):
+        self.dependencies.add(
+          dependencies.PackageDependency(package, metadata.version(package))
+        )
 
   def shows(self, *named_configs: str) -> Callable[[_Command], _Command]:
     """Marks a command that takes these configs where none is given.
@@ -57,7 +99,7 @@ class Experiment(sacred.Experiment):
     """
 
     def mark(command: _Command) -> _Command:
-      self._shown[command.__name__] = named_configs
+      command.shown = named_configs  # type: ignore[attr-defined]
       return command
 
     return mark
@@ -83,17 +125,18 @@ class Experiment(sacred.Experiment):
       return super().run(*args, **kwargs)
     try:
       return super().run(*args, **kwargs)
-    except errors.UserError as error:
-      sys.stdout.flush()
-      print(f"error: {error}", file=sys.stderr)
-      sys.exit(1)
     except BrokenPipeError:
       # Whoever read the output (`| head`) has seen enough.
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
       sys.exit(1)
     except Exception as error:
-      sentence = _environment_error(error)
+      sys.stdout.flush()
+      sentence = _sentence(error)
       if sentence is None:
+        run = self.current_run
+        place = _place(error, run.config if run else {})
+        if place:
+          print(place, file=sys.stderr)
         raise
       print(f"error: {sentence}", file=sys.stderr)
       sys.exit(1)
@@ -113,18 +156,23 @@ class Experiment(sacred.Experiment):
           f"{', '.join(sorted(self.named_configs))}"
         )
     if not named_configs and "model" not in (config_updates or {}):
-      named_configs = self._shown.get(command_name or "", ())
+      command = self.commands.get(command_name)
+      named_configs = getattr(command, "shown", ())
     seed = (config_updates or {}).get("seed", 0)
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
       raise errors.UserError(
         f"`seed` is {seed!r}: give a whole number from 0 to {2**32 - 1}"
       )
+    updates, parts = _split_off_parts(
+      sacred_utils.convert_to_nested_dict(config_updates or {})
+    )
     try:
-      return super()._create_run(
-        command_name, config_updates, named_configs, *args, **kwargs
+      run = super()._create_run(
+        command_name, updates, named_configs, *args, **kwargs
       )
     except sacred_utils.ConfigAddedError as error:
-      raise errors.UserError(_unknown_entry(error)) from error
+      name = next(iter(error.__conflicting_configs__))
+      raise errors.UserError(_unknown_entry(name, error.__config__)) from error
     except (TypeError, ValueError, ArithmeticError, KeyError) as error:
       if "not in preset" in str(error):
         raise errors.UserError(
@@ -136,6 +184,103 @@ class Experiment(sacred.Experiment):
         "numbers are numbers and dicts are dicts, `python main.py "
         "print_config with CONFIG` shows them"
       ) from error
+    if parts:
+      for path, part in parts.items():
+        _put(run.config, path, part)
+        run.config_modifications.modified.add(path)
+      # Sacred gave them the config when it made the run.
+      for function in self.captured_functions:
+        function.config = custom_containers.make_read_only(run.config)
+    return run
+
+
+def quiet_logger() -> logging.Logger:
+  """Returns a logger that leaves out what Sacred says at every run."""
+  logger = sacred_utils.create_basic_stream_logger()
+  for handler in logger.handlers:
+    handler.addFilter(
+      lambda record: not record.getMessage().startswith(_IDLE_WARNINGS)
+    )
+  logger.setLevel(logging.WARNING)
+  return logger
+
+
+def _split_off_parts(
+  updates: Mapping[str, Any], path: str = ""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Splits updates into those to merge and those that replace an entry.
+
+  Args:
+    updates: a nested dict. The dicts with `"replace": True` in it stand for
+      whole parts of the model, data or optimizer.
+    path: of this dict in the config.
+
+  Returns:
+    What Sacred merges into the config, and {dotted path: part}.
+  """
+  merged, parts = {}, {}
+  for key, value in updates.items():
+    place = f"{path}.{key}" if path else key
+    if not isinstance(value, Mapping):
+      merged[key] = value
+    elif value.get(_REPLACE) is True:
+      if building.CONSTRUCTOR not in value:
+        raise errors.UserError(
+          f"`{place}.{_REPLACE}` is True: give `{place}.constructor`, too, and "
+          "all of its arguments"
+        )
+      parts[place] = _without_marker(value)
+    else:
+      merged[key], below = _split_off_parts(value, place)
+      parts.update(below)
+      if below and not merged[key]:
+        del merged[key]
+  return merged, parts
+
+
+def _without_marker(part: Mapping[str, Any]) -> dict[str, Any]:
+  return {
+    key: _without_marker(value) if isinstance(value, Mapping) else value
+    for key, value in part.items()
+    if (key, value) != (_REPLACE, True)
+  }
+
+
+def _put(config: dict[str, Any], path: str, part: Any) -> None:
+  """Puts a part in place of an entry, which has to be there."""
+  *parents, last = path.split(".")
+  entry: Any = config
+  for key in parents:
+    entry = entry.get(key) if isinstance(entry, Mapping) else None
+  if not isinstance(entry, dict) or last not in entry:
+    raise errors.UserError(_unknown_entry(path, config))
+  entry[last] = copy.deepcopy(part)
+
+
+def _place(error: Exception, config: Mapping[str, Any]) -> str | None:
+  """Says which part of the config an error comes from, if from one.
+
+  That is the part that was being built, or else the innermost one on whose
+  behalf code ran.
+  """
+  frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][::-1]
+  for frame in frames:
+    path = building.path_of(frame)
+    if path is not None:
+      return f"while building `{path}`:"
+  parts: dict[str, list[str]] = {}
+  for key, name in sacred_utils.iterate_flattened(dict(config)):
+    path, _, last = key.rpartition(".")
+    if last == building.CONSTRUCTOR:
+      parts.setdefault(name, []).append(path)
+  for frame in frames:
+    kind = type(frame.f_locals.get("self"))
+    for name, paths in parts.items():
+      module, _, attribute = str(name).rpartition(".")
+      if getattr(sys.modules.get(module), attribute, None) is kind:
+        places = " or ".join(f"`{path}`" for path in paths)
+        return f"while tracing {places} ({name}):"
+  return None
 
 
 def _interrupt(number: int, _: Any) -> None:
@@ -143,12 +288,11 @@ def _interrupt(number: int, _: Any) -> None:
   raise KeyboardInterrupt(number)
 
 
-def _environment_error(error: Exception) -> str | None:
+def _sentence(error: Exception) -> str | None:
   """The sentence for what is wrong outside of the program, if it is that."""
   if isinstance(error, ModuleNotFoundError) and error.name == "pymongo":
     return (
-      "Sacred's MongoDB observer needs pymongo: run `pip install -r "
-      "requirements-mongo.txt`"
+      "Sacred's MongoDB observer needs pymongo: run `pip install 'pymongo>=4'`"
     )
   if type(error).__module__.startswith("pymongo"):
     reason = str(error).split(",")[0]
@@ -164,9 +308,8 @@ def _environment_error(error: Exception) -> str | None:
   return None
 
 
-def _unknown_entry(error: Any) -> str:
-  name = next(iter(error.__conflicting_configs__))
-  known = sacred_utils.iterate_flattened(error.__config__)
+def _unknown_entry(name: str, config: Mapping[str, Any]) -> str:
+  known = sacred_utils.iterate_flattened(config)
   names = {prefix for path, _ in known for prefix in _prefixes(path)} - {name}
   close = difflib.get_close_matches(name, sorted(names), n=1)
   meant = f"did you mean `{close[0]}`? " if close else ""
@@ -182,21 +325,28 @@ def _prefixes(path: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def quiet_native_output() -> Iterator[None]:
-  """Drops what native code writes to the standard error stream.
+def filtered_native_output() -> Iterator[None]:
+  """Drops the greetings of native code from the standard error stream.
 
   TensorFlow's libraries greet with a page about processors and drivers, and
-  no setting stops them. Python's own messages still get through, as
-  exceptions do.
+  no setting stops them. Whatever else they write follows at the end. Python's
+  own messages get through at once.
   """
   saved = os.dup(2)
   python_stderr = sys.stderr
-  with open(os.devnull, "wb") as null, os.fdopen(saved, "w") as stderr:
+  with tempfile.TemporaryFile() as written, os.fdopen(saved, "w") as stderr:
     sys.stderr = stderr
-    os.dup2(null.fileno(), 2)
+    os.dup2(written.fileno(), 2)
     try:
       yield
     finally:
-      stderr.flush()
       os.dup2(saved, 2)
       sys.stderr = python_stderr
+      written.seek(0)
+      lines = written.read().decode(errors="replace").splitlines(keepends=True)
+      stderr.writelines(line for line in lines if not _is_greeting(line))
+      stderr.flush()
+
+
+def _is_greeting(line: str) -> bool:
+  return not line.strip() or any(part in line for part in _GREETINGS)

@@ -33,16 +33,8 @@ def run(config: Config, checkpoint_dir: str, output: str | None) -> str:
   model = common.restore(config, prefix).model
   image_shape = tuple(model.output_dist.output_shape)
   print(f"exporting {prefix}, which takes some seconds", flush=True)
-  with files.replaced_folder(output) as temporary:
-    try:
-      segmentation.export(temporary, model, image_shape, config["seed"])
-    except tf.errors.OpError as error:
-      raise errors.UserError(
-        f"cannot write `{output}` ({checkpoints.first_line(error)}): choose a "
-        "place with room that you may write to"
-      ) from error
-    except common.CONFIG_ERRORS as error:
-      raise common.misfit(image_shape, error) from error
+  with files.replaced_folder(output, (OSError, tf.errors.OpError)) as temporary:
+    segmentation.export(temporary, model, image_shape, config["seed"])
   print(f"written: {output}", flush=True)
   return output
 

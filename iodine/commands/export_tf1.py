@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from iodine import errors
-from iodine.checkpoints import tf1
+from iodine import checkpoints, errors
 from iodine.commands import common
 
 Config = common.Config
@@ -13,7 +12,7 @@ def run(config: Config, checkpoint_dir: str, output: str | None) -> str:
   """Writes a checkpoint as the original would have; returns its prefix.
 
   Raises:
-    errors.UserError: see `checkpoints.restore` and `tf1.export`.
+    errors.UserError: see `checkpoints.restore` and `checkpoints.export`.
   """
   if not output:
     raise errors.UserError(
@@ -21,6 +20,6 @@ def run(config: Config, checkpoint_dir: str, output: str | None) -> str:
       "as `output=tf1/model.ckpt`"
     )
   restored = common.restore(config, checkpoint_dir)
-  prefix = tf1.export(output, restored.model, restored.optimizer)
+  prefix = checkpoints.export(output, restored.model, restored.optimizer)
   print(f"written: {prefix}", flush=True)
   return prefix

@@ -25,7 +25,7 @@ def show(config: Config) -> None:
   pictures = plot.run(config, folder)
   print(
     "\nThe trained model has a foreground ARI of "
-    f"{result.metrics['ari_nobg'].mean:.3f}. See how it takes scenes apart in"
+    f"{result.metrics['ari_nobg'].mean:.3f}. See how it decomposes scenes in"
     + "".join(f"\n  {path}" for path in pictures if "example" in path)
     + "\nNow the same from scratch, for about two minutes.\n",
     flush=True,

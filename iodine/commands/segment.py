@@ -105,12 +105,8 @@ def _check_replaceable(folder: str) -> None:
 
 def _check_all(paths: Sequence[str]) -> None:
   """Raises a UserError that names the images that cannot be read."""
-  messages = []
-  for path in paths:
-    try:
-      segmentation.read(path)
-    except errors.UserError as error:
-      messages.append(str(error))
+  problems = map(segmentation.find_problem, paths)
+  messages = [problem for problem in problems if problem is not None]
   if len(messages) == 1:
     raise errors.UserError(messages[0])
   if messages:
@@ -125,10 +121,7 @@ def _segment_one(
 ) -> dict[str, Any]:
   """Decomposes one image and writes its files; returns its figures."""
   original = segmentation.read(path)
-  try:
-    found = segmenter(original)
-  except common.CONFIG_ERRORS as error:
-    raise common.misfit(segmenter.image_shape, error) from error
+  found = segmenter(original)
   with files.replaced_folder(folder) as temporary:
     segmentation.write(temporary, found, original)
   mse = np.square(found.image - found.reconstruction).mean(dtype=np.float64)

@@ -18,10 +18,9 @@ from iodine import (
   files,
   optimizers,
   training,
+  validation,
 )
-from iodine.checkpoints import tf1
 from iodine.commands import common, make_data
-from iodine.modules import data as data_lib
 from iodine.modules import iodine
 
 Config = common.Config
@@ -42,7 +41,7 @@ class Place(NamedTuple):
 
 
 def find_place(checkpoint_dir: str, run_id: Any, continue_run: bool) -> Place:
-  """Where a run goes, and what it begins with.
+  """Returns where a run goes, and what it begins with.
 
   A continued run goes on in exactly `checkpoint_dir`. A new one, and one that
   goes on from a TF1 checkpoint, gets `<checkpoint_dir>_<run_id>`, 1 if no
@@ -51,14 +50,13 @@ def find_place(checkpoint_dir: str, run_id: Any, continue_run: bool) -> Place:
   Raises:
     errors.UserError: if a run is to be continued that is not there.
   """
-  if not isinstance(checkpoint_dir, str) or not checkpoint_dir:
-    raise errors.UserError(
-      f"`checkpoint_dir` is {checkpoint_dir!r}: give the path of a folder"
-    )
+  validation.check_path(
+    "checkpoint_dir", checkpoint_dir, "the path of a folder"
+  )
   start = None
   if continue_run:
     start = checkpoints.find(checkpoint_dir)
-    if not tf1.is_tf1(start):
+    if not checkpoints.open_checkpoint(start).is_tf1:
       if not os.path.isdir(checkpoint_dir):
         raise errors.UserError(
           f"`{checkpoint_dir}` is a checkpoint, and a run is continued in its "
@@ -91,18 +89,6 @@ def _claim(place: Place) -> str:
       ) from error
 
 
-class _Shared(NamedTuple):
-  """What all stages of a training share."""
-
-  config: Config
-  schedule: training.Schedule
-  seed: int
-  dataset: data_lib.IODINEDataset
-  example: dict[str, tf.Tensor]
-  log_scalar: Callable[[str, float, int], None]
-  on_folder: Callable[[str], None]
-
-
 def run(
   config: Config,
   place: Place,
@@ -124,7 +110,7 @@ def run(
   schedule = _schedule(config)
   plan = training.plan(config)
   seed = config["seed"]
-  if place.start and not tf1.is_tf1(place.start):
+  if _goes_on(place):
     # Samples and the order of scenes go on as they would have.
     seed = checkpoints.read_seed(place.start)
     print(f"the run's own seed {seed} is used", flush=True)
@@ -132,9 +118,6 @@ def run(
   make_data.provide(config)
   dataset = common.build_dataset(config["data"], seed)
   example = next(iter(dataset.batches("summary")))
-  shared = _Shared(
-    config, schedule, seed, dataset, example, log_scalar, on_folder
-  )
   models = _build_models(plan, dataset.image_shape)
   step = 0
   for number, (stage, model) in enumerate(zip(plan, models, strict=True), 1):
@@ -154,9 +137,49 @@ def run(
         + (f", with {json.dumps(stage.changes)}" if stage.changes else ""),
         flush=True,
       )
-    folder, outcome = _train_stage(
-      shared, place, stage.last_step, model, optimizer
+    # Scenes are read while the graph is made.
+    batches = dataset.batches("train", skip_batches=step)
+    train_step = training.compile_step(
+      model, optimizer, seed, config["jit_compile"]
     )
+    # Whatever is wrong with the config shows here, before a folder is made.
+    train_step.get_concrete_function(example)
+    folder = _claim(place)
+    on_folder(folder)
+    store = checkpoints.CheckpointStore(folder, model, optimizer, seed)
+    if _goes_on(place):
+      store.restore()  # what it knows of earlier checkpoints, too
+    # For whoever finds the checkpoints.
+    files.write_json(os.path.join(folder, "config.json"), dict(config))
+    num_parameters = sum(
+      v.shape.num_elements() for v in model.trainable_variables
+    )
+    print(
+      f"training {num_parameters:,} parameters, step {step} to "
+      f"{stage.last_step}, into {folder}",
+      flush=True,
+    )
+    logs = _Logs(model, example, folder, stage.last_step, log_scalar)
+    outcome = training.train(
+      train_step,
+      [*model.trainable_variables, *optimizer.m, *optimizer.v],
+      batches,
+      dataset.batch_size,
+      store,
+      schedule._replace(stop_after_steps=stage.last_step),
+      start_step=step,
+      on_first_step=logs.first_step,
+      on_report=logs.report,
+      on_images=logs.images,
+    )
+    if outcome.interrupted_by:
+      print(
+        f"stopped by {outcome.interrupted_by.name} at step {outcome.step}; go "
+        "on with the same command and `continue_run=True "
+        f"checkpoint_dir={shlex.quote(folder)}`",
+        flush=True,
+      )
+    print(f"checkpoint: {outcome.checkpoint}", flush=True)
     if outcome.interrupted_by or outcome.step == schedule.stop_after_steps:
       return outcome
     # The next stage goes on as a continued run does.
@@ -169,10 +192,17 @@ def run(
   return training.Outcome(step, place.start, None)
 
 
+def _goes_on(place: Place) -> bool:
+  """Returns whether a run of this project is continued."""
+  if place.start is None:
+    return False
+  return not checkpoints.open_checkpoint(place.start).is_tf1
+
+
 def _build_models(
   plan: list[training.Stage], image_shape: tuple[int, ...]
 ) -> list[iodine.IODINE]:
-  """The models of all stages, as what is wrong with a later one costs hours.
+  """Builds the models of all stages, as a mistake in a later one costs hours.
 
   Raises:
     errors.UserError: if one cannot be built or cannot take over the weights
@@ -190,122 +220,66 @@ def _build_models(
   return models
 
 
-def _train_stage(
-  shared: _Shared,
-  place: Place,
-  last_step: int,
-  model: iodine.IODINE,
-  optimizer: optimizers.Adam,
-) -> tuple[str, training.Outcome]:
-  """Trains a model from where its optimizer is; returns the folder, too."""
-  step = int(optimizer.global_step)
-  # Scenes are read while the graph is made.
-  batches = shared.dataset.batches("train", skip_batches=step)
-  compiled = training.CompiledStep(
-    model, optimizer, shared.seed, shared.config["jit_compile"]
-  )
-  try:
-    # Whatever is wrong with the config shows here, before a folder is made.
-    compiled.trace(shared.example)
-  except common.CONFIG_ERRORS as error:
-    raise common.misfit(shared.dataset.image_shape, error) from error
-  folder = _claim(place)
-  shared.on_folder(folder)
-  store = checkpoints.CheckpointStore(folder, model, optimizer, shared.seed)
-  if place.start and not tf1.is_tf1(place.start):
-    store.restore()  # what it knows of earlier checkpoints, too
-  _save_config(shared.config, folder)
-  num_parameters = sum(
-    v.shape.num_elements() for v in model.trainable_variables
-  )
-  print(
-    f"training {num_parameters:,} parameters, step {step} to {last_step}, "
-    f"into {folder}",
-    flush=True,
-  )
-  schedule = shared.schedule._replace(stop_after_steps=last_step)
-  writer = training.SummaryWriter(folder)
-  draw = training.OverviewImages(model)
-  outcome = training.train(
-    _announcing_first(compiled),
-    batches,
-    shared.dataset.batch_size,
-    store,
-    schedule,
-    start_step=step,
-    loss_after=compiled.loss,
-    on_report=_reporter(schedule, writer, shared.log_scalar),
-    on_images=lambda at: writer.images(at, draw(shared.example)),
-  )
-  if outcome.interrupted_by:
-    print(
-      f"stopped by {outcome.interrupted_by.name} at step {outcome.step}; go on "
-      "with the same command and `continue_run=True "
-      f"checkpoint_dir={shlex.quote(folder)}`",
-      flush=True,
-    )
-  print(f"checkpoint: {outcome.checkpoint}", flush=True)
-  return folder, outcome
-
-
-def _announcing_first(step: training.CompiledStep) -> Callable[..., Any]:
-  """The step, which says once how long it took to get there."""
-  calls = 0
-
-  def call(batch: dict[str, Any]) -> Any:
-    nonlocal calls
-    scalars = step(batch)
-    calls += 1
-    if calls == 1:
-      seconds = benchmark.seconds_since_start()
-      print(f"first step done {seconds:.1f} s after the start", flush=True)
-    return scalars
-
-  return call
-
-
 def _restore(
   prefix: str, model: iodine.IODINE, optimizer: optimizers.Adam
 ) -> str:
-  """Restores a TF1 or TF2 checkpoint; a sentence for the terminal."""
-  if not tf1.is_tf1(prefix):
-    checkpoints.restore(prefix, model=model, optimizer=optimizer)
+  """Restores a TF1 or TF2 checkpoint; returns a sentence for the terminal."""
+  report = checkpoints.restore(prefix, model=model, optimizer=optimizer).report
+  if report is None:
     return f"continuing from {prefix}"
-  report = tf1.restore(prefix, model, optimizer)
   fresh = ", Adam starts afresh" if report.left_fresh else ""
   return f"continuing from the TF1 checkpoint {prefix}{fresh}"
 
 
-def _reporter(
-  schedule: training.Schedule,
-  writer: training.SummaryWriter,
-  log_scalar: Callable[[str, float, int], None],
-) -> Callable[[training.Report], None]:
-  """What happens at every report: terminal, TensorBoard, Sacred."""
+class _Logs:
+  """What a run tells the terminal, TensorBoard and Sacred."""
 
-  def on_report(report: training.Report) -> None:
-    print(_progress_line(report, schedule.stop_after_steps), flush=True)
-    writer.scalars(
-      report.step,
-      {**report.means, "debug/images_per_second": report.images_per_second},
-    )
-    log_scalar("loss", report.means["loss/total"], report.step)
-    log_scalar("ari_nobg", report.means["loss/ari_nobg"], report.step)
+  def __init__(
+    self,
+    model: iodine.IODINE,
+    example: dict[str, tf.Tensor],
+    folder: str,
+    last_step: int,
+    log_scalar: Callable[[str, float, int], None],
+  ):
+    self._writer = training.SummaryWriter(folder)
+    self._draw = training.OverviewImages(model)
+    self._example = example
+    self._last_step = last_step
+    self._log_scalar = log_scalar
 
-  return on_report
+  def first_step(self) -> None:
+    """Says how long it took to get there."""
+    seconds = benchmark.seconds_since_start()
+    print(f"first step done {seconds:.1f} s after the start", flush=True)
+
+  def report(self, report: training.Report) -> None:
+    """Logs scalars."""
+    print(_progress_line(report, self._last_step), flush=True)
+    speed = {"debug/images_per_second": report.images_per_second}
+    self._writer.scalars(report.step, {**report.means, **speed})
+    self._log_scalar("loss", report.means["loss/total"], report.step)
+    self._log_scalar("ari_nobg", report.means["loss/ari_nobg"], report.step)
+
+  def images(self, step: int) -> None:
+    """Logs the overview images."""
+    self._writer.images(step, self._draw(self._example))
 
 
 def _schedule(config: Config) -> training.Schedule:
+  """Reads when what happens.
+
+  Raises:
+    errors.UserError: if an entry is not a whole number of steps.
+  """
   fields = {}
   for name in training.Schedule._fields:
     value = config[name]
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-      value = -1
-    if value < 1 or value != int(value):
-      raise errors.UserError(
-        f"`{name}` is {config[name]!r}: give a whole number of steps, at "
-        "least 1"
-      )
+    # 1e6 is as good as 1000000.
+    if isinstance(value, float) and value.is_integer():
+      value = int(value)
+    need = "a whole number of steps, at least 1"
+    validation.require(validation.is_whole(value, 1), name, config[name], need)
     fields[name] = int(value)
   return training.Schedule(**fields)
 
@@ -320,8 +294,3 @@ def _progress_line(report: training.Report, last_step: int) -> str:
     f"  {report.images_per_second:.1f} images/s"
     f"  {minutes}:{seconds:02d} left"
   )
-
-
-def _save_config(config: Config, folder: str) -> None:
-  """Leaves the config beside the checkpoints, for whoever finds them."""
-  files.write_json(os.path.join(folder, "config.json"), dict(config))

@@ -27,7 +27,7 @@ _GAP = 8
 
 
 def new_figure(width: float, height: float) -> Figure:
-  """A figure of that many pixels."""
+  """Makes a figure of that many pixels."""
   figure = Figure(
     figsize=(width / PIXELS_PER_INCH, height / PIXELS_PER_INCH),
     dpi=PIXELS_PER_INCH,
@@ -37,7 +37,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def tile_size(image_shape: Sequence[int], target: int) -> tuple[int, int]:
-  """Height and width of a tile: about `target` pixels, a whole zoom."""
+  """Returns height and width of a tile: about `target`, a whole zoom."""
   largest = max(image_shape[:2])
   zoom = max(1, round(target / largest))
   shrink = max(1, round(largest / target))
@@ -77,7 +77,7 @@ class Tiles:
     self.figure = new_figure(self._width, self._height)
 
   def add(self, row: int, column: int, columns: int = 1) -> Axes:
-    """Axes without ticks on a tile, or on several side by side."""
+    """Adds axes without ticks on a tile, or on several side by side."""
     step = self._tile_width + _GAP
     left = self._left + column * step
     axes = self._axes(row, left, columns * step - _GAP)
@@ -87,7 +87,7 @@ class Tiles:
   def add_color_bar(
     self, row: int, column: int, norm: colors.Normalize, cmap: str
   ) -> Axes:
-    """A colour bar where the tile of that place would begin."""
+    """Adds a colour bar where the tile of that place would begin."""
     left = self._left + column * (self._tile_width + _GAP)
     axes = self._axes(row, left, 10)
     bar = self.figure.colorbar(cm.ScalarMappable(norm, cmap), cax=axes)
@@ -170,7 +170,7 @@ def decorate(
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:
-  """[..., 1 or 3] -> [..., 3], cut to [0, 1]."""
+  """Turns [..., 1 or 3] into [..., 3], cut to [0, 1]."""
   if image.shape[-1] == 1:
     image = np.repeat(image, 3, axis=-1)
   return np.clip(image, 0.0, 1.0)
@@ -186,7 +186,7 @@ def save(figure: Figure, path: str) -> None:
 
 
 def png(figure: Figure, scale: int = 1) -> bytes:
-  """A figure as PNG, its lines and letters so many times as fine."""
+  """Encodes a figure as PNG, its lines and letters so many times as fine."""
   content = io.BytesIO()
   figure.savefig(content, format="png", dpi=scale * figure.dpi)
   return content.getvalue()
@@ -204,7 +204,7 @@ def save_animation(
 
 
 def gif(figures: Sequence[Figure], seconds: float = 0.7) -> bytes:
-  """Figures of one size as a GIF that repeats.
+  """Encodes figures of one size as a GIF that repeats.
 
   Args:
     figures: the frames.
@@ -226,7 +226,7 @@ def gif(figures: Sequence[Figure], seconds: float = 0.7) -> bytes:
 
 
 def pixels(figure: Figure) -> np.ndarray:
-  """What a figure looks like: [height, width, 3] uint8."""
+  """Returns what a figure looks like: [height, width, 3] uint8."""
   drawn = backend_agg.FigureCanvasAgg(figure)
   drawn.draw()
   return np.array(drawn.buffer_rgba())[..., :3]

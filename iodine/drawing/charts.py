@@ -5,6 +5,7 @@ Dimensions: B scenes, T iterations + 1, K slots.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,18 +15,9 @@ from matplotlib.figure import Figure
 
 from iodine.drawing import canvas
 
-_PANELS = {
-  "recons": "reconstruction loss [nats]",
-  "mse": "mean squared error",
-  "kl": "KL divergence, sum over slots [nats]",
-  "ari": "ARI",
-  "ari_nobg": "ARI, foreground",
-  "factor": "factor loss",
-}
 
-
-def metrics_plot(info: Mapping[str, Any]) -> Figure:
-  """How losses and metrics change over the iterations: 2 x 3 panels.
+def metrics_plot(info: Mapping[str, Any], titles: Mapping[str, str]) -> Figure:
+  """Draws losses and metrics over the iterations, three panels a row.
 
   A line is the mean over the scenes, the band around it one standard deviation
   of theirs.
@@ -33,51 +25,59 @@ def metrics_plot(info: Mapping[str, Any]) -> Figure:
   Args:
     info: as from `IODINE.eval`, in NumPy; `losses` and `metrics` are used. The
       factor loss may be [B, T] as well as [T], where it has no band.
+    titles: of the panels, by name of the metric; what is not there is said to
+      be missing.
   """
   losses, metrics = info["losses"], info["metrics"]
   values = {**losses, **metrics, "kl": losses["kl"].sum(axis=-1)}
   means, spreads = {}, {}
-  for name in _PANELS.keys() & values.keys():
+  for name in titles.keys() & values.keys():
     array = np.atleast_2d(np.asarray(values[name], np.float64))
     means[name] = array.mean(axis=0)
     if len(array) > 1:
       spreads[name] = array.std(axis=0, ddof=1)
   return _draw_panels(
-    means, spreads, "standard deviation", len(losses["recons"])
+    means, spreads, titles, "standard deviation", len(losses["recons"])
   )
 
 
 def evaluation_plot(
   means: Mapping[str, np.ndarray],
   errors: Mapping[str, np.ndarray],
+  titles: Mapping[str, str],
   num_scenes: int,
 ) -> Figure:
-  """The panels of `metrics_plot` with standard errors, from an evaluation.
+  """Draws the panels of `metrics_plot` with standard errors.
 
   Args:
     means: by name of the metric, each [T].
     errors: standard errors of the means, nan for none.
+    titles: of the panels, as for `metrics_plot`.
     num_scenes: how many scenes they are of.
   """
-  return _draw_panels(means, errors, "standard error", num_scenes)
+  return _draw_panels(means, errors, titles, "standard error", num_scenes)
 
 
 def _draw_panels(
   means: Mapping[str, np.ndarray],
   spreads: Mapping[str, np.ndarray],
+  titles: Mapping[str, str],
   spread_name: str,
   num_scenes: int,
 ) -> Figure:
-  figure = canvas.new_figure(1000, 600)
-  for axes, (name, title) in zip(
-    figure.subplots(2, 3).flat, _PANELS.items(), strict=True
-  ):
+  rows = math.ceil(len(titles) / 3)
+  figure = canvas.new_figure(1000, 300 * rows)
+  grid = list(figure.subplots(rows, 3, squeeze=False).flat)
+  for axes in grid[len(titles) :]:
+    axes.remove()
+  for axes, (name, title) in zip(grid, titles.items(), strict=False):
     axes.set_title(title, fontsize=10)
     if name in means:
       _draw_mean(axes, means[name], spreads.get(name))
     else:
       axes.axis("off")
-      axes.text(0.5, 0.5, "no factor regressor", ha="center", va="center")
+      missing = "no factor regressor" if name == "factor" else "not measured"
+      axes.text(0.5, 0.5, missing, ha="center", va="center")
   figure.suptitle(
     f"mean and {spread_name} over {num_scenes} scenes"
     if num_scenes > 1
@@ -89,7 +89,7 @@ def _draw_panels(
 
 
 def _draw_mean(axes: Axes, mean: np.ndarray, spread: np.ndarray | None) -> None:
-  """Means [T] and the band around them."""
+  """Draws means [T] and the band around them."""
   steps = np.arange(len(mean))
   axes.plot(steps, mean, marker="o", markersize=4)
   if spread is not None:
@@ -103,7 +103,7 @@ def _draw_mean(axes: Axes, mean: np.ndarray, spread: np.ndarray | None) -> None:
 def training_plot(
   curves: Mapping[str, Sequence[tuple[int, float]]], at_step: int
 ) -> Figure:
-  """What was logged in training, a panel for each, over the steps.
+  """Draws what was logged in training, a panel for each, over the steps.
 
   The logged values are pale, since they are of a few batches each; the line is
   their mean over the nearest twentieth of the training.
@@ -134,13 +134,13 @@ def training_plot(
 def draw_smoothed(
   axes: Axes, x: np.ndarray, values: np.ndarray, label: str | None = None
 ) -> None:
-  """A pale line, and a line of means over the nearest twentieth of it."""
+  """Draws a pale line, and one of means over the nearest twentieth of it."""
   (line,) = axes.plot(x, values, alpha=0.3, linewidth=1)
   axes.plot(x, _smooth(values), color=line.get_color(), label=label)
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-  """Means over windows that end where the values do."""
+  """Returns means over windows that end where the values do."""
   half = len(values) // 40
   sums = np.cumsum([0.0, *values])
   places = np.arange(len(values))
@@ -150,14 +150,14 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 
 
 class SweepPanel(NamedTuple):
-  """A figure that was measured at several values of a quantity.
+  """A metric that was measured at several values of a quantity.
 
   Attributes:
     x_title: name of the quantity.
-    y_title: name of the figure, with its unit.
+    y_title: name of the metric, with its unit.
     x: values of the quantity, numbers.
     x_labels: the same as text.
-    y: values of the figure.
+    y: values of the metric.
     low: lower ends of their error bars.
     high: upper ends of their error bars.
     line: (intercept, slope) of a straight line through them; None: none.
@@ -180,7 +180,7 @@ def save_sweep(path: str, panels: Sequence[SweepPanel]) -> None:
 
   Args:
     path: file to write.
-    panels: for every quantity equally many figures, one below the other.
+    panels: for every quantity equally many metrics, one below the other.
   """
   columns = list(dict.fromkeys(panel.x_title for panel in panels))
   num_rows = len(panels) // len(columns)

@@ -9,14 +9,11 @@ import matplotlib
 import numpy as np
 from matplotlib import ticker
 from matplotlib.axes import Axes
-from matplotlib.backends import backend_agg
 from matplotlib.figure import Figure
 
-_PIXELS_PER_INCH = 100
-_TITLES = {
-  "ari_nobg": "ARI, foreground",
-  "mse": "mean squared error",
-}
+from iodine.drawing import canvas
+
+_NAMES = ("ari_nobg", "mse")
 _MARK: dict[str, Any] = {
   "color": "0.45",
   "linestyle": "--",
@@ -47,27 +44,26 @@ class Trained(NamedTuple):
 
 
 def generalisation_plot(
-  curves: Sequence[SlotCurve], trained: Trained
+  curves: Sequence[SlotCurve], trained: Trained, titles: Mapping[str, str]
 ) -> Figure:
-  """ARI and error over iterations and over slots.
+  """Draws ARI and error over iterations and over slots.
 
   Args:
     curves: of equally many iterations; for a single one there is no axis of
       slots.
     trained: is marked in every panel where it is in range.
+    titles: of ari_nobg and mse.
   """
   curves = sorted(curves, key=lambda curve: curve.num_components)
   num_columns = 1 if len(curves) == 1 else 2
-  figure = Figure(
-    figsize=(5.4 * num_columns, 7.2), dpi=_PIXELS_PER_INCH, layout="constrained"
-  )
-  backend_agg.FigureCanvasAgg(figure)
+  figure = canvas.new_figure(540 * num_columns, 720)
+  figure.set_layout_engine("constrained")
   grid = figure.subplots(
-    len(_TITLES), num_columns, squeeze=False, sharex="col", sharey="row"
+    len(_NAMES), num_columns, squeeze=False, sharex="col", sharey="row"
   )
-  for row, (name, title) in zip(grid, _TITLES.items(), strict=True):
+  for row, name in zip(grid, _NAMES, strict=True):
     _draw_over_iterations(row[0], name, curves, trained)
-    row[0].set_ylabel(title)
+    row[0].set_ylabel(titles[name])
     if num_columns == 2:
       _draw_over_slots(row[1], name, curves, trained)
     _set_range(row[0], name, curves)
@@ -107,8 +103,13 @@ def _draw_line(
   axes: Axes, x: np.ndarray, curve: SlotCurve, name: str, **style: Any
 ) -> None:
   axes.errorbar(
-    *(x, curve.means[name], np.nan_to_num(curve.errors[name])),
-    **{"marker": "o", "markersize": 4, "capsize": 2.5, **style},
+    x,
+    curve.means[name],
+    np.nan_to_num(curve.errors[name]),
+    marker="o",
+    markersize=4,
+    capsize=2.5,
+    **style,
   )
   axes.grid(alpha=0.25)
 
@@ -134,7 +135,7 @@ def _draw_over_slots(
 
 
 def _set_range(axes: Axes, name: str, curves: Sequence[SlotCurve]) -> None:
-  """A logarithmic axis where the values have it; ARI has a known top."""
+  """Makes the axis logarithmic where the values are; ARI has a known top."""
   values = np.concatenate([curve.means[name] for curve in curves])
   if name == "mse" and values.min() > 0 and values.max() > 10 * values.min():
     axes.set_yscale("log")

@@ -53,7 +53,7 @@ class Traversal(NamedTuple):
 
 
 def traversal_plot(traversal: Traversal) -> Figure:
-  """A row for each latent: the slot by itself, and the whole scene.
+  """Draws a row for each latent: the slot by itself, and the whole scene.
 
   Both halves begin with the slot as inferred, the same in all rows; a latent
   takes the values above the columns.
@@ -119,7 +119,7 @@ def samples_plot(images: np.ndarray, masks: np.ndarray) -> Figure:
 
 
 def principal_components(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """The two directions in which points differ most.
+  """Returns the two directions in which points differ most.
 
   The sign is such that the largest loading of a direction is positive.
 
@@ -152,7 +152,7 @@ def latents_plot(
   factors: Mapping[str, np.ndarray],
   kinds: Mapping[str, str] | None = None,
 ) -> Figure:
-  """A map of object latents by their principal components, once a factor.
+  """Draws object latents by their principal components, once a factor.
 
   Args:
     latents: [N, Z] of the slots that stand for N true objects.
@@ -188,7 +188,7 @@ def latents_plot(
 
 
 class _Panel(NamedTuple):
-  """One panel of `latents_plot`: its kind may be `color` or `none`, too."""
+  """A panel of `latents_plot`: its kind may be `color` or `none`, too."""
 
   title: str
   values: np.ndarray
@@ -247,7 +247,8 @@ def _draw_panel(
   else:
     angle = panel.kind == "angle"
     drawn = axes.scatter(
-      *(x, y),
+      x,
+      y,
       c=np.mod(panel.values, 2 * np.pi) if angle else panel.values,
       # A cyclic map, since 0 and 2 pi are the same angle.
       cmap="twilight" if angle else "viridis",
@@ -260,7 +261,7 @@ def _draw_panel(
 
 
 def _class_colors(classes: Sequence[float]) -> np.ndarray:
-  """A discrete colour for each class: [classes, 3]."""
+  """Returns a discrete colour for each class: [classes, 3]."""
   for name, size in (("tab10", 10), ("tab20", 20)):
     if len(classes) <= size:
       return matplotlib.colormaps[name](np.arange(len(classes)))[:, :3]

@@ -10,14 +10,14 @@ import numpy as np
 
 
 def slot_colors(num_slots: int) -> np.ndarray:
-  """The colours of the slots, HSV(k / K, 1, 1) as RGB: [K, 3] float32."""
+  """Returns the slots' colours, HSV(k / K, 1, 1) as RGB: [K, 3] float32."""
   hues = np.arange(num_slots) / num_slots
   hsv = np.stack([hues, np.ones(num_slots), np.ones(num_slots)], axis=-1)
   return matplotlib.colors.hsv_to_rgb(hsv).astype(np.float32)
 
 
 def mix(masks: np.ndarray, colors: np.ndarray) -> np.ndarray:
-  """Sum of mask times colour: [..., K, H, W, 1], [K, 3] -> [..., H, W, 3]."""
+  """Adds masks times colours: [..., K, H, W, 1], [K, 3] to [..., H, W, 3]."""
   return np.einsum("...khw,kc->...hwc", masks[..., 0], colors)
 
 
@@ -45,7 +45,7 @@ def match_entities(true_mask: np.ndarray, pred_mask: np.ndarray) -> np.ndarray:
 
 
 def entity_colors(slots: np.ndarray, num_slots: int) -> np.ndarray:
-  """The colours [L, 3] of entities with these slots, greys without one."""
+  """Returns colours [L, 3] of entities with these slots, or else greys."""
   greys = np.linspace(0.35, 0.85, len(slots))
   colors = np.repeat(greys[:, None], 3, axis=1)
   matched = slots >= 0
@@ -54,6 +54,6 @@ def entity_colors(slots: np.ndarray, num_slots: int) -> np.ndarray:
 
 
 def readable_on(color: np.ndarray) -> str:
-  """Black or white, whichever is legible on an RGB colour."""
+  """Returns black or white, whichever is legible on an RGB colour."""
   # Perceived brightness, ITU-R BT.601.
   return "black" if color @ np.array([0.299, 0.587, 0.114]) > 0.45 else "white"

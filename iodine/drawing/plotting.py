@@ -1,7 +1,7 @@
 """Pictures of scenes, from NumPy arrays with matplotlib; no TensorFlow here.
 
 The plots take `info`, what `IODINE.eval` returns with NumPy arrays in place of
-tensors (`pictures.to_numpy`), and the number of a scene in that batch.
+tensors (`evaluation.to_numpy`), and the number of a scene in that batch.
 
 Dimensions: B scenes, T iterations + 1, K slots, L true entities, H W C image.
 Source: the original's `iodine/modules/plotting.py` and notebook.
@@ -37,7 +37,7 @@ def example_plot(
   iteration: int = -1,
   mask_components: bool = True,
 ) -> Figure:
-  """Image, reconstruction, mask and components of one scene.
+  """Draws image, reconstruction, mask and components of one scene.
 
   Args:
     info: see the top of the file.
@@ -71,7 +71,7 @@ def example_plot(
 
 
 def refinement_frames(info: Info, scene: int = 0) -> list[Figure]:
-  """The pictures of `example_plot`, one for each iteration, to be animated."""
+  """Draws `example_plot` once for each iteration, to be animated."""
   num_steps = info["outputs"]["recons"].shape[1]
   frames = []
   for t in range(num_steps):
@@ -85,7 +85,7 @@ def refinement_frames(info: Info, scene: int = 0) -> list[Figure]:
 def iterations_plot(
   info: Info, scene: int = 0, mask_components: bool = True
 ) -> Figure:
-  """All iterations of one scene, below the truth.
+  """Draws all iterations of one scene, below the truth.
 
   The first row has the image, its true mask, and the true entities, each above
   the slot that overlaps it most and in that slot's colour; what is left over
@@ -146,7 +146,7 @@ class _Entity(NamedTuple):
 
 
 def _place_entities(info: Info, scene: int) -> list[_Entity]:
-  """The true entities that have pixels, placed at their slots' columns."""
+  """Places the true entities that have pixels at their slots' columns."""
   true_mask = _frame(info["data"]["true_mask"][scene], -1, info)
   pred_mask = info["outputs"]["pred_mask"][scene, -1]
   slots = palette.match_entities(true_mask, pred_mask)
@@ -164,7 +164,7 @@ def _place_entities(info: Info, scene: int) -> list[_Entity]:
 def _draw_truth(
   grid: canvas.Tiles, info: Info, scene: int, truth: Sequence[_Entity]
 ) -> None:
-  """The first row of `iterations_plot`."""
+  """Draws the first row of `iterations_plot`."""
   image = _frame(info["data"]["image"][scene], -1, info)
   true_mask = _frame(info["data"]["true_mask"][scene], -1, info)
   grid.write(0, "truth")
@@ -185,7 +185,7 @@ def _draw_truth(
 
 
 def _frame(frames: np.ndarray, iteration: int, info: Info) -> np.ndarray:
-  """The frame that an iteration sees: its own, or the only one."""
+  """Returns the frame that an iteration sees: its own, or the only one."""
   num_steps = info["outputs"]["recons"].shape[1]
   return frames[min(iteration % num_steps, len(frames) - 1)]
 
@@ -209,7 +209,7 @@ class _InputRow(NamedTuple):
 
 
 def inputs_plot(info: Info, scene: int = 0, iteration: int = -1) -> Figure:
-  """Every refinement input of one iteration, with colour bars.
+  """Draws every refinement input of one iteration, with colour bars.
 
   Inputs that the slots share come first, with a tile for each channel, then
   those that every slot has by itself, then the flat ones as one line a slot.
@@ -262,7 +262,7 @@ def inputs_plot(info: Info, scene: int = 0, iteration: int = -1) -> Figure:
 
 
 def _input_rows(name: str, values: np.ndarray) -> list[_InputRow]:
-  """The rows of one input [K or 1, H, W, channels]."""
+  """Returns the rows of one input [K or 1, H, W, channels]."""
   per_slot, channels = len(values) > 1, values.shape[-1]
   norm, cmap = _color_scale(values)
   if channels == 3 and name in _COLORED:
@@ -278,21 +278,24 @@ def _input_rows(name: str, values: np.ndarray) -> list[_InputRow]:
   return [
     _InputRow(
       name if channels == 1 else f"{name} {c + 1}",
-      *(values[..., c], True, norm, cmap),
+      values[..., c],
+      True,
+      norm,
+      cmap,
     )
     for c in range(channels)
   ]
 
 
 def _color_scale(values: np.ndarray) -> tuple[colors.Normalize, str]:
-  """What the colours stand for; white is zero where there are two signs."""
+  """Returns what colours stand for; white is zero if there are two signs."""
   if (values < 0).any():
     return colors.Normalize(-_limit(values), _limit(values)), "RdBu_r"
   return colors.Normalize(0.0, _limit(values)), "viridis"
 
 
 def _limit(values: np.ndarray) -> float:
-  """The end of the scale, which one value in 200 may exceed.
+  """Returns the end of the scale, which one value in 200 may exceed.
 
   A few large ones, as gradients have, would leave the others without colour.
   """
@@ -319,7 +322,7 @@ def _draw_input(
 def _draw_flat_input(
   grid: canvas.Tiles, place: int, columns: int, name: str, values: np.ndarray
 ) -> None:
-  """One flat input [K, features]: a line a slot."""
+  """Draws one flat input [K, features]: a line a slot."""
   grid.write(place, name, further=20)
   norm, cmap = _color_scale(values)
   axes = grid.add(place, 0, columns)

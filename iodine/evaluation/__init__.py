@@ -1,5 +1,12 @@
 """Metrics over a data set, and what there is to see of a model."""
 
+from iodine.evaluation.catalogue import (
+  STANDARD,
+  TITLES,
+  Metric,
+  find_metric,
+  panels,
+)
 from iodine.evaluation.evaluator import (
   Data,
   Evaluation,
@@ -14,46 +21,55 @@ from iodine.evaluation.inspection import (
   foreground_slot,
   look,
   sample,
+  to_numpy,
   traverse,
+)
+from iodine.evaluation.pictures import (
+  Picture,
+  View,
+  draw,
+  generalisation_plot,
 )
 from iodine.evaluation.scores import linearize, r2, score_batch
 from iodine.evaluation.tables import (
-  LogScalar,
-  draw_curves,
+  as_csv,
   final_table,
-  generalisation_plot,
   generalisation_table,
   iteration_table,
-  log,
-  log_scalars,
+  scenes_as_csv,
   spread_titles,
-  write_files,
 )
 
 __all__ = [
+  "STANDARD",
+  "TITLES",
   "Data",
   "Decoder",
   "Evaluation",
-  "LogScalar",
+  "Metric",
+  "Picture",
   "Scene",
   "Summary",
   "Survey",
-  "draw_curves",
+  "View",
+  "as_csv",
+  "draw",
   "evaluate",
   "final_table",
+  "find_metric",
   "foreground_slot",
   "generalisation_plot",
   "generalisation_table",
   "iteration_table",
   "linearize",
-  "log",
-  "log_scalars",
   "look",
+  "panels",
   "r2",
   "sample",
+  "scenes_as_csv",
   "score_batch",
   "spread_titles",
   "summarize",
+  "to_numpy",
   "traverse",
-  "write_files",
 ]

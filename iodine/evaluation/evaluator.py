@@ -7,14 +7,14 @@ entities.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from iodine import errors
-from iodine.evaluation import scores
+from iodine.evaluation import catalogue, scores
 from iodine.modules import iodine
 
 Data = dict[str, Any]
@@ -36,7 +36,7 @@ class Summary(NamedTuple):
   standard_deviation: float | None = None
 
   def as_json(self) -> dict[str, float | None]:
-    """A dict; no standard deviation for a single seed, None for no number."""
+    """Returns a dict, without a deviation for one seed; None for nan."""
     values = {
       name: value if value is not None and math.isfinite(value) else None
       for name, value in self._asdict().items()
@@ -51,23 +51,19 @@ class Evaluation(NamedTuple):
 
   Attributes:
     num_scenes: how many scenes they cover.
-    metrics: of the final decode, by name: ari, ari_nobg (foreground), miou, msc
-      and sc (segmentation covering, unweighted and weighted), mse,
-      num_active_slots; in nats recons (negative log-likelihood), kl (summed
-      over slots), kl/slot_1 and so on, total (the weighted training loss of all
-      iterations, without the factor loss) and, if there is a regressor, factor
-      (its loss); and for its factors accuracy/<name> or r2/<name>. These two
+    metrics: of the final decode, by name, see `catalogue`. Those of factors
       are over visible objects only and over all scenes at once. The training
       scalars factor/<name> are others: they include the background, and R2
-      counts invisible entities as 1
-      and takes the variance of all that was seen in training.
-    per_iteration: the same without total, of the first decode and of that
-      after each refinement.
-    scenes: of the final decode, a value for every scene, averaged over seeds;
-      those that are no means over scenes (accuracy, r2) are left out.
+      counts invisible entities as 1 and takes the variance of all that was seen
+      in training.
+    per_iteration: the same, of the first decode and of that after each
+      refinement; without those that the iterations have together (total).
+    scenes: of the final decode, a value for every scene, averaged over seeds,
+      of those metrics in which it says something.
     num_components: K.
     seeds: how often the latents were sampled.
     generalisation: the same scenes with other numbers of slots, if asked for.
+    catalogue: what there is to say about `metrics`, in their order.
   """
 
   num_scenes: int
@@ -77,28 +73,34 @@ class Evaluation(NamedTuple):
   num_components: int
   seeds: int = 1
   generalisation: tuple[Evaluation, ...] = ()
+  catalogue: tuple[catalogue.Metric, ...] = ()
 
   @property
   def num_iters(self) -> int:
     """Number of refinements."""
     return len(self.per_iteration["mse"]) - 1
 
+  @property
+  def main_metrics(self) -> list[str]:
+    """Names of those in the tables with a row for each iteration."""
+    return [metric.name for metric in self.catalogue if metric.main]
+
   def means(self) -> dict[str, np.ndarray]:
-    """The means of `per_iteration`, each [num_iters + 1]."""
+    """Returns the means of `per_iteration`, each [num_iters + 1]."""
     return {
       name: np.array([summary.mean for summary in summaries])
       for name, summaries in self.per_iteration.items()
     }
 
   def standard_errors(self) -> dict[str, np.ndarray]:
-    """The standard errors of `per_iteration`; nan for a single scene."""
+    """Returns the standard errors of `per_iteration`; nan for one scene."""
     return {
       name: np.array([s.standard_error for s in summaries], np.float64)
       for name, summaries in self.per_iteration.items()
     }
 
   def as_json(self) -> dict[str, Any]:
-    """A nested dict that the json module can write."""
+    """Returns a nested dict that the json module can write."""
     result = {
       "num_scenes": self.num_scenes,
       "num_components": self.num_components,
@@ -123,6 +125,7 @@ def evaluate(
   num_scenes: int | None = None,
   on_progress: Callable[[int], None] = lambda num_scenes: None,
   seeds: int = 1,
+  metrics: Sequence[catalogue.Metric] = (),
 ) -> Evaluation:
   """Evaluates a model on every scene of `batches` exactly once.
 
@@ -140,9 +143,11 @@ def evaluate(
     on_progress: called with the number of scenes done.
     seeds: how often the latents of a scene are sampled: from seed, seed + 1 and
       so on.
+    metrics: further ones beside the standard ones.
 
   Raises:
-    errors.UserError: if there is no scene.
+    errors.UserError: if there is no scene, or a metric gives no values for
+      them or has the name of another.
   """
   compiled = tf.function(
     lambda data, seed: scores.score_batch(model, data, seed),
@@ -162,6 +167,9 @@ def evaluate(
       for s in range(seeds)
     ]
     results.append([scores.to_numpy(result, size) for result in sampled])
+    if not done:
+      # What does not work should say so before the other batches.
+      _measure(scores.join(results), metrics)
     done += size
     on_progress(done)
   if not results:
@@ -169,35 +177,56 @@ def evaluate(
       "there is no scene to evaluate: give `data.path` a file with scenes, or "
       "widen `data.test` and the bounds on the number of objects"
     )
-  return _summarize_all(scores.join(results), model.num_components)
+  return _summarize_all(scores.join(results), model.num_components, metrics)
 
 
-def _summarize_all(arrays: scores.Arrays, num_components: int) -> Evaluation:
+def _measure(
+  arrays: scores.Arrays, metrics: Sequence[catalogue.Metric]
+) -> list[tuple[catalogue.Metric, np.ndarray]]:
+  """Computes the standard metrics and others, whose names have to differ."""
+  measured = catalogue.measure(arrays, (*catalogue.STANDARD, *metrics))
+  names = [metric.name for metric, _ in measured]
+  for name in names:
+    if names.count(name) > 1:
+      raise errors.UserError(
+        f"there are two metrics `{name}`: give yours another name"
+      )
+  return measured
+
+
+def _summarize_all(
+  arrays: scores.Arrays,
+  num_components: int,
+  more: Sequence[catalogue.Metric],
+) -> Evaluation:
   """From scores [S, N, ...] to means and errors."""
-  values = scores.per_iteration(arrays)
-  seeds, num_scenes, num_steps = values["mse"].shape
-  per_iteration = {
-    name: [_summarize(name, value[:, :, t]) for t in range(num_steps)]
-    for name, value in values.items()
-  }
-  metrics = {}
-  for name, summaries in per_iteration.items():
-    if name == "num_active_slots":
-      metrics["total"] = summarize(arrays["total"])
-    metrics[name] = summaries[-1]
-  scenes = {
-    name: value[:, :, -1].mean(axis=0).tolist()
-    for name, value in values.items()
-    if not name.startswith(("accuracy/", "r2/"))
-  }
+  metrics: dict[str, Summary] = {}
+  per_iteration: dict[str, list[Summary]] = {}
+  scenes: dict[str, list[float]] = {}
+  measured = _measure(arrays, more)
+  for metric, values in measured:
+    if values.ndim == 2:
+      metrics[metric.name] = _summarize(metric, values)
+      continue
+    steps = np.moveaxis(values, 2, 0)
+    per_iteration[metric.name] = [_summarize(metric, step) for step in steps]
+    metrics[metric.name] = per_iteration[metric.name][-1]
+    if metric.of_scenes:
+      scenes[metric.name] = steps[-1].mean(axis=0).tolist()
+  seeds, num_scenes = arrays["mse"].shape[:2]
   return Evaluation(
-    num_scenes, metrics, per_iteration, scenes, num_components, seeds
+    num_scenes,
+    metrics,
+    per_iteration,
+    scenes,
+    num_components,
+    seeds,
+    catalogue=tuple(metric for metric, _ in measured),
   )
 
 
-def _summarize(name: str, values: np.ndarray) -> Summary:
-  if name in scores.NEED_OBJECTS:
-    # Other metrics must not hide what is no number.
+def _summarize(metric: catalogue.Metric, values: np.ndarray) -> Summary:
+  if metric.needs_objects:
     values = values[:, ~np.isnan(values).any(axis=0)]
   return summarize(values)
 

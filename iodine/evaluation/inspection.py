@@ -18,7 +18,7 @@ import tensorflow_probability as tfp
 from iodine import errors
 from iodine.drawing import latent_plots
 from iodine.evaluation import evaluator
-from iodine.modules import distributions, factor_eval, iodine, types, utils
+from iodine.modules import distributions, factor_eval, iodine, types
 
 tfd = tfp.distributions
 Info = dict[str, Any]
@@ -121,14 +121,14 @@ def look(
 
 
 def to_numpy(info: Info) -> Info:
-  """The same nested dict with arrays in place of tensors."""
+  """Returns the same nested dict with arrays in place of tensors."""
   return tf.nest.map_structure(np.asarray, info)
 
 
 def _inspect(
   model: iodine.IODINE, data: dict[str, Any], seed: int, index: tf.Tensor
 ) -> Info:
-  """The info of a batch, KL of every latent, and latents of true objects."""
+  """Returns info of a batch, KL of its latents, latents of its objects."""
   batch_seed = tf.stack([tf.constant(seed, tf.int64), index])
   estimates, inputs = model.encode(data["image"], seed=batch_seed)
   info = model.describe(data, estimates, inputs, update=False)
@@ -162,11 +162,11 @@ def _factor_loss(
   data: dict[str, Any],
   estimates: Sequence[types.Estimate],
 ) -> tf.Tensor:
-  """The factor loss [B, T] of every scene by itself."""
+  """Returns the factor loss [B, T] of every scene by itself."""
   visible = tf.reduce_sum(data["visibility"], axis=1)
   losses = []
   for t, estimate in enumerate(estimates):
-    mask = distributions.mask_probabilities(estimate.scores)
+    mask = distributions.render(estimate.x_dist).masks
     factors = model.evaluate_factors(
       data, estimate.z, mask, frame=t, update=False
     )
@@ -176,15 +176,15 @@ def _factor_loss(
 
 
 def _scene(parts: Info, number: int, row: int) -> Scene:
-  """One scene of an inspected batch."""
+  """Returns one scene of an inspected batch."""
   info = tf.nest.map_structure(lambda x: x[row : row + 1], parts["info"])
   return Scene(number, to_numpy(info), parts["latent_kl"][row].numpy())
 
 
 def _survey(parts: Info, size: int) -> Info:
-  """What the survey keeps of the first scenes of an inspected batch."""
+  """Returns what the survey keeps of the first scenes of a batch."""
   present = parts["present"].numpy()[:size]
-  present[:, 0] = False  # the background is no object
+  present[:, 0] = False  # the background is not an object
 
   def cut(tensor: tf.Tensor) -> np.ndarray:
     return tensor.numpy()[:size]
@@ -234,7 +234,7 @@ class Decoder:
     self._compiled = tf.function(self._decode, autograph=False)
 
   def __call__(self, z: np.ndarray) -> Decoded:
-    """[N, K, Z] -> N images."""
+    """Decodes [N, K, Z] to N images."""
     parts = []
     for start in range(0, len(z), self._batch_size):
       chunk = np.asarray(z[start : start + self._batch_size], np.float32)
@@ -246,12 +246,11 @@ class Decoder:
 
   def _decode(self, z: tf.Tensor) -> Decoded:
     _, x_dist = self.model.decode(z)
-    logits = x_dist.mixture_distribution.logits_parameter()
-    components = x_dist.components_distribution.mean()[:, 0]
+    rendering = distributions.render(x_dist)
     return Decoded(
-      recons=x_dist.mean()[:, 0],
-      components=tf.transpose(components, [0, 3, 1, 2, 4]),
-      masks=utils.to_slots(tf.nn.softmax(logits, axis=-1)),
+      recons=rendering.reconstruction[:, 0],
+      components=rendering.components,
+      masks=rendering.masks,
     )
 
 
@@ -264,7 +263,7 @@ def sample(decoder: Decoder, num_samples: int = 16, seed: int = 0) -> Decoded:
 
 
 def foreground_slot(masks: np.ndarray) -> int:
-  """The slot of the second largest area: the largest is the background's.
+  """Returns the slot of the second largest area: the background has more.
 
   Args:
     masks: [K, H, W, 1]; a pixel belongs to the largest.

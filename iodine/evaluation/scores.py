@@ -17,9 +17,6 @@ from iodine.modules import distributions, factor_eval, iodine, metrics
 Data = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 
-# What a scene without objects, or with nothing in it, has no value of.
-NEED_OBJECTS = ("miou", "msc", "sc")
-
 
 def score_batch(
   model: iodine.IODINE, data: Data, seed: tf.Tensor
@@ -44,15 +41,12 @@ def score_batch(
   frames = [model.frame_index(t) for t in range(len(estimates))]
   image = _fold(tf.gather(data["image"], frames, axis=1))[:, None]
   true_mask = _fold(tf.gather(data["mask"], frames, axis=1))
-  mask = _fold_all(
-    distributions.mask_probabilities(e.scores) for e in estimates
-  )
-  recons = _fold_all(e.x_dist.mean() for e in estimates)
+  renderings = [distributions.render(e.x_dist) for e in estimates]
+  mask = _fold_all(r.masks for r in renderings)
+  recons = _fold_all(r.reconstruction for r in renderings)
   folded = {
-    "ari": metrics.mask_ari(true_mask, mask),
-    "ari_nobg": metrics.mask_ari(true_mask, mask, foreground=True),
+    **metrics.score(image, recons, true_mask, mask)._asdict(),
     "contingency": metrics.mask_contingency(true_mask, mask),
-    "mse": metrics.mean_squared_error(image, recons),
     "recons": _fold_all(e.re for e in estimates),
     "kl/slot": _fold_all(e.kl for e in estimates),
     "num_active_slots": metrics.num_active_groups(mask),
@@ -72,12 +66,12 @@ def score_batch(
 
 
 def _fold(x: tf.Tensor) -> tf.Tensor:
-  """[B, T, ...] -> [B * T, ...], so that all iterations are scored at once."""
+  """Folds [B, T, ...] to [B * T, ...]: all iterations are scored at once."""
   return tf.reshape(x, [-1, *x.shape[2:]])
 
 
 def _fold_all(tensors: Iterable[tf.Tensor]) -> tf.Tensor:
-  """T tensors [B, ...] -> [B * T, ...]."""
+  """Folds T tensors [B, ...] to [B * T, ...]."""
   return _fold(tf.stack(list(tensors), axis=1))
 
 
@@ -130,20 +124,11 @@ def _score_factors(
 
 
 def to_numpy(scores: Mapping[str, tf.Tensor], size: int) -> Arrays:
-  """The scores of the first `size` scenes, with mIoU and covering; float64."""
-  arrays = {
+  """Returns the scores of the first `size` scenes, in float64."""
+  return {
     name: value.numpy()[:size].astype(np.float64)
     for name, value in scores.items()
   }
-  tables = arrays.pop("contingency")  # [B, T, L, K]
-  shape = tables.shape[:2]
-  arrays.update({name: np.empty(shape) for name in NEED_OBJECTS})
-  for i in np.ndindex(*shape):
-    covering = metrics.segmentation_covering(tables[i])
-    arrays["miou"][i] = metrics.mean_iou(tables[i])
-    arrays["msc"][i] = covering.unweighted
-    arrays["sc"][i] = covering.weighted
-  return arrays
 
 
 def join(batches: Sequence[Sequence[Arrays]]) -> Arrays:
@@ -159,43 +144,10 @@ def join(batches: Sequence[Sequence[Arrays]]) -> Arrays:
   }
 
 
-def per_iteration(scores: Arrays) -> Arrays:
-  """Metrics [S, N, T], in the order of tables.
-
-  Those of factors, accuracy/<factor> and r2/<factor>, are quotients of sums
-  over all visible objects. A scene's value is what it adds to the quotient, so
-  that the mean is the quotient itself, see `linearize`.
-
-  Args:
-    scores: [S, N, ...], see `join`.
-  """
-  slots = scores["kl/slot"]
-  values = {name: scores[name] for name in ("ari", "ari_nobg", *NEED_OBJECTS)}
-  values["mse"] = scores["mse"]
-  values["recons"] = scores["recons"]
-  values["kl"] = slots.sum(axis=-1)
-  for k in range(slots.shape[-1]):
-    values[f"kl/slot_{k + 1}"] = slots[..., k]
-  values["num_active_slots"] = scores["num_active_slots"]
-  if "factor" not in scores:
-    return values
-  values["factor"] = scores["factor"]
-  # The truth is the same for all seeds and iterations.
-  objects = scores["objects"][0, :, 0]
-  for name, value in scores.items():
-    kind, _, factor = name.partition("/")
-    if kind == "hits":
-      values[f"accuracy/{factor}"] = linearize(value, objects.sum(axis=1))
-    elif kind == "residual":
-      target = scores[f"target/{factor}"][0, :, 0]
-      values[f"r2/{factor}"] = r2(value, target, objects)
-  return values
-
-
 def r2(
   residual: np.ndarray, target: np.ndarray, objects: np.ndarray
 ) -> np.ndarray:
-  """What every scene adds to R2, a mean over the values that vary.
+  """Returns what every scene adds to R2, a mean over the values that vary.
 
   Args:
     residual: [S, N, T, n] squared errors, summed over the objects.
@@ -219,7 +171,7 @@ def r2(
 
 
 def linearize(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-  """What every scene adds to a quotient of sums over the scenes.
+  """Returns what every scene adds to a quotient of sums over the scenes.
 
   The mean over the scenes is the quotient itself, and their standard error is
   that of the quotient to first order in the deviations (the ratio estimator of

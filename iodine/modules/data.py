@@ -20,13 +20,15 @@ Dimensions:
 """
 
 import dataclasses
+import numbers
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import shapeguard
 import tensorflow as tf
 
-from iodine.readers import arguments, examples, layouts, opening, streams
+from iodine import validation
+from iodine.readers import examples, layouts, opening, streams
 
 # No Python control flow here depends on tensors, and AutoGraph takes longer to
 # find that out than it takes to build the graph.
@@ -108,6 +110,55 @@ def preprocess(
   return image[:, tf.newaxis], mask[:, tf.newaxis]
 
 
+def _check_bounds(low: Any, high: Any) -> None:
+  """Checks `min_num_objects` and `max_num_objects`, each may be None."""
+  for name, value in (("min_num_objects", low), ("max_num_objects", high)):
+    fits = value is None or isinstance(value, numbers.Real)
+    validation.require(fits, name, value, "a number, or None for no bound")
+  if low is not None and high is not None:
+    need = f"at most `max_num_objects`, {high}"
+    validation.require(low <= high, "min_num_objects", low, need)
+
+
+def _check_range(name: str, value: Any) -> None:
+  """Checks a range of scenes, [start, stop) or None."""
+  if value is None:
+    return
+  need = "[start, stop] with 0 <= start < stop (stop may be None), or None"
+  fits = _is_pair(value) and validation.is_whole(value[0], 0)
+  validation.require(fits, name, value, need)
+  start, stop = value
+  fits = stop is None or validation.is_whole(stop, start + 1)
+  validation.require(fits, name, value, need)
+
+
+def _check_image_dim(value: Any) -> None:
+  """Checks the size of an image, (H, W) in pixels."""
+  fits = _is_pair(value) and all(validation.is_whole(n, 1) for n in value)
+  need = "[height, width], whole numbers from 1"
+  validation.require(fits, "image_dim", value, need)
+
+
+def _check_crop_region(value: Any, height: int, width: int) -> None:
+  """Checks ((top, bottom), (left, right)) against an image, None is fine."""
+  if value is None:
+    return
+  need = (
+    f"[[top, bottom], [left, right]] within {height} rows and {width} columns,"
+    " or None"
+  )
+  fits = _is_pair(value) and all(_is_pair(pair) for pair in value)
+  validation.require(fits, "crop_region", value, need)
+  for (start, stop), size in zip(value, (height, width), strict=True):
+    whole = validation.is_whole(start, 0) and validation.is_whole(stop, 0)
+    fits = whole and start < stop <= size
+    validation.require(fits, "crop_region", value, need)
+
+
+def _is_pair(value: Any) -> bool:
+  return validation.is_list(value) and len(value) == 2
+
+
 @dataclasses.dataclass(kw_only=True, eq=False)
 class IODINEDataset:
   """Base class of the data sets.
@@ -165,17 +216,19 @@ class IODINEDataset:
   def __post_init__(self):
     self._layout = self._find_layout()
     self._streams: dict[str | None, streams.SceneStream] = {}
-    arguments.check_whole("batch_size", self.batch_size, 1)
-    for name in ("shuffle_buffer", "num_test_scenes"):
-      if getattr(self, name) is not None:
-        arguments.check_whole(name, getattr(self, name), 1)
-    arguments.check_whole("seed", self.seed, 0)
-    arguments.check_bounds(self.min_num_objects, self.max_num_objects)
-    arguments.check_range("train", self.train)
-    arguments.check_range("test", self.test)
-    arguments.check_image_dim(self.image_dim)
-    height, width, _ = self._layout.image_shape
-    arguments.check_crop_region(self.crop_region, height, width)
+    validation.check_whole("batch_size", self.batch_size, 1)
+    validation.check_whole(
+      "shuffle_buffer", self.shuffle_buffer, 1, "None for no shuffling"
+    )
+    validation.check_whole(
+      "num_test_scenes", self.num_test_scenes, 1, "None for all"
+    )
+    validation.check_whole("seed", self.seed, 0)
+    _check_bounds(self.min_num_objects, self.max_num_objects)
+    _check_range("train", self.train)
+    _check_range("test", self.test)
+    _check_image_dim(self.image_dim)
+    _check_crop_region(self.crop_region, *self._layout.image_shape[:2])
 
   def _find_layout(self) -> layouts.Layout:
     raise NotImplementedError
@@ -270,7 +323,8 @@ class IODINEDataset:
 
   def _stream(self, subset: str | None) -> streams.SceneStream:
     """Opens the files and returns the raw records of a subset."""
-    arguments.check_subset(subset)
+    subsets = ("train", "summary", "test", None)
+    validation.check_choice("subset", subset, subsets)
     files = opening.open_files(self.path, self._layout)
     range_name = "test" if subset == "test" else "train"
     start, stop = getattr(self, range_name) or (0, None)
@@ -299,7 +353,7 @@ class IODINEDataset:
     skip_batches: int,
   ) -> tf.data.Dataset:
     """Returns the batches of a stream."""
-    arguments.check_whole("skip_batches", skip_batches, 0)
+    validation.check_whole("skip_batches", skip_batches, 0)
     skip = skip_batches * self.batch_size
     if subset == "test":
       scenes = streams.read(stream.epoch().skip(skip), self._read)
@@ -315,7 +369,7 @@ class IODINEDataset:
   @_untransformed
   def _read(self, record: tf.Tensor) -> dict[str, Any]:
     """Returns one scene: image and mask cropped, all else as stored."""
-    scene = examples.parser(self._layout)(record, self._layout)
+    scene = examples.parse(record, self._layout)
     image, mask = crop(scene["image"], scene["mask"], self.crop_region)
     entities = self._layout.num_entities
     factors = {}

@@ -11,7 +11,8 @@ import shapeguard
 import sonnet as snt
 import tensorflow as tf
 
-from iodine.modules import networks, types, utils
+from iodine import errors, validation
+from iodine.modules import types
 from iodine.ops import recomputation
 
 
@@ -20,7 +21,7 @@ class ComponentDecoder(snt.Module):
 
   def __init__(
     self,
-    pixel_decoder: networks.PixelDecoder,
+    pixel_decoder: types.PixelDecoder,
     recompute: bool = False,
     name: str = "component_decoder",
   ):
@@ -33,12 +34,13 @@ class ComponentDecoder(snt.Module):
       name: name of the module.
 
     Raises:
-      ValueError: if `recompute` is neither True nor False.
+      errors.UserError: if `pixel_decoder` is not one, or `recompute` is neither
+        True nor False.
     """
     super().__init__(name=name)
-    if not isinstance(recompute, bool):
-      raise ValueError(f"`recompute` is {recompute!r}: use True or False")
-    self.pixel_decoder = pixel_decoder
+    validation.check_part("pixel_decoder", pixel_decoder, types.PixelDecoder)
+    validation.check_flag("recompute", recompute)
+    self.pixel_decoder: snt.Module = pixel_decoder
     self._recompute = recompute
     self._shapes: types.MixtureParameters | None = None
 
@@ -46,10 +48,10 @@ class ComponentDecoder(snt.Module):
     """Tells the shapes of pixel parameters (H, W, Cp) and masks (H, W, 1).
 
     Raises:
-      ValueError: if the two sizes differ.
+      errors.UserError: if the two sizes differ.
     """
     if tuple(shapes.pixel[:2]) != tuple(shapes.mask[:2]):
-      raise ValueError(
+      raise errors.UserError(
         f"pixel parameters of {tuple(shapes.pixel)} and masks of "
         f"{tuple(shapes.mask)} must have the same height and width"
       )
@@ -64,12 +66,12 @@ class ComponentDecoder(snt.Module):
     """
     sg = shapeguard.ShapeGuard()
     sg.guard(z, "B, K, Z")
-    vectors = utils.merge_leading(z)
+    vectors = snt.merge_leading_dims(z, 2)
     if self._recompute:
       decoded = recomputation.recompute_later(self.pixel_decoder)(vectors)
     else:
       decoded = self.pixel_decoder(vectors)
-    decoded = utils.split_leading(decoded, [sg.B, sg.K])
+    decoded = snt.split_leading_dim(decoded, z, 2)
     mask, pixel = tf.split(decoded, [1, decoded.shape[-1] - 1], axis=-1)
     return types.MixtureParameters(
       pixel=sg.guard(pixel, "B, K, H, W, Cp"),

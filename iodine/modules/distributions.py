@@ -7,7 +7,7 @@ channels. Source: section 3 of the paper's supplement and the original's
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import shapeguard
@@ -15,6 +15,7 @@ import sonnet as snt
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from iodine import errors, validation
 from iodine.modules import types, utils
 
 tfd = tfp.distributions
@@ -94,7 +95,7 @@ class LocScaleDistribution(DistributionModule):
     scale_act: Any = "exp",
     loc_act: Any = None,
     scale_val: float = 1.0,
-    dist_kwargs: dict[str, Any] | None = None,
+    dist_kwargs: Mapping[str, Any] | None = None,
     name: str = "loc_scale_dist",
   ):
     """Chooses the family and the meaning of its parameters.
@@ -111,19 +112,21 @@ class LocScaleDistribution(DistributionModule):
       name: name of the module (and of its variables in TF1 checkpoints).
 
     Raises:
-      ValueError: if `scale` is none of the four, or `scale_val` is no scale.
+      errors.UserError: if an option makes no sense or is unknown.
     """
     super().__init__(name=name)
-    if scale not in ("stddev", "var", "prec", "fixed"):
-      raise ValueError(
-        f"`scale` is {scale!r}: use 'stddev', 'var', 'prec' or 'fixed'"
-      )
-    if scale == "fixed" and scale_val != -1.0 and not scale_val > 0:
-      raise ValueError(
-        f"`scale_val` is {scale_val!r}: give a number above 0, or -1.0 for a "
-        "trained one"
+    validation.check_choice("scale", scale, ("stddev", "var", "prec", "fixed"))
+    if scale_val != -1.0:
+      validation.check_number(
+        "scale_val", scale_val, above=0.0, otherwise="-1.0 for a trained one"
       )
     self._dist = utils.get_distribution(dist)
+    if dist_kwargs is not None:
+      need = "a dict of arguments of the distribution, or None"
+      is_dict = isinstance(dist_kwargs, Mapping)
+      validation.require(is_dict, "dist_kwargs", dist_kwargs, need)
+      given = {"loc": 0.0, "scale": 1.0, **dist_kwargs}
+      validation.check_arguments("dist_kwargs", given, self._dist)
     self._scale_mode = scale
     self._scale_act = utils.get_activation(scale_act)
     self._loc_act = utils.get_activation(loc_act)
@@ -172,23 +175,57 @@ class MaskedMixture(DistributionModule):
 
   def __init__(
     self,
-    num_components: int,
     component_dist: DistributionModule,
     mask_activation: Any = None,
+    num_components: int | None = None,
     name: str = "masked_mixture",
   ):
     """Combines masks and components.
 
     Args:
-      num_components: K.
       component_dist: the distribution of a pixel within one component.
       mask_activation: activation of the mask logits, by name; None for none.
+      num_components: K, if it is not to be told.
       name: name of the module.
+
+    Raises:
+      errors.UserError: if an option makes no sense or is unknown.
     """
     super().__init__(name=name)
-    self.num_components = num_components
+    if num_components is not None:
+      validation.check_whole("num_components", num_components, 1)
+    validation.check_part("component_dist", component_dist, DistributionModule)
+    self._num_components = num_components
     self._mask_activation = utils.get_activation(mask_activation)
     self.component_dist = component_dist
+
+  def set_num_components(self, num_components: int) -> None:
+    """Tells K.
+
+    Raises:
+      errors.UserError: if it has another one already.
+    """
+    if self._num_components not in (None, num_components):
+      raise errors.UserError(
+        f"`num_components` is {num_components} for the model and "
+        f"{self._num_components} for `output_dist`: set it once, at the top of "
+        "the config"
+      )
+    self._num_components = num_components
+
+  @property
+  def num_components(self) -> int:
+    """K.
+
+    Raises:
+      ValueError: if it has not been told yet.
+    """
+    if self._num_components is None:
+      raise ValueError(
+        f"`{self.name}` does not know its number of components yet: call "
+        "`set_num_components` first"
+      )
+    return self._num_components
 
   def set_output_shape(self, shape: Sequence[int]) -> None:
     """Tells the shape of the image, [H, W, C]."""
@@ -245,6 +282,23 @@ def score(x_dist: types.Distribution, x: tf.Tensor) -> types.MixtureScores:
     component=component,
     log_weight=log_weight,
     log_prob=tf.reduce_logsumexp(component + log_weight, axis=-1),
+  )
+
+
+def render(x_dist: types.Distribution) -> types.Rendering:
+  """Returns the mean image of a mixture, and what it is made of.
+
+  Args:
+    x_dist: mixture with batch shape [B, 1, H, W] and event shape [C].
+  """
+  log_weight = tf.nn.log_softmax(
+    x_dist.mixture_distribution.logits_parameter(), axis=-1
+  )
+  components = x_dist.components_distribution.mean()  # [B, 1, H, W, K, C]
+  return types.Rendering(
+    masks=utils.to_slots(tf.exp(log_weight)),
+    components=tf.transpose(components[:, 0], [0, 3, 1, 2, 4]),
+    reconstruction=x_dist.mean(),
   )
 
 

@@ -13,7 +13,7 @@ import shapeguard
 import sonnet as snt
 import tensorflow as tf
 
-from iodine import errors
+from iodine import errors, validation
 from iodine.modules import types
 
 KINDS = ("scalar", "categorical", "angle")
@@ -92,28 +92,32 @@ class FactorRegressor(snt.Module):
       name: name of the module.
 
     Raises:
-      ValueError: if the mapping is empty, a kind is unknown, or an angle has
-        another size than 2.
+      errors.UserError: if the mapping is empty, a kind is unknown, or an angle
+        has another size than 2.
     """
     super().__init__(name=name)
-    if not mapping or any(len(entry) != 3 for entry in mapping):
-      raise ValueError(
-        f"`mapping` is {mapping!r}: give a list of (name, size, kind), or set "
-        "`model.factor_evaluator=None`"
-      )
-    self._mapping = tuple(
-      (str(name), int(size), str(kind)) for name, size, kind in mapping
+    validation.require(
+      validation.is_list(mapping)
+      and len(mapping) > 0
+      and all(validation.is_list(x) and len(x) == 3 for x in mapping),
+      "mapping",
+      mapping,
+      "a list of (name, size, kind), or set `model.factor_evaluator=None`",
     )
-    for factor, size, kind in self._mapping:
+    for factor, size, kind in mapping:
+      validation.check_whole(f"size of `{factor}` in mapping", size, 1)
       if kind not in KINDS:
-        raise ValueError(
+        raise errors.UserError(
           f"factor `{factor}` is of unknown kind {kind!r}: use one of "
           f"{', '.join(KINDS)}"
         )
       if kind == "angle" and size != 2:
-        raise ValueError(
+        raise errors.UserError(
           f"factor `{factor}` is an angle of size {size}: an angle has size 2"
         )
+    self._mapping = tuple(
+      (str(factor), int(size), str(kind)) for factor, size, kind in mapping
+    )
     self.predict_latents = snt.Linear(sum(size for _, size, _ in self._mapping))
     self.mean_var = {
       factor: OnlineMeanVarEstimator(name=f"{factor}_mean_var")
@@ -164,15 +168,14 @@ class FactorRegressor(snt.Module):
     assignment = assign_slots(true_mask, pred_mask, visibility)
     sizes = [size for _, size, _ in self._mapping]
     outputs = tf.split(snt.BatchApply(self.predict_latents)(z), sizes, axis=-1)
-    errors, metrics, predictions, targets = [], {}, {}, {}
+    entity_losses, metrics, predictions, targets = [], {}, {}, {}
     for (factor, size, kind), output in zip(
       self._mapping, outputs, strict=True
     ):
       target = targets[factor] = _target(factors, factor, size, kind)
       error = _error(target, output, kind)  # [B, L, K]
-      assigned_error = tf.reduce_sum(error * assignment, axis=-1)
+      entity_losses.append(tf.reduce_sum(error * assignment, axis=-1))
       predictions[factor] = tf.einsum("blk,bkn->bln", assignment, output)
-      errors.append(assigned_error)
       if kind == "categorical":
         metrics[factor] = _accuracy(target, predictions[factor], visibility)
       else:
@@ -188,9 +191,9 @@ class FactorRegressor(snt.Module):
         # whose error is zero, count as R2 = 1.
         metrics[factor] = tf.reduce_mean(1.0 - squared_error / variance)
     return types.FactorPredictions(
-      loss=tf.add_n([tf.reduce_sum(error) for error in errors])
+      loss=tf.add_n([tf.reduce_sum(loss) for loss in entity_losses])
       / tf.reduce_sum(visibility),
-      entity_loss=tf.add_n(errors),
+      entity_loss=tf.add_n(entity_losses),
       metrics=metrics,
       predictions=predictions,
       targets=targets,

@@ -1,7 +1,7 @@
 """The overview images: tiles with borders on a grid.
 
 Dimensions: B images, T iterations + 1, K slots, H W C image, b border width.
-Source: the original's `iodine/modules/plotting.py` (TensorFlow part).
+Source: the original's `iodine/modules/utils.py`.
 """
 
 from __future__ import annotations

@@ -11,13 +11,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from iodine.modules import distributions, metrics, types, utils
+from iodine.modules import metrics, types, utils
 
 
 def collect(
   data: dict[str, Any],
   frames: Sequence[int],
   estimates: Sequence[types.Estimate],
+  renderings: Sequence[types.Rendering],
   inputs: Sequence[types.RefinementInputs],
   loss: tf.Tensor,
   factors: Sequence[types.FactorPredictions],
@@ -28,6 +29,7 @@ def collect(
     data: the batch, as for `IODINE.__call__`.
     frames: for every iteration the index of the frame that it sees.
     estimates: T records.
+    renderings: T records, of their mixtures.
     inputs: T - 1 records.
     loss: the scalar training loss.
     factors: T records, or none.
@@ -55,13 +57,18 @@ def collect(
       "z_mean": _stack(estimates, lambda e: e.z_dist.mean()),
       "z_std": _stack(estimates, lambda e: e.z_dist.stddev()),
     },
-    "outputs": _outputs(estimates),
+    "outputs": {
+      "recons": _stack(renderings, lambda r: r.reconstruction),
+      "pred_mask": _stack(renderings, lambda r: r.masks),
+      "pred_mask_logits": _stack(estimates, _mask_logits),
+      "components": _stack(renderings, lambda r: r.components),
+    },
     "losses": {
       "total": loss,
       "recons": _stack(estimates, lambda e: e.re),
       "kl": _stack(estimates, lambda e: e.kl),
     },
-    "metrics": _metrics(data, frames, estimates),
+    "metrics": _metrics(data, frames, renderings),
   }
   if factors:
     result["losses"]["factor"] = tf.stack([f.loss for f in factors])
@@ -99,42 +106,25 @@ def _stack_inputs(
   }
 
 
-def _outputs(estimates: Sequence[types.Estimate]) -> dict[str, tf.Tensor]:
-  def logits(estimate: types.Estimate) -> tf.Tensor:
-    return estimate.x_dist.mixture_distribution.logits_parameter()
-
-  def components(estimate: types.Estimate) -> tf.Tensor:
-    means = estimate.x_dist.components_distribution.mean()  # [B,1,H,W,K,C]
-    return tf.transpose(means[:, 0], [0, 3, 1, 2, 4])
-
-  return {
-    "recons": _stack(estimates, lambda e: e.x_dist.mean()),
-    "pred_mask": _stack(
-      estimates, lambda e: distributions.mask_probabilities(e.scores)
-    ),
-    "pred_mask_logits": _stack(estimates, lambda e: utils.to_slots(logits(e))),
-    "components": _stack(estimates, components),
-  }
+def _mask_logits(estimate: types.Estimate) -> tf.Tensor:
+  return utils.to_slots(estimate.x_dist.mixture_distribution.logits_parameter())
 
 
 def _metrics(
   data: dict[str, Any],
   frames: Sequence[int],
-  estimates: Sequence[types.Estimate],
+  renderings: Sequence[types.Rendering],
 ) -> dict[str, tf.Tensor]:
-  ari, ari_nobg, mse = [], [], []
-  for frame, estimate in zip(frames, estimates, strict=True):
-    mask = distributions.mask_probabilities(estimate.scores)
-    true_mask = data["mask"][:, frame]
-    ari.append(metrics.mask_ari(true_mask, mask))
-    ari_nobg.append(metrics.mask_ari(true_mask, mask, foreground=True))
-    mse.append(
-      metrics.mean_squared_error(
-        data["image"][:, frame : frame + 1], estimate.x_dist.mean()
-      )
+  scores = [
+    metrics.score(
+      data["image"][:, frame : frame + 1],
+      rendering.reconstruction,
+      data["mask"][:, frame],
+      rendering.masks,
     )
+    for frame, rendering in zip(frames, renderings, strict=True)
+  ]
   return {
-    "ari": tf.stack(ari, axis=1),
-    "ari_nobg": tf.stack(ari_nobg, axis=1),
-    "mse": tf.stack(mse, axis=1),
+    name: tf.stack([getattr(score, name) for score in scores], axis=1)
+    for name in metrics.Scores._fields
   }

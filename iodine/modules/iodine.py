@@ -17,7 +17,7 @@ import sonnet as snt
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from iodine import errors
+from iodine import errors, validation
 from iodine.modules import (
   decoder as decoder_lib,
 )
@@ -81,7 +81,8 @@ class IODINE(snt.Module):
         loss and in those that the slots are refined by. 1 is the paper's and
         the original's; less lets the latents of small images say more.
       sequential: whether iteration t sees frame t of the data.
-      inputs: names of the refinement inputs in use.
+      inputs: names of the refinement inputs in use, see
+        `refinement_inputs.find`.
       preprocess: names of the inputs that get a layer norm.
       stop_gradients: names of the inputs that training gradients do not enter.
       coord_type: of the input `coordinates`: "linear", "cos" or None.
@@ -89,30 +90,29 @@ class IODINE(snt.Module):
       name: name of the module.
 
     Raises:
-      ValueError: if a number is too small, parts disagree on K, the loss
-        weights are of an unknown kind or number, or an input is unknown.
-      KeyError: if coord_type is unknown.
+      errors.UserError: if a number is too small, a part is not of its
+        class, parts disagree on K, the loss weights are of an
+        unknown kind or number, or an input or coord_type is unknown.
     """
     super().__init__(name=name)
-    for argument, value, least in (
-      ("n_z", n_z, 1),
-      ("num_components", num_components, 1),
-      ("num_iters", num_iters, 0),
+    validation.check_whole("n_z", n_z, 1)
+    validation.check_whole("num_components", num_components, 1)
+    validation.check_whole("num_iters", num_iters, 0)
+    validation.check_number("kl_weight", kl_weight)
+    validation.check_flag("sequential", sequential)
+    utils.check_coordinates(coord_type, coord_freqs)
+    for argument, part, kind in (
+      ("latent_dist", latent_dist, distributions.DistributionModule),
+      ("output_dist", output_dist, distributions.MaskedMixture),
+      ("decoder", decoder, decoder_lib.ComponentDecoder),
+      ("refinement_core", refinement_core, refinement.RefinementCore),
     ):
-      if not isinstance(value, int) or value < least:
-        raise ValueError(
-          f"`{argument}` is {value!r}: give a whole number, at least {least}"
-        )
-    if not isinstance(kl_weight, (int, float)) or not kl_weight >= 0:
-      raise ValueError(
-        f"`kl_weight` is {kl_weight!r}: give a number, at least 0"
+      validation.check_part(argument, part, kind)
+    if factor_evaluator is not None:
+      validation.check_part(
+        "factor_evaluator", factor_evaluator, factor_eval.FactorRegressor
       )
-    if output_dist.num_components != num_components:
-      raise ValueError(
-        f"`num_components` is {num_components} for the model and "
-        f"{output_dist.num_components} for `output_dist`: set it once, at the "
-        "top of the config"
-      )
+    output_dist.set_num_components(num_components)
     self.num_iters = num_iters
     self.num_components = num_components
     self.latent_dist = latent_dist
@@ -128,7 +128,7 @@ class IODINE(snt.Module):
     self._sequential = sequential
     self._coord_type = coord_type
     self._coord_freqs = coord_freqs
-    utils.coordinate_map(coord_type, 1, 1, coord_freqs)
+    self._has_variables = False
 
     self.latent_dist.set_output_shape([n_z])
     (zp_size,) = self.latent_dist.input_shape
@@ -175,7 +175,7 @@ class IODINE(snt.Module):
     estimates, inputs = self.encode(data["image"], z, seed)
     recons_loss, kl_loss = self._weighted_losses(estimates)
     last = estimates[-1]
-    frame = self._frame(data["image"], self.num_iters)
+    rendering = distributions.render(last.x_dist)
     loss = recons_loss + kl_loss
     scalars = {
       "loss/kl": tf.add_n(
@@ -187,7 +187,7 @@ class IODINE(snt.Module):
       factors = self.evaluate_factors(
         data,
         tf.stop_gradient(last.z),
-        tf.stop_gradient(distributions.mask_probabilities(last.scores)),
+        tf.stop_gradient(rendering.masks),
         update=update,
       )
       loss += factors.loss
@@ -195,17 +195,14 @@ class IODINE(snt.Module):
       for factor, value in factors.metrics.items():
         scalars[f"factor/{factor}"] = value
     scalars["loss/total"] = loss
-    scalars["loss/mse"] = tf.reduce_mean(
-      metrics.mean_squared_error(frame, last.x_dist.mean())
-    )
-    true_mask, last_mask = (
+    scores = metrics.score(
+      self._frame(data["image"], self.num_iters),
+      rendering.reconstruction,
       data["mask"][:, -1],
-      distributions.mask_probabilities(last.scores),
+      rendering.masks,
     )
-    scalars["loss/ari"] = tf.reduce_mean(metrics.mask_ari(true_mask, last_mask))
-    scalars["loss/ari_nobg"] = tf.reduce_mean(
-      metrics.mask_ari(true_mask, last_mask, foreground=True)
-    )
+    for score, values in scores._asdict().items():
+      scalars[f"loss/{score}"] = tf.reduce_mean(values)
     return loss, scalars, iterations.as_lists(estimates, inputs)
 
   def encode(
@@ -385,6 +382,7 @@ class IODINE(snt.Module):
     )
     if self.factor_evaluator is not None:
       self.factor_evaluator.initialize(estimate.z.shape[-1])
+    self._has_variables = True
 
   def require_variables(self) -> None:
     """Raises where variables have yet to be created.
@@ -392,13 +390,10 @@ class IODINE(snt.Module):
     Raises:
       errors.UserError: if so.
     """
-    try:
-      # The decoder has none before its first call, and Sonnet says so.
-      self.decoder.pixel_decoder.trainable_variables  # noqa: B018
-    except ValueError as error:
+    if not self._has_variables:
       raise errors.UserError(
         "the model has no variables yet: call `model.initialize(image_shape)`"
-      ) from error
+      )
 
   def eval(
     self,
@@ -440,28 +435,21 @@ class IODINE(snt.Module):
       update: as for `eval`.
     """
     data = self.cut_frames(data)
+    renderings = [distributions.render(e.x_dist) for e in estimates]
     loss = tf.add_n(self._weighted_losses(estimates))
     factors = []
     if self.factor_evaluator is not None:
-      last = estimates[-1]
       loss += self.evaluate_factors(
-        data,
-        last.z,
-        distributions.mask_probabilities(last.scores),
-        update=update,
+        data, estimates[-1].z, renderings[-1].masks, update=update
       ).loss
       factors = [
-        self.evaluate_factors(
-          data,
-          e.z,
-          distributions.mask_probabilities(e.scores),
-          frame=t,
-          update=update,
-        )
-        for t, e in enumerate(estimates)
+        self.evaluate_factors(data, e.z, r.masks, frame=t, update=update)
+        for t, (e, r) in enumerate(zip(estimates, renderings, strict=True))
       ]
     frames = [self.frame_index(t) for t in range(self.num_iters + 1)]
-    return info.collect(data, frames, estimates, inputs, loss, factors)
+    return info.collect(
+      data, frames, estimates, renderings, inputs, loss, factors
+    )
 
   def evaluate_factors(
     self,
@@ -481,10 +469,11 @@ class IODINE(snt.Module):
       update: whether its running statistics change.
 
     Raises:
-      ValueError: if the model has no regressor.
+      errors.UserError: if the model has no regressor, or the data has not its
+        factors.
     """
     if self.factor_evaluator is None:
-      raise ValueError("this model has no `factor_evaluator`")
+      raise errors.UserError("this model has no `factor_evaluator`")
     index = self.frame_index(self.num_iters if frame is None else frame)
     return self.factor_evaluator(
       z=z,
@@ -526,21 +515,20 @@ class IODINE(snt.Module):
     """
     images = self.cut_frames(data)["image"][:num_images]
     estimates, _ = self.encode(images, seed=seed)
-    last = estimates[-1]
-    recons = tf.stack([e.x_dist.mean() for e in estimates], axis=1)
-    masks = tf.stack(
-      [distributions.mask_probabilities(e.scores) for e in estimates], axis=1
-    )
+    renderings = [distributions.render(e.x_dist) for e in estimates]
+    last = renderings[-1]
     return {
       "overview": image_grids.diagnostic_image(
         images=self._frame(images, self.num_iters)[:, 0],
-        recons=recons[:, -1, 0],
-        masks=tf.transpose(masks[:, -1, ..., 0], [0, 2, 3, 1]),
-        components=last.x_dist.components_distribution.mean()[:, 0],
+        recons=last.reconstruction[:, 0],
+        masks=tf.transpose(last.masks[..., 0], [0, 2, 3, 1]),
+        components=tf.transpose(last.components, [0, 2, 3, 1, 4]),
         mask_components=mask_components,
       ),
       "sequence": image_grids.iterations_image(
-        images[:, :, None], recons, masks
+        images[:, :, None],
+        tf.stack([r.reconstruction for r in renderings], axis=1),
+        tf.stack([r.masks for r in renderings], axis=1),
       ),
     }
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from iodine import errors, validation
 from iodine.modules import types
 
 
@@ -24,22 +25,25 @@ def loss_weights(
     num_iters: number of refinements.
 
   Raises:
-    ValueError: if the kind is unknown or the list has another length.
+    errors.UserError: if the kind is unknown or the list has another length.
   """
   steps = num_iters + 1
   if kind == "linspace":
     # FIDELITY: from 0 to 1 inclusive, the initial decode has no weight.
     return tuple(t / num_iters for t in range(steps)) if num_iters else (0.0,)
   if isinstance(kind, (int, float)):
+    validation.check_number("iter_loss_weight", kind)
     return (float(kind),) * steps
   if isinstance(kind, (list, tuple)):
     if len(kind) != steps:
-      raise ValueError(
+      raise errors.UserError(
         f"`iter_loss_weight` has {len(kind)} entries, and `num_iters` "
         f"{num_iters} needs {steps}"
       )
+    for i, weight in enumerate(kind):
+      validation.check_number(f"iter_loss_weight[{i}]", weight)
     return tuple(float(weight) for weight in kind)
-  raise ValueError(
+  raise errors.UserError(
     f"`iter_loss_weight` is {kind!r}: use 'linspace', a number, or a list of "
     f"{steps} numbers"
   )
@@ -58,13 +62,13 @@ def samples(
     seed: [2] integers, or None for the global random state.
 
   Raises:
-    ValueError: if z has another number of samples.
+    errors.UserError: if z has another number of samples.
   """
   steps = num_iters + 1
   if z is not None:
     recorded = list(z) if isinstance(z, (list, tuple)) else tf.unstack(z)
     if len(recorded) != steps:
-      raise ValueError(
+      raise errors.UserError(
         f"`z` has {len(recorded)} recorded samples, and `num_iters` "
         f"{num_iters} needs {steps}"
       )

@@ -15,6 +15,46 @@ import scipy.optimize
 import shapeguard
 import tensorflow as tf
 
+from iodine import errors
+
+
+class Scores(NamedTuple):
+  """How well images are decomposed, each [B].
+
+  Attributes:
+    ari: adjusted Rand index.
+    ari_nobg: the same, without the background.
+    mse: mean squared error of the reconstruction.
+  """
+
+  ari: tf.Tensor
+  ari_nobg: tf.Tensor
+  mse: tf.Tensor
+
+
+def score(
+  image: tf.Tensor,
+  reconstruction: tf.Tensor,
+  true_mask: tf.Tensor,
+  pred_mask: tf.Tensor,
+) -> Scores:
+  """Scores the decomposition of images.
+
+  Args:
+    image: [B, 1, H, W, C].
+    reconstruction: [B, 1, H, W, C].
+    true_mask: [B, L, H, W, 1], entity 0 is the background.
+    pred_mask: [B, K, H, W, 1].
+
+  Raises:
+    errors.UserError: see `adjusted_rand_index`.
+  """
+  return Scores(
+    ari=mask_ari(true_mask, pred_mask),
+    ari_nobg=mask_ari(true_mask, pred_mask, foreground=True),
+    mse=mean_squared_error(image, reconstruction),
+  )
+
 
 def adjusted_rand_index(
   true_groups: tf.Tensor, pred_groups: tf.Tensor
@@ -33,14 +73,14 @@ def adjusted_rand_index(
     [B] float32 scores, 1 for identical segmentations, 0 for chance.
 
   Raises:
-    ValueError: if there are no more points than true groups and no more than
-      predicted ones, since every point may then be its own cluster.
+    errors.UserError: if there are no more points than true groups and no more
+      than predicted ones, since every point may then be its own cluster.
   """
   sg = shapeguard.ShapeGuard()
   sg.guard(true_groups, "B, N, L")
   sg.guard(pred_groups, "B, N, K")
   if sg.L >= sg.N and sg.K >= sg.N:
-    raise ValueError(
+    raise errors.UserError(
       f"{sg.N} points for {sg.L} true and {sg.K} predicted groups: the "
       "adjusted Rand index needs more points than groups"
     )
@@ -100,7 +140,7 @@ def mean_iou(counts: np.ndarray) -> float:
     A number from 0 to 1; nan where nothing is visible.
   """
   counts = np.asarray(counts, np.float64)
-  iou = _iou(counts)[counts.sum(axis=1) > 0]
+  iou = pairwise_iou(counts)[counts.sum(axis=1) > 0]
   if not len(iou):
     return float("nan")
   rows, columns = scipy.optimize.linear_sum_assignment(iou, maximize=True)
@@ -137,16 +177,24 @@ def segmentation_covering(counts: np.ndarray) -> Covering:
   visible = sizes > 0
   if not visible.any():
     return Covering(float("nan"), float("nan"))
-  best = _iou(counts)[1:].max(axis=1)[visible]
+  best = pairwise_iou(counts)[1:].max(axis=1)[visible]
   return Covering(
     weighted=float(np.average(best, weights=sizes[visible])),
     unweighted=float(best.mean()),
   )
 
 
-def _iou(counts: np.ndarray) -> np.ndarray:
-  """Intersection over union [L, K] of every pair; 0 where both are empty."""
-  union = counts.sum(axis=1)[:, None] + counts.sum(axis=0)[None] - counts
+def pairwise_iou(counts: np.ndarray) -> np.ndarray:
+  """Returns the intersection over union of every pair; 0 if both are empty.
+
+  Args:
+    counts: [..., L, K] contingency tables.
+
+  Returns:
+    [..., L, K].
+  """
+  sizes = counts.sum(axis=-1)[..., :, None], counts.sum(axis=-2)[..., None, :]
+  union = sizes[0] + sizes[1] - counts
   return counts / np.maximum(union, 1.0)
 
 

@@ -16,28 +16,34 @@ import shapeguard
 import sonnet as snt
 import tensorflow as tf
 
-from iodine.modules import types, utils
+from iodine import errors, validation
+from iodine.modules import utils
 from iodine.ops import convolutions, precision
 
 Options = dict[str, Any]
 
 
 def _per_layer(values: Any, num_layers: int, what: str) -> tuple[Any, ...]:
-  """One value per layer; a single value, or a list of one, serves them all."""
+  """Returns a whole number per layer; one, or a list of one, serves them all.
+
+  Raises:
+    errors.UserError: if there is another value, or another number of them.
+  """
   if not isinstance(values, (list, tuple)):
     values = [values]
   if len(values) == 1:
     values = list(values) * num_layers
   if len(values) != num_layers:
-    raise ValueError(
+    raise errors.UserError(
       f"`{what}` has {len(values)} entries where `output_channels` has "
       f"{num_layers}: give one for each layer, or a single one for all"
     )
+  validation.check_sizes(what, values)
   return tuple(values)
 
 
-class Conv2D(snt.Module):
-  """One SAME-padded convolution with a bias (Sonnet's `Conv2D`)."""
+class Conv2D(snt.Conv2D):
+  """Sonnet's SAME-padded convolution in the fast forms of `convolutions`."""
 
   def __init__(
     self,
@@ -47,27 +53,12 @@ class Conv2D(snt.Module):
     name: str = "conv2d",
   ):
     """Sets the sizes."""
-    super().__init__(name=name)
-    self._output_channels = output_channels
-    self._kernel_shape = kernel_shape
-    self._stride = stride
-
-  @snt.once
-  def _make_variables(self, input_channels: int) -> None:
-    shape = [self._kernel_shape, self._kernel_shape, input_channels]
-    initializer = snt.initializers.TruncatedNormal(
-      stddev=1 / math.sqrt(math.prod(shape))
-    )
-    self.w = tf.Variable(
-      initializer([*shape, self._output_channels], tf.float32), name="w"
-    )
-    self.b = tf.Variable(tf.zeros([self._output_channels]), name="b")
+    super().__init__(output_channels, kernel_shape, stride, name=name)
 
   def __call__(self, x: tf.Tensor) -> tf.Tensor:
     """[N, H, W, C] -> [N, H', W', output_channels]."""
-    self._make_variables(x.shape[-1])
-    w, b = self._variables_as(x.dtype)
-    return convolutions.add_bias(convolutions.conv2d(x, w, self._stride), b)
+    w, b = self._variables_for(x.shape[-1], x.dtype)
+    return convolutions.add_bias(convolutions.conv2d(x, w, self.stride), b)
 
   def of_broadcast(self, z: tf.Tensor, planes: np.ndarray) -> tf.Tensor:
     """The same of an image that is z everywhere, beside constant planes.
@@ -76,18 +67,20 @@ class Conv2D(snt.Module):
       z: [N, Z] vectors.
       planes: [H, W, C - Z] channels behind them, shared by all images.
     """
-    self._make_variables(z.shape[-1] + planes.shape[-1])
-    w, b = self._variables_as(z.dtype)
-    return convolutions.broadcast_conv2d(z, planes, w, b, self._stride)
+    w, b = self._variables_for(z.shape[-1] + planes.shape[-1], z.dtype)
+    return convolutions.broadcast_conv2d(z, planes, w, b, self.stride)
 
-  def of_slots(self, planes: types.SlotPlanes) -> tf.Tensor:
+  def of_slots(self, planes: convolutions.SlotPlanes) -> tf.Tensor:
     """The same of the slots' planes, [B * K, H', W', output_channels]."""
-    self._make_variables(planes.num_channels)
-    w, b = self._variables_as(planes.own.dtype)
-    return convolutions.slots_conv2d(planes, w, b, self._stride)
+    w, b = self._variables_for(planes.num_channels, planes.own.dtype)
+    return convolutions.slots_conv2d(planes, w, b, self.stride)
 
-  def _variables_as(self, dtype: tf.DType) -> tuple[tf.Tensor, tf.Tensor]:
-    """Kernel and bias in the type of what comes in."""
+  def _variables_for(
+    self, input_channels: int, dtype: tf.DType
+  ) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns kernel and bias in the type of what comes in."""
+    # All that Sonnet looks at; the variables are float32 in any case.
+    self._initialize(tf.TensorSpec([None, None, None, input_channels]))
     return precision.enter(self.w, dtype), precision.enter(self.b, dtype)
 
 
@@ -96,7 +89,7 @@ class Conv2DTranspose(snt.Conv2DTranspose):
 
   def __call__(self, x: tf.Tensor) -> tf.Tensor:
     """[N, H, W, C] -> [N, *output_shape, output_channels]."""
-    self._initialize(tf.cast(x, tf.float32))
+    self._initialize(tf.TensorSpec(x.shape))
     y = tf.nn.conv2d_transpose(
       x,
       precision.enter(self.w, x.dtype),
@@ -130,9 +123,12 @@ class ConvNet2D(snt.Module):
       name: name of the module.
 
     Raises:
-      ValueError: if the lists do not fit each other.
+      errors.UserError: if a size makes no sense, the lists do not fit each
+        other, or the activation is unknown.
     """
     super().__init__(name=name)
+    validation.check_sizes("output_channels", output_channels)
+    validation.check_flag("activate_final", activate_final)
     num_layers = len(output_channels)
     kernels = _per_layer(kernel_shapes, num_layers, "kernel_shapes")
     steps = _per_layer(strides, num_layers, "strides")
@@ -153,7 +149,7 @@ class ConvNet2D(snt.Module):
     """The same of an image that is z everywhere, see `Conv2D`."""
     return self._after_first(self.layers[0].of_broadcast(z, planes))
 
-  def of_slots(self, planes: types.SlotPlanes) -> tf.Tensor:
+  def of_slots(self, planes: convolutions.SlotPlanes) -> tf.Tensor:
     """The same of the slots' planes, see `Conv2D`."""
     return self._after_first(self.layers[0].of_slots(planes))
 
@@ -180,8 +176,13 @@ class MLP(snt.Module):
       activation: activation between the layers, by name.
       activate_final: whether the last layer is activated too.
       name: name of the module.
+
+    Raises:
+      errors.UserError: if a size makes no sense or the activation is unknown.
     """
     super().__init__(name=name)
+    validation.check_sizes("output_sizes", output_sizes)
+    validation.check_flag("activate_final", activate_final)
     self.net = snt.nets.MLP(
       list(output_sizes),
       activation=utils.get_activation(activation),
@@ -197,6 +198,12 @@ class MLP(snt.Module):
     """[N, F] -> [N, output_sizes[-1]]."""
     shapeguard.ShapeGuard().guard(x, "N, F")
     return self.net(x)
+
+
+def _make_mlp(mlp_opt: Options, activate_final: bool = False) -> MLP:
+  """Returns an `MLP` of these options, see `CNN`."""
+  validation.check_arguments("mlp_opt", mlp_opt, MLP)
+  return MLP(**{"activate_final": activate_final, **mlp_opt})
 
 
 class CNN(snt.Module):
@@ -221,15 +228,15 @@ class CNN(snt.Module):
       name: name of the module.
 
     Raises:
-      KeyError: if the mode is none of the two, or the type is unknown.
+      errors.UserError: if an option makes no sense or is unknown.
     """
     super().__init__(name=name)
-    if mode not in ("flatten", "avg_pool"):
-      raise KeyError(f"unknown `mode` {mode!r}: use 'flatten' or 'avg_pool'")
+    validation.check_choice("mode", mode, ("flatten", "avg_pool"))
+    validation.check_arguments("cnn_opt", cnn_opt, ConvNet2D)
     self._mode = mode
     self._dtype = precision.dtype_named(compute_dtype)
     self.conv_net = ConvNet2D(**{"activate_final": True, **cnn_opt})
-    self.mlp = None if mlp_opt is None else MLP(**mlp_opt)
+    self.mlp = None if mlp_opt is None else _make_mlp(mlp_opt)
 
   def __call__(self, image: tf.Tensor) -> tf.Tensor:
     """[N, H, W, C] -> [N, F]."""
@@ -237,7 +244,7 @@ class CNN(snt.Module):
     image = precision.enter(image, self._dtype)
     return self._summarize(precision.leave(self.conv_net(image)))
 
-  def of_slots(self, planes: types.SlotPlanes) -> tf.Tensor:
+  def of_slots(self, planes: convolutions.SlotPlanes) -> tf.Tensor:
     """The same of the slots' planes, [B * K, F]."""
     planes = planes._replace(
       own=precision.enter(planes.own, self._dtype),
@@ -269,13 +276,13 @@ class PixelDecoder(snt.Module):
     """Tells the height, width and channels to produce; sizes may change.
 
     Raises:
-      ValueError: if another number of channels was told before.
+      errors.UserError: if another number of channels was told before.
     """
     shape = tuple(int(size) for size in shape)
     if self._output_shape is None:
       self._make_layers(shape)
     elif self._output_shape[-1] != shape[-1]:
-      raise ValueError(
+      raise errors.UserError(
         f"`{self.name}` was made for {self._output_shape[-1]} output channels "
         f"and cannot give {shape[-1]}: build a new model"
       )
@@ -301,12 +308,23 @@ class PixelDecoder(snt.Module):
 
 
 def _set_last_channels(cnn_opt: Options, channels: int) -> Options:
-  """Puts the number of output channels in place of the last entry."""
-  if not cnn_opt["output_channels"]:
-    raise ValueError("`output_channels` is empty: its last entry is None")
-  *hidden, last = cnn_opt["output_channels"]
+  """Returns the options with the number of channels as their last entry.
+
+  Raises:
+    errors.UserError: if the options are not those of `ConvNet2D`, or the last
+      entry of `output_channels` is not None.
+  """
+  validation.check_arguments("cnn_opt", cnn_opt, ConvNet2D)
+  stated = cnn_opt["output_channels"]
+  need = "a list whose last entry is None"
+  validation.require(
+    validation.is_list(stated), "output_channels", stated, need
+  )
+  if not stated:
+    raise errors.UserError("`output_channels` is empty: its last entry is None")
+  *hidden, last = stated
   if last is not None:
-    raise ValueError(
+    raise errors.UserError(
       f"the last entry of `output_channels` is {last}, but it is set from the "
       "output distribution: write None there"
     )
@@ -338,18 +356,16 @@ class BroadcastConv(PixelDecoder):
       name: name of the module.
 
     Raises:
-      KeyError: if coord_type or compute_dtype is unknown.
-      ValueError: if the last of `output_channels` is not None.
+      errors.UserError: if an option makes no sense or is unknown.
     """
     super().__init__(name=name, compute_dtype=compute_dtype)
-    _set_last_channels(cnn_opt, 1)
-    utils.coordinate_map(coord_type, 1, 1, coord_freqs)
+    # Made once now, so that wrong options are found before there is an image.
+    ConvNet2D(**_set_last_channels(cnn_opt, 1))
+    utils.check_coordinates(coord_type, coord_freqs)
     self._cnn_opt = tuple(cnn_opt.items())
     self._coord_type = coord_type
     self._coord_freqs = coord_freqs
-    self.mlp = (
-      None if mlp_opt is None else MLP(**{"activate_final": True, **mlp_opt})
-    )
+    self.mlp = None if mlp_opt is None else _make_mlp(mlp_opt, True)
 
   def _make_layers(self, shape: tuple[int, ...]) -> None:
     self.conv_net = ConvNet2D(
@@ -398,16 +414,15 @@ class DeConv(PixelDecoder):
       name: name of the module.
 
     Raises:
-      KeyError: if compute_dtype is unknown.
-      ValueError: if the last of `output_channels` is not None.
+      errors.UserError: if an option makes no sense or is unknown.
     """
     super().__init__(name=name, compute_dtype=compute_dtype)
-    _set_last_channels(cnn_opt, 1)
+    ConvNet2D(**_set_last_channels(cnn_opt, 1))
     self._cnn_opt = tuple(cnn_opt.items())
     self._activation = utils.get_activation(cnn_opt.get("activation", "relu"))
     num_layers = len(cnn_opt["output_channels"])
     self._strides = _per_layer(cnn_opt.get("strides", 1), num_layers, "strides")
-    self.mlp = MLP(**{"activate_final": True, **mlp_opt})
+    self.mlp = _make_mlp(mlp_opt, True)
     self._num_features = int(mlp_opt["output_sizes"][-1])
 
   def _make_layers(self, shape: tuple[int, ...]) -> None:
@@ -419,7 +434,7 @@ class DeConv(PixelDecoder):
     sizes = self._map_sizes(shape)
     positions = math.prod(sizes[0])
     if self._num_features % positions:
-      raise ValueError(
+      raise errors.UserError(
         f"the MLP of `{self.name}` gives {self._num_features} features, which "
         f"do not fill a first map of {sizes[0][0]}x{sizes[0][1]}: make its "
         f"last size a multiple of {positions}"
@@ -447,11 +462,11 @@ class DeConv(PixelDecoder):
     """Tells height, width and channels; unlike convolutions, for good.
 
     Raises:
-      ValueError: if another shape was told before.
+      errors.UserError: if another shape was told before.
     """
     told = self._output_shape
     if told is not None and told != tuple(shape):
-      raise ValueError(
+      raise errors.UserError(
         f"`{self.name}` was made for images of shape {told} and cannot give "
         f"{tuple(shape)}: build a new model"
       )
@@ -536,8 +551,13 @@ class LSTM(snt.Module):
   """A list of LSTM layers; an empty list is the identity."""
 
   def __init__(self, hidden_sizes: Sequence[int], name: str = "lstm"):
-    """Sets the size of every layer."""
+    """Sets the size of every layer.
+
+    Raises:
+      errors.UserError: if a size makes no sense.
+    """
     super().__init__(name=name)
+    validation.check_sizes("hidden_sizes", hidden_sizes, may_be_empty=True)
     self.layers = [LSTMLayer(size) for size in hidden_sizes]
 
   def initial_state(self, num: int) -> list[LSTMState]:

@@ -14,7 +14,9 @@ import shapeguard
 import sonnet as snt
 import tensorflow as tf
 
+from iodine import validation
 from iodine.modules import networks, types, utils
+from iodine.ops import convolutions
 
 
 class RefinementCore(snt.Module):
@@ -22,9 +24,9 @@ class RefinementCore(snt.Module):
 
   def __init__(
     self,
-    encoder_net: snt.Module,
-    recurrent_net: networks.LSTM,
-    refinement_head: snt.Module,
+    encoder_net: types.Encoder,
+    recurrent_net: types.RecurrentNet,
+    refinement_head: types.Head,
     name: str = "refinement_core",
   ):
     """Takes the parts.
@@ -34,11 +36,17 @@ class RefinementCore(snt.Module):
       recurrent_net: a `networks.LSTM`; without layers there is no state.
       refinement_head: (zp [N, Zp], h [N, H2]) -> the next zp [N, Zp].
       name: name of the module.
+
+    Raises:
+      errors.UserError: if a part is not what its protocol describes.
     """
     super().__init__(name=name)
-    self.encoder_net = encoder_net
-    self.recurrent_net = recurrent_net
-    self.refinement_head = refinement_head
+    validation.check_part("encoder_net", encoder_net, types.Encoder)
+    validation.check_part("recurrent_net", recurrent_net, types.RecurrentNet)
+    validation.check_part("refinement_head", refinement_head, types.Head)
+    self.encoder_net: snt.Module = encoder_net
+    self.recurrent_net: snt.Module = recurrent_net
+    self.refinement_head: snt.Module = refinement_head
 
   def initial_state(self, batch_size: int, num_components: int) -> list[Any]:
     """Zeros for every image and slot."""
@@ -64,15 +72,15 @@ class RefinementCore(snt.Module):
     if inputs.spatial:
       features.append(self._encode(_slot_planes(inputs, sg.K)))
     features += [
-      utils.merge_leading(sg.guard(tensor, "B, K, _F"))
+      snt.merge_leading_dims(sg.guard(tensor, "B, K, _F"), 2)
       for _, tensor in sorted(inputs.flat.items())
     ]
     hidden, state = self.recurrent_net(tf.concat(features, axis=-1), state)
-    next_zp = self.refinement_head(utils.merge_leading(zp), hidden)
-    next_zp = utils.split_leading(next_zp, [sg.B, sg.K])
+    next_zp = self.refinement_head(snt.merge_leading_dims(zp, 2), hidden)
+    next_zp = snt.split_leading_dim(next_zp, zp, 2)
     return sg.guard(next_zp, "B, K, Zp"), state
 
-  def _encode(self, planes: types.SlotPlanes) -> tf.Tensor:
+  def _encode(self, planes: convolutions.SlotPlanes) -> tf.Tensor:
     """The encoding [B * K, H1] of the spatial inputs."""
     if isinstance(self.encoder_net, networks.CNN) and (
       planes.own_channels and planes.shared_channels
@@ -83,7 +91,7 @@ class RefinementCore(snt.Module):
 
 def _slot_planes(
   inputs: types.RefinementInputs, num_components: int
-) -> types.SlotPlanes:
+) -> convolutions.SlotPlanes:
   """The spatial inputs, in the order of their names."""
   sg = shapeguard.ShapeGuard({"K": num_components})
   groups: dict[bool, list[tf.Tensor]] = {True: [], False: []}
@@ -96,7 +104,7 @@ def _slot_planes(
     channels[is_shared] += range(num_channels, num_channels + tensor.shape[-1])
     num_channels += tensor.shape[-1]
   none = tf.zeros([sg.B, 1, sg.H, sg.W, 0])
-  return types.SlotPlanes(
+  return convolutions.SlotPlanes(
     own=tf.concat(groups[False] or [tf.repeat(none, sg.K, 1)], axis=-1),
     shared=tf.concat(groups[True] or [none], axis=-1)[:, 0],
     own_channels=tuple(channels[False]),
@@ -145,8 +153,16 @@ class PredictorCorrectorHead(snt.Module):
       corrector_gate_bias: added to the logit of the corrector's gate.
       activation: of the predictor's hidden layers, by name.
       name: name of the module.
+
+    Raises:
+      errors.UserError: if an option makes no sense or is unknown.
     """
     super().__init__(name=name)
+    validation.check_sizes("hidden_sizes", hidden_sizes, may_be_empty=True)
+    validation.check_number("pred_gate_bias", pred_gate_bias, least=None)
+    validation.check_number(
+      "corrector_gate_bias", corrector_gate_bias, least=None
+    )
     self._hidden_sizes = tuple(hidden_sizes)
     self._pred_gate_bias = pred_gate_bias
     self._corrector_gate_bias = corrector_gate_bias

@@ -7,14 +7,15 @@ the original's `IODINE._get_inputs_for`.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import shapeguard
 import sonnet as snt
 import tensorflow as tf
 
-from iodine import errors
+from iodine import errors, validation
 from iodine.modules import distributions, types, utils
 
 
@@ -49,31 +50,12 @@ def _posterior(evidence: Evidence) -> tf.Tensor:
   return utils.to_slots(density / total)
 
 
-def plain_counterfactual(evidence: Evidence) -> tf.Tensor:
+def counterfactual(evidence: Evidence) -> tf.Tensor:
   """What each slot adds to the log-likelihood [B, K, H, W, 1].
 
   log_prob minus the log_prob of the mixture without slot k, the weights of
-  the others renormalised.
-  """
-  scores = evidence.estimate.scores
-  num_components = scores.component.shape[-1]
-  result = []
-  for k in range(num_components):
-    others = [j for j in range(num_components) if j != k]
-    weight = tf.gather(scores.log_weight, others, axis=-1)
-    joint = weight + tf.gather(scores.component, others, axis=-1)
-    without = tf.reduce_logsumexp(joint, axis=-1) - tf.reduce_logsumexp(
-      weight, axis=-1
-    )
-    result.append(scores.log_prob - without)
-  return utils.to_slots(tf.stack(result, axis=-1))
-
-
-def counterfactual(evidence: Evidence) -> tf.Tensor:
-  """`plain_counterfactual` at once, in a fraction of the operations.
-
-  One masked log-sum-exp over the K component densities stands for K mixtures
-  of K - 1 components.
+  the others renormalised. One masked log-sum-exp over the K component
+  densities stands for K mixtures of K - 1 components.
   """
   scores = evidence.estimate.scores
   num_components = scores.component.shape[-1]
@@ -82,11 +64,8 @@ def counterfactual(evidence: Evidence) -> tf.Tensor:
       "the refinement input `counterfactual` needs `num_components` of at "
       "least 2: there is no mixture without the only slot"
     )
-  removed = tf.linalg.diag(
-    tf.fill([num_components], tf.constant(float("-inf")))
-  )
   # A diagonal of -inf, zero elsewhere: [..., 1, j] + [k, j] drops j = k.
-  removed = tf.where(tf.eye(num_components) > 0, removed, 0.0)
+  removed = tf.where(tf.eye(num_components) > 0, float("-inf"), 0.0)
   weight = tf.expand_dims(scores.log_weight, -2) + removed
   joint = weight + tf.expand_dims(scores.component, -2)
   without = tf.reduce_logsumexp(joint, axis=-1) - tf.reduce_logsumexp(
@@ -111,7 +90,9 @@ def _coordinates(evidence: Evidence) -> tf.Tensor:
   return tf.tile(evidence.coordinates[None, None], [batch_size, 1, 1, 1, 1])
 
 
-SPATIAL: dict[str, Callable[[Evidence], tf.Tensor]] = {
+Function = Callable[[Evidence], tf.Tensor]
+
+SPATIAL: dict[str, Function] = {
   "image": lambda e: e.image,
   "log_prob": lambda e: tf.expand_dims(e.estimate.scores.log_prob, -1),
   # FIDELITY: `mask` is the raw logit, before any mask activation.
@@ -126,7 +107,7 @@ SPATIAL: dict[str, Callable[[Evidence], tf.Tensor]] = {
   "counterfactual": counterfactual,
 }
 
-FLAT: dict[str, Callable[[Evidence], tf.Tensor]] = {
+FLAT: dict[str, Function] = {
   "zp": lambda e: e.estimate.zp,
   "dzp": lambda e: e.gradients.zp,
   "flat_capacity": _constant_feature,
@@ -137,14 +118,54 @@ ALL = (*SPATIAL, *FLAT)
 NORMALIZED = ("log_prob", "dmask", "dcomponents", "counterfactual", "dzp")
 
 
-def _known(names: Sequence[str], argument: str) -> tuple[str, ...]:
-  unknown = [name for name in names if name not in ALL]
-  if unknown:
-    raise ValueError(
-      f"unknown refinement input {unknown[0]!r} in `{argument}`: use some of "
-      f"{', '.join(ALL)}"
-    )
-  return tuple(dict.fromkeys(names))
+def find(name: Any, argument: str = "inputs") -> Function:
+  """Returns the function that computes an input.
+
+  Args:
+    name: one of `ALL`, or the dotted path of a function of `Evidence`, such as
+      `my_file.edges`. It returns [B, K, features] for a flat input, and
+      [B, K or 1, H, W, channels] for a spatial one.
+    argument: the entry that names it.
+
+  Raises:
+    errors.UserError: if there is no such function.
+  """
+  if name in ALL:
+    return {**SPATIAL, **FLAT}[name]
+  module_name, _, function_name = str(name).rpartition(".")
+  # A broken import inside of a module is not a misspelt name, and is raised.
+  if module_name and _exists(module_name):
+    module = importlib.import_module(module_name)
+    function = getattr(module, function_name, None)
+    if callable(function):
+      return function
+  raise errors.UserError(
+    f"unknown refinement input {name!r} in `{argument}`: use some of "
+    f"{', '.join(ALL)}, or the dotted path of a function of `Evidence`"
+  )
+
+
+def _exists(module_name: str) -> bool:
+  """Returns whether there is a module of that dotted path."""
+  if not all(part.isidentifier() for part in module_name.split(".")):
+    return False
+  parent = module_name.rpartition(".")[0]
+  if parent:
+    if not _exists(parent):
+      return False
+    if not hasattr(importlib.import_module(parent), "__path__"):
+      return False
+  return importlib.util.find_spec(module_name) is not None
+
+
+def _known(names: Any, argument: str) -> tuple[str, ...]:
+  """Returns the names once each, those of `ALL` first and in its order."""
+  need = "a list of refinement inputs"
+  validation.require(validation.is_list(names), argument, names, need)
+  for name in names:
+    find(name, argument)
+  own = [name for name in dict.fromkeys(names) if name not in ALL]
+  return (*[name for name in ALL if name in names], *own)
 
 
 @snt.allow_empty_variables
@@ -161,18 +182,18 @@ class RefinementInputMaker(snt.Module):
     """Chooses what the refinement core sees.
 
     Args:
-      inputs: names of the inputs in use.
+      inputs: names of the inputs in use, see `find`.
       preprocess: names of those that get a layer norm.
       stop_gradients: names of those that training gradients do not enter.
       name: name of the module.
 
     Raises:
-      ValueError: if a name is unknown or none is in use.
+      errors.UserError: if a name is unknown or none is in use.
     """
     super().__init__(name=name)
     self._inputs = _known(inputs, "inputs")
     if not self._inputs:
-      raise ValueError(
+      raise errors.UserError(
         f"`inputs` is empty: use at least one of {', '.join(ALL)}"
       )
     self._stop_gradients = _known(stop_gradients, "stop_gradients")
@@ -189,29 +210,18 @@ class RefinementInputMaker(snt.Module):
   def __call__(self, evidence: Evidence) -> types.RefinementInputs:
     """Returns the inputs as the core gets them."""
     _guard(evidence)
-    return types.RefinementInputs(
-      spatial=self._compute(SPATIAL, evidence),
-      flat=self._compute(FLAT, evidence),
-    )
-
-  def _compute(
-    self,
-    functions: dict[str, Callable[[Evidence], tf.Tensor]],
-    evidence: Evidence,
-  ) -> dict[str, tf.Tensor]:
-    tensors = {}
-    for name, function in functions.items():
-      if name not in self._inputs:
-        continue
-      tensor = function(evidence)
+    inputs = types.RefinementInputs(spatial={}, flat={})
+    for name in self._inputs:
+      tensor = find(name)(evidence)
       # Before the layer norm, so that its scale and offset are trained.
       if name in self._stop_gradients:
         tensor = tf.stop_gradient(tensor)
       if name in self.layer_norms:
-        normalized = self.layer_norms[name](utils.merge_leading(tensor))
-        tensor = utils.split_leading(normalized, tensor.shape[:2])
-      tensors[name] = tensor
-    return tensors
+        normalized = self.layer_norms[name](snt.merge_leading_dims(tensor, 2))
+        tensor = snt.split_leading_dim(normalized, tensor, 2)
+      is_flat = tensor.shape.rank == 3
+      (inputs.flat if is_flat else inputs.spatial)[name] = tensor
+    return inputs
 
 
 def _guard(evidence: Evidence) -> None:

@@ -1,4 +1,7 @@
-"""The records that cross module borders.
+"""The records that cross module borders, and what parts have to offer.
+
+A part of the model may be anybody's class, named by its dotted path in a
+config. The protocols say what it has to have.
 
 Dimensions: B batch, T iterations + 1, K slots, H W C image, Z latent size,
 Zp latent parameter size, Cp pixel parameter channels.
@@ -6,7 +9,8 @@ Zp latent parameter size, Cp pixel parameter channels.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import tensorflow as tf
 
@@ -38,6 +42,21 @@ class MixtureScores(NamedTuple):
   component: tf.Tensor
   log_weight: tf.Tensor
   log_prob: tf.Tensor
+
+
+class Rendering(NamedTuple):
+  """What a mixture looks like.
+
+  Attributes:
+    masks: [B, K, H, W, 1] probabilities, which sum to 1 over the slots.
+    components: [B, K, H, W, C] what every slot alone looks like, masks not
+      used.
+    reconstruction: [B, 1, H, W, C], the sum of masks times components.
+  """
+
+  masks: tf.Tensor
+  components: tf.Tensor
+  reconstruction: tf.Tensor
 
 
 class Estimate(NamedTuple):
@@ -88,41 +107,6 @@ class RefinementInputs(NamedTuple):
   flat: dict[str, tf.Tensor]
 
 
-class SlotPlanes(NamedTuple):
-  """The images [B, K, H, W, C] of all slots, shared channels held once.
-
-  Attributes:
-    own: [B, K, H, W, C1] channels of every slot.
-    shared: [B, H, W, C2] channels that are the same for all slots.
-    own_channels: where the own channels stand among all C = C1 + C2.
-    shared_channels: where the shared channels stand.
-  """
-
-  own: tf.Tensor
-  shared: tf.Tensor
-  own_channels: tuple[int, ...]
-  shared_channels: tuple[int, ...]
-
-  @property
-  def num_channels(self) -> int:
-    """C."""
-    return len(self.own_channels) + len(self.shared_channels)
-
-  def concatenated(self) -> tf.Tensor:
-    """The images [B * K, H, W, C], slots folded into the batch."""
-    batch_size, num_components, height, width, _ = self.own.shape
-    shared = tf.repeat(self.shared[:, None], num_components, axis=1)
-    order = [*self.own_channels, *self.shared_channels]
-    stacked = tf.gather(
-      tf.concat([self.own, shared], axis=-1),
-      sorted(range(len(order)), key=order.__getitem__),
-      axis=-1,
-    )
-    return tf.reshape(
-      stacked, [batch_size * num_components, height, width, len(order)]
-    )
-
-
 class FactorPredictions(NamedTuple):
   """What the factor regressor says about one batch.
 
@@ -142,3 +126,67 @@ class FactorPredictions(NamedTuple):
   predictions: dict[str, tf.Tensor]
   targets: dict[str, tf.Tensor]
   assignment: tf.Tensor
+
+
+# ---------------------------------------------------------------- protocols
+
+
+@runtime_checkable
+class PixelDecoder(Protocol):
+  """Turns vectors into images; `networks.PixelDecoder` may be its base."""
+
+  def set_output_shape(self, shape: Sequence[int]) -> None:
+    """Tells (H, W, channels), of which the first is the mask logit."""
+
+  def __call__(self, z: tf.Tensor) -> tf.Tensor:
+    """[N, Z + 1] -> [N, H, W, channels]."""
+
+
+@runtime_checkable
+class Encoder(Protocol):
+  """Turns the spatial refinement inputs into features."""
+
+  def __call__(self, image: tf.Tensor) -> tf.Tensor:
+    """[N, H, W, C] -> [N, features]."""
+
+
+@runtime_checkable
+class RecurrentNet(Protocol):
+  """Takes in features, step by step."""
+
+  def initial_state(self, num: int) -> Any:
+    """Returns the state of N = num sequences before their first step."""
+
+  def __call__(self, x: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
+    """[N, F] and the state -> [N, H2] and the next state."""
+
+
+@runtime_checkable
+class Head(Protocol):
+  """Turns what was seen into the next latent parameters."""
+
+  def __call__(self, zp: tf.Tensor, hidden: tf.Tensor) -> tf.Tensor:
+    """([N, Zp], [N, H2]) -> [N, Zp]."""
+
+
+@runtime_checkable
+class DataSet(Protocol):
+  """Gives batches as `IODINE.__call__` wants them.
+
+  Attributes:
+    image_shape: (H, W, C) of the images.
+    batch_size: B.
+    num_true_objects: L.
+  """
+
+  image_shape: tuple[int, int, int]
+  batch_size: int
+  num_true_objects: int
+
+  def __call__(self, subset: str | None, skip_batches: int = 0) -> Any:
+    """Returns a `tf.data.Dataset` of "train", "summary" or "test"."""
+
+  def batches(
+    self, subset: str | None, skip_batches: int = 0
+  ) -> Iterator[dict[str, Any]]:
+    """Yields the same, with errors that name file and record."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
+import tree
+
+from iodine import errors, validation
 
 tfd = tfp.distributions
 
@@ -39,14 +42,14 @@ def get_activation(
   None means the identity.
 
   Raises:
-    KeyError: if the name is unknown.
+    errors.UnknownNameError: if the name is unknown.
   """
   if name is None:
     return ACTIVATIONS["identity"]
   if callable(name):
     return name
   if not isinstance(name, str) or name.lower() not in ACTIVATIONS:
-    raise KeyError(
+    raise errors.UnknownNameError(
       f"unknown activation {name!r}: use one of {', '.join(ACTIVATIONS)}"
     )
   return ACTIVATIONS[name.lower()]
@@ -56,15 +59,27 @@ def get_distribution(name: str | type) -> Any:
   """Returns the location-scale family of that name, or the class itself.
 
   Raises:
-    KeyError: if the name is unknown.
+    errors.UnknownNameError: if the name is unknown.
   """
   if isinstance(name, type):
     return name
   if not isinstance(name, str) or name.lower() not in DISTRIBUTIONS:
-    raise KeyError(
+    raise errors.UnknownNameError(
       f"unknown distribution {name!r}: use one of {', '.join(DISTRIBUTIONS)}"
     )
   return DISTRIBUTIONS[name.lower()]
+
+
+def check_coordinates(coord_type: Any, coord_freqs: Any) -> None:
+  """Checks the two options of `coordinate_map`.
+
+  Raises:
+    errors.UnknownNameError: if there is no such `coord_type`.
+    errors.UserError: if it is "cos", and there are no frequencies.
+  """
+  validation.check_choice("coord_type", coord_type, ("linear", "cos", None))
+  if coord_type == "cos":
+    validation.check_whole("coord_freqs", coord_freqs, 1)
 
 
 def coordinate_map(
@@ -74,7 +89,7 @@ def coordinate_map(
   freqs: int = 3,
   order: str = "hw",
 ) -> np.ndarray:
-  """The coordinate channels of an image, as [H, W, n] float32.
+  """Returns the coordinate channels of an image, [H, W, n] float32.
 
   `linear`: two channels from -1 to 1, rows first for order "hw" (the decoder),
   columns first for order "wh" (the refinement inputs; FIDELITY: the original
@@ -83,9 +98,9 @@ def coordinate_map(
   channels. Source: original `BroadcastConv` and `IODINE._get_coords`.
 
   Raises:
-    KeyError: if coord_type is none of these.
-    ValueError: if there are no frequencies.
+    errors.UserError: see `check_coordinates`.
   """
+  check_coordinates(coord_type, freqs)
   if coord_type is None:
     return np.zeros([height, width, 0], np.float32)
   if coord_type == "linear":
@@ -96,29 +111,12 @@ def coordinate_map(
     )
     ordered = (rows, columns) if order == "hw" else (columns, rows)
     return np.stack(ordered, axis=-1).astype(np.float32)
-  if coord_type == "cos":
-    if freqs < 1:
-      raise ValueError(f"`coord_freqs` is {freqs!r}: give at least 1")
-    frequencies = np.arange(freqs)
-    cos_x = np.cos(frequencies * np.linspace(0.0, np.pi, width)[:, None])
-    cos_y = np.cos(frequencies * np.linspace(0.0, np.pi, height)[:, None])
-    products = cos_y[:, None, None, :] * cos_x[None, :, :, None]
-    channels = products.reshape(height, width, freqs * freqs)[..., 1:]
-    return channels.astype(np.float32)
-  raise KeyError(
-    f"unknown `coord_type` {coord_type!r}: use 'linear', 'cos' or None"
-  )
-
-
-def merge_leading(tensor: tf.Tensor, axes: int = 2) -> tf.Tensor:
-  """Folds the first `axes` axes into one: [B, K, ...] -> [B * K, ...]."""
-  shape = tensor.shape.as_list()
-  return tf.reshape(tensor, [int(np.prod(shape[:axes]))] + shape[axes:])
-
-
-def split_leading(tensor: tf.Tensor, leading: Sequence[int]) -> tf.Tensor:
-  """Unfolds the first axis: [B * K, ...] -> [B, K, ...]."""
-  return tf.reshape(tensor, list(leading) + tensor.shape.as_list()[1:])
+  frequencies = np.arange(freqs)
+  cos_x = np.cos(frequencies * np.linspace(0.0, np.pi, width)[:, None])
+  cos_y = np.cos(frequencies * np.linspace(0.0, np.pi, height)[:, None])
+  products = cos_y[:, None, None, :] * cos_x[None, :, :, None]
+  channels = products.reshape(height, width, freqs * freqs)[..., 1:]
+  return channels.astype(np.float32)
 
 
 def to_slots(per_pixel: tf.Tensor) -> tf.Tensor:
@@ -130,11 +128,7 @@ def flatten_dict(
   nested: dict[str, Any], separator: str = "/"
 ) -> dict[str, Any]:
   """Joins the keys of nested dicts: {"a": {"b": 1}} -> {"a/b": 1}."""
-  flat = {}
-  for key, value in nested.items():
-    if isinstance(value, dict):
-      for sub_key, leaf in flatten_dict(value, separator).items():
-        flat[f"{key}{separator}{sub_key}"] = leaf
-    else:
-      flat[key] = value
-  return flat
+  return {
+    separator.join(map(str, path)): leaf
+    for path, leaf in tree.flatten_with_path(nested)
+  }

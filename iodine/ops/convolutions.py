@@ -1,8 +1,8 @@
-"""Convolutions: beside each plain form the fast one that the model uses.
+"""Convolutions in the fast forms that the model uses.
 
-All are 2-D and SAME-padded. The fast forms are exact: they sum the same
-products, in another order, and tests hold them against the plain ones. What
-each of them gains is in docs/performance.md.
+All are 2-D and SAME-padded. They are exact: they sum the same products as the
+plain forms in tests/oracles.py, in another order. What each of them gains is in
+docs/performance.md.
 
 Dimensions: N images, B batch, K slots, H W C image, H' W' O output, k kernel
 size, Z size of a vector, P planes that all images share.
@@ -14,20 +14,17 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
+import sonnet as snt
 import tensorflow as tf
-
-from iodine.modules import types, utils
 
 # ------------------------------------------------------------ any image
 
 
-def plain_conv2d(x: tf.Tensor, w: tf.Tensor, stride: int) -> tf.Tensor:
-  """[N, H, W, C] and a kernel [k, k, C, O] -> [N, H', W', O]."""
-  return tf.nn.conv2d(x, w, stride, "SAME")
-
-
 def conv2d(x: tf.Tensor, w: tf.Tensor, stride: int) -> tf.Tensor:
-  """`plain_conv2d`, whose kernel gets its gradient by `kernel_gradient`."""
+  """Convolves [N, H, W, C] with a kernel [k, k, C, O]: [N, H', W', O].
+
+  As `tf.nn.conv2d`, but the kernel gets its gradient by `kernel_gradient`.
+  """
 
   @tf.custom_gradient
   def convolve(x: tf.Tensor, w: tf.Tensor):
@@ -41,7 +38,7 @@ def conv2d(x: tf.Tensor, w: tf.Tensor, stride: int) -> tf.Tensor:
       )
       return dx, kernel_gradient(x, w.shape, dy, stride)
 
-    return plain_conv2d(x, w, stride), gradient
+    return tf.nn.conv2d(x, w, stride, "SAME"), gradient
 
   return convolve(x, w)
 
@@ -152,10 +149,15 @@ def _tiled_kernel_gradient(
 # ------------------------------------------------------------ vectors
 
 
-def plain_broadcast_conv2d(
+def broadcast_conv2d(
   z: tf.Tensor, planes: np.ndarray, w: tf.Tensor, b: tf.Tensor, stride: int
 ) -> tf.Tensor:
-  """A convolution of images that are a vector everywhere, beside planes.
+  """Convolves images that are a vector everywhere, beside constant planes.
+
+  It is the product with one constant matrix. Where the image is constant, the
+  output at a position depends only on which taps of the kernel lie inside of
+  the image: k^2 cases, one for the middle and the others along the border. The
+  kernel is summed up once for each.
 
   Args:
     z: [N, Z] vectors, broadcast over the image.
@@ -166,29 +168,6 @@ def plain_broadcast_conv2d(
 
   Returns:
     [N, H', W', O].
-  """
-  height, width, num_planes = planes.shape
-  num, size = z.shape
-  image = tf.concat(
-    [
-      tf.broadcast_to(z[:, None, None, :], [num, height, width, size]),
-      tf.broadcast_to(
-        tf.cast(planes, z.dtype), [num, height, width, num_planes]
-      ),
-    ],
-    axis=-1,
-  )
-  return tf.nn.bias_add(plain_conv2d(image, w, stride), b)
-
-
-def broadcast_conv2d(
-  z: tf.Tensor, planes: np.ndarray, w: tf.Tensor, b: tf.Tensor, stride: int
-) -> tf.Tensor:
-  """`plain_broadcast_conv2d` as the product with one constant matrix.
-
-  Where the image is constant, the output at a position depends only on which
-  taps of the kernel lie inside of the image: k^2 cases, one for the middle
-  and the others along the border. The kernel is summed up once for each.
   """
   kernel, _, _, outputs = w.shape
   num, size = z.shape
@@ -264,10 +243,45 @@ def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 # ------------------------------------------------------------ slots
 
 
-def plain_slots_conv2d(
-  planes: types.SlotPlanes, w: tf.Tensor, b: tf.Tensor, stride: int
+class SlotPlanes(NamedTuple):
+  """The images [B, K, H, W, C] of all slots, shared channels held once.
+
+  Attributes:
+    own: [B, K, H, W, C1] channels of every slot.
+    shared: [B, H, W, C2] channels that are the same for all slots.
+    own_channels: where the own channels stand among all C = C1 + C2.
+    shared_channels: where the shared channels stand.
+  """
+
+  own: tf.Tensor
+  shared: tf.Tensor
+  own_channels: tuple[int, ...]
+  shared_channels: tuple[int, ...]
+
+  @property
+  def num_channels(self) -> int:
+    """C."""
+    return len(self.own_channels) + len(self.shared_channels)
+
+  def concatenated(self) -> tf.Tensor:
+    """The images [B * K, H, W, C], slots folded into the batch."""
+    batch_size, num_components, height, width, _ = self.own.shape
+    shared = tf.repeat(self.shared[:, None], num_components, axis=1)
+    order = [*self.own_channels, *self.shared_channels]
+    stacked = tf.gather(
+      tf.concat([self.own, shared], axis=-1),
+      sorted(range(len(order)), key=order.__getitem__),
+      axis=-1,
+    )
+    return tf.reshape(
+      stacked, [batch_size * num_components, height, width, len(order)]
+    )
+
+
+def slots_conv2d(
+  planes: SlotPlanes, w: tf.Tensor, b: tf.Tensor, stride: int
 ) -> tf.Tensor:
-  """A convolution of the images of all slots.
+  """Convolves the images of all slots, what they share only once.
 
   Args:
     planes: C channels, of which some are the same for all slots.
@@ -278,21 +292,14 @@ def plain_slots_conv2d(
   Returns:
     [B * K, H', W', O].
   """
-  return tf.nn.bias_add(plain_conv2d(planes.concatenated(), w, stride), b)
-
-
-def slots_conv2d(
-  planes: types.SlotPlanes, w: tf.Tensor, b: tf.Tensor, stride: int
-) -> tf.Tensor:
-  """`plain_slots_conv2d` that convolves once what the slots share."""
   own = conv2d(
-    utils.merge_leading(planes.own),
+    snt.merge_leading_dims(planes.own, 2),
     tf.gather(w, planes.own_channels, axis=2),
     stride,
   )
   shared = conv2d(
     planes.shared, tf.gather(w, planes.shared_channels, axis=2), stride
   )
-  own = utils.split_leading(own, planes.own.shape[:2])
+  own = snt.split_leading_dim(own, planes.own, 2)
   shared = add_bias(shared, b)
-  return utils.merge_leading(own + tf.expand_dims(shared, 1))
+  return snt.merge_leading_dims(own + tf.expand_dims(shared, 1), 2)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from iodine import validation
+
 DTYPES = ("float32", "bfloat16", "float16")
 
 # float16 has the range 6e-5 to 65504 (6e-8 with fewer bits). The losses here
@@ -27,12 +29,9 @@ def dtype_named(name: str) -> tf.DType:
   """The type of that name, one of `DTYPES`.
 
   Raises:
-    KeyError: if it is none of them.
+    errors.UnknownNameError: if it is none of them.
   """
-  if name not in DTYPES:
-    raise KeyError(
-      f"unknown `compute_dtype` {name!r}: use one of {', '.join(DTYPES)}"
-    )
+  validation.check_choice("compute_dtype", name, DTYPES)
   return tf.as_dtype(name)
 
 

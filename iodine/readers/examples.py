@@ -1,10 +1,10 @@
 """Scenes from their records, without a string for each byte.
 
-`layouts.parse` lets TensorFlow make a million strings of one byte for a CLEVR
-scene, and joins them again. In the record each of those elements is the three
+TensorFlow's own parser makes a million strings of one byte for a CLEVR scene,
+and joins them again. In the record each of those elements is the three
 bytes 0x0A 0x01 value, one after another, so that an array is every third byte
 of one stretch. This module finds the stretches, checks in every scene all that
-it relies on, and leaves to `layouts.parse` what is laid out in another way.
+it relies on, and leaves to TensorFlow what is laid out in another way.
 
 A serialised `tf.train.Example`, where <n> is the length of what follows:
 
@@ -18,7 +18,7 @@ A serialised `tf.train.Example`, where <n> is the length of what follows:
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -44,26 +44,16 @@ class _OtherLayoutError(Exception):
   """A record is not laid out as the top of this file says."""
 
 
-def parser(
-  layout: layouts.Layout,
-) -> Callable[[tf.Tensor, layouts.Layout], dict[str, tf.Tensor]]:
-  """Returns `parse`, or `layouts.parse` where scenes are too small for it."""
-  return parse if is_worthwhile(layout) else layouts.parse
-
-
-def is_worthwhile(layout: layouts.Layout) -> bool:
-  """Returns whether scenes are large enough for `parse` to be the faster."""
-  features = layout.features.values()
-  sizes = [math.prod(f.shape) for f in features if f.dtype == tf.uint8]
-  return sum(sizes) >= _WORTHWHILE
-
-
-def parse(record: tf.Tensor, layout: layouts.Layout) -> dict[str, tf.Tensor]:
-  """Reads one scene: does what `layouts.parse` does, several times as fast.
+def parse(
+  record: tf.Tensor, layout: layouts.Layout, names: Sequence[str] | None = None
+) -> dict[str, tf.Tensor]:
+  """Reads one scene.
 
   Args:
     record: scalar string, a serialised `tf.train.Example`.
     layout: what the record holds.
+    names: the arrays to read, by TensorFlow's own operations; None for all, in
+      the way that is the faster one for the layout.
 
   Returns:
     The arrays by name, float32 or uint8 (0 to 255), with the shapes of the
@@ -73,6 +63,44 @@ def parse(record: tf.Tensor, layout: layouts.Layout) -> dict[str, tf.Tensor]:
     tf.errors.InvalidArgumentError: when it runs on a record that has another
       layout.
   """
+  if names is None and is_worthwhile(layout):
+    return _parse_fast(record, layout)
+  return _parse_plain(record, layout, names)
+
+
+def is_worthwhile(layout: layouts.Layout) -> bool:
+  """Returns whether scenes are large enough for `_parse_fast` to pay."""
+  features = layout.features.values()
+  sizes = [math.prod(f.shape) for f in features if f.dtype == tf.uint8]
+  return sum(sizes) >= _WORTHWHILE
+
+
+def _parse_plain(
+  record: tf.Tensor, layout: layouts.Layout, names: Sequence[str] | None = None
+) -> dict[str, tf.Tensor]:
+  """Reads one scene by TensorFlow's own operations, see `parse`."""
+  features = {name: layout.features[name] for name in names or layout.features}
+  spec = {
+    name: tf.io.FixedLenFeature(
+      feature.shape, tf.string if feature.dtype == tf.uint8 else feature.dtype
+    )
+    for name, feature in features.items()
+  }
+  scene = tf.io.parse_single_example(record, spec)
+  for name, feature in features.items():
+    if feature.dtype == tf.uint8:
+      # decode_raw appends an axis for the bytes of a string: here always one.
+      array = tf.io.decode_raw(scene[name], tf.uint8)
+      scene[name] = tf.reshape(array, feature.shape)
+  if layout.entities_last and "mask" in scene:
+    scene["mask"] = tf.transpose(scene["mask"], (2, 0, 1, 3))
+  return scene
+
+
+def _parse_fast(
+  record: tf.Tensor, layout: layouts.Layout
+) -> dict[str, tf.Tensor]:
+  """Reads all arrays of one scene several times as fast, see `parse`."""
   # In Python, as that has views of bytes; the functions that take time let
   # other threads run meanwhile.
   fits, *values = tf.numpy_function(
@@ -90,7 +118,7 @@ def parse(record: tf.Tensor, layout: layouts.Layout) -> dict[str, tf.Tensor]:
   if layout.entities_last:
     arrays["mask"] = tf.transpose(arrays["mask"], (2, 0, 1, 3))
   fits.set_shape([])
-  return tf.cond(fits, lambda: arrays, lambda: layouts.parse(record, layout))
+  return tf.cond(fits, lambda: arrays, lambda: _parse_plain(record, layout))
 
 
 def _read(record: Any, layout: layouts.Layout) -> list[Any]:

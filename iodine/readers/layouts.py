@@ -1,4 +1,4 @@
-"""The records of `multi_object_datasets`: their layouts, parsing, diagnosis.
+"""The layouts of the records of `multi_object_datasets`.
 
 One record is one scene, a serialised `tf.train.Example`. Images, masks and
 some factors are stored with every array element as a byte string of length
@@ -12,9 +12,8 @@ Dimensions:
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -149,101 +148,6 @@ def find_layout(name: str, variant: str | None = None) -> Layout:
     known = ", ".join(f'"{known}"' for known in family)
     raise errors.UserError(
       f'`dataset_variant` is "{variant}", but {name} has {known}: choose one'
-      " of these."
+      " of these"
     )
   return family[variant]
-
-
-def parse(
-  record: tf.Tensor, layout: Layout, names: Sequence[str] | None = None
-) -> dict[str, tf.Tensor]:
-  """Reads one scene.
-
-  Args:
-    record: scalar string, a serialised `tf.train.Example`.
-    layout: what the record holds.
-    names: the arrays to read; None means all.
-
-  Returns:
-    The arrays by name, float32 or uint8 (0 to 255), with the shapes of the
-    layout, except that "mask" is always [L, H, W, 1].
-
-  Raises:
-    tf.errors.InvalidArgumentError: when it runs on a record that has another
-      layout.
-  """
-  features = {name: layout.features[name] for name in names or layout.features}
-  spec = {
-    name: tf.io.FixedLenFeature(
-      feature.shape, tf.string if feature.dtype == tf.uint8 else feature.dtype
-    )
-    for name, feature in features.items()
-  }
-  scene = tf.io.parse_single_example(record, spec)
-  for name, feature in features.items():
-    if feature.dtype == tf.uint8:
-      # decode_raw appends an axis for the bytes of a string: here always one.
-      array = tf.io.decode_raw(scene[name], tf.uint8)
-      scene[name] = tf.reshape(array, feature.shape)
-  if layout.entities_last and "mask" in scene:
-    scene["mask"] = tf.transpose(scene["mask"], (2, 0, 1, 3))
-  return scene
-
-
-def find_problem(record: bytes, layout: Layout) -> str | None:
-  """Explains why a record cannot be read.
-
-  Args:
-    record: a serialised scene, or what should have been one.
-    layout: what the record has to hold.
-
-  Returns:
-    The predicate of a sentence about the record, without the full stop; None
-    if the record has the layout.
-  """
-  try:
-    features = tf.train.Example.FromString(record).features.feature
-  except Exception:  # DecodeError has moved between versions of protobuf.
-    return (
-      "is no tf.train.Example: give files in the layout of"
-      " github.com/google-deepmind/multi_object_datasets"
-    )
-  problems = _mismatches(features, layout)
-  if not problems:
-    return None
-  fitting = [other for other in LAYOUTS if not _mismatches(features, other)]
-  # A layout with few features fits records with more: prefer the fullest.
-  most = max((len(other.features) for other in fitting), default=0)
-  titles = [other.title for other in fitting if len(other.features) == most]
-  if titles:
-    return (
-      f"is a scene of {' or '.join(titles)}, not of {layout.title}: change"
-      " the path, or the data set and `dataset_variant`"
-    )
-  return (
-    f"is no scene of {layout.title}, as {problems[0]}: give a file of that"
-    " data set, or write it again"
-  )
-
-
-def _mismatches(features: Mapping[str, Any], layout: Layout) -> list[str]:
-  """Returns what keeps an Example from having the layout, as clauses."""
-  problems = []
-  for name, expected in layout.features.items():
-    if name not in features:
-      problems.append(f"it lacks the feature `{name}`")
-      continue
-    kind = "bytes_list" if expected.dtype == tf.uint8 else "float_list"
-    found = features[name].WhichOneof("kind")
-    values = getattr(features[name], found).value if found else ()
-    size = math.prod(expected.shape)
-    if found != kind or len(values) != size:
-      problems.append(
-        f"its feature `{name}` is a {found} of {len(values)} values where a"
-        f" {kind} of {size} is needed"
-      )
-    elif kind == "bytes_list" and any(len(value) != 1 for value in values):
-      problems.append(
-        f"its feature `{name}` has elements that are not one byte"
-      )
-  return problems

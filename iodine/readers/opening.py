@@ -2,15 +2,16 @@
 
 import glob
 import itertools
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 from absl import logging
 
 from iodine import errors
-from iodine.readers import layouts
+from iodine.readers import examples, layouts
 
 # Records, 3.2 MB each for CLEVR.
 _READ_AHEAD = 16
@@ -69,7 +70,7 @@ def as_list(path: Any) -> Sequence[str]:
     isinstance(each, str | os.PathLike) for each in paths
   ):
     raise errors.UserError(
-      f"`path` is {path!r}: give a file, a glob, or a list of those."
+      f"`path` is {path!r}: give a file, a glob, or a list of those"
     )
   return paths
 
@@ -102,17 +103,17 @@ def open_files(path: str | Sequence[str], layout: layouts.Layout) -> list[File]:
       first = next(iter(file.records().take(1)), None)
     except tf.errors.OpError as error:
       raise errors.UserError(
-        f"{file.path} is not a TFRecord file, or is truncated or corrupt"
+        f"`{file.path}` is not a TFRecord file, or is truncated or corrupt"
         f" {_place(file, 0)}: check the path, or download or write the file"
-        " again."
+        " again"
       ) from error
     if first is None:
       raise errors.UserError(
-        f"{file.path} holds no complete record: download or write it again."
+        f"`{file.path}` holds no complete record: download or write it again"
       )
-    problem = layouts.find_problem(first.numpy(), layout)
+    problem = _find_problem(first.numpy(), layout)
     if problem:
-      raise errors.UserError(f"Record 0 of {file.path} {problem}.")
+      raise errors.UserError(f"record 0 of `{file.path}` {problem}")
   return files
 
 
@@ -122,7 +123,7 @@ def _expand(path: str, layout: layouts.Layout) -> list[str]:
   if os.path.isdir(path):
     example = os.path.join(path, "*.tfrecords")
     raise errors.UserError(
-      f"`path` is {path}, a folder, where a file or a glob such as {example}"
+      f"`path` is `{path}`, a folder, where a file or a glob such as {example}"
       f" is needed: {_remedy(layout, f'data_dir={path}')}"
     )
   if os.path.exists(path):
@@ -134,7 +135,7 @@ def _expand(path: str, layout: layouts.Layout) -> list[str]:
     folder = os.path.dirname(path) or "."
     place = f"data_dir={folder}" if is_glob else f"data.path={path}"
     raise errors.UserError(
-      f"`path` is {path}, but there is no such file: {_remedy(layout, place)}"
+      f"`path` is `{path}`, but there is no such file: {_remedy(layout, place)}"
     )
   return matches
 
@@ -156,14 +157,14 @@ def _remedy(layout: layouts.Layout, place: str) -> str:
     " github.com/google-deepmind/multi_object_datasets)"
   )
   if named_config is None:
-    return remedy + "."
+    return remedy
   command = (
     f"python main.py make_data with {named_config} {place}"
     " num_scenes=1000 seed=0"
   )
   if layout.variant is not None:
     command += f" data.dataset_variant={layout.variant}"
-  return f"{remedy}, and `{command}` writes a stand-in."
+  return f"{remedy}, and `{command}` writes a stand-in"
 
 
 def _compression(path: str) -> str:
@@ -173,10 +174,10 @@ def _compression(path: str) -> str:
       magic = file.read(2)
   except OSError as error:
     raise errors.UserError(
-      f"{path} cannot be read ({error.strerror}): check its permissions."
+      f"`{path}` cannot be read ({error.strerror}): check its permissions"
     ) from error
   if not magic:
-    raise errors.UserError(f"{path} is empty: download or write it again.")
+    raise errors.UserError(f"`{path}` is empty: download or write it again")
   return "GZIP" if magic == b"\x1f\x8b" else ""
 
 
@@ -199,7 +200,7 @@ def find_bad_record(
   logging.warning("A record cannot be read: looking for it in all files.")
   for file in files:
     scenes = file.records().map(
-      lambda record: layouts.parse(record, layout),
+      lambda record: examples.parse(record, layout),
       num_parallel_calls=tf.data.AUTOTUNE,
       deterministic=True,
     )
@@ -220,13 +221,11 @@ def _explain_record(
     record = next(iter(file.records().skip(index).take(1)), None)
   except tf.errors.OpError:
     return (
-      f"{file.path} is truncated or corrupt {_place(file, index)} (counted"
-      " from 0): download or write it again."
+      f"`{file.path}` is truncated or corrupt {_place(file, index)} (counted"
+      " from 0): download or write it again"
     )
-  problem = (
-    None if record is None else layouts.find_problem(record.numpy(), layout)
-  )
-  return problem and f"Record {index} of {file.path} {problem}."
+  problem = None if record is None else _find_problem(record.numpy(), layout)
+  return problem and f"record {index} of `{file.path}` {problem}"
 
 
 def _place(file: File, index: int) -> str:
@@ -234,3 +233,66 @@ def _place(file: File, index: int) -> str:
   # Compressed files are inflated in blocks, which fail as a whole.
   soon = "in or soon after" if file.compression else "in"
   return f"{soon} record {index}"
+
+
+def _find_problem(record: bytes, layout: layouts.Layout) -> str | None:
+  """Explains why a record cannot be read.
+
+  Args:
+    record: a serialised scene, or what should have been one.
+    layout: what the record has to hold.
+
+  Returns:
+    The predicate of a sentence about the record, without the full stop; None
+    if the record has the layout.
+  """
+  try:
+    features = tf.train.Example.FromString(record).features.feature
+  except Exception:  # DecodeError has moved between versions of protobuf.
+    return (
+      "is not a tf.train.Example: give files in the layout of"
+      " github.com/google-deepmind/multi_object_datasets"
+    )
+  problems = _mismatches(features, layout)
+  if not problems:
+    return None
+  fitting = [
+    other for other in layouts.LAYOUTS if not _mismatches(features, other)
+  ]
+  # A layout with few features fits records with more: prefer the fullest.
+  most = max((len(other.features) for other in fitting), default=0)
+  titles = [other.title for other in fitting if len(other.features) == most]
+  if titles:
+    return (
+      f"is a scene of {' or '.join(titles)}, not of {layout.title}: change"
+      " the path, or the data set and `dataset_variant`"
+    )
+  return (
+    f"is not a scene of {layout.title}, as {problems[0]}: give a file of that"
+    " data set, or write it again"
+  )
+
+
+def _mismatches(
+  features: Mapping[str, Any], layout: layouts.Layout
+) -> list[str]:
+  """Returns what keeps an Example from having the layout, as clauses."""
+  problems = []
+  for name, expected in layout.features.items():
+    if name not in features:
+      problems.append(f"it lacks the feature `{name}`")
+      continue
+    kind = "bytes_list" if expected.dtype == tf.uint8 else "float_list"
+    found = features[name].WhichOneof("kind")
+    values = getattr(features[name], found).value if found else ()
+    size = math.prod(expected.shape)
+    if found != kind or len(values) != size:
+      problems.append(
+        f"its feature `{name}` is a {found} of {len(values)} values where a"
+        f" {kind} of {size} is needed"
+      )
+    elif kind == "bytes_list" and any(len(value) != 1 for value in values):
+      problems.append(
+        f"its feature `{name}` has elements that are not one byte"
+      )
+  return problems

@@ -16,7 +16,7 @@ from typing import Any
 import tensorflow as tf
 
 from iodine import errors
-from iodine.readers import layouts, opening
+from iodine.readers import examples, layouts, opening
 
 # Slack for a sum of visibilities, which are floats.
 _EPSILON = 1e-5
@@ -127,14 +127,14 @@ class SceneStream:
     if start >= total:
       raise errors.UserError(
         f"`{self.range_name}` begins at scene {start}, but {names} holds only"
-        f" {total} scenes: choose a range within them."
+        f" {total} scenes: choose a range within them"
       )
     low, high = self.min_num_objects, self.max_num_objects
     raise errors.UserError(
-      f"No scene of {names} in the range from {start} to {stop or total} has a"
+      f"no scene of {names} in the range from {start} to {stop or total} has a"
       f" sum of visibilities (the background counts) from {low or 0} to"
       f" {'any number' if high is None else high}: change `min_num_objects`,"
-      f" `max_num_objects` or `{self.range_name}`."
+      f" `max_num_objects` or `{self.range_name}`"
     )
 
   @contextlib.contextmanager
@@ -186,7 +186,7 @@ class SceneStream:
     """Returns the visibility [L] of a record; ones if files have none."""
     if "visibility" not in self.layout.features:
       return tf.ones([self.layout.num_entities])
-    return layouts.parse(record, self.layout, ["visibility"])["visibility"]
+    return examples.parse(record, self.layout, ["visibility"])["visibility"]
 
 
 def read(

@@ -1,12 +1,6 @@
 """The report on a checkpoint: one HTML page that needs nothing else."""
 
-from iodine.report.page import KINDS, Image, Report, Scene, flatten, render
+from iodine.report.content import Subject, collect
+from iodine.report.page import render
 
-__all__ = [
-  "Image",
-  "KINDS",
-  "Report",
-  "Scene",
-  "flatten",
-  "render",
-]
+__all__ = ["Subject", "collect", "render"]

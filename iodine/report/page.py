@@ -18,60 +18,9 @@ import jinja2
 from PIL import Image as pillow
 
 from iodine import evaluation
+from iodine.report import captions
 
 _TEMPLATE = "report.html.jinja"
-
-# What a metric means, in a line; docs/evaluation.md says it exactly.
-_MEANINGS = {
-  "ari": "adjusted Rand index of all pixels: 1 is perfect, 0 is chance",
-  "ari_nobg": "the same over the pixels of objects only, as papers give it",
-  "miou": "intersection over union, slots matched one to one to the truth",
-  "msc": "segmentation covering: best IoU of each object, mean over objects",
-  "sc": "the same, weighted by the sizes of the objects",
-  "mse": "squared error of the reconstruction, mean over pixels and channels",
-  "recons": "-log p(x), how badly the image is explained, in nats",
-  "kl": "KL divergence of the latents from the prior, all slots, in nats",
-  "total": "training loss: recons + kl, weighted over the iterations, in nats",
-  "num_active_slots": "slots that own at least one pixel",
-  "factor": "loss of the regressor from latents to true factors",
-  "accuracy": "share of visible objects whose class the regressor finds",
-  "r2": "variance of the factor, over visible objects, that it explains",
-}
-# Of the table with a row for each iteration.
-MAIN_METRICS = (
-  *("ari", "ari_nobg", "miou", "msc", "mse", "recons", "kl"),
-  "num_active_slots",
-)
-
-# What the pictures of a scene show, in their order: title and explanation.
-KINDS = {
-  "example": (
-    "What the slots hold",
-    "The image, its reconstruction, the masks (each pixel in the colours of "
-    "the slots that claim it), and what every slot contributes: its component "
-    "times its mask. The contributions add up to the reconstruction.",
-  ),
-  "refinement": (
-    "The refinement as an animation",
-    "The same once per iteration, from the first guess on.",
-  ),
-  "iterations": (
-    "All iterations",
-    "On top the true objects, each above the slot that overlaps it most. "
-    "Below, iteration by iteration, reconstruction, masks and contributions, "
-    "and the mask logits, which compete for every pixel.",
-  ),
-  "inputs": (
-    "What the refinement network sees",
-    "The inputs of the last refinement: image, current estimate, likelihoods, "
-    "gradients. Those that the slots share come first.",
-  ),
-  "traversal": (
-    "Latents changed one at a time",
-    "The latents of one slot that tell most (highest KL), set to other values. "
-    "A disentangled latent changes one thing, such as the position.",
-  ),
-}
 
 
 class Image(NamedTuple):
@@ -79,16 +28,12 @@ class Image(NamedTuple):
 
   Attributes:
     content: of a PNG or GIF file.
-    alt: what it shows, for those who do not see it.
-    title: its heading; empty for none.
-    caption: stands below it.
+    caption: its words.
     scale: how many of its pixels are one of the page.
   """
 
   content: bytes
-  alt: str
-  title: str = ""
-  caption: str = ""
+  caption: captions.Caption
   scale: int = 1
 
   @property
@@ -124,8 +69,8 @@ class Report(NamedTuple):
   Attributes:
     title: of the page.
     facts: what was evaluated, and with what: (name, value).
-    notes: sentences that a reader of the figures has to know.
-    result: the figures.
+    notes: sentences that a reader of the metrics has to know.
+    result: the metrics.
     spread_titles: what the numbers of each metric are called.
     curves: metrics over the iterations.
     generalisation: the same for other numbers of slots; None if not asked for.
@@ -151,18 +96,14 @@ class Report(NamedTuple):
 
 
 def render(report: Report) -> str:
-  """The page as HTML, without references to anything outside of it."""
-  return (
-    _environment()
-    .get_template(_TEMPLATE)
-    .render(report._asdict(), main_metrics=MAIN_METRICS)
-  )
+  """Returns the page as HTML, without references to anything outside."""
+  return _environment().get_template(_TEMPLATE).render(report._asdict())
 
 
 def flatten(
   config: Mapping[str, Any], prefix: str = ""
 ) -> list[tuple[str, str]]:
-  """Dotted names and values of a config, as the command line takes them."""
+  """Returns dotted names and values, as the command line takes them."""
   entries: list[tuple[str, str]] = []
   for name, value in sorted(config.items()):
     if isinstance(value, Mapping) and value:
@@ -182,12 +123,11 @@ def _environment() -> jinja2.Environment:
     lstrip_blocks=True,
   )
   environment.filters["number"] = format_number
-  environment.filters["meaning"] = _meaning
   return environment
 
 
 def format_number(value: float | None) -> str:
-  """Four digits that count, all of whole numbers, a dash for no number."""
+  """Returns four digits that count, or all of whole numbers, or a dash."""
   if value is None or not math.isfinite(value):
     return "–"
   if value == 0.0:
@@ -196,11 +136,3 @@ def format_number(value: float | None) -> str:
   if digits > 7:
     return f"{value:.1e}"
   return f"{value:.{max(digits, 0)}f}".replace("-", "−")
-
-
-def _meaning(name: str) -> str:
-  """What a metric means."""
-  if name.startswith("kl/slot_"):
-    return f"KL divergence of slot {name.removeprefix('kl/slot_')}, in nats"
-  kind, _, factor = name.partition("/")
-  return f"{factor}: {_MEANINGS[kind]}" if factor else _MEANINGS[kind]

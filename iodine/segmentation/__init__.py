@@ -3,6 +3,7 @@
 from iodine.segmentation.image_reading import (
   center_region,
   find,
+  find_problem,
   read,
   to_channels,
 )
@@ -22,6 +23,7 @@ __all__ = [
   "center_region",
   "export",
   "find",
+  "find_problem",
   "infer",
   "overlay",
   "read",

@@ -59,7 +59,7 @@ def _expand(entry: Any) -> list[str]:
   """The files of one entry of `images`."""
   if not isinstance(entry, str):
     raise errors.UserError(
-      f"`images` has {entry!r}, which is no path: give paths of PNG or JPEG "
+      f"`images` has {entry!r}, which is not a path: give paths of PNG or JPEG "
       "images, of folders, or globs"
     )
   if os.path.isdir(entry):
@@ -100,30 +100,34 @@ def read(image: Any) -> np.ndarray:
   """
   if isinstance(image, (str, os.PathLike)):
     image = _open(os.fspath(image))
+    if isinstance(image, str):
+      raise errors.UserError(image)
   if isinstance(image, PIL.Image.Image):
     return _from_pil(image)
   return _from_array(np.asarray(image))
 
 
-def _open(path: str) -> PIL.Image.Image:
-  """A file, upright."""
+def find_problem(path: str) -> str | None:
+  """Returns what is wrong with a file, as `read` would say; None if nothing."""
+  image = _open(path)
+  return image if isinstance(image, str) else None
+
+
+def _open(path: str) -> PIL.Image.Image | str:
+  """Returns an image, upright; or a sentence where it cannot be read."""
+  if not os.path.isfile(path):
+    return f"there is no image at `{path}`: give the path of a PNG or JPEG file"
   try:
     with PIL.Image.open(path, formats=("PNG", "JPEG")) as image:
       image.load()
       return PIL.ImageOps.exif_transpose(image)
-  except (FileNotFoundError, IsADirectoryError) as error:
-    raise errors.UserError(
-      f"there is no image at `{path}`: give the path of a PNG or JPEG file"
-    ) from error
-  except PermissionError as error:
-    raise errors.UserError(
-      f"`{path}` may not be read: change its permissions"
-    ) from error
   except _READ_ERRORS as error:
-    raise errors.UserError(
-      f"`{path}` is no PNG or JPEG image, or a broken one: replace it, or "
+    if isinstance(error, PermissionError):
+      return f"`{path}` may not be read: change its permissions"
+    return (
+      f"`{path}` is not a PNG or JPEG image, or a broken one: replace it, or "
       "leave it out"
-    ) from error
+    )
 
 
 def _from_pil(image: PIL.Image.Image) -> np.ndarray:
@@ -146,22 +150,22 @@ def _from_array(array: np.ndarray) -> np.ndarray:
     array = array[..., None]
   if array.ndim != 3 or array.shape[-1] not in (1, 3, 4) or not array.size:
     raise errors.UserError(
-      f"an array of shape {list(shape)} is no image: give [height, width], or "
-      "[height, width, channels] with 1, 3 or 4 channels"
+      f"an array of shape {list(shape)} is not an image: give [height, width], "
+      "or [height, width, channels] with 1, 3 or 4 channels"
     )
   if array.dtype == np.uint8:
     array = array.astype(np.float32) / np.float32(255.0)
   elif not np.issubdtype(array.dtype, np.floating):
     raise errors.UserError(
-      f"an array of {array.dtype} is no image: give uint8, or floating-point "
-      "numbers from 0 to 1"
+      f"an array of {array.dtype} is not an image: give uint8, or "
+      "floating-point numbers from 0 to 1"
     )
   array = array.astype(np.float32)
   low, high = array.min(), array.max()
   if not (low >= 0.0 and high <= 1.0):  # the other way round NaN would pass
     raise errors.UserError(
-      f"an array of numbers from {low:g} to {high:g} is no image: give uint8, "
-      "or floating-point numbers from 0 to 1"
+      f"an array of numbers from {low:g} to {high:g} is not an image: give "
+      "uint8, or floating-point numbers from 0 to 1"
     )
   if array.shape[-1] == 4:
     array = array[..., :3] * array[..., 3:]

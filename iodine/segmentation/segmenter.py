@@ -6,7 +6,6 @@ comes, Z latent size.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,9 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from iodine import building, checkpoints, errors, pretrained
-from iodine.checkpoints import tf1
-from iodine.modules import data, iodine, types, utils
+from iodine import checkpoints, pretrained
+from iodine.modules import data, distributions, iodine, types
 from iodine.segmentation import image_reading
 
 
@@ -102,25 +100,10 @@ class Segmenter:
       errors.UserError: if there is no checkpoint or config, or they do not
         fit.
     """
-    prefix = checkpoints.find(os.fspath(checkpoint))
-    if config is None:
-      config = _read_config(prefix)
-    for entry in ("data", "model"):
-      if not isinstance(config, Mapping) or not config.get(entry):
-        raise errors.UserError(
-          f"the config has no `{entry}`: give `config` a complete one, such as "
-          '`main.get_config(("tetrominoes",))`'
-        )
-    image_shape = building.build(config["data"], "data").image_shape
-    model = building.build(config["model"], "model")
-    model.initialize(image_shape)
-    if tf1.is_tf1(prefix):
-      tf1.restore(prefix, model)
-    else:
-      checkpoints.restore(prefix, model=model)
+    model, config = checkpoints.restore_model(checkpoint, config)
     if seed is None:
       seed = config.get("seed", 0)
-    return cls(model, image_shape, seed)
+    return cls(model, model.output_dist.output_shape, seed)
 
   def __call__(self, image: Any) -> Segmentation:
     """Decomposes one image.
@@ -198,42 +181,10 @@ def infer(
 
 
 def render(x_dist: types.Distribution) -> dict[str, tf.Tensor]:
-  """The mean image of a mixture, and its parts.
-
-  Args:
-    x_dist: mixture with batch shape [B, 1, H, W] and event shape [C].
-
-  Returns:
-    masks [B, K, H, W], components [B, K, H, W, C] and reconstruction
-    [B, H, W, C].
-  """
-  log_weight = tf.nn.log_softmax(
-    x_dist.mixture_distribution.logits_parameter(), axis=-1
-  )
-  components = x_dist.components_distribution.mean()  # [B, 1, H, W, K, C]
+  """Returns masks [B, K, H, W], components and reconstruction [B, H, W, C]."""
+  rendering = distributions.render(x_dist)
   return {
-    "masks": utils.to_slots(tf.exp(log_weight))[..., 0],
-    "components": tf.transpose(components[:, 0], [0, 3, 1, 2, 4]),
-    "reconstruction": x_dist.mean()[:, 0],
+    "masks": rendering.masks[..., 0],
+    "components": rendering.components,
+    "reconstruction": rendering.reconstruction[:, 0],
   }
-
-
-def _read_config(prefix: str) -> dict[str, Any]:
-  """The config that the training of a checkpoint left beside it."""
-  folder = os.path.dirname(prefix) or "."
-  if os.path.basename(os.path.abspath(folder)) == checkpoints.BEST_FOLDER:
-    folder = os.path.join(folder, os.pardir)
-  path = os.path.normpath(os.path.join(folder, "config.json"))
-  try:
-    with open(path, encoding="utf-8") as file:
-      return json.load(file)
-  except FileNotFoundError as error:
-    raise errors.UserError(
-      f"there is no `{path}`, which says what model the checkpoint is of: "
-      'give `config`, such as `main.get_config(("tetrominoes",))`'
-    ) from error
-  except (OSError, ValueError) as error:
-    raise errors.UserError(
-      f"`{path}` cannot be read ({error}): give `config`, such as "
-      '`main.get_config(("tetrominoes",))`'
-    ) from error

@@ -5,15 +5,13 @@ This is the only module of the package that needs TensorFlow.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import tensorflow as tf
 
-from iodine import errors
+from iodine import files
 
 
 def serialize(scene: Mapping[str, np.ndarray]) -> bytes:
@@ -39,8 +37,8 @@ def serialize(scene: Mapping[str, np.ndarray]) -> bytes:
       feature.float_list.value.extend(value.ravel().tolist())
     else:
       raise TypeError(
-        f"Feature `{name}` is {value.dtype}, but only uint8 and float32 have "
-        "a place in these files."
+        f"feature `{name}` is {value.dtype}, but only uint8 and float32 have "
+        "a place in these files"
       )
   return example.SerializeToString(deterministic=True)
 
@@ -58,64 +56,30 @@ def _one_byte_strings(value: np.ndarray) -> bytes:
   return wire.tobytes()
 
 
-@contextlib.contextmanager
-def atomic_writer(
-  path: str | os.PathLike[str], compression: str | None
-) -> Iterator[Callable[[bytes], None]]:
-  """Opens a TFRecord file that comes into being only once it is complete.
+def write(
+  path: str | os.PathLike[str],
+  scenes: Iterable[Mapping[str, np.ndarray]],
+  compression: str | None,
+) -> None:
+  """Writes a TFRecord file, which comes into being once it is complete.
 
-  The records go to a temporary file beside `path`, which takes its place at
-  the end. If anything is raised inside the block (KeyboardInterrupt too), the
-  temporary file is removed and what was at `path` before stays.
+  If anything is raised meanwhile, also by what draws the scenes, what was at
+  `path` before stays, and nothing else.
 
   Args:
     path: the file to write; folders that are missing are made.
+    scenes: see `serialize`.
     compression: "GZIP", or None or "" for none.
-
-  Yields:
-    The function that appends one record.
 
   Raises:
     iodine.errors.UserError: if the file cannot be written.
   """
-  path = pathlib.Path(path)
-  with _failures_named(path):
-    if path.is_dir():
-      raise IsADirectoryError("it is a folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-  # Not tempfile.mkstemp, whose files only their owner may read.
-  temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-  try:
-    with _failures_named(path):
-      temporary.touch()  # Python's errors are plainer than TensorFlow's.
-      options = tf.io.TFRecordOptions(compression_type=compression or "")
-      writer = tf.io.TFRecordWriter(str(temporary), options)
-
-    def write(record: bytes) -> None:
-      with _failures_named(path):
-        writer.write(record)
-
-    try:
-      yield write
-    except BaseException:
-      with contextlib.suppress(tf.errors.OpError):
-        writer.close()
-      raise
-    with _failures_named(path):
-      writer.close()
-      os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _failures_named(path: pathlib.Path) -> Iterator[None]:
-  """Turns what the file system refuses into a UserError about `path`."""
-  try:
-    yield
-  except (OSError, tf.errors.OpError) as error:
-    reason = getattr(error, "strerror", None) or str(error)
-    raise errors.UserError(
-      f"Cannot write `{path}` ({reason}): give a path in a folder that you "
-      "may write to, on a disk with room left."
-    ) from error
+  files.check_writable(path)
+  options = tf.io.TFRecordOptions(compression_type=compression or "")
+  # An OSError of what draws the scenes does not say that the disk refuses.
+  with (
+    files.replaced(path, failures=(tf.errors.OpError,)) as temporary,
+    tf.io.TFRecordWriter(temporary, options) as writer,
+  ):
+    for scene in scenes:
+      writer.write(serialize(scene))

@@ -7,16 +7,15 @@ import concurrent.futures
 import contextlib
 import itertools
 import multiprocessing
-import numbers
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import process
 
 import numpy as np
 
-from iodine import errors
+from iodine import errors, validation
 from iodine.synthetic import registry
 
 _COMPRESSIONS = ("GZIP", "", None)
@@ -68,16 +67,23 @@ def write_dataset(
   dataset = registry.DATASETS[name]
   if num_workers is None:
     num_workers = _default_workers(num_scenes * dataset.seconds_per_scene)
-  with (
-    records.atomic_writer(path, compression) as write,
-    contextlib.closing(
-      _make_scenes(dataset.make_scene, seed, num_scenes, num_workers)
-    ) as scenes,
-  ):
-    for done, scene in enumerate(scenes, start=1):
-      write(records.serialize(scene))
-      if progress is not None:
-        progress(done, num_scenes)
+  # Closed, so that worker processes end with what interrupts the writing.
+  with contextlib.closing(
+    _make_scenes(dataset.make_scene, seed, num_scenes, num_workers)
+  ) as scenes:
+    records.write(path, _reporting(scenes, num_scenes, progress), compression)
+
+
+def _reporting(
+  scenes: Iterable[dict[str, np.ndarray]],
+  num_scenes: int,
+  progress: Callable[[int, int], None] | None,
+) -> Iterator[dict[str, np.ndarray]]:
+  """Yields scenes, and says after each how many are done."""
+  for done, scene in enumerate(scenes, start=1):
+    yield scene
+    if progress is not None:
+      progress(done, num_scenes)
 
 
 def _check(
@@ -88,28 +94,11 @@ def _check(
   compression: str | None,
 ) -> None:
   """Raises a UserError for the first argument that cannot be used."""
-  if name not in registry.DATASETS:
-    raise errors.UserError(
-      f"There is no generator `{name}`: choose one of "
-      f"{', '.join(registry.DATASETS)}."
-    )
-  _check_whole("num_scenes", num_scenes, 1)
-  _check_whole("seed", seed, 0)
-  if num_workers is not None:
-    _check_whole("num_workers", num_workers, 1)
-  if compression not in _COMPRESSIONS:
-    raise errors.UserError(
-      f"`compression` is {compression!r}: give 'GZIP', or None for none."
-    )
-
-
-def _check_whole(argument: str, value: int, least: int) -> None:
-  """Raises a UserError if `value` is no whole number of at least `least`."""
-  if not isinstance(value, numbers.Integral) or value < least:
-    raise errors.UserError(
-      f"`{argument}` is {value!r}, but has to be a whole number: give "
-      f"{least} or more."
-    )
+  validation.check_choice("name", name, tuple(registry.DATASETS))
+  validation.check_whole("num_scenes", num_scenes, 1)
+  validation.check_whole("seed", seed, 0)
+  validation.check_whole("num_workers", num_workers, 1, "None for all cores")
+  validation.check_choice("compression", compression, _COMPRESSIONS)
 
 
 def _default_workers(seconds: float) -> int:
@@ -151,8 +140,8 @@ def _make_scenes(
       yield from scenes
   except process.BrokenProcessPool as error:
     raise errors.UserError(
-      "The worker processes died: call `write_dataset` below "
-      '`if __name__ == "__main__":`, or give it `num_workers=1`.'
+      "the worker processes died: call `write_dataset` below "
+      '`if __name__ == "__main__":`, or give it `num_workers=1`'
     ) from error
   finally:
     pool.shutdown(cancel_futures=True)

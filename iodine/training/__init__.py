@@ -1,15 +1,8 @@
 """The training step, the loop around it, its curriculum and its logs."""
 
 from iodine.training.curriculum import Stage, plan
-from iodine.training.loop import (
-  CompiledStep,
-  Outcome,
-  Report,
-  Schedule,
-  compute_gradients,
-  train,
-  train_step,
-)
+from iodine.training.loop import Outcome, Report, Schedule, train
+from iodine.training.step import compile_step, compute_gradients, train_step
 from iodine.training.summaries import (
   OverviewImages,
   SummaryWriter,
@@ -17,13 +10,13 @@ from iodine.training.summaries import (
 )
 
 __all__ = [
-  "CompiledStep",
   "Outcome",
   "OverviewImages",
   "Report",
   "Schedule",
   "Stage",
   "SummaryWriter",
+  "compile_step",
   "compute_gradients",
   "plan",
   "read_scalars",

@@ -16,9 +16,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from iodine import errors, validation
-from iodine.commands import common
 
-Config = common.Config
+Config = Mapping[str, Any]
 
 
 class Stage(NamedTuple):

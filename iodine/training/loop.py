@@ -1,13 +1,11 @@
-"""The training step, the loop around it, and when it stops.
+"""The loop around the training step, and when it stops.
 
-Dimensions: B batch, T iterations + 1, K slots, Z latent size. Source: section
-B.3 of the paper and the original's `main.py`.
+Source: section B.3 of the paper and the original's `main.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import signal
 import time
@@ -17,157 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from iodine import checkpoints, errors, loss_scaling, optimizers
-from iodine.modules import iodine
+from iodine import checkpoints, errors, optimizers
+from iodine.training import step as step_lib
 
-Data = dict[str, Any]
 # What has to stay finite; a factor's R2 may be infinite where it is constant.
 _VITAL = ("loss/total", "debug/global_grad_norm")
-
-
-class Gradients(NamedTuple):
-  """The loss of a batch and its gradients.
-
-  Attributes:
-    loss: scalar.
-    scalars: see `IODINE.__call__`.
-    iterations: see `IODINE.__call__`.
-    gradients: of the model's trainable variables, in their order.
-  """
-
-  loss: tf.Tensor
-  scalars: dict[str, tf.Tensor]
-  iterations: dict[str, list[Any]]
-  gradients: list[tf.Tensor]
-
-
-def compute_gradients(
-  model: iodine.IODINE,
-  data: Data,
-  z: tf.Tensor | Sequence[tf.Tensor] | None = None,
-  seed: tf.Tensor | None = None,
-  loss_scale: loss_scaling.LossScale | None = None,
-) -> Gradients:
-  """The loss and its gradients, both without the loss scale.
-
-  Arguments as for `train_step`.
-  """
-  with tf.GradientTape() as tape:
-    loss, scalars, iterations = model(data, z=z, seed=seed)
-    target = loss if loss_scale is None else loss_scale.scaled(loss)
-  gradients = tape.gradient(
-    target,
-    model.trainable_variables,
-    unconnected_gradients=tf.UnconnectedGradients.ZERO,
-  )
-  if loss_scale is not None:
-    gradients = loss_scale.unscaled(gradients)
-  return Gradients(loss, scalars, iterations, gradients)
-
-
-def train_step(
-  model: iodine.IODINE,
-  optimizer: optimizers.Adam,
-  data: Data,
-  z: tf.Tensor | Sequence[tf.Tensor] | None = None,
-  seed: tf.Tensor | None = None,
-) -> dict[str, tf.Tensor]:
-  """One update of every trainable variable.
-
-  Args:
-    model: the model.
-    optimizer: its optimizer.
-    data: a batch, see `IODINE.__call__`; left unchanged.
-    z: recorded samples to replay.
-    seed: [2] integers to draw samples from.
-
-  Returns:
-    The model's scalars, debug/global_grad_norm (before clipping),
-    debug/learning_rate and, with a loss scale, debug/loss_scale of this step.
-  """
-  loss_scale = optimizer.loss_scale
-  step = compute_gradients(model, data, z=z, seed=seed, loss_scale=loss_scale)
-  learning_rate = optimizer.learning_rate
-  debug = {}
-  if loss_scale is not None:
-    debug["debug/loss_scale"] = tf.identity(loss_scale.scale)
-  global_norm = optimizer.apply(step.gradients, model.trainable_variables)
-  return {
-    **step.scalars,
-    "debug/global_grad_norm": global_norm,
-    "debug/learning_rate": learning_rate,
-    **debug,
-  }
-
-
-class CompiledStep:
-  """`train_step` as a graph, with samples that depend on the step alone.
-
-  A run that is continued therefore draws what it would have drawn.
-
-  Attributes:
-    num_traces: how often the graph was made; once for every batch shape.
-  """
-
-  def __init__(
-    self,
-    model: iodine.IODINE,
-    optimizer: optimizers.Adam,
-    seed: int,
-    jit_compile: bool = False,
-  ):
-    """Prepares the graph; it is made at the first call.
-
-    Args:
-      model: the model.
-      optimizer: its optimizer.
-      seed: what samples follow from, beside the step.
-      jit_compile: whether XLA compiles the graph. Its random numbers are
-        others than TensorFlow's for the same seed.
-
-    Raises:
-      errors.UserError: if jit_compile is neither True nor False.
-    """
-    if not isinstance(jit_compile, bool):
-      raise errors.UserError(
-        f"`jit_compile` is {jit_compile!r}: use True or False"
-      )
-    self.num_traces = 0
-
-    def step(data: Data) -> dict[str, tf.Tensor]:
-      self.num_traces += 1
-      step_seed = tf.stack([tf.constant(seed, tf.int64), optimizer.global_step])
-      return train_step(model, optimizer, data, seed=step_seed)
-
-    # Without AutoGraph, which has nothing to convert and takes its time. None
-    # leaves it to TensorFlow, which compiles for TPUs.
-    function = functools.partial(
-      tf.function, autograph=False, jit_compile=jit_compile or None
-    )
-    self._step = function(step)
-    self._loss = function(
-      lambda data: model(
-        data, seed=tf.constant([seed, -1], tf.int64), update=False
-      )[0]
-    )
-
-  def trace(self, data: Data) -> Any:
-    """Makes the graph for batches like this one, without a step.
-
-    Whatever does not fit in a config shows here.
-
-    Returns:
-      A `tf.types.experimental.ConcreteFunction`, which the calls then use.
-    """
-    return self._step.get_concrete_function(data)
-
-  def loss(self, data: Data) -> float:
-    """The loss of a batch as the weights are now; changes nothing."""
-    return float(self._loss(data))
-
-  def __call__(self, data: Data) -> dict[str, float]:
-    """One update; returns its scalars as numbers."""
-    return {name: float(value) for name, value in self._step(data).items()}
+# Where reports are rarer, scalars are read and checked so often.
+_MAX_UNREAD = 100
 
 
 class Schedule(NamedTuple):
@@ -217,70 +71,94 @@ class Outcome(NamedTuple):
 
 
 def train(
-  compiled_step: Callable[[Data], Mapping[str, float]],
-  batches: Iterable[Data],
+  train_step: Callable[[step_lib.Data], Mapping[str, tf.Tensor]],
+  state: Sequence[tf.Variable],
+  batches: Iterable[step_lib.Data],
   batch_size: int,
   store: checkpoints.CheckpointStore,
   schedule: Schedule,
   start_step: int = 0,
-  loss_after: Callable[[Data], float] = lambda data: 0.0,
+  on_first_step: Callable[[], None] = lambda: None,
   on_report: Callable[[Report], None] = lambda report: None,
   on_images: Callable[[int], None] = lambda step: None,
 ) -> Outcome:
   """Trains until the last step, SIGINT or SIGTERM, and saves.
 
+  Scalars stay on the device until a report or a save needs them. Then those of
+  every step so far are read at once and checked, before anything is saved.
+
   Args:
-    compiled_step: from a batch to its scalars.
+    train_step: from a batch to its scalars, see `compile_step`.
+    state: weights and moments; they are saved only while they are finite.
     batches: of the steps to come.
     batch_size: scenes in each of them.
     store: where checkpoints go.
     schedule: when what happens.
     start_step: number of updates already done.
-    loss_after: the loss of a batch as the weights are after the update: only
-      weights that give a finite one are saved.
+    on_first_step: called after the first step, which makes the graph.
     on_report: called every `save_summaries_steps` and at the end.
     on_images: called with the step every `save_images_steps`.
 
   Raises:
-    errors.UserError: if the loss or a gradient is no longer finite, and no
-      smaller loss scale may help, with the step, the scalars and the last good
-      checkpoint; or if data or checkpoints cannot be read or written.
+    errors.UserError: if the loss, a gradient or the state is no longer finite,
+      and no smaller loss scale may help, with the step, the scalars and the
+      last good checkpoint; or if data or checkpoints cannot be read or written.
   """
   step, last = start_step, schedule.stop_after_steps
+  unread: list[Mapping[str, tf.Tensor]] = []
   recent = _Means(step, batch_size)
   since_save = _Means(step, batch_size)
   saved = step if store.latest else None
 
-  def save(batch: Data, mean_loss: float | None = None) -> None:
-    # The loss of a step is that before its update, which may do harm.
-    loss = {"loss/total": loss_after(batch), _VITAL[1]: 0.0}
-    _check_finite(loss, step, store)
-    store.save(mean_loss)
+  def read() -> None:
+    for number, scalars in enumerate(_fetch(unread), step - len(unread) + 1):
+      _check_scalars(scalars, number, store)
+      recent.add(scalars)
+      since_save.add(scalars)
+    unread.clear()
 
   with _catch_signals() as caught:
     for batch in batches:
       if step >= last or caught:
         break
-      scalars = compiled_step(batch)
+      unread.append(train_step(batch))
       step += 1
-      _check_finite(scalars, step, store)
-      report_due = step % schedule.save_summaries_steps == 0 or step == last
-      if step == start_step + 1 and not report_due:
-        recent.restart_clock(step)  # the first step makes the graph
-      recent.add(scalars)
-      since_save.add(scalars)
+      is_first, is_last = step == start_step + 1, step == last
+      report_due = is_last or step % schedule.save_summaries_steps == 0
+      images_due = is_last or step % schedule.save_images_steps == 0
+      save_due = is_last or step % schedule.save_checkpoint_steps == 0
+      is_due = is_first or report_due or images_due or save_due
+      if is_due or len(unread) == _MAX_UNREAD:
+        read()
+      if is_first:
+        on_first_step()
+        if not report_due:
+          recent.restart_clock(step)
       if report_due:
         on_report(recent.report(step, last))
         recent = _Means(step, batch_size)
-      if step % schedule.save_images_steps == 0 or step == last:
+      if images_due:
         on_images(step)
-      if step % schedule.save_checkpoint_steps == 0 or step == last:
-        save(batch, since_save.means()["loss/total"])
+      if save_due:
+        _check_state(state, step, store)
+        store.save(since_save.means()["loss/total"])
         since_save = _Means(step, batch_size)
         saved = step
     if saved != step:
-      save(batch)
+      read()
+      _check_state(state, step, store)
+      store.save()
   return Outcome(step, store.latest, caught[0] if caught else None)
+
+
+def _fetch(steps: Sequence[Mapping[str, tf.Tensor]]) -> list[dict[str, float]]:
+  """Returns the scalars of some steps as numbers, in one transfer."""
+  if not steps:
+    return []
+  names = list(steps[0])
+  values = tf.stack([scalars[name] for scalars in steps for name in names])
+  rows = values.numpy().reshape(len(steps), len(names)).tolist()
+  return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 class _Means:
@@ -316,18 +194,41 @@ class _Means:
     )
 
 
-def _check_finite(
+def _check_scalars(
   scalars: Mapping[str, float], step: int, store: checkpoints.CheckpointStore
 ) -> None:
+  """Raises a UserError where the loss or a gradient is not finite."""
   if all(math.isfinite(scalars[name]) for name in _VITAL):
     return
   if math.isfinite(scalars["loss/total"]) and (
-    scalars.get("debug/loss_scale", 0.0) > loss_scaling.LossScale.MIN
+    scalars.get("debug/loss_scale", 0.0) > optimizers.LossScale.MIN
   ):
     return  # gradients overflowed, and the next loss scale is smaller
+  raise _diverged(scalars, step, store)
+
+
+def _check_state(
+  state: Sequence[tf.Variable], step: int, store: checkpoints.CheckpointStore
+) -> None:
+  """Raises a UserError where weights or moments are not finite, or absurd.
+
+  The loss of a step is that before its update, which may do harm. A sum of
+  squares in float32 overflows for weights about 1e19, too, which have no finite
+  loss. Less than that Adam, whose updates hardly exceed the learning rate, does
+  to weights only where the learning rate is as absurd.
+  """
+  norm = float(tf.linalg.global_norm(state))
+  if not math.isfinite(norm):
+    raise _diverged({"norm of weights and moments": norm}, step, store)
+
+
+def _diverged(
+  values: Mapping[str, float], step: int, store: checkpoints.CheckpointStore
+) -> errors.UserError:
+  """Returns the error to raise where some of these values are not finite."""
   offending = ", ".join(
     f"{name} = {value}"
-    for name, value in scalars.items()
+    for name, value in values.items()
     if not math.isfinite(value)
   )
   remedy = (
@@ -337,7 +238,7 @@ def _check_finite(
     if store.latest
     else "there is no checkpoint yet, start again with a lower `learn_rate`"
   )
-  raise errors.UserError(
+  return errors.UserError(
     f"the training diverged at step {step} ({offending}): {remedy}"
   )
 

@@ -1,0 +1,42 @@
+"""Checkpoints of this project and of the original: found, read, written."""
+
+from iodine.checkpoints import tf1
+from iodine.checkpoints.finding import (
+  Opened,
+  config_beside,
+  find,
+  first_line,
+  latest,
+  open_checkpoint,
+  run_folder,
+)
+from iodine.checkpoints.restoring import Restored, restore, restore_model
+from iodine.checkpoints.store import CheckpointStore
+from iodine.checkpoints.tf1 import (
+  Report,
+  all_variables,
+  export,
+  model_variables,
+)
+from iodine.checkpoints.tf2 import read_seed, variables_by_path
+
+__all__ = [
+  "CheckpointStore",
+  "Opened",
+  "Report",
+  "Restored",
+  "all_variables",
+  "config_beside",
+  "export",
+  "find",
+  "first_line",
+  "latest",
+  "model_variables",
+  "open_checkpoint",
+  "read_seed",
+  "restore",
+  "restore_model",
+  "run_folder",
+  "tf1",
+  "variables_by_path",
+]

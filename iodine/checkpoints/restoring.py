@@ -1,0 +1,75 @@
+"""Restoring from a checkpoint of either kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from iodine import building, errors
+from iodine.checkpoints import finding, tf1, tf2
+from iodine.modules import iodine
+
+
+class Restored(NamedTuple):
+  """What was read.
+
+  Attributes:
+    prefix: of the checkpoint.
+    report: what became of the variables, of a TF1 checkpoint; None for TF2,
+      where all are restored.
+  """
+
+  prefix: str
+  report: tf1.Report | None
+
+
+def restore(path: Any, **objects: Any) -> Restored:
+  """Restores objects from a TF1 or TF2 checkpoint.
+
+  Args:
+    path: a prefix or a folder, see `find`; or what `open_checkpoint` returned.
+    **objects: what to restore, under the names they were saved by: `model`,
+      `optimizer`; from TF2 checkpoints also `best_loss` and `seed`. Everything
+      else in the checkpoint is ignored.
+
+  Raises:
+    errors.UserError: if there is no checkpoint, it cannot be read, or a
+      variable is missing in it or of another shape. Nothing is changed then.
+  """
+  opened = finding.open_checkpoint(path)
+  if opened.is_tf1:
+    return Restored(opened.prefix, tf1.restore(opened, **objects))
+  tf2.restore(opened, **objects)
+  return Restored(opened.prefix, None)
+
+
+def restore_model(
+  path: Any, config: Mapping[str, Any] | None = None
+) -> tuple[iodine.IODINE, dict[str, Any]]:
+  """Builds the model that a checkpoint is of, and restores it.
+
+  Args:
+    path: a prefix or a folder of a TF1 or TF2 checkpoint.
+    config: the complete config; None for the `config.json` that a training
+      leaves beside its checkpoints, which those of the original do not have.
+
+  Returns:
+    The model, with all of its variables, and its config.
+
+  Raises:
+    errors.UserError: if there is no checkpoint or config, or they do not fit.
+  """
+  opened = finding.open_checkpoint(path)
+  if config is None:
+    config = finding.config_beside(opened.prefix)
+  for entry in ("data", "model"):
+    if not isinstance(config, Mapping) or not config.get(entry):
+      raise errors.UserError(
+        f"the config has no `{entry}`: give `config` a complete one, such as "
+        '`iodine.load_config("tetrominoes")`'
+      )
+  image_shape = building.build(config["data"], "data").image_shape
+  model: iodine.IODINE = building.build(config["model"], "model")
+  model.initialize(image_shape)
+  restore(opened, model=model)
+  return model, dict(config)

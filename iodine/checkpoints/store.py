@@ -1,0 +1,101 @@
+"""Saving the state of a training: the last checkpoints, and the best one."""
+
+from __future__ import annotations
+
+import os
+
+import tensorflow as tf
+
+from iodine import errors, files, optimizers
+from iodine.checkpoints import finding, tf2
+from iodine.modules import iodine
+
+
+class CheckpointStore:
+  """Saves the state of a training in one folder and finds it again."""
+
+  def __init__(
+    self,
+    folder: str,
+    model: iodine.IODINE,
+    optimizer: optimizers.Adam,
+    seed: int = 0,
+    max_to_keep: int = 5,
+  ):
+    """Opens the folder; model and optimizer must have all their variables.
+
+    Args:
+      folder: where the checkpoints are; it is created if missing.
+      model: the model.
+      optimizer: its optimizer, with moments and step.
+      seed: what samples and the order of scenes follow from.
+      max_to_keep: how many of the latest checkpoints are kept.
+
+    Raises:
+      errors.UserError: if the folder cannot be created or written to.
+    """
+    self.folder = folder
+    self._optimizer = optimizer
+    self._objects = {
+      "model": model,
+      "optimizer": optimizer,
+      "best_loss": tf.Variable(float("inf"), trainable=False),
+      "seed": tf.Variable(seed, dtype=tf.int64, trainable=False),
+    }
+    self._checkpoint = tf.train.Checkpoint(**self._objects)
+    files.make_folder(folder)
+    self._latest = tf.train.CheckpointManager(
+      self._checkpoint, folder, max_to_keep=max_to_keep
+    )
+    self._best = tf.train.CheckpointManager(
+      self._checkpoint, os.path.join(folder, finding.BEST_FOLDER), max_to_keep=1
+    )
+
+  @property
+  def latest(self) -> str | None:
+    """Prefix of the newest checkpoint, or None."""
+    return self._latest.latest_checkpoint
+
+  @property
+  def best(self) -> str | None:
+    """Prefix of the checkpoint with the lowest training loss, or None."""
+    return self._best.latest_checkpoint
+
+  def save(self, mean_loss: float | None = None) -> str:
+    """Writes a checkpoint under the optimizer's step; returns its prefix.
+
+    TensorFlow writes to temporary files and renames them at the end, so an
+    interrupted save leaves the older checkpoints as they are.
+
+    Args:
+      mean_loss: mean training loss since the last save; where it is the
+        lowest so far, the checkpoint is kept as the best, too.
+
+    Raises:
+      errors.UserError: if the files cannot be written.
+    """
+    step = int(self._optimizer.global_step)
+    is_best = mean_loss is not None and mean_loss < float(
+      self._objects["best_loss"]
+    )
+    if is_best:
+      self._objects["best_loss"].assign(mean_loss)
+    try:
+      path = self._latest.save(checkpoint_number=step)
+      if is_best:
+        self._best.save(checkpoint_number=step)
+    except (tf.errors.OpError, OSError) as error:
+      raise errors.UserError(
+        f"cannot write a checkpoint to `{self.folder}` at step {step}: make "
+        "room or choose another `checkpoint_dir`, then go on with "
+        f"`continue_run=True` ({finding.first_line(error)})"
+      ) from error
+    return path
+
+  def restore(self) -> str:
+    """Restores the newest checkpoint of the folder; returns its prefix.
+
+    Raises:
+      errors.UserError: if there is none, or it does not fit.
+    """
+    return tf2.restore(self.folder, **self._objects)

@@ -1,0 +1,132 @@
+"""The training step: a loss, its gradients and an update.
+
+Dimensions: B batch, T iterations + 1, K slots, Z latent size. Source: section
+B.3 of the paper and the original's `main.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from iodine import optimizers, validation
+from iodine.modules import iodine
+
+Data = dict[str, Any]
+
+
+class Gradients(NamedTuple):
+  """The loss of a batch and its gradients.
+
+  Attributes:
+    loss: scalar.
+    scalars: see `IODINE.__call__`.
+    iterations: see `IODINE.__call__`.
+    gradients: of the model's trainable variables, in their order.
+  """
+
+  loss: tf.Tensor
+  scalars: dict[str, tf.Tensor]
+  iterations: dict[str, list[Any]]
+  gradients: list[tf.Tensor]
+
+
+def compute_gradients(
+  model: iodine.IODINE,
+  data: Data,
+  z: tf.Tensor | Sequence[tf.Tensor] | None = None,
+  seed: tf.Tensor | None = None,
+  loss_scale: optimizers.LossScale | None = None,
+) -> Gradients:
+  """Returns the loss and its gradients, both without the loss scale.
+
+  Arguments as for `train_step`.
+  """
+  with tf.GradientTape() as tape:
+    loss, scalars, iterations = model(data, z=z, seed=seed)
+    target = loss if loss_scale is None else loss_scale.scaled(loss)
+  gradients = tape.gradient(
+    target,
+    model.trainable_variables,
+    unconnected_gradients=tf.UnconnectedGradients.ZERO,
+  )
+  if loss_scale is not None:
+    gradients = loss_scale.unscaled(gradients)
+  return Gradients(loss, scalars, iterations, gradients)
+
+
+def train_step(
+  model: iodine.IODINE,
+  optimizer: optimizers.Adam,
+  data: Data,
+  z: tf.Tensor | Sequence[tf.Tensor] | None = None,
+  seed: tf.Tensor | None = None,
+  run_seed: int | None = None,
+) -> dict[str, tf.Tensor]:
+  """Updates every trainable variable once.
+
+  Args:
+    model: the model.
+    optimizer: its optimizer.
+    data: a batch, see `IODINE.__call__`; left unchanged.
+    z: recorded samples to replay.
+    seed: [2] integers to draw samples from.
+    run_seed: instead of `seed`: samples follow from it and from the number of
+      updates, so that a continued run draws what it would have drawn.
+
+  Returns:
+    In float32, the model's scalars, debug/global_grad_norm (before clipping),
+    debug/learning_rate and, with a loss scale, debug/loss_scale of this step.
+  """
+  if run_seed is not None:
+    seed = tf.stack([tf.constant(run_seed, tf.int64), optimizer.global_step])
+  loss_scale = optimizer.loss_scale
+  step = compute_gradients(model, data, z=z, seed=seed, loss_scale=loss_scale)
+  learning_rate = optimizer.learning_rate
+  debug = {}
+  if loss_scale is not None:
+    debug["debug/loss_scale"] = tf.identity(loss_scale.scale)
+  global_norm = optimizer.apply(step.gradients, model.trainable_variables)
+  scalars = {
+    **step.scalars,
+    "debug/global_grad_norm": global_norm,
+    "debug/learning_rate": learning_rate,
+    **debug,
+  }
+  # Of one type, so that the loop can read them together.
+  return {name: tf.cast(value, tf.float32) for name, value in scalars.items()}
+
+
+def compile_step(
+  model: iodine.IODINE,
+  optimizer: optimizers.Adam,
+  seed: int,
+  jit_compile: bool = False,
+) -> tf.types.experimental.PolymorphicFunction:
+  """Returns `train_step` as a function of the batch alone, run as a graph.
+
+  The graph is made at the first call, or by `get_concrete_function(data)`; once
+  for every batch shape, which `experimental_get_tracing_count()` counts. The
+  scalars are tensors: to read one waits for the device.
+
+  Args:
+    model: the model.
+    optimizer: its optimizer.
+    seed: the run's, see `run_seed` of `train_step`.
+    jit_compile: whether XLA compiles the graph. Its random numbers are others
+      than TensorFlow's for the same seed.
+
+  Raises:
+    errors.UserError: if jit_compile is neither True nor False.
+  """
+  validation.check_flag("jit_compile", jit_compile)
+  # Without AutoGraph, which has nothing to convert and takes its time. None
+  # leaves XLA to TensorFlow, which compiles for TPUs.
+  return tf.function(
+    functools.partial(train_step, model, optimizer, run_seed=seed),
+    autograph=False,
+    jit_compile=jit_compile or None,
+  )

@@ -1,0 +1,171 @@
+"""The catalogue of metrics: complete, documented, and open to others."""
+
+import json
+import pathlib
+import re
+
+import helpers
+import numpy as np
+import pytest
+
+import main
+from iodine import errors, evaluation
+from iodine.commands import make_data
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def test_every_metric_has_a_row_in_the_documentation():
+  page = (ROOT / "docs/evaluation.md").read_text()
+  (table,) = re.findall(r"\| name \| what it is .*?\n\n", page, re.S)
+  rows = re.findall(r"^\| `(.*?)`", table, re.M)
+  names = [
+    metric.name.replace("{}", "1" if "slot" in metric.name else "<factor>")
+    for metric in evaluation.STANDARD
+  ]
+  assert sorted(rows) == sorted(names)
+
+
+def test_names_are_unique_and_meanings_are_lines():
+  names = [metric.name for metric in evaluation.STANDARD]
+  assert len(set(names)) == len(names)
+  for metric in evaluation.STANDARD:
+    assert 0 < len(metric.meaning) <= 80 and "\n" not in metric.meaning
+    assert metric.unit not in metric.title or not metric.unit
+
+
+def by_name(name):
+  (metric,) = [m for m in evaluation.STANDARD if m.name == name]
+  return metric
+
+
+def test_recall_counts_objects_with_more_than_half_in_common():
+  # The background and three objects, the last without pixels, in 3 slots.
+  table = [[50, 0, 10], [0, 9, 1], [4, 0, 10], [0, 0, 0]]
+  nothing = [[74, 9, 1], [0, 0, 0], [0, 0, 0], [0, 0, 0]]
+  counts = np.array([table, nothing], np.float64)[None, :, None]
+  values = by_name("recall").compute({"contingency": counts})
+  # 9 of 10 pixels; 10 of 14 + 21 - 10.
+  np.testing.assert_array_equal(values, [[[1 / 2], [np.nan]]])
+
+
+# --------------------------------------------------------------------- your own
+
+MODULE = """
+from iodine import evaluation
+
+
+def compute(scores):
+  return scores["total"] / 1000
+
+
+kilo = evaluation.Metric("loss_in_k", "loss", "in thousands", compute)
+
+
+def ari(scores):
+  return scores["ari"]
+
+
+def per_scene(scores):
+  return scores["ari"].mean(axis=0)
+
+
+def broken(scores):
+  return scores.no_such_attribute
+
+
+nothing = 3
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+  """The name of a module outside the package, with what the page shows."""
+  page = (ROOT / "docs/evaluation.md").read_text()
+  (shown,) = re.findall(r"```python\n(def purity.*?)```", page, re.S)
+  (tmp_path / "my_metrics.py").write_text(shown + MODULE)
+  monkeypatch.syspath_prepend(str(tmp_path))
+  return "my_metrics"
+
+
+@pytest.fixture
+def data_and_checkpoint(tmp_path):
+  """The options that name five scenes and a checkpoint, both tiny."""
+  path = make_data.make_data(
+    main.get_config(("tetrominoes",))["data"], str(tmp_path), 5, seed=0
+  )
+  helpers.save_checkpoint(tmp_path, helpers.tiny_config())
+  return [
+    *(f"{key}={value}" for key, value in helpers.TINY.items()),
+    "batch_size=3",
+    "data.image_dim=[8,8]",
+    f"data.path={path}",
+    f"checkpoint_dir={tmp_path}",
+  ]
+
+
+def test_metrics_of_a_file_outside_stand_in_all_tables(
+  module, data_and_checkpoint, tmp_path, capsys
+):
+  helpers.run_main(
+    "report",
+    "with",
+    "tetrominoes",
+    *data_and_checkpoint,
+    f"evaluation.metrics=['{module}.purity','{module}.kilo']",
+    f"json_path={tmp_path}/all.json",
+    f"csv_path={tmp_path}/all.csv",
+    f"evaluation.scenes_csv={tmp_path}/scenes.csv",
+    "plot.scenes=[]",
+    "plot.num_scenes_for_map=1",
+  )
+  found = json.loads((tmp_path / "all.json").read_text())
+  assert 1 / 4 <= found["purity"]["mean"] <= 1
+  assert len(found["per_iteration"]["purity"]) == 3
+  assert found["loss_in_k"]["mean"] == pytest.approx(
+    found["total"]["mean"] / 1000, rel=1e-12
+  )
+  assert "loss_in_k" not in found["per_iteration"]
+  out = capsys.readouterr().out
+  assert re.search(r"^purity +\d", out, re.M)
+  assert re.search(r"^step .* purity$", out, re.M)
+  assert "3,purity,0," in (tmp_path / "all.csv").read_text()
+  assert "3,loss_in_k,," in (tmp_path / "all.csv").read_text()
+  assert ",purity" in (tmp_path / "scenes.csv").read_text().splitlines()[0]
+  page = (tmp_path / "report.html").read_text()
+  assert "Returns the share of pixels whose slot is mostly" in page
+  assert "in thousands" in page
+
+
+@pytest.mark.parametrize(
+  "name, part",
+  [
+    ("my_metrics.missing", "names `my_metrics.missing`, which is not"),
+    ("my_metrics.nothing", "names `my_metrics.nothing`, which is not"),
+    ("no_such_module.purity", "which is not a function or does not exist"),
+    ("purity", "names `purity`, which is not a function"),
+  ],
+)
+def test_a_name_without_a_metric_is_a_sentence(module, name, part):
+  with pytest.raises(errors.UserError, match=part):
+    evaluation.find_metric(name, "evaluation.metrics")
+
+
+def evaluate_with(name):
+  model = helpers.tiny_model()
+  model.initialize((8, 8, 3))
+  return evaluation.evaluate(
+    model,
+    [helpers.make_batch(2)],
+    batch_size=2,
+    metrics=[evaluation.find_metric(name, "evaluation.metrics")],
+  )
+
+
+def test_wrong_values_and_taken_names_are_sentences_and_bugs_are_not(module):
+  with pytest.raises(errors.UserError, match="two metrics `ari`"):
+    evaluate_with(f"{module}.ari")
+  with pytest.raises(errors.UserError, match=r"shape \(2, 3\): give one for"):
+    evaluate_with(f"{module}.per_scene")
+  with pytest.raises(AttributeError, match="no_such_attribute"):
+    evaluate_with(f"{module}.broken")

@@ -1,0 +1,110 @@
+"""What `import iodine` offers, and what a wheel needs."""
+
+import importlib
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import iodine
+import main
+from iodine import errors, pretrained
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def _python(*arguments, cwd):
+  return subprocess.run(
+    [sys.executable, *arguments],
+    cwd=cwd,
+    env={**os.environ, "PYTHONPATH": str(ROOT)},
+    capture_output=True,
+    text=True,
+  )
+
+
+def test_all_that_is_offered_is_there():
+  for name in iodine.__all__:
+    assert callable(getattr(iodine, name)), name
+  with pytest.raises(AttributeError, match="no attribute `segmen`"):
+    iodine.segmen  # noqa: B018
+
+
+def test_the_import_does_not_start_tensorflow(tmp_path):
+  code = "import sys, iodine; iodine.load_config('quick'); "
+  code += "print({'tensorflow', 'configs', 'main'} & set(sys.modules))"
+  assert _python("-c", code, cwd=tmp_path).stdout == "set()\n"
+
+
+def test_load_config():
+  config = iodine.load_config("tetrominoes", {"n_z": 8, "seed": 0})
+  assert config == main.get_config(("tetrominoes",), {"n_z": 8, "seed": 0})
+  names = ["laptop", "pretrained"]
+  assert iodine.load_config(names) == main.get_config(names)
+  with pytest.raises(errors.UserError, match="no named config `tetris`"):
+    iodine.load_config("tetris")
+
+
+def test_build_and_restore():
+  model, config = iodine.restore(pretrained.LAPTOP)
+  fresh = iodine.build(config["model"])
+  assert type(model) is type(fresh)
+  fresh.initialize((14, 14, 3))
+  pairs = zip(model.trainable_variables, fresh.trainable_variables, strict=True)
+  assert any(np.any(a.numpy() != b.numpy()) for a, b in pairs)
+  same, given = iodine.restore(pretrained.LAPTOP, config)
+  assert given is config
+  image = np.full([14, 14, 3], 0.5, np.float32)
+  found, expected = (
+    iodine.Segmenter(m, (14, 14, 3), seed=1)(image) for m in (same, model)
+  )
+  np.testing.assert_array_equal(found.masks, expected.masks)
+
+
+def test_restore_without_a_config_is_a_sentence(tmp_path):
+  for path in pathlib.Path(pretrained.LAPTOP).glob("ckpt-*"):
+    (tmp_path / path.name).symlink_to(path)
+  with pytest.raises(errors.UserError, match="config.json"):
+    iodine.restore(tmp_path / "ckpt-25000")
+
+
+def test_the_module_runs_the_commands_of_main(tmp_path):
+  result = _python(
+    "-m", "iodine", "print_config", "with", "n_z=5", cwd=tmp_path
+  )
+  assert result.returncode == 0
+  assert "n_z = 5" in result.stdout
+
+
+def test_a_wheel_has_everything():
+  tomllib = pytest.importorskip("tomllib")  # new in Python 3.11
+  project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+  hatch = project["tool"]["hatch"]
+  included = hatch["build"]["targets"]["wheel"]["force-include"]
+  assert included == {"configs": "iodine/configs", "main.py": "iodine/main.py"}
+  hook = hatch["metadata"]["hooks"]["requirements_txt"]
+  files = [*hook["files"], *sum(hook["optional-dependencies"].values(), [])]
+  for file in [*files, *project["project"]["license-files"]]:
+    assert (ROOT / file).is_file()
+  for file in ("py.typed", "report/report.html.jinja", "pretrained/laptop"):
+    assert (ROOT / "iodine" / file).exists()
+  assert "Copyright 2019 DeepMind Technologies Limited" in (
+    (ROOT / "NOTICE").read_text()
+  )
+
+
+def test_nothing_of_the_package_is_ignored_by_git():
+  paths = [str(path) for path in (ROOT / "iodine").rglob("*.py")]
+  result = subprocess.run(
+    ["git", "check-ignore", *paths], cwd=ROOT, capture_output=True, text=True
+  )
+  assert result.stdout == ""
+
+
+def test_the_experiment_of_the_package_is_that_of_main():
+  module = importlib.import_module("iodine.main")
+  assert module.__file__ == main.__file__
+  assert module.ex.commands.keys() == main.ex.commands.keys()
