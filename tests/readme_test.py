@@ -72,7 +72,11 @@ def commands(name="README.md"):
 
 def python_main(line):
   """Runs one `python main.py ...` line, made smaller."""
-  words = shlex.split(line)[1:]
+  main.ex.run_commandline(smaller_words(shlex.split(line)[1:]))
+
+
+def smaller_words(words):
+  """Returns a command, from its script on, made smaller."""
   command = words[1] if words[1] in main.ex.commands else "train"
   generates = words[-1] == command or "laptop" in words
   if "with" not in words:
@@ -83,7 +87,7 @@ def python_main(line):
   for config, smaller in SMALLER_IMAGES.items():
     if config in words and command in ("train", "benchmark"):
       words += smaller
-  main.ex.run_commandline(words)
+  return words
 
 
 @pytest.fixture
@@ -230,6 +234,41 @@ def test_docs_evaluation(empty_folder):
   (code,) = blocks("python", "docs/evaluation.md")
   exec(code, namespace)
   assert namespace["result"].num_scenes == 3
+
+
+def test_docs_installing(empty_folder):
+  text = (ROOT / "docs/installing.md").read_text()
+  (shapeguard,) = [
+    line
+    for line in (ROOT / "requirements-shapeguard.txt").read_text().splitlines()
+    if not line.startswith("#")
+  ]
+  lines = commands("docs/installing.md")
+  installing = ["pip install .", f"pip install --no-deps {shapeguard}"]
+  assert lines[:2] == installing
+  for extra in re.findall(r"\.\[(\w+)\]", text):
+    assert re.search(rf"\b{extra}\b", (ROOT / "pyproject.toml").read_text())
+  for line in lines[2:]:
+    python, option, *words = shlex.split(line)
+    assert (python, option) == ("python", "-m")
+    subprocess.run(
+      [sys.executable, "-m", *smaller_words(words)],
+      env={**os.environ, "PYTHONPATH": str(ROOT)},
+      check=True,
+    )
+  assert os.path.exists("runs/pretrained")
+
+  os.mkdir("photos")
+  PIL.Image.new("RGB", (50, 40), "green").save("photos/scene.png")
+  config = main.get_config(("tetrominoes",), helpers.TINY)
+  folder = pathlib.Path("iodine/checkpoints/tetrominoes_1")
+  helpers.save_checkpoint(folder, config, image_shape=(35, 35, 3))
+  (folder / "config.json").write_text(json.dumps(config))
+  namespace = {}
+  (code,) = blocks("python", "docs/installing.md")
+  exec(code, namespace)
+  assert namespace["labels"].shape == (14, 14)
+  assert namespace["config"]["n_z"] == helpers.TINY["n_z"]
 
 
 def test_docs_performance(empty_folder):
