@@ -186,8 +186,8 @@ def test_other_errors_are_passed_on(kind, error):
 @pytest.mark.parametrize(
   "path, value, sentence",
   [
-    ("refinement_core.encoder_net.mode", "max", "unknown `mode` 'max'"),
-    ("decoder.pixel_decoder.coord_type", "polar", "unknown `coord_type`"),
+    ("refinement_core.encoder_net.mode", "max", "`mode` is 'max'"),
+    ("decoder.pixel_decoder.coord_type", "polar", "`coord_type` is 'polar'"),
     ("output_dist.component_dist.scale", "std", "`scale` is 'std'"),
     ("latent_dist.dist", "gauss", "unknown distribution 'gauss'"),
     (
@@ -205,7 +205,7 @@ def test_other_errors_are_passed_on(kind, error):
       [["shape", 4, "ordinal"]],
       "unknown kind 'ordinal'",
     ),
-    ("coord_type", "polar", "unknown `coord_type`"),
+    ("coord_type", "polar", "`coord_type` is 'polar'"),
     ("inputs", ["pixels"], "unknown refinement input 'pixels'"),
     ("iter_loss_weight", "quadratic", "`iter_loss_weight` is 'quadratic'"),
   ],

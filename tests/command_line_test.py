@@ -418,7 +418,6 @@ def test_errors_in_code_of_ones_own_have_a_traceback(
   monkeypatch.syspath_prepend(tmp_path)
   # Other tests may have imported the file of another folder.
   monkeypatch.delitem(sys.modules, "own_decoders", raising=False)
-  monkeypatch.setattr(common, "CONFIG_ERRORS", (), raising=False)
   with pytest.raises(SystemExit) as info:
     run(
       *("with", "tetrominoes", "batch_size=2", "data.image_dim=[8,8]"),

@@ -290,6 +290,8 @@ def _interrupt(number: int, _: Any) -> None:
 
 def _sentence(error: Exception) -> str | None:
   """The sentence for what is wrong outside of the program, if it is that."""
+  if isinstance(error, errors.UserError):
+    return str(error)
   if isinstance(error, ModuleNotFoundError) and error.name == "pymongo":
     return (
       "Sacred's MongoDB observer needs pymongo: run `pip install 'pymongo>=4'`"
