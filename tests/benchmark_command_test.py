@@ -138,7 +138,7 @@ def test_a_data_set_without_data_and_generator(capsys):
     (["benchmark.sweep.image_size=[[1,2,3]]"], "or of [height, width]"),
     (["json_path=/tmp"], "not the path of a file"),
     (["n_z=0"], "`n_z` is 0"),
-    (["model.decoder=5"], "do not fit"),
+    (["model.decoder=5"], "`decoder` is 5"),
     (["model.sequential=True"], "needs 2 frames"),
     (["jit_compile=yes"], "give True or False"),
   ],

@@ -81,8 +81,10 @@ nothing = 3
 @pytest.fixture
 def module(tmp_path, monkeypatch):
   """The name of a module outside the package, with what the page shows."""
-  page = (ROOT / "docs/evaluation.md").read_text()
-  (shown,) = re.findall(r"```python\n(def purity.*?)```", page, re.S)
+  page = (ROOT / "docs/extending.md").read_text()
+  (shown,) = re.findall(
+    r"```python\n(# my_metric.py\ndef purity.*?)```", page, re.S
+  )
   (tmp_path / "my_metrics.py").write_text(shown + MODULE)
   monkeypatch.syspath_prepend(str(tmp_path))
   return "my_metrics"

@@ -56,7 +56,7 @@ def test_build_and_restore():
   pairs = zip(model.trainable_variables, fresh.trainable_variables, strict=True)
   assert any(np.any(a.numpy() != b.numpy()) for a, b in pairs)
   same, given = iodine.restore(pretrained.LAPTOP, config)
-  assert given is config
+  assert given == config
   image = np.full([14, 14, 3], 0.5, np.float32)
   found, expected = (
     iodine.Segmenter(m, (14, 14, 3), seed=1)(image) for m in (same, model)

@@ -60,7 +60,7 @@ def test_no_stage_outlasts_the_training():
     ([{"until": True, "model": {}}], "until` is True"),
     ([{"until": 5, "model": {}}] * 2, "whole number above 5"),
     ([{"until": 5, "model": 7}], r"stages\[0\].model` is 7"),
-    ([{"until": 5, "model": {"k": 7}}], "model.k` is no entry"),
+    ([{"until": 5, "model": {"k": 7}}], "model.k` is not an entry"),
     ([{"until": 5, "model": {"output_dist": 3}}], "output_dist` is 3"),
     (
       [{"until": 5, "model": {"output_dist": {"slots": 3}}}],

@@ -14,7 +14,12 @@ from iodine.segmentation.segmenter import (
   infer,
   segment,
 )
-from iodine.segmentation.user_files import are_all_ours, overlay, write
+from iodine.segmentation.user_files import (
+  are_all_ours,
+  overlay,
+  overview,
+  write,
+)
 
 __all__ = [
   "Segmentation",
@@ -26,6 +31,7 @@ __all__ = [
   "find_problem",
   "infer",
   "overlay",
+  "overview",
   "read",
   "segment",
   "to_channels",
