@@ -75,7 +75,7 @@ def get_config(
   named_configs: Sequence[str] = (),
   config_updates: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-  """The complete config of an experiment as a plain dict.
+  """Returns the complete config of an experiment as a plain dict.
 
   Args:
     named_configs: names of named configs, later ones after earlier ones.
@@ -89,7 +89,7 @@ def get_config(
 
 
 def _command(name: str) -> Any:
-  """The module of a command; TensorFlow starts when one is run."""
+  """Returns the module of a command; TensorFlow starts when one is run."""
   with experiment.filtered_native_output():
     common = importlib.import_module("iodine.commands.common")
     common.start_tensorflow()

@@ -57,7 +57,7 @@ class Deviation(NamedTuple):
 
   @property
   def passed(self) -> bool:
-    """Whether the deviation is within its bound; nan is not."""
+    """Returns whether the deviation is within its bound; nan is not."""
     return self.deviation <= self.bound
 
 
@@ -138,7 +138,7 @@ def _read_npz(path: str) -> Arrays:
 
 
 def _as_number(array: np.ndarray) -> np.ndarray:
-  """Plain numbers, float64 as the float32 that the original computes in."""
+  """Returns numbers, float64 as the float32 that the original uses."""
   if array.dtype.kind not in "biuf":
     raise ValueError(f"an array holds {array.dtype}, not numbers")
   return array.astype(np.float32) if array.dtype.kind == "f" else array
@@ -183,7 +183,7 @@ def _check_batch(path: str, data: dict[str, Any]) -> None:
 
 
 def _batch_of_info(info: Arrays) -> dict[str, Any]:
-  """The batch that `eval` puts into its result."""
+  """Returns the batch that `eval` puts into its result."""
   data = {
     key.removeprefix("data/"): value
     for key, value in info.items()
@@ -379,7 +379,7 @@ def _deviation(
 
 
 def _time_axis(name: str) -> int | None:
-  """The axis of the iterations of a tensor of `info`."""
+  """Returns the axis of the iterations of a tensor of `info`."""
   if name.startswith("data/") or name == "losses/total":
     return None
   if name == "losses/factor" or name.startswith("factor_regressor/metrics/"):
@@ -454,7 +454,7 @@ def _other_config(
 def _as_recorded(
   path: str, name: str, actual: np.ndarray, expected: np.ndarray
 ) -> np.ndarray:
-  """The computed tensor, cut to the iterations that were recorded."""
+  """Returns the computed tensor, cut to the iterations that were recorded."""
   if (
     name.startswith("inputs/")
     and expected.ndim == actual.ndim
@@ -474,7 +474,7 @@ def _as_recorded(
 
 
 def worst(deviations: list[Deviation]) -> Deviation:
-  """The deviation that is largest in terms of its bound; nan is largest."""
+  """Returns the deviation closest to or furthest beyond its bound, or nan."""
 
   def excess(each: Deviation) -> float:
     ratio = each.deviation / each.bound
@@ -484,7 +484,7 @@ def worst(deviations: list[Deviation]) -> Deviation:
 
 
 def as_json(deviations: list[Deviation]) -> dict[str, Any]:
-  """passed, worst, and for every tensor its deviation and bound."""
+  """Returns `passed`, `worst`, and for every tensor its deviation and bound."""
   return {
     "passed": all(each.passed for each in deviations),
     "worst": _as_json(worst(deviations)),

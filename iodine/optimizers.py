@@ -207,7 +207,7 @@ class Adam(snt.Module):
 
   @property
   def learning_rate(self) -> tf.Tensor:
-    """The learning rate of the next update."""
+    """Returns the learning rate of the next update."""
     if callable(self._learning_rate):
       return self._learning_rate(self.global_step)
     return tf.constant(self._learning_rate, tf.float32)
@@ -217,7 +217,7 @@ class Adam(snt.Module):
     gradients: Sequence[tf.Tensor],
     variables: Sequence[tf.Variable],
   ) -> tf.Tensor:
-    """One update.
+    """Makes one update.
 
     Args:
       gradients: one for each variable, without the loss scale.

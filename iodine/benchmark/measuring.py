@@ -79,7 +79,7 @@ class Measurements(NamedTuple):
 
   @property
   def flops(self) -> int:
-    """Floating-point operations of a call."""
+    """Counts the floating-point operations of a call."""
     return sum(self.flops_by_op.values())
 
   @property
@@ -89,22 +89,22 @@ class Measurements(NamedTuple):
 
   @property
   def gflops(self) -> float:
-    """Rate of a call in 1e9 operations a second, at its median time."""
+    """Returns its rate in 1e9 operations a second, at the median time."""
     return self.flops / self.seconds.median / 1e9
 
   @property
   def share_of_matmul(self) -> float:
-    """That rate as a share of the matrix products'."""
+    """Returns that rate as a share of the matrix products'."""
     return self.gflops / self.matmul_gflops.median
 
   @property
   def share_of_matmul_fastest(self) -> float:
-    """The same for the fastest call and product, where others disturb least."""
+    """Returns it for the fastest call and product, disturbed the least."""
     gflops = self.flops / self.seconds.min / 1e9
     return gflops / self.matmul_gflops.max
 
   def as_json(self) -> dict[str, Any]:
-    """A dict that the json module can write; "step" stands for a call."""
+    """Returns what the json module can write; "step" stands for a call."""
     return {
       "trace_seconds": self.first.trace_seconds,
       "first_step_seconds": self.first.first_seconds,
@@ -192,7 +192,7 @@ class MatmulRate:
 
 
 def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
-  """The result of a function and the time until all devices are done."""
+  """Returns a function's result and the time until all devices are done."""
   start = time.perf_counter()
   result = function()
   tf.test.experimental.sync_devices()
@@ -205,7 +205,7 @@ def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
 def segment(
   model: iodine.IODINE, images: tf.Tensor, seed: tf.Tensor
 ) -> dict[str, tf.Tensor]:
-  """The least that a user of a trained model wants.
+  """Returns the least that a user of a trained model wants.
 
   Args:
     model: the model.
@@ -226,7 +226,7 @@ def synthetic_batch(
   mapping: Sequence[tuple[str, int, str]] = (),
   seed: int = 0,
 ) -> Data:
-  """Noise in the shape of a data set's batches; no file is read.
+  """Returns noise in the shape of a data set's batches; no file is read.
 
   Args:
     dataset: gives B, H, W, C and L.
@@ -337,7 +337,7 @@ def measure_pipeline(
 
 
 def has_files(path: str | Sequence[str]) -> bool:
-  """Whether the `path` of a data set leads to at least one file.
+  """Returns whether the `path` of a data set leads to at least one file.
 
   Raises:
     errors.UserError: if it is not a path.
@@ -357,6 +357,6 @@ class Line(NamedTuple):
 
 
 def fit_line(x: Sequence[float], y: Sequence[float]) -> Line:
-  """The line of least squares through points of at least two different x."""
+  """Fits a line by least squares to points of at least two different x."""
   slope, intercept = np.polyfit(x, y, 1)
   return Line(float(intercept), float(slope))

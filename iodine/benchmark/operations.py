@@ -147,7 +147,7 @@ def _control_results(frame: _Frame) -> list[_Need]:
 
 
 def _function(op: Operation, name: str) -> Any:
-  """The graph of a function that an operation calls."""
+  """Returns the graph of a function that an operation calls."""
   # There is no public way to it; a test notices if this one closes.
   graph, function = op.graph, None
   while function is None and graph is not None:
@@ -161,7 +161,7 @@ def _function(op: Operation, name: str) -> Any:
 
 
 def _bodies(op: Operation) -> list[Any]:
-  """The graphs that a branch chooses from, or that a loop repeats."""
+  """Returns the graphs that a branch chooses from, or that a loop repeats."""
   names = {
     **dict.fromkeys(("If", "StatelessIf"), ("then_branch", "else_branch")),
     **dict.fromkeys(_LOOPS, ("cond", "body")),
@@ -197,7 +197,7 @@ def _shape(op: Operation, tensor: Any) -> Shape:
 def _convolution(
   op: Operation, output: Any, kernel: Any, depthwise: bool = False
 ) -> int:
-  """Each output is a sum over the kernel's window and input channels.
+  """Counts a sum over the kernel's window and input channels for each output.
 
   Those that go backwards have the same products, summed otherwise.
   """
@@ -212,7 +212,7 @@ def _matrix_product(op: Operation, transposed: str) -> int:
 
 
 def _einsum(op: Operation) -> int:
-  """All labels' sizes multiplied, if some of them are summed over."""
+  """Multiplies all labels' sizes, if some of them are summed over."""
   terms, result = op.get_attr("equation").decode().split("->")
   sizes: dict[str, int] = {}
   for labels, tensor in zip(terms.split(","), op.inputs, strict=True):

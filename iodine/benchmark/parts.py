@@ -162,7 +162,7 @@ def _measure_inference(
 def _measure_input(
   config: Config, options: Options, dataset: data_lib.IODINEDataset
 ) -> dict[str, Any] | None:
-  """The input pipeline alone; None where there is nothing to read."""
+  """Measures the input pipeline alone; None where there is nothing to read."""
   if measuring.has_files(dataset.path):
     source = f"the scenes of {dataset.path}"
     print(f"input: reading {source}", flush=True)

@@ -27,7 +27,7 @@ Row = dict[str, Any]  # a point and its measurements
 
 
 def _is_size(value: Any) -> bool:
-  """Whether a value is one side of a square image, or [height, width]."""
+  """Returns whether a value is a square's side, or [height, width]."""
   sides = value if isinstance(value, (list, tuple)) else [value, value]
   return len(sides) == 2 and all(validation.is_whole(side, 1) for side in sides)
 
@@ -87,12 +87,12 @@ class Point(NamedTuple):
 
   @property
   def size(self) -> int:
-    """The value in units."""
+    """Returns the value in units."""
     return math.prod(self.value) if self._is_image else self.value
 
   @property
   def label(self) -> str:
-    """The value as text."""
+    """Returns the value as text."""
     return "{}x{}".format(*self.value) if self._is_image else str(self.value)
 
   @property
@@ -100,11 +100,11 @@ class Point(NamedTuple):
     return self.quantity == "image_size"
 
   def as_json(self) -> Row:
-    """What identifies the point."""
+    """Returns what identifies the point."""
     return {**self._asdict(), "size": self.size, "label": self.label}
 
   def apply(self, config: Config) -> dict[str, Any]:
-    """The config of this point."""
+    """Returns the config of this point."""
     result = copy.deepcopy(dict(config))
     for entry in QUANTITIES[self.quantity].entries:
       *parents, last = entry.split(".")
@@ -247,7 +247,7 @@ def measure_in_child(
 
 
 def _fits(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-  """Straight lines per quantity and measurement, where there are two points."""
+  """Fits lines per quantity and measurement, where there are two points."""
   fits: dict[str, dict[str, Any]] = {}
   for quantity, members in _by_quantity(rows).items():
     sizes = [row["size"] for row in members]
@@ -291,7 +291,7 @@ _COLUMNS = (
 
 
 def _table(rows: Sequence[Row], fits: Mapping[str, Any]) -> str:
-  """One line for every point, one for every straight line."""
+  """Returns one line for every point, one for every straight line."""
   lines_of_points = tabulate.tabulate(
     [
       (
@@ -333,7 +333,7 @@ def _formula(line: Mapping[str, float], unit: str, quantity: str) -> str:
 def _panels(
   rows: Sequence[Row], fits: Mapping[str, Any]
 ) -> list[charts.SweepPanel]:
-  """What the picture shows: two panels per quantity."""
+  """Returns what the picture shows: two panels per quantity."""
   panels = []
   for quantity, members in _by_quantity(rows).items():
     for name, title, unit, scale in (

@@ -45,7 +45,7 @@ class Opened(NamedTuple):
 
   @property
   def is_tf1(self) -> bool:
-    """Whether it is name-based, as the original's are."""
+    """Returns whether it is name-based, as the original's are."""
     return "_CHECKPOINTABLE_OBJECT_GRAPH" not in self.shapes
 
   def read(self, name: str) -> np.ndarray:

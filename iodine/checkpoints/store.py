@@ -53,12 +53,12 @@ class CheckpointStore:
 
   @property
   def latest(self) -> str | None:
-    """Prefix of the newest checkpoint, or None."""
+    """Returns the prefix of the newest checkpoint, or None."""
     return self._latest.latest_checkpoint
 
   @property
   def best(self) -> str | None:
-    """Prefix of the checkpoint with the lowest training loss, or None."""
+    """Returns the prefix of the one with the lowest training loss, or None."""
     return self._best.latest_checkpoint
 
   def save(self, mean_loss: float | None = None) -> str:

@@ -60,7 +60,7 @@ class Report(NamedTuple):
 
 
 def model_variables(model: iodine.IODINE) -> Variables:
-  """The variables of an initialised model by their TF1 names.
+  """Returns the variables of an initialised model by their TF1 names.
 
   A name is the config key that the part is built under plus the names of the
   original's modules.
@@ -113,7 +113,7 @@ def model_variables(model: iodine.IODINE) -> Variables:
 def slot_variables(
   model: iodine.IODINE, optimizer: optimizers.Adam
 ) -> Variables:
-  """Adam's first (`/Adam`) and second (`/Adam_1`) moments by TF1 names."""
+  """Returns Adam's moments (`/Adam`, `/Adam_1`) by TF1 names."""
   trainable = model.trainable_variables
   optimizer.initialize(trainable)
   position = {id(variable): i for i, variable in enumerate(trainable)}
@@ -128,7 +128,7 @@ def slot_variables(
 def all_variables(
   model: iodine.IODINE, optimizer: optimizers.Adam
 ) -> Variables:
-  """All that a training checkpoint of the original holds, by its names."""
+  """Returns all that the original's training checkpoints hold, by names."""
   return {
     **model_variables(model),
     **slot_variables(model, optimizer),
@@ -151,7 +151,7 @@ def _layers(layers: Sequence[snt.Module], scope: str) -> Variables:
 
 
 def _network(module: snt.Module, key: str) -> Variables:
-  """The encoder or the pixel decoder."""
+  """Returns the encoder or the pixel decoder."""
   if not isinstance(module, (networks.CNN, networks.BroadcastConv)):
     raise errors.UserError(
       f"`{key}` is a {type(module).__name__}, which the original cannot run: "

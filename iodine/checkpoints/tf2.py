@@ -74,12 +74,12 @@ def _check_fit(
 
 
 def _is_of_optimizer(difference: str) -> bool:
-  """Whether a sentence is about the optimizer, which follows the model."""
+  """Returns whether it is about the optimizer, which follows the model."""
   return difference.startswith("optimizer/")
 
 
 def _is_optional(name: str) -> bool:
-  """Whether a variable may be only there or only here.
+  """Returns whether a variable may be only there or only here.
 
   Whoever goes on in float16, or leaves it, begins with a new loss scale; all
   other variables are float32 in either case.

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from iodine import building, checkpoints, errors, optimizers
+from iodine import building, checkpoints, errors, optimizers, validation
 from iodine.modules import data as data_lib
-from iodine.modules import iodine
+from iodine.modules import iodine, types
 
 Config = Mapping[str, Any]
 
@@ -27,7 +27,9 @@ def build_dataset(config: Config, seed: int) -> data_lib.IODINEDataset:
     errors.UserError: if no experiment was chosen or an entry is wrong.
   """
   require_experiment(config)
-  return building.build({"seed": seed, **config}, "data")
+  dataset = building.build({"seed": seed, **config}, "data")
+  validation.check_part("data", dataset, types.DataSet)
+  return dataset
 
 
 def build_model(config: Config, image_shape: tuple[int, ...]) -> iodine.IODINE:
@@ -61,7 +63,7 @@ class Restored(NamedTuple):
 
   @property
   def step(self) -> int:
-    """How many updates there were."""
+    """Returns how many updates there were."""
     return int(self.optimizer.global_step)
 
 
@@ -85,7 +87,7 @@ def restore(
 
 
 def results_path(config: Config, prefix: str, name: str) -> str:
-  """Where results go: beside the checkpoint, or into `results_dir`.
+  """Returns where results go: beside the checkpoint, or into `results_dir`.
 
   Raises:
     errors.UserError: if that is not a path.

@@ -162,12 +162,12 @@ class Subject(NamedTuple):
 
   @property
   def own(self) -> common.Restored:
-    """The model with as many slots as in the config."""
+    """Returns the model with as many slots as in the config."""
     return next(iter(self.models.values()))
 
   @property
   def is_generalisation(self) -> bool:
-    """Whether other numbers of slots or refinements are asked for."""
+    """Returns whether other numbers of slots or refinements are asked for."""
     options = self.options
     return bool(options.num_components) or options.num_iters is not None
 
@@ -225,7 +225,7 @@ def measure(subject: Subject) -> evaluation.Evaluation:
 
 
 def pictures_folder(config: Config, prefix: str) -> str:
-  """Where the pictures of a checkpoint go."""
+  """Returns where the pictures of a checkpoint go."""
   return config["pictures_dir"] or common.results_path(
     config, prefix, "pictures"
   )

@@ -289,7 +289,7 @@ def _interrupt(number: int, _: Any) -> None:
 
 
 def _sentence(error: Exception) -> str | None:
-  """The sentence for what is wrong outside of the program, if it is that."""
+  """Returns the sentence for what a user can mend; None for a bug."""
   if isinstance(error, errors.UserError):
     return str(error)
   if isinstance(error, ModuleNotFoundError) and error.name == "pymongo":

@@ -64,7 +64,7 @@ def make_data(
 
 
 def run(config: Config, data_dir: str | None = None) -> str:
-  """`make_data` with what a complete config says of the scenes."""
+  """Calls `make_data` with what a complete config says of the scenes."""
   return make_data(
     config["data"], data_dir, config["num_scenes"], _scenes_seed(config)
   )
@@ -89,7 +89,7 @@ def provide(config: Config) -> None:
 
 
 def _scenes_seed(config: Config) -> int:
-  """What generated scenes follow from: `data_seed`, or else `seed`.
+  """Returns what generated scenes follow from: `data_seed`, or else `seed`.
 
   Raises:
     errors.UserError: if it is not a seed.

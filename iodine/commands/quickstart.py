@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable
 
-from iodine import checkpoints, errors, evaluation
+from iodine import errors, evaluation
 from iodine.commands import common, evaluate, make_data, plot, train
 
 Config = common.Config
@@ -35,7 +35,7 @@ def show(config: Config) -> None:
 def run(
   config: Config, log_scalar: Callable[[str, float, int], None]
 ) -> evaluation.Evaluation:
-  """Data, training, evaluation and pictures; reuses what is there.
+  """Makes data, trains, evaluates and draws; reuses what is there.
 
   Raises:
     errors.UserError: see the commands that it runs.
@@ -51,7 +51,7 @@ def run(
   else:
     make_data.run(config)
   folder = config["checkpoint_dir"]
-  place = train.Place(folder, checkpoints.latest(folder), is_new=False)
+  place = train.place_in(folder)
   outcome = train.run(config, place, log_scalar)
   if outcome.interrupted_by:
     raise KeyboardInterrupt(outcome.interrupted_by)

@@ -68,7 +68,7 @@ def run(
 
 
 def _folders(paths: Sequence[str], output: Any) -> list[str]:
-  """A folder for each image, none of them twice."""
+  """Returns a folder for each image, none of them twice."""
   if output is None:
     output = _OUTPUT
   if not isinstance(output, str) or not output:

@@ -31,13 +31,18 @@ class Place(NamedTuple):
 
   Attributes:
     folder: for checkpoints and TensorBoard logs.
-    start: prefix of the checkpoint to begin with; None to begin afresh.
+    start: the checkpoint to begin with, open; None to begin afresh.
     is_new: whether the folder has yet to be made, and belongs to nobody else.
   """
 
   folder: str
-  start: str | None
+  start: checkpoints.Opened | None
   is_new: bool
+
+  @property
+  def goes_on(self) -> bool:
+    """Returns whether a run of this project is continued."""
+    return self.start is not None and not self.start.is_tf1
 
 
 def find_place(checkpoint_dir: str, run_id: Any, continue_run: bool) -> Place:
@@ -55,16 +60,24 @@ def find_place(checkpoint_dir: str, run_id: Any, continue_run: bool) -> Place:
   )
   start = None
   if continue_run:
-    start = checkpoints.find(checkpoint_dir)
-    if not checkpoints.open_checkpoint(start).is_tf1:
+    start = checkpoints.open_checkpoint(checkpoint_dir)
+    if not start.is_tf1:
       if not os.path.isdir(checkpoint_dir):
         raise errors.UserError(
           f"`{checkpoint_dir}` is a checkpoint, and a run is continued in its "
-          f"folder: give `checkpoint_dir={os.path.dirname(start) or '.'}`"
+          "folder: give `checkpoint_dir="
+          f"{os.path.dirname(start.prefix) or '.'}`"
         )
       return Place(checkpoint_dir, start, is_new=False)
     checkpoint_dir = checkpoint_dir.rstrip("/")
   return Place(f"{checkpoint_dir}_{run_id or 1}", start, is_new=True)
+
+
+def place_in(folder: str) -> Place:
+  """Returns the place of a run in a folder, going on if it has a checkpoint."""
+  prefix = checkpoints.latest(folder)
+  start = None if prefix is None else checkpoints.open_checkpoint(prefix)
+  return Place(folder, start, is_new=False)
 
 
 def _claim(place: Place) -> str:
@@ -101,7 +114,7 @@ def run(
   schedule = _schedule(config)
   plan = training.plan(config)
   seed = config["seed"]
-  if _goes_on(place):
+  if place.goes_on:
     # Samples and the order of scenes go on as they would have.
     seed = checkpoints.read_seed(place.start)
     print(f"the run's own seed {seed} is used", flush=True)
@@ -138,7 +151,7 @@ def run(
     folder = _claim(place)
     on_folder(folder)
     store = checkpoints.CheckpointStore(folder, model, optimizer, seed)
-    if _goes_on(place):
+    if place.goes_on:
       store.restore()  # what it knows of earlier checkpoints, too
     # For whoever finds the checkpoints.
     files.write_json(os.path.join(folder, "config.json"), dict(config))
@@ -174,20 +187,14 @@ def run(
     if outcome.interrupted_by or outcome.step == schedule.stop_after_steps:
       return outcome
     # The next stage goes on as a continued run does.
-    place = Place(folder, outcome.checkpoint, is_new=False)
+    place = place_in(folder)
   print(
     f"nothing is left to train: step {step} of {schedule.stop_after_steps} "
     "is done, a larger `stop_after_steps` goes on",
     flush=True,
   )
-  return training.Outcome(step, place.start, None)
-
-
-def _goes_on(place: Place) -> bool:
-  """Returns whether a run of this project is continued."""
-  if place.start is None:
-    return False
-  return not checkpoints.open_checkpoint(place.start).is_tf1
+  prefix = None if place.start is None else place.start.prefix
+  return training.Outcome(step, prefix, None)
 
 
 def _build_models(
@@ -212,10 +219,10 @@ def _build_models(
 
 
 def _restore(
-  prefix: str, model: iodine.IODINE, optimizer: optimizers.Adam
+  start: checkpoints.Opened, model: iodine.IODINE, optimizer: optimizers.Adam
 ) -> str:
   """Restores a TF1 or TF2 checkpoint; returns a sentence for the terminal."""
-  report = checkpoints.restore(prefix, model=model, optimizer=optimizer).report
+  prefix, report = checkpoints.restore(start, model=model, optimizer=optimizer)
   if report is None:
     return f"continuing from {prefix}"
   fresh = ", Adam starts afresh" if report.left_fresh else ""

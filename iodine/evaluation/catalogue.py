@@ -74,7 +74,7 @@ class Metric(NamedTuple):
 
   @property
   def label(self) -> str:
-    """The title with the unit."""
+    """Returns the title with the unit."""
     return f"{self.title} [{self.unit}]" if self.unit else self.title
 
   def member(self, part: str) -> Metric:

@@ -77,7 +77,7 @@ class Evaluation(NamedTuple):
 
   @property
   def num_iters(self) -> int:
-    """Number of refinements."""
+    """Returns the number of refinements."""
     return len(self.per_iteration["mse"]) - 1
 
   @property
@@ -199,7 +199,7 @@ def _summarize_all(
   num_components: int,
   more: Sequence[catalogue.Metric],
 ) -> Evaluation:
-  """From scores [S, N, ...] to means and errors."""
+  """Turns scores [S, N, ...] into means and errors."""
   metrics: dict[str, Summary] = {}
   per_iteration: dict[str, list[Summary]] = {}
   scenes: dict[str, list[float]] = {}
@@ -232,7 +232,7 @@ def _summarize(metric: catalogue.Metric, values: np.ndarray) -> Summary:
 
 
 def summarize(values: np.ndarray) -> Summary:
-  """Mean and spread of one number per scene.
+  """Returns the mean and spread of one number per scene.
 
   Args:
     values: [N], or [S, N] for several seeds.

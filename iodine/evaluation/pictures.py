@@ -27,13 +27,13 @@ class Picture(NamedTuple):
 
   @property
   def file_name(self) -> str:
-    """What the file is called."""
+    """Returns what the file is called."""
     start = "" if self.scene is None else f"scene_{self.scene}_"
     return f"{start}{self.kind}.{'gif' if self.is_animated else 'png'}"
 
   @property
   def is_animated(self) -> bool:
-    """Whether it is a GIF."""
+    """Returns whether it is a GIF."""
     return self.kind == "refinement"
 
   def encode(self, scale: int = 1) -> bytes:

@@ -60,7 +60,7 @@ def crop(
 
 
 def resize(images: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
-  """[B, H', W', C] -> [B, *size, C], by bilinear interpolation."""
+  """Maps [B, H', W', C] -> [B, *size, C], by bilinear interpolation."""
   # FIDELITY: TF1's sampling rule (corner-aligned, no antialiasing), which the
   # published results rest on. tf.image.resize of TF2 gives other numbers.
   return tf.compat.v1.image.resize(
@@ -235,23 +235,23 @@ class IODINEDataset:
 
   @property
   def layout(self) -> layouts.Layout:
-    """What the records of the files hold."""
+    """Returns what the records of the files hold."""
     return self._layout
 
   @property
   def generator_name(self) -> str | None:
-    """Name of the generator in `iodine.synthetic`, None if there is none."""
+    """Returns the name of the generator in `iodine.synthetic`, or None."""
     return self._layout.generator_name
 
   @property
   def num_true_objects(self) -> int:
-    """L, the entities per scene in the files, background included."""
+    """Returns L, the entities per scene in the files, background included."""
     # Unlike the original, which says 6 for Tetrominoes: its files hold 4.
     return self._layout.num_entities
 
   @property
   def image_shape(self) -> tuple[int, int, int]:
-    """(H, W, C) of the images that come out."""
+    """Returns (H, W, C) of the images that come out."""
     channels = 1 if self.grayscale else self._layout.image_shape[-1]
     return (self.image_dim[0], self.image_dim[1], channels)
 

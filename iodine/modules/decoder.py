@@ -60,7 +60,7 @@ class ComponentDecoder(snt.Module):
     self.pixel_decoder.set_output_shape((height, width, 1 + channels))
 
   def __call__(self, z: tf.Tensor) -> types.MixtureParameters:
-    """[B, K, Z] -> pixel [B, K, H, W, Cp] and mask [B, K, H, W, 1].
+    """Maps [B, K, Z] -> pixel [B, K, H, W, Cp] and mask [B, K, H, W, 1].
 
     Channel 0 of the pixel decoder is the mask logit.
     """

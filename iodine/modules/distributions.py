@@ -38,7 +38,7 @@ class DistributionModule(snt.Module):
 
   @property
   def output_shape(self) -> tuple[int, ...]:
-    """The shape of one sample.
+    """Returns the shape of one sample.
 
     Raises:
       ValueError: if it has not been told yet.
@@ -52,11 +52,11 @@ class DistributionModule(snt.Module):
 
   @property
   def input_shape(self) -> tuple[int, ...]:
-    """The shape of the parameters of one sample."""
+    """Returns the shape of the parameters of one sample."""
     raise NotImplementedError
 
   def default_prior(self) -> types.Distribution:
-    """The distribution at all-zero parameters.
+    """Returns the distribution at all-zero parameters.
 
     FIDELITY: with scale `var` and softplus the variance of this prior is
     softplus(0) = ln 2, not 1, as in the original.
@@ -73,11 +73,11 @@ class BernoulliOutput(DistributionModule):
 
   @property
   def input_shape(self) -> tuple[int, ...]:
-    """As many logits as outputs."""
+    """Returns as many logits as outputs."""
     return self.output_shape
 
   def __call__(self, params: tf.Tensor) -> types.Distribution:
-    """[..., C] logits -> float32 Bernoulli with event shape [C]."""
+    """Maps [..., C] logits -> float32 Bernoulli with event shape [C]."""
     return tfd.Independent(
       tfd.Bernoulli(logits=params, dtype=tf.float32),
       reinterpreted_batch_ndims=1,
@@ -137,7 +137,7 @@ class LocScaleDistribution(DistributionModule):
 
   @property
   def input_shape(self) -> tuple[int, ...]:
-    """[..., loc and raw scale], or [..., loc] where the scale is fixed."""
+    """Returns [..., loc and raw scale], or [..., loc] for a fixed scale."""
     *leading, last = self.output_shape
     return (*leading, last if self._scale_mode == "fixed" else 2 * last)
 
@@ -154,7 +154,7 @@ class LocScaleDistribution(DistributionModule):
     return activated
 
   def __call__(self, params: tf.Tensor) -> types.Distribution:
-    """[..., Z or 2Z] parameters -> distribution with event shape [Z]."""
+    """Maps [..., Z or 2Z] parameters -> distribution with event shape [Z]."""
     if self._scale_mode == "fixed":
       loc, raw = params, None
     else:
@@ -215,7 +215,7 @@ class MaskedMixture(DistributionModule):
 
   @property
   def num_components(self) -> int:
-    """K.
+    """Returns K.
 
     Raises:
       ValueError: if it has not been told yet.
@@ -234,14 +234,14 @@ class MaskedMixture(DistributionModule):
 
   @property
   def input_shapes(self) -> types.MixtureParameters:
-    """The shapes of the pixel parameters, (H, W, Cp), and masks, (H, W, 1)."""
+    """Returns the shapes (H, W, Cp) of pixels and (H, W, 1) of masks."""
     height, width, _ = self.output_shape
     return types.MixtureParameters(
       pixel=self.component_dist.input_shape, mask=(height, width, 1)
     )
 
   def __call__(self, pixel: tf.Tensor, mask: tf.Tensor) -> types.Distribution:
-    """Pixel parameters and mask logits -> tfd.MixtureSameFamily.
+    """Maps pixel parameters and mask logits -> tfd.MixtureSameFamily.
 
     Args:
       pixel: [B, K, H, W, Cp].
@@ -303,12 +303,12 @@ def render(x_dist: types.Distribution) -> types.Rendering:
 
 
 def mask_probabilities(scores: types.MixtureScores) -> tf.Tensor:
-  """The mask probabilities [B, K, H, W, 1] of a scored mixture."""
+  """Returns the mask probabilities [B, K, H, W, 1] of a scored mixture."""
   return utils.to_slots(tf.exp(scores.log_weight))
 
 
 def replay(dist: types.Distribution, value: tf.Tensor) -> tf.Tensor:
-  """`value` as if `dist` had just drawn it, for the reparameterised gradient.
+  """Returns `value` as if `dist` had just drawn it, reparameterised.
 
   The noise is recovered as (value - loc) / scale and held constant, so that
   gradients flow to loc and scale as they did when the value was drawn.

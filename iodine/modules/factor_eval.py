@@ -127,7 +127,7 @@ class FactorRegressor(snt.Module):
 
   @property
   def kinds(self) -> dict[str, str]:
-    """{factor: kind}, in the order of the mapping."""
+    """Returns {factor: kind}, in the order of the mapping."""
     return {factor: kind for factor, _, kind in self._mapping}
 
   def initialize(self, n_z: int) -> None:
@@ -204,7 +204,7 @@ class FactorRegressor(snt.Module):
 def assign_slots(
   true_mask: tf.Tensor, pred_mask: tf.Tensor, visibility: tf.Tensor
 ) -> tf.Tensor:
-  """For each true entity the slot whose mask overlaps it most.
+  """Returns for each true entity the slot whose mask overlaps it most.
 
   Several entities may get the same slot.
 
@@ -224,7 +224,7 @@ def assign_slots(
 def _target(
   factors: dict[str, tf.Tensor], factor: str, size: int, kind: str
 ) -> tf.Tensor:
-  """The target [B, L, size] of one factor."""
+  """Returns the target [B, L, size] of one factor."""
   if factor not in factors:
     raise errors.UserError(
       f"the factor `{factor}` of the regressor's `mapping` is not in the data, "
@@ -246,7 +246,7 @@ def _target(
 
 
 def _error(target: tf.Tensor, output: tf.Tensor, kind: str) -> tf.Tensor:
-  """The error [B, L, K] of every slot's output for every entity."""
+  """Returns the error [B, L, K] of every slot's output for every entity."""
   target, output = target[:, :, None], output[:, None]
   if kind == "categorical":
     return -tf.reduce_sum(target * tf.nn.log_softmax(output), axis=-1)
@@ -256,7 +256,7 @@ def _error(target: tf.Tensor, output: tf.Tensor, kind: str) -> tf.Tensor:
 def _accuracy(
   target: tf.Tensor, prediction: tf.Tensor, visibility: tf.Tensor
 ) -> tf.Tensor:
-  """Share of the visible entities whose class is predicted."""
+  """Returns the share of the visible entities whose class is predicted."""
   right = tf.equal(tf.argmax(target, axis=-1), tf.argmax(prediction, axis=-1))
   hits = tf.reduce_sum(tf.cast(right, tf.float32) * visibility)
   return hits / tf.reduce_sum(visibility)

@@ -16,13 +16,13 @@ BORDER_VALUE = 0.5
 
 
 def color_masks(masks: tf.Tensor) -> tf.Tensor:
-  """Sum of mask times slot colour: [..., H, W, K] -> [..., H, W, 3]."""
+  """Sums mask times slot colour: [..., H, W, K] -> [..., H, W, 3]."""
   colors = tf.constant(palette.slot_colors(masks.shape[-1]))
   return tf.einsum("...k,kc->...c", masks, colors)
 
 
 def add_border(images: tf.Tensor, value: float = BORDER_VALUE) -> tf.Tensor:
-  """[..., H, W, C] -> [..., H + 2b, W + 2b, C]."""
+  """Maps [..., H, W, C] -> [..., H + 2b, W + 2b, C]."""
   width = [BORDER_WIDTH, BORDER_WIDTH]
   paddings = [[0, 0]] * (images.shape.rank - 3) + [width, width, [0, 0]]
   return tf.pad(images, paddings, constant_values=value)
@@ -85,7 +85,7 @@ def diagnostic_image(
   mask_components: bool = False,
   max_images: int = 6,
 ) -> tf.Tensor:
-  """One row an image: image, reconstruction, mask, components.
+  """Draws one row an image: image, reconstruction, mask, components.
 
   Args:
     images: [B, H, W, C].
@@ -122,7 +122,7 @@ def iterations_image(
   masks: tf.Tensor,
   max_scenes: int = 2,
 ) -> tf.Tensor:
-  """One column an iteration: image, reconstruction and mask.
+  """Draws one column an iteration: image, reconstruction and mask.
 
   Args:
     images: [B, frames, 1, H, W, C]; the last frame stands for missing ones.

@@ -148,7 +148,7 @@ class IODINE(snt.Module):
     seed: tf.Tensor | None = None,
     update: bool = True,
   ) -> tuple[tf.Tensor, dict[str, tf.Tensor], dict[str, list[Any]]]:
-    """The training loss of a batch.
+    """Returns the training loss of a batch.
 
     The loss that the slots are refined by is a mean over the batch and meets
     layer norms with an epsilon, so the result for one image depends a little
@@ -247,7 +247,7 @@ class IODINE(snt.Module):
   def decode(
     self, z: tf.Tensor
   ) -> tuple[types.MixtureParameters, types.Distribution]:
-    """[B, K, Z] latents -> parameters and distribution of the image.
+    """Maps [B, K, Z] latents -> parameters and distribution of the image.
 
     The image has the shape of the last batch, or of `initialize`.
     """
@@ -296,7 +296,7 @@ class IODINE(snt.Module):
     z: tf.Tensor | None,
     seed: tf.Tensor | None,
   ) -> tuple[types.Estimate, types.Gradients]:
-    """The estimate, and the gradients of its own loss and no earlier one."""
+    """Returns the estimate, and the gradients of its own loss only."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
       tape.watch(zp)
       estimate = self._estimate(zp, frame, z, seed)
@@ -333,7 +333,7 @@ class IODINE(snt.Module):
   def _weighted_losses(
     self, estimates: Sequence[types.Estimate]
   ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Weighted reconstruction loss and KL, summed over the iterations."""
+    """Sums weighted reconstruction losses and KL over the iterations."""
     # Each summed by itself and added at the end, the original's rounding.
     recons = [tf.reduce_mean(e.re) for e in estimates]
     kl = [self._weighted_kl(e) for e in estimates]
@@ -359,7 +359,7 @@ class IODINE(snt.Module):
 
   @snt.once
   def _create_variables(self, image_shape: Sequence[int]) -> None:
-    """One refinement of a blank image, outside of any graph being made."""
+    """Refines a blank image once, outside of any graph being made."""
     with tf.init_scope():
       self._refine_blank(image_shape)
 
@@ -402,7 +402,7 @@ class IODINE(snt.Module):
     seed: tf.Tensor | None = None,
     update: bool = True,
   ) -> dict[str, Any]:
-    """Everything there is to know about a batch, per iteration.
+    """Returns everything there is to know about a batch, per iteration.
 
     Args:
       data: as for `__call__`.
@@ -426,7 +426,7 @@ class IODINE(snt.Module):
     inputs: Sequence[types.RefinementInputs],
     update: bool = True,
   ) -> dict[str, Any]:
-    """What `eval` says about a batch that is encoded already.
+    """Returns what `eval` says about a batch that is encoded already.
 
     Args:
       data: as for `__call__`.
@@ -501,7 +501,7 @@ class IODINE(snt.Module):
     mask_components: bool = False,
     seed: tf.Tensor | None = None,
   ) -> dict[str, tf.Tensor]:
-    """The images `overview` and `sequence` of a batch.
+    """Returns the images `overview` and `sequence` of a batch.
 
     Args:
       data: as for `__call__`.
@@ -539,16 +539,16 @@ class IODINE(snt.Module):
     self.decoder.set_output_shapes(self.output_dist.input_shapes)
 
   def frame_index(self, t: int) -> int:
-    """The frame of the data that iteration t is compared with."""
+    """Returns the frame of the data that iteration t is compared with."""
     return t if self._sequential else 0
 
   def _frame(self, images: tf.Tensor, t: int) -> tf.Tensor:
-    """The frame [B, 1, H, W, C] that iteration t sees."""
+    """Returns the frame [B, 1, H, W, C] that iteration t sees."""
     index = self.frame_index(t)
     return images[:, index : index + 1]
 
   def cut_frames(self, data: Data) -> Data:
-    """A copy of the batch with the first num_iters + 1 frames.
+    """Returns a copy of the batch with the first num_iters + 1 frames.
 
     Raises:
       errors.UserError: if a sequential model gets too few.

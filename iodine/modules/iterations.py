@@ -18,7 +18,7 @@ from iodine.modules import types
 def loss_weights(
   kind: str | float | Sequence[float], num_iters: int
 ) -> tuple[float, ...]:
-  """The loss weight of each of the num_iters + 1 decodes.
+  """Returns the loss weight of each of the num_iters + 1 decodes.
 
   Args:
     kind: "linspace" (from 0 to 1), a number for all, or a list.
@@ -54,7 +54,7 @@ def samples(
   z: tf.Tensor | Sequence[tf.Tensor] | None,
   seed: tf.Tensor | None,
 ) -> list[tuple[tf.Tensor | None, tf.Tensor | None]]:
-  """For every decode the sample to replay or the seed to draw from.
+  """Returns for every decode the sample to replay or the seed to draw from.
 
   Args:
     num_iters: number of refinements.
@@ -85,7 +85,7 @@ def as_lists(
   estimates: Sequence[types.Estimate],
   inputs: Sequence[types.RefinementInputs],
 ) -> dict[str, list[Any]]:
-  """The records as one dict of lists, as the original returns them."""
+  """Returns the records as one dict of lists, as the original returns them."""
   lists = {
     field: [getattr(estimate, field) for estimate in estimates]
     for field in types.Estimate._fields

@@ -59,7 +59,7 @@ def score(
 def adjusted_rand_index(
   true_groups: tf.Tensor, pred_groups: tf.Tensor
 ) -> tf.Tensor:
-  """Adjusted Rand index of two segmentations, chance-corrected.
+  """Returns the adjusted Rand index of two segmentations, chance-corrected.
 
   Points whose true membership is zero in every group are ignored. Where both
   sides put everything into one cluster, or every point into one of its own, the
@@ -105,7 +105,7 @@ def adjusted_rand_index(
 
 
 def contingency(true_groups: tf.Tensor, pred_groups: tf.Tensor) -> tf.Tensor:
-  """How many points every true group shares with every predicted one.
+  """Returns how many points every true group shares with every predicted one.
 
   Args:
     true_groups: [B, N, L] one-hot membership.
@@ -122,12 +122,12 @@ def contingency(true_groups: tf.Tensor, pred_groups: tf.Tensor) -> tf.Tensor:
 
 
 def mask_contingency(true_mask: tf.Tensor, pred_mask: tf.Tensor) -> tf.Tensor:
-  """`contingency` of masks: [B, L, H, W, 1], [B, K, H, W, 1] -> [B, L, K]."""
+  """Maps masks [B, L, H, W, 1], [B, K, H, W, 1] -> `contingency` [B, L, K]."""
   return contingency(_to_points(true_mask), _to_points(pred_mask))
 
 
 def mean_iou(counts: np.ndarray) -> float:
-  """Mean intersection over union of one scene, slots matched to entities.
+  """Averages the intersection over union of slots matched to entities.
 
   The matching maximises the sum (Hungarian algorithm). The mean runs over the
   true entities that are visible, the background among them; one without a
@@ -160,7 +160,7 @@ class Covering(NamedTuple):
 
 
 def segmentation_covering(counts: np.ndarray) -> Covering:
-  """Mean over the visible objects of the best intersection over union.
+  """Averages the best intersection over union of the visible objects.
 
   Every object takes the predicted group that suits it best, whether or not
   another object takes the same. The background, true entity 0, does not count
@@ -199,7 +199,7 @@ def pairwise_iou(counts: np.ndarray) -> np.ndarray:
 
 
 def num_active_groups(pred_mask: tf.Tensor) -> tf.Tensor:
-  """How many groups are the largest one in at least one pixel.
+  """Returns how many groups are the largest one in at least one pixel.
 
   Args:
     pred_mask: [B, K, H, W, 1]; of equal ones the first is the largest.
@@ -220,7 +220,7 @@ def _num_pairs(sizes: tf.Tensor, axis: list[int]) -> tf.Tensor:
 def mask_ari(
   true_mask: tf.Tensor, pred_mask: tf.Tensor, foreground: bool = False
 ) -> tf.Tensor:
-  """Adjusted Rand index of masks.
+  """Returns the adjusted Rand index of masks.
 
   Args:
     true_mask: [B, L, H, W, 1], entity 0 is the background.
@@ -240,7 +240,7 @@ def mask_ari(
 
 
 def _to_points(mask: tf.Tensor) -> tf.Tensor:
-  """[B, K, H, W, 1] -> [B, H * W, K]."""
+  """Maps [B, K, H, W, 1] -> [B, H * W, K]."""
   batch_size, num_groups, height, width, _ = mask.shape
   return tf.transpose(
     tf.reshape(mask, [batch_size, num_groups, height * width]), [0, 2, 1]
@@ -248,7 +248,7 @@ def _to_points(mask: tf.Tensor) -> tf.Tensor:
 
 
 def mean_squared_error(image: tf.Tensor, recons: tf.Tensor) -> tf.Tensor:
-  """[B, 1, H, W, C] twice -> [B] mean squared error over everything else."""
+  """Maps [B, 1, H, W, C] twice -> [B] mean squared error."""
   sg = shapeguard.ShapeGuard()
   sg.guard(image, "B, 1, H, W, C")
   sg.guard(recons, "B, 1, H, W, C")

@@ -56,12 +56,12 @@ class Conv2D(snt.Conv2D):
     super().__init__(output_channels, kernel_shape, stride, name=name)
 
   def __call__(self, x: tf.Tensor) -> tf.Tensor:
-    """[N, H, W, C] -> [N, H', W', output_channels]."""
+    """Maps [N, H, W, C] -> [N, H', W', output_channels]."""
     w, b = self._variables_for(x.shape[-1], x.dtype)
     return convolutions.add_bias(convolutions.conv2d(x, w, self.stride), b)
 
   def of_broadcast(self, z: tf.Tensor, planes: np.ndarray) -> tf.Tensor:
-    """The same of an image that is z everywhere, beside constant planes.
+    """Does so for an image that is z everywhere, beside constant planes.
 
     Args:
       z: [N, Z] vectors.
@@ -71,7 +71,7 @@ class Conv2D(snt.Conv2D):
     return convolutions.broadcast_conv2d(z, planes, w, b, self.stride)
 
   def of_slots(self, planes: convolutions.SlotPlanes) -> tf.Tensor:
-    """The same of the slots' planes, [B * K, H', W', output_channels]."""
+    """Does so for the slots' planes, [B * K, H', W', output_channels]."""
     w, b = self._variables_for(planes.num_channels, planes.own.dtype)
     return convolutions.slots_conv2d(planes, w, b, self.stride)
 
@@ -88,7 +88,7 @@ class Conv2DTranspose(snt.Conv2DTranspose):
   """Sonnet's transposed convolution, in the type of what comes in."""
 
   def __call__(self, x: tf.Tensor) -> tf.Tensor:
-    """[N, H, W, C] -> [N, *output_shape, output_channels]."""
+    """Maps [N, H, W, C] -> [N, *output_shape, output_channels]."""
     self._initialize(tf.TensorSpec(x.shape))
     y = tf.nn.conv2d_transpose(
       x,
@@ -142,15 +142,15 @@ class ConvNet2D(snt.Module):
     ]
 
   def __call__(self, x: tf.Tensor) -> tf.Tensor:
-    """[N, H, W, C] -> [N, H', W', output_channels[-1]]."""
+    """Maps [N, H, W, C] -> [N, H', W', output_channels[-1]]."""
     return self._after_first(self.layers[0](x))
 
   def of_broadcast(self, z: tf.Tensor, planes: np.ndarray) -> tf.Tensor:
-    """The same of an image that is z everywhere, see `Conv2D`."""
+    """Does so for an image that is z everywhere, see `Conv2D`."""
     return self._after_first(self.layers[0].of_broadcast(z, planes))
 
   def of_slots(self, planes: convolutions.SlotPlanes) -> tf.Tensor:
-    """The same of the slots' planes, see `Conv2D`."""
+    """Does so for the slots' planes, see `Conv2D`."""
     return self._after_first(self.layers[0].of_slots(planes))
 
   def _after_first(self, x: tf.Tensor) -> tf.Tensor:
@@ -191,11 +191,11 @@ class MLP(snt.Module):
 
   @property
   def layers(self) -> Sequence[snt.Linear]:
-    """The linear layers, in order."""
+    """Returns the linear layers, in order."""
     return self.net._layers
 
   def __call__(self, x: tf.Tensor) -> tf.Tensor:
-    """[N, F] -> [N, output_sizes[-1]]."""
+    """Maps [N, F] -> [N, output_sizes[-1]]."""
     shapeguard.ShapeGuard().guard(x, "N, F")
     return self.net(x)
 
@@ -239,13 +239,13 @@ class CNN(snt.Module):
     self.mlp = None if mlp_opt is None else _make_mlp(mlp_opt)
 
   def __call__(self, image: tf.Tensor) -> tf.Tensor:
-    """[N, H, W, C] -> [N, F]."""
+    """Maps [N, H, W, C] -> [N, F]."""
     shapeguard.ShapeGuard().guard(image, "N, H, W, C")
     image = precision.enter(image, self._dtype)
     return self._summarize(precision.leave(self.conv_net(image)))
 
   def of_slots(self, planes: convolutions.SlotPlanes) -> tf.Tensor:
-    """The same of the slots' planes, [B * K, F]."""
+    """Does so for the slots' planes, [B * K, F]."""
     planes = planes._replace(
       own=precision.enter(planes.own, self._dtype),
       shared=precision.enter(planes.shared, self._dtype),
@@ -253,7 +253,7 @@ class CNN(snt.Module):
     return self._summarize(precision.leave(self.conv_net.of_slots(planes)))
 
   def _summarize(self, maps: tf.Tensor) -> tf.Tensor:
-    """From the last convolution's output to features."""
+    """Turns the last convolution's output into features."""
     sg = shapeguard.ShapeGuard()
     if self._mode == "avg_pool":
       features = tf.reduce_mean(maps, axis=[1, 2])
@@ -290,7 +290,7 @@ class PixelDecoder(snt.Module):
 
   @property
   def output_shape(self) -> tuple[int, ...]:
-    """Height, width and channels.
+    """Returns height, width and channels.
 
     Raises:
       ValueError: if they have not been told yet.
@@ -373,7 +373,7 @@ class BroadcastConv(PixelDecoder):
     )
 
   def __call__(self, z: tf.Tensor) -> tf.Tensor:
-    """[N, F] -> [N, H, W, C] with the shape told before."""
+    """Maps [N, F] -> [N, H, W, C] with the shape told before."""
     sg = shapeguard.ShapeGuard()
     sg.guard(z, "N, F")
     height, width, _ = self.output_shape
@@ -451,7 +451,7 @@ class DeConv(PixelDecoder):
     ]
 
   def _map_sizes(self, shape: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Height and width before the first layer and after every layer."""
+    """Returns height and width before the first layer and after every layer."""
     sizes = [(shape[0], shape[1])]
     for stride in reversed(self._strides):
       height, width = sizes[0]
@@ -473,7 +473,7 @@ class DeConv(PixelDecoder):
     super().set_output_shape(shape)
 
   def __call__(self, z: tf.Tensor) -> tf.Tensor:
-    """[N, F] -> [N, H, W, C] with the shape told before."""
+    """Maps [N, F] -> [N, H, W, C] with the shape told before."""
     sg = shapeguard.ShapeGuard()
     sg.guard(z, "N, F")
     height, width = self._map_sizes(self.output_shape)[0]
@@ -532,7 +532,7 @@ class LSTMLayer(snt.Module):
   def __call__(
     self, x: tf.Tensor, state: LSTMState
   ) -> tuple[tf.Tensor, LSTMState]:
-    """[N, F] and the state -> [N, hidden size] and the next state."""
+    """Maps [N, F] and the state -> [N, hidden size] and the next state."""
     sg = shapeguard.ShapeGuard({"H": self._hidden_size})
     sg.guard(x, "N, F")
     sg.guard(state.hidden, "N, H")
@@ -561,13 +561,13 @@ class LSTM(snt.Module):
     self.layers = [LSTMLayer(size) for size in hidden_sizes]
 
   def initial_state(self, num: int) -> list[LSTMState]:
-    """Zeros, one state per layer."""
+    """Returns zeros, one state per layer."""
     return [layer.initial_state(num) for layer in self.layers]
 
   def __call__(
     self, x: tf.Tensor, state: list[LSTMState]
   ) -> tuple[tf.Tensor, list[LSTMState]]:
-    """[N, F] and the state -> [N, hidden_sizes[-1]] and the next state."""
+    """Maps [N, F] and the state -> [N, hidden_sizes[-1]] and the next state."""
     sg = shapeguard.ShapeGuard()
     sg.guard(x, "N, F")
     next_state = []

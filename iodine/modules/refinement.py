@@ -81,7 +81,7 @@ class RefinementCore(snt.Module):
     return sg.guard(next_zp, "B, K, Zp"), state
 
   def _encode(self, planes: convolutions.SlotPlanes) -> tf.Tensor:
-    """The encoding [B * K, H1] of the spatial inputs."""
+    """Returns the encoding [B * K, H1] of the spatial inputs."""
     if isinstance(self.encoder_net, networks.CNN) and (
       planes.own_channels and planes.shared_channels
     ):
@@ -92,7 +92,7 @@ class RefinementCore(snt.Module):
 def _slot_planes(
   inputs: types.RefinementInputs, num_components: int
 ) -> convolutions.SlotPlanes:
-  """The spatial inputs, in the order of their names."""
+  """Returns the spatial inputs, in the order of their names."""
   sg = shapeguard.ShapeGuard({"K": num_components})
   groups: dict[bool, list[tf.Tensor]] = {True: [], False: []}
   channels: dict[bool, list[int]] = {True: [], False: []}
@@ -123,7 +123,7 @@ class ResHead(snt.Module):
     self.linear = snt.Linear(zp_size, name="linear")
 
   def __call__(self, zp: tf.Tensor, hidden: tf.Tensor) -> tf.Tensor:
-    """([N, Zp], [N, H2]) -> [N, Zp]."""
+    """Maps ([N, Zp], [N, H2]) -> [N, Zp]."""
     sg = shapeguard.ShapeGuard()
     sg.guard(zp, "N, Zp")
     sg.guard(hidden, "N, H2")
@@ -177,7 +177,7 @@ class PredictorCorrectorHead(snt.Module):
     )
 
   def __call__(self, zp: tf.Tensor, hidden: tf.Tensor) -> tf.Tensor:
-    """([N, Zp], [N, H2]) -> [N, Zp]."""
+    """Maps ([N, Zp], [N, H2]) -> [N, Zp]."""
     sg = shapeguard.ShapeGuard()
     sg.guard(zp, "N, Zp")
     sg.guard(hidden, "N, H2")

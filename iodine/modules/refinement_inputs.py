@@ -36,7 +36,7 @@ class Evidence(NamedTuple):
 
 
 def _pred_mask(evidence: Evidence) -> tf.Tensor:
-  """Mask probabilities [B, K, H, W, 1]."""
+  """Returns mask probabilities [B, K, H, W, 1]."""
   return distributions.mask_probabilities(evidence.estimate.scores)
 
 
@@ -51,7 +51,7 @@ def _posterior(evidence: Evidence) -> tf.Tensor:
 
 
 def counterfactual(evidence: Evidence) -> tf.Tensor:
-  """What each slot adds to the log-likelihood [B, K, H, W, 1].
+  """Returns what each slot adds to the log-likelihood [B, K, H, W, 1].
 
   log_prob minus the log_prob of the mixture without slot k, the weights of
   the others renormalised. One masked log-sum-exp over the K component
@@ -75,17 +75,17 @@ def counterfactual(evidence: Evidence) -> tf.Tensor:
 
 
 def _constant_plane(evidence: Evidence) -> tf.Tensor:
-  """The constant 0.5 [B, K, H, W, 1]."""
+  """Returns the constant 0.5 [B, K, H, W, 1]."""
   return tf.fill(evidence.estimate.params.mask.shape, 0.5)
 
 
 def _constant_feature(evidence: Evidence) -> tf.Tensor:
-  """The constant 0.5 [B, K, 1]."""
+  """Returns the constant 0.5 [B, K, 1]."""
   return tf.fill([*evidence.estimate.zp.shape[:2], 1], 0.5)
 
 
 def _coordinates(evidence: Evidence) -> tf.Tensor:
-  """Coordinate channels [B, 1, H, W, n]."""
+  """Returns coordinate channels [B, 1, H, W, n]."""
   batch_size = evidence.image.shape[0]
   return tf.tile(evidence.coordinates[None, None], [batch_size, 1, 1, 1, 1])
 

@@ -139,7 +139,7 @@ class PixelDecoder(Protocol):
     """Tells (H, W, channels), of which the first is the mask logit."""
 
   def __call__(self, z: tf.Tensor) -> tf.Tensor:
-    """[N, Z + 1] -> [N, H, W, channels]."""
+    """Maps [N, Z + 1] -> [N, H, W, channels]."""
 
 
 @runtime_checkable
@@ -147,7 +147,7 @@ class Encoder(Protocol):
   """Turns the spatial refinement inputs into features."""
 
   def __call__(self, image: tf.Tensor) -> tf.Tensor:
-    """[N, H, W, C] -> [N, features]."""
+    """Maps [N, H, W, C] -> [N, features]."""
 
 
 @runtime_checkable
@@ -158,7 +158,7 @@ class RecurrentNet(Protocol):
     """Returns the state of N = num sequences before their first step."""
 
   def __call__(self, x: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
-    """[N, F] and the state -> [N, H2] and the next state."""
+    """Maps [N, F] and the state -> [N, H2] and the next state."""
 
 
 @runtime_checkable
@@ -166,7 +166,7 @@ class Head(Protocol):
   """Turns what was seen into the next latent parameters."""
 
   def __call__(self, zp: tf.Tensor, hidden: tf.Tensor) -> tf.Tensor:
-    """([N, Zp], [N, H2]) -> [N, Zp]."""
+    """Maps ([N, Zp], [N, H2]) -> [N, Zp]."""
 
 
 @runtime_checkable

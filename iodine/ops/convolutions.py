@@ -44,7 +44,7 @@ def conv2d(x: tf.Tensor, w: tf.Tensor, stride: int) -> tf.Tensor:
 
 
 def add_bias(x: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-  """[N, H, W, O] + [O]; the gradient of the bias is summed in float32.
+  """Adds [N, H, W, O] + [O]; the gradient of the bias is summed in float32.
 
   TensorFlow sums it in bfloat16 for bfloat16, and most of it is lost.
   """
@@ -69,7 +69,7 @@ def plain_kernel_gradient(
   stride: int,
   padding: str = "SAME",
 ) -> tf.Tensor:
-  """The gradient of a kernel.
+  """Returns the gradient of a kernel.
 
   Args:
     x: [N, H, W, C] what it was applied to.
@@ -90,7 +90,7 @@ def plain_kernel_gradient(
 def kernel_gradient(
   x: tf.Tensor, shape: tf.TensorShape, dy: tf.Tensor, stride: int
 ) -> tf.Tensor:
-  """`plain_kernel_gradient`, rearranged where a CPU is slow at it.
+  """Computes `plain_kernel_gradient`, rearranged where a CPU is slow at it.
 
   A kernel with fewer outputs than inputs changes the two roles. Wide rows are
   cut into tiles, see `_tiled_kernel_gradient`.
@@ -111,7 +111,7 @@ _TILE_ROWS = 32
 
 
 def _rows_collide(x: tf.Tensor) -> bool:
-  """Whether neighbouring rows fall on the same lines of a CPU's caches."""
+  """Returns whether neighbouring rows share lines of a CPU's caches."""
   _, height, width, channels = x.shape
   row_bytes = width * channels * x.dtype.size
   return row_bytes % 2**15 == 0 and height % _TILE_ROWS == 0
@@ -120,7 +120,7 @@ def _rows_collide(x: tf.Tensor) -> bool:
 def _tiled_kernel_gradient(
   x: tf.Tensor, shape: tf.TensorShape, dy: tf.Tensor
 ) -> tf.Tensor:
-  """`plain_kernel_gradient` with stride 1, a few rows at a time.
+  """Computes `plain_kernel_gradient` with stride 1, a few rows at a time.
 
   The margins that the tiles overlap by also lengthen the rows, so that their
   size is no longer a power of two, which is what caches cannot hold.
@@ -235,7 +235,7 @@ def _basis(planes: _Hashable, kernel: int, stride: int) -> _Basis:
 
 
 def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-  """What TensorFlow's SAME puts before and after."""
+  """Returns what TensorFlow's SAME puts before and after."""
   total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
   return total // 2, total - total // 2
 
@@ -260,11 +260,11 @@ class SlotPlanes(NamedTuple):
 
   @property
   def num_channels(self) -> int:
-    """C."""
+    """Returns C."""
     return len(self.own_channels) + len(self.shared_channels)
 
   def concatenated(self) -> tf.Tensor:
-    """The images [B * K, H, W, C], slots folded into the batch."""
+    """Returns the images [B * K, H, W, C], slots folded into the batch."""
     batch_size, num_components, height, width, _ = self.own.shape
     shared = tf.repeat(self.shared[:, None], num_components, axis=1)
     order = [*self.own_channels, *self.shared_channels]

@@ -26,7 +26,7 @@ _FLOAT16_FACTOR = 2.0**-4
 
 
 def dtype_named(name: str) -> tf.DType:
-  """The type of that name, one of `DTYPES`.
+  """Returns the type of that name, one of `DTYPES`.
 
   Raises:
     errors.UnknownNameError: if it is none of them.
@@ -36,13 +36,13 @@ def dtype_named(name: str) -> tf.DType:
 
 
 def enter(x: tf.Tensor | tf.Variable, dtype: tf.DType) -> tf.Tensor:
-  """A float32 tensor or variable in the type to compute in."""
+  """Returns a float32 tensor or variable in the type to compute in."""
   x = tf.convert_to_tensor(x)
   return _convert(x, dtype, 1.0 / _factor(dtype))
 
 
 def leave(x: tf.Tensor) -> tf.Tensor:
-  """A result in float32."""
+  """Returns a result in float32."""
   return _convert(x, tf.float32, _factor(x.dtype))
 
 
@@ -51,7 +51,7 @@ def _factor(dtype: tf.DType) -> float:
 
 
 def _convert(x: tf.Tensor, dtype: tf.DType, factor: float) -> tf.Tensor:
-  """x in another type; its gradient is multiplied, in float32, on the way."""
+  """Casts x; its gradient is multiplied, in float32, on the way."""
   if x.dtype == dtype:
     return x
   if factor == 1.0:

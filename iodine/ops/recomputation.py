@@ -14,7 +14,7 @@ import tensorflow as tf
 def recompute_later(
   function: Callable[[tf.Tensor], tf.Tensor],
 ) -> Callable[[tf.Tensor], tf.Tensor]:
-  """The function, of which only the first gradient uses what is in memory.
+  """Makes only the first gradient of a function use what is in memory.
 
   The model takes two gradients through its decoder: its own, right after
   decoding, and that of training, when all iterations are done. The first is
@@ -64,7 +64,7 @@ def _record(
 
 
 def _after(dy: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-  """`x`, but to be had only once there is a `dy`.
+  """Returns `x`, but to be had only once there is a `dy`.
 
   Otherwise TensorFlow would see that the computation has been done before, or
   do it right away and keep the result in memory. XLA does not respect control

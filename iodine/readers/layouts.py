@@ -55,7 +55,7 @@ class Layout:
 
   @property
   def generator_name(self) -> str | None:
-    """Name of the generator in `iodine.synthetic`, None if there is none."""
+    """Returns the name of the generator in `iodine.synthetic`, or None."""
     if self.name == "objects_room":
       return None
     if self.name == "multi_dsprites":
@@ -64,7 +64,7 @@ class Layout:
 
   @property
   def title(self) -> str:
-    """Name and variant, for messages."""
+    """Returns name and variant, for messages."""
     return self.name if self.variant is None else f"{self.name} {self.variant}"
 
 

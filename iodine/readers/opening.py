@@ -59,7 +59,7 @@ def read_files(files: Sequence[File]) -> tf.data.Dataset:
 
 
 def as_list(path: Any) -> Sequence[str]:
-  """The files and globs of a data set's `path`.
+  """Returns the files and globs of a data set's `path`.
 
   Raises:
     UserError: it is neither a file nor a glob nor a list of those.

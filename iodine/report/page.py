@@ -38,13 +38,13 @@ class Image(NamedTuple):
 
   @property
   def uri(self) -> str:
-    """The picture itself as a data URI."""
+    """Returns the picture itself as a data URI."""
     kind = "gif" if self.content.startswith(b"GIF") else "png"
     return f"data:image/{kind};base64,{base64.b64encode(self.content).decode()}"
 
   @property
   def size(self) -> tuple[int, int]:
-    """Width and height on the page, in its pixels."""
+    """Returns width and height on the page, in its pixels."""
     with pillow.open(io.BytesIO(self.content)) as image:
       return image.width // self.scale, image.height // self.scale
 

@@ -32,7 +32,7 @@ _READ_ERRORS = (
 
 
 def find(images: Any) -> list[str]:
-  """The files that `images` means, none of them twice.
+  """Returns the files that `images` means, none of them twice.
 
   Args:
     images: a file, a folder (whose PNG and JPEG files count, not those of
@@ -56,7 +56,7 @@ def find(images: Any) -> list[str]:
 
 
 def _expand(entry: Any) -> list[str]:
-  """The files of one entry of `images`."""
+  """Returns the files of one entry of `images`."""
   if not isinstance(entry, str):
     raise errors.UserError(
       f"`images` has {entry!r}, which is not a path: give paths of PNG or JPEG "
@@ -84,7 +84,7 @@ def _expand(entry: Any) -> list[str]:
 
 
 def read(image: Any) -> np.ndarray:
-  """An image as numbers; transparent parts lie on black.
+  """Reads an image as numbers; transparent parts lie on black.
 
   Args:
     image: the path of a PNG or JPEG file, which is turned upright as its EXIF
@@ -131,7 +131,7 @@ def _open(path: str) -> PIL.Image.Image | str:
 
 
 def _from_pil(image: PIL.Image.Image) -> np.ndarray:
-  """[H', W', 1 or 3] float32 in [0, 1]."""
+  """Returns [H', W', 1 or 3] float32 in [0, 1]."""
   if image.mode.startswith("I"):
     # 16 bits of grey; Pillow would cut what is above 255.
     return _from_array(np.asarray(image).astype(np.float32) / 65535.0)
@@ -175,7 +175,7 @@ def _from_array(array: np.ndarray) -> np.ndarray:
 def center_region(
   image_size: Sequence[int], target_size: Sequence[int]
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-  """The largest region in the middle of an image with another's proportions.
+  """Returns the largest region in the middle with another's proportions.
 
   Args:
     image_size: (H', W').
@@ -195,7 +195,7 @@ def center_region(
 
 
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
-  """[..., 1 or 3] -> [..., channels]: grey is the mean, as in the data sets."""
+  """Maps [..., 1 or 3] -> [..., channels]; grey is the mean."""
   if image.shape[-1] == channels:
     return image
   if channels == 1:

@@ -43,11 +43,11 @@ class Segmentation(NamedTuple):
   region: tuple[tuple[int, int], tuple[int, int]]
 
   def labels(self) -> np.ndarray:
-    """The label map [H, W] int64: the slot of the largest mask, from 0."""
+    """Returns the slots of the largest masks, from 0, [H, W] int64."""
     return self.masks.argmax(axis=0)
 
   def active_slots(self) -> list[int]:
-    """The slots, from 0, that are the largest one in at least one pixel."""
+    """Returns the slots, from 0, whose mask is the largest somewhere."""
     return np.unique(self.labels()).tolist()
 
 
@@ -157,7 +157,7 @@ def segment(
 def infer(
   model: iodine.IODINE, images: tf.Tensor, seed: int
 ) -> dict[str, tf.Tensor]:
-  """What the model says about images in the end.
+  """Returns what the model says about images in the end.
 
   Args:
     model: the model.

@@ -28,7 +28,7 @@ _NAMES = re.compile(
 
 
 def are_all_ours(folder: str) -> bool:
-  """Whether a folder holds nothing but files that `write` might have made."""
+  """Returns whether a folder holds only what `write` might have made."""
   return all(_NAMES.fullmatch(name) for name in os.listdir(folder))
 
 
@@ -76,7 +76,7 @@ def write(
 def overlay(
   found: segmenter.Segmentation, pixels: np.ndarray
 ) -> PIL.Image.Image:
-  """An image tinted with its slots' colours, their borders drawn.
+  """Tints an image with its slots' colours, their borders drawn.
 
   Args:
     found: the segmentation.
@@ -97,7 +97,7 @@ def overlay(
 
 
 def _labels(found: segmenter.Segmentation, size: tuple[int, int]) -> np.ndarray:
-  """The slots [H', W'] of the largest enlarged masks, from 0."""
+  """Returns the slots [H', W'] of the largest enlarged masks, from 0."""
   labels, largest = np.zeros(size, np.int32), np.zeros(size, np.float32)
   # One by one: all masks of a photograph at once would be a gigabyte.
   for k, mask in enumerate(found.masks):
@@ -108,12 +108,12 @@ def _labels(found: segmenter.Segmentation, size: tuple[int, int]) -> np.ndarray:
 
 
 def _repeat(values: np.ndarray, times: int) -> np.ndarray:
-  """Every pixel of [H', W', ...] as a square of times x times."""
+  """Returns every pixel of [H', W', ...] as a square of times x times."""
   return values.repeat(times, axis=0).repeat(times, axis=1)
 
 
 def overview(found: segmenter.Segmentation) -> Figure:
-  """The picture that is drawn of scenes, too."""
+  """Draws the picture that is drawn of scenes, too."""
   # A batch of one scene with one iteration.
   info = {
     "data": {"image": found.image[None, None]},
@@ -127,10 +127,10 @@ def overview(found: segmenter.Segmentation) -> Figure:
 
 
 def _enlarge(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """[H, W, C] -> [H', W', C], by the rule by which the image was reduced."""
+  """Maps [H, W, C] -> [H', W', C], by the rule it was reduced by."""
   return data.resize(image[None], size)[0].numpy()
 
 
 def _to_bytes(values: np.ndarray) -> np.ndarray:
-  """From [0, 1] to 0 to 255."""
+  """Maps [0, 1] to 0 to 255."""
   return np.rint(255.0 * np.clip(values, 0.0, 1.0)).astype(np.uint8)

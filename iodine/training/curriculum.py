@@ -35,7 +35,7 @@ class Stage(NamedTuple):
 
 
 def plan(config: Config) -> list[Stage]:
-  """The stages of a training; the last has the config's model as it is.
+  """Returns the stages of a training; the last has the config's model as it is.
 
   Args:
     config: with `stages`, `model` and `stop_after_steps`.
@@ -67,7 +67,7 @@ def plan(config: Config) -> list[Stage]:
 
 
 def _replace(config: Config, changes: Any, path: str) -> dict[str, Any]:
-  """A copy of the config with these entries replaced."""
+  """Returns a copy of the config with these entries replaced."""
   if not isinstance(changes, Mapping):
     raise errors.UserError(
       f"`{path}` is {changes!r}: give a dict of the entries that differ"
