@@ -34,7 +34,7 @@ Config = dict[str, Any]
 sacred.SETTINGS.CAPTURE_MODE = "sys"
 
 # What a command that reads a checkpoint shows where nothing else is named.
-PRETRAINED = ("laptop", "pretrained")
+PRETRAINED = ("tetrominoes", "minutes", "pretrained")
 
 # Beside this file, which a wheel has in `iodine` and a checkout beside it.
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
@@ -42,6 +42,7 @@ _NAMED_CONFIGS = (
   "clevr6",
   "multi_dsprites",
   "tetrominoes",
+  "minutes",
   "paper_data",
   "quick",
   "laptop",
@@ -131,14 +132,14 @@ def make_data(
 
 
 @ex.command
-@ex.shows(*PRETRAINED)
+@ex.reads(*PRETRAINED, decomposes=False)
 def load_checkpoint(_config: Config, checkpoint_dir: str) -> None:
   """Restores a checkpoint and prints its variables."""
   _command("load_checkpoint").run(_config, checkpoint_dir)
 
 
 @ex.command
-@ex.shows(*PRETRAINED)
+@ex.reads(*PRETRAINED)
 def evaluate(_config: Config, checkpoint_dir: str) -> Config:
   """Evaluates a checkpoint on held-out scenes, with pictures."""
   result = _command("evaluate").run(_config, checkpoint_dir, ex.log_scalar)
@@ -146,14 +147,14 @@ def evaluate(_config: Config, checkpoint_dir: str) -> Config:
 
 
 @ex.command
-@ex.shows(*PRETRAINED)
+@ex.reads(*PRETRAINED, decomposes=False)
 def export_tf1(_config: Config, checkpoint_dir: str, output: str | None) -> str:
   """Writes a checkpoint that the original can read."""
   return _command("export_tf1").run(_config, checkpoint_dir, output)
 
 
 @ex.command
-@ex.shows(*PRETRAINED)
+@ex.reads(*PRETRAINED)
 def export_savedmodel(
   _config: Config, checkpoint_dir: str, output: str | None
 ) -> str:
@@ -162,7 +163,7 @@ def export_savedmodel(
 
 
 @ex.command
-@ex.shows(*PRETRAINED)
+@ex.reads(*PRETRAINED)
 def segment(
   _config: Config, checkpoint_dir: str, images: Any, output: str | None
 ) -> Config:
@@ -171,6 +172,7 @@ def segment(
 
 
 @ex.command
+@ex.reads(decomposes=False)
 def compare(
   _config: Config, checkpoint_dir: str, reference: str | None
 ) -> Config:
@@ -182,14 +184,14 @@ def compare(
 
 
 @ex.command
-@ex.shows(*PRETRAINED)
+@ex.reads(*PRETRAINED)
 def plot(_config: Config, checkpoint_dir: str) -> list[str]:
   """Draws held-out scenes, their refinement, and the latents."""
   return _command("plot").run(_config, checkpoint_dir)
 
 
 @ex.command
-@ex.shows(*PRETRAINED)
+@ex.reads(*PRETRAINED)
 def report(_config: Config, checkpoint_dir: str, output: str | None) -> Config:
   """Evaluates and draws a checkpoint into one HTML page."""
   return (

@@ -27,7 +27,7 @@ def defaults():
 
   # See docs/performance.md.
   jit_compile = False  # XLA; it draws other samples from the same seed
-  compute_dtype = "float32"  # or "bfloat16", "float16": of convolutions
+  compute_dtype = "float32"  # or "bfloat16", "float16", "auto": of convolutions
   recompute = False  # decode again for gradients: less memory, more time
 
   # Training.
@@ -37,6 +37,7 @@ def defaults():
   save_summaries_steps = 10
   save_checkpoint_steps = 1000
   save_images_steps = 1000
+  skip_nonfinite = None
   # Entries of the model that differ at first, see
   # iodine/training/curriculum.py.
   stages = []
@@ -139,6 +140,9 @@ def model(
     "n_z": n_z,
     "num_components": num_components,
     "num_iters": num_iters,
+    # None: the batch at hand, as in the original. Commands that read a
+    # checkpoint take the batch size of its training.
+    "refinement_batch_size": None,
     "iter_loss_weight": "linspace",
     **options,
     "decoder": {
@@ -250,9 +254,21 @@ def convolutions(
 
 
 def optimizer(
-  learn_rate: float, compute_dtype: str, decay_steps: float = 1e6
+  learn_rate: float,
+  compute_dtype: str,
+  decay_steps: float = 1e6,
+  hold_steps: float = 0,
+  warmup_steps: float = 0,
 ) -> Config:
-  """Returns `optimizer`: the paper's Adam, whose learning rate decays."""
+  """Returns `optimizer`: the paper's Adam, whose learning rate decays.
+
+  Args:
+    learn_rate: the full learning rate.
+    compute_dtype: of the convolutions; float16 gets a loss scale.
+    decay_steps: updates in which the rate falls tenfold.
+    hold_steps: updates before it begins to fall.
+    warmup_steps: the first updates, over which it rises.
+  """
   return {
     "constructor": "iodine.optimizers.Adam",
     "learning_rate": {
@@ -260,6 +276,8 @@ def optimizer(
       "learning_rate": learn_rate,
       "decay_rate": 0.1,
       "decay_steps": decay_steps,
+      "hold_steps": hold_steps,
+      "warmup_steps": warmup_steps,
     },
     "beta1": 0.95,
     "beta2": 0.999,

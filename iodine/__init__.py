@@ -75,7 +75,7 @@ def restore(
 
 def segment(
   image: Any,
-  checkpoint: str | os.PathLike[str] = pretrained.LAPTOP,
+  checkpoint: str | os.PathLike[str] = pretrained.TETROMINOES,
   config: Mapping[str, Any] | None = None,
   seed: int | None = None,
 ) -> segmentation.Segmentation:

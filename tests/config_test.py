@@ -206,7 +206,7 @@ def test_an_argument_of_another_part_hints_at_the_exchange():
 def test_only_entries_become_entries():
   known = main.get_config().keys()
   for name in main.ex.named_configs:
-    if name not in ("paper_data", "pretrained", "sprites"):
+    if name not in ("minutes", "paper_data", "pretrained", "sprites"):
       assert main.get_config((name,)).keys() == known
 
 
@@ -282,14 +282,13 @@ def test_sprites_after_laptop_has_more_slots_and_other_factors():
   assert "orientation" in kinds and "position" not in kinds
 
 
-def test_pretrained_after_laptop_changes_the_data_only():
-  own, shown = (
-    main.get_config(names) for names in (("laptop",), ("laptop", "pretrained"))
-  )
+def test_pretrained_changes_the_data_only():
+  names = ("tetrominoes", "minutes")
+  own, shown = (main.get_config(n) for n in (names, (*names, "pretrained")))
   assert own["model"] == shown["model"]
   assert own["data"]["path"] != shown["data"]["path"]
   assert own["data_seed"] != shown["data_seed"]
-  assert os.path.samefile(shown["checkpoint_dir"], pretrained.LAPTOP)
+  assert os.path.samefile(shown["checkpoint_dir"], pretrained.TETROMINOES)
 
 
 @pytest.mark.parametrize(

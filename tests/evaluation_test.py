@@ -49,6 +49,11 @@ def test_every_scene_counts_once_and_the_last_batch_is_filled_up():
     ), name
 
 
+def seeds(seed, size, first=0):
+  """Those of a batch: a scene's samples follow from its number."""
+  return tf.constant([[seed, first + i] for i in range(size)], tf.int64)
+
+
 NEAR = {"rtol": 1e-4, "atol": 1e-5}  # graph and eager round apart
 
 
@@ -56,7 +61,7 @@ def test_metrics_agree_with_eval_in_every_iteration():
   model = make_model()
   (data,) = batches([3])
   result = evaluation.evaluate(model, [data], batch_size=3, seed=7)
-  info = model.eval(data, seed=tf.constant([7, 0], tf.int64), update=False)
+  info = model.eval(data, seed=seeds(7, 3), update=False)
   info = tf.nest.map_structure(np.asarray, info)
   means = result.means()
   kl = info["losses"]["kl"]
@@ -95,8 +100,8 @@ def test_factor_scores_are_scikit_learns_over_all_visible_objects():
   scenes = list(batches([2, 2]))
   result = evaluation.evaluate(model, scenes, batch_size=2, seed=5)
   infos = [
-    model.eval(data, seed=tf.constant([5, i], tf.int64), update=False)
-    for i, data in enumerate(scenes)
+    model.eval(data, seed=seeds(5, 2, first), update=False)
+    for first, data in zip((0, 2), scenes, strict=True)
   ]
   visible = np.concatenate([data["visibility"] for data in scenes]) > 0
   assert np.all(visible.sum(axis=1) == 3)

@@ -42,33 +42,34 @@ def test_the_import_does_not_start_tensorflow(tmp_path):
 def test_load_config():
   config = iodine.load_config("tetrominoes", {"n_z": 8, "seed": 0})
   assert config == main.get_config(("tetrominoes",), {"n_z": 8, "seed": 0})
-  names = ["laptop", "pretrained"]
-  assert iodine.load_config(names) == main.get_config(names)
+  names = ["tetrominoes", "minutes", "pretrained"]
+  seed = {"seed": 0}
+  assert iodine.load_config(names, seed) == main.get_config(names, seed)
   with pytest.raises(errors.UserError, match="no named config `tetris`"):
     iodine.load_config("tetris")
 
 
 def test_build_and_restore():
-  model, config = iodine.restore(pretrained.LAPTOP)
+  model, config = iodine.restore(pretrained.TETROMINOES)
   fresh = iodine.build(config["model"])
   assert type(model) is type(fresh)
-  fresh.initialize((14, 14, 3))
+  fresh.initialize((35, 35, 3))
   pairs = zip(model.trainable_variables, fresh.trainable_variables, strict=True)
   assert any(np.any(a.numpy() != b.numpy()) for a, b in pairs)
-  same, given = iodine.restore(pretrained.LAPTOP, config)
+  same, given = iodine.restore(pretrained.TETROMINOES, config)
   assert given == config
-  image = np.full([14, 14, 3], 0.5, np.float32)
+  image = np.full([35, 35, 3], 0.5, np.float32)
   found, expected = (
-    iodine.Segmenter(m, (14, 14, 3), seed=1)(image) for m in (same, model)
+    iodine.Segmenter(m, (35, 35, 3), seed=1)(image) for m in (same, model)
   )
   np.testing.assert_array_equal(found.masks, expected.masks)
 
 
 def test_restore_without_a_config_is_a_sentence(tmp_path):
-  for path in pathlib.Path(pretrained.LAPTOP).glob("ckpt-*"):
+  for path in pathlib.Path(pretrained.TETROMINOES).glob("ckpt-*"):
     (tmp_path / path.name).symlink_to(path)
   with pytest.raises(errors.UserError, match="config.json"):
-    iodine.restore(tmp_path / "ckpt-25000")
+    iodine.restore(tmp_path / "ckpt-30350")
 
 
 def test_the_module_runs_the_commands_of_main(tmp_path):
@@ -89,7 +90,11 @@ def test_a_wheel_has_everything():
   files = [*hook["files"], *sum(hook["optional-dependencies"].values(), [])]
   for file in [*files, *project["project"]["license-files"]]:
     assert (ROOT / file).is_file()
-  for file in ("py.typed", "report/report.html.jinja", "pretrained/laptop"):
+  for file in (
+    "py.typed",
+    "report/report.html.jinja",
+    "pretrained/tetrominoes",
+  ):
     assert (ROOT / "iodine" / file).exists()
   assert "Copyright 2019 DeepMind Technologies Limited" in (
     (ROOT / "NOTICE").read_text()

@@ -35,7 +35,8 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(checkpoint):
-  model = building.build(CONFIG["model"])
+  trained = {"refinement_batch_size": CONFIG["batch_size"]}
+  model = building.build({**CONFIG["model"], **trained})
   model.initialize((8, 8, 3))
   checkpoints.restore(checkpoint, model=model)
   return model
@@ -147,14 +148,15 @@ def test_a_tf1_checkpoint_with_its_config():
   image = np.load(folder / "inputs.npz")["image"][0, 0]
   found = iodine.segment(image, folder, config)
   np.testing.assert_array_equal(found.image, image)
-  model = building.build(config["model"])
+  trained = {"refinement_batch_size": config["batch_size"]}
+  model = building.build({**config["model"], **trained})
   model.initialize(image.shape)
   tf1.restore(str(folder), model)
   direct = segmentation.infer(model, tf.constant(image[None]), config["seed"])
   for name, value in direct.items():
     # A compiled graph and single operations round differently.
     helpers.assert_near(getattr(found, name), value[0], 1e-5)
-  with pytest.raises(errors.UserError, match="config.json.*give `config`"):
+  with pytest.raises(errors.UserError, match="config.json.*give `config="):
     iodine.segment(noise([20, 20, 3]), folder)
 
 

@@ -1,9 +1,15 @@
 """Checkpoints of this project and of the original: found, read, written."""
 
 from iodine.checkpoints import tf1
+from iodine.checkpoints.configs import (
+  as_evaluated,
+  as_trained,
+  config_beside,
+  config_path,
+  differences,
+)
 from iodine.checkpoints.finding import (
   Opened,
-  config_beside,
   find,
   first_line,
   latest,
@@ -26,7 +32,11 @@ __all__ = [
   "Report",
   "Restored",
   "all_variables",
+  "as_evaluated",
+  "as_trained",
   "config_beside",
+  "config_path",
+  "differences",
   "export",
   "find",
   "first_line",

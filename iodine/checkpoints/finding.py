@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import json
 import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -98,28 +97,6 @@ def run_folder(prefix: str) -> str:
   if os.path.basename(os.path.abspath(folder)) == BEST_FOLDER:
     folder = os.path.normpath(os.path.join(folder, os.pardir))
   return folder
-
-
-def config_beside(prefix: str) -> dict[str, Any]:
-  """Reads the config that the training of a checkpoint left beside it.
-
-  Raises:
-    errors.UserError: if there is none, or it cannot be read.
-  """
-  path = os.path.join(run_folder(prefix), "config.json")
-  remedy = 'give `config`, such as `iodine.load_config("tetrominoes")`'
-  if not os.path.exists(path):
-    raise errors.UserError(
-      f"there is no `{path}`, which says what model the checkpoint is of: "
-      f"{remedy}"
-    )
-  try:
-    with open(path, encoding="utf-8") as file:
-      return json.load(file)
-  except (OSError, ValueError) as error:  # no permission, or no JSON
-    raise errors.UserError(
-      f"`{path}` cannot be read ({error}): {remedy}"
-    ) from error
 
 
 def as_path(path: Any) -> str:

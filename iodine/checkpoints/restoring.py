@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from iodine import building, errors
-from iodine.checkpoints import finding, tf1, tf2
+from iodine import building
+from iodine.checkpoints import configs, finding, tf1, tf2
 from iodine.modules import iodine
 
 
@@ -48,6 +48,9 @@ def restore_model(
 ) -> tuple[iodine.IODINE, dict[str, Any]]:
   """Builds the model that a checkpoint is of, and restores it.
 
+  It decomposes images as in its training: with gradients of the mean over a
+  batch of `config["batch_size"]`, whatever the batch at hand.
+
   Args:
     path: a prefix or a folder of a TF1 or TF2 checkpoint.
     config: the complete config; None for the `config.json` that a training
@@ -61,15 +64,11 @@ def restore_model(
   """
   opened = finding.open_checkpoint(path)
   if config is None:
-    config = finding.config_beside(opened.prefix)
-  for entry in ("data", "model"):
-    if not isinstance(config, Mapping) or not config.get(entry):
-      raise errors.UserError(
-        f"the config has no `{entry}`: give `config` a complete one, such as "
-        '`iodine.load_config("tetrominoes")`'
-      )
+    config = configs.config_beside(opened.prefix)
+  configs.check_complete(config)
+  config = configs.as_trained(config)
   image_shape = building.build(config["data"], "data").image_shape
   model: iodine.IODINE = building.build(config["model"], "model")
   model.initialize(image_shape)
   restore(opened, model=model)
-  return model, dict(config)
+  return model, config

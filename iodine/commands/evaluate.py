@@ -184,11 +184,12 @@ def restore(config: Config, prefix: str, options: Options) -> Subject:
   make_data.provide(config)
   dataset = common.build_dataset(config["data"], config["seed"])
   batches = dataset.batches("test")
-  own = common.restore(_adapt(config, None, options.num_iters), prefix)
+  evaluated = checkpoints.as_evaluated(config)
+  own = common.restore(evaluated, prefix)
   models = {own.model.num_components: own}
   for k in options.num_components:
     if k not in models:
-      models[k] = common.restore(_adapt(config, k, options.num_iters), prefix)
+      models[k] = common.restore(_with_slots(evaluated, k), prefix)
   trained = curves.Trained(
     own.model.num_components, config["model"]["num_iters"]
   )
@@ -231,18 +232,11 @@ def pictures_folder(config: Config, prefix: str) -> str:
   )
 
 
-def _adapt(
-  config: Config, num_components: int | None, num_iters: int | None
-) -> dict[str, Any]:
-  """Returns the config with other slots and refinements; None: its own."""
-  common.require_experiment(config["model"])
+def _with_slots(config: Config, num_components: int) -> dict[str, Any]:
+  """Returns the config with another number of slots."""
   result = copy.deepcopy(dict(config))
-  model = result["model"]
-  if num_iters is not None:
-    model["num_iters"] = num_iters
-  if num_components is not None:
-    model["num_components"] = num_components
-    model["output_dist"]["num_components"] = num_components
+  result["model"]["num_components"] = num_components
+  result["model"]["output_dist"]["num_components"] = num_components
   return result
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import difflib
+import importlib
 import logging
 import os
 import pathlib
@@ -14,12 +15,12 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import sacred
 from sacred import dependencies
 from sacred import utils as sacred_utils
-from sacred.config import custom_containers
+from sacred.config import config_dict, custom_containers
 
 from iodine import building, errors
 
@@ -51,7 +52,22 @@ _GREETINGS = (
 # Beside "constructor" in an update: not to be merged into the entry.
 _REPLACE = "replace"
 
+# The config beside a checkpoint, while a run is made of it.
+_STORED = "config beside the checkpoint"
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class Reading(NamedTuple):
+  """How a command reads a checkpoint.
+
+  Attributes:
+    shown: named configs where neither a config nor a checkpoint is given.
+    decomposes: whether images are decomposed, as in the training then.
+  """
+
+  shown: tuple[str, ...]
+  decomposes: bool
 
 
 class Experiment(sacred.Experiment):
@@ -92,14 +108,21 @@ class Experiment(sacred.Experiment):
           dependencies.PackageDependency(package, metadata.version(package))
         )
 
-  def shows(self, *named_configs: str) -> Callable[[_Command], _Command]:
-    """Marks a command that takes these configs where none is given.
+  def reads(
+    self, *shown: str, decomposes: bool = True
+  ) -> Callable[[_Command], _Command]:
+    """Marks a command that reads the checkpoint `checkpoint_dir`.
 
-    Nor may the updates have a `model`, which is an experiment of its own.
+    Its config is the `config.json` beside the checkpoint. What named configs
+    and updates change in it, and what changes results, is told.
+
+    Args:
+      *shown: see `Reading`.
+      decomposes: see there.
     """
 
     def mark(command: _Command) -> _Command:
-      command.shown = named_configs  # type: ignore[attr-defined]
+      command.reading = Reading(shown, decomposes)  # type: ignore[attr-defined]
       return command
 
     return mark
@@ -155,9 +178,6 @@ class Experiment(sacred.Experiment):
           f"there is no named config `{name}`: use one of "
           f"{', '.join(sorted(self.named_configs))}"
         )
-    if not named_configs and "model" not in (config_updates or {}):
-      command = self.commands.get(command_name)
-      named_configs = getattr(command, "shown", ())
     seed = (config_updates or {}).get("seed", 0)
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
       raise errors.UserError(
@@ -166,9 +186,52 @@ class Experiment(sacred.Experiment):
     updates, parts = _split_off_parts(
       sacred_utils.convert_to_nested_dict(config_updates or {})
     )
+    reading: Reading | None = getattr(
+      self.commands.get(command_name), "reading", None
+    )
+    if reading and not (
+      named_configs or "model" in updates or "checkpoint_dir" in updates
+    ):
+      named_configs = reading.shown
+    names, stored = list(named_configs), None
+    if reading:
+      folder = updates.get("checkpoint_dir")
+      if folder is None:
+        plain = self._plain_run(command_name, updates, names)
+        folder = plain.config["checkpoint_dir"]
+      library = _import_reading()
+      stored = library.find_config(folder, names or updates.get("model"))
+      updates = library.follow(updates, stored, names)
+      if stored:
+        self.named_configs[_STORED] = config_dict.ConfigDict(stored)
+        names.insert(0, _STORED)
+    run = self._plain_run(command_name, updates, names, *args, **kwargs)
+    for path, part in parts.items():
+      _put(run.config, path, part)
+      run.config_modifications.modified.add(path)
+    if stored:
+      library.tell_differences(run.config, stored, folder)
+    if reading and reading.decomposes:
+      # Without the updates, of which `batch_size` is that of the reading.
+      trained = stored or self._plain_run(command_name, {}, names).config
+      library.decompose_as_trained(run.config, trained, updates)
+    # Sacred gave them the config when it made the run.
+    for function in self.captured_functions:
+      function.config = custom_containers.make_read_only(run.config)
+    return run
+
+  def _plain_run(
+    self,
+    command_name: str | None,
+    updates: Mapping[str, Any],
+    named_configs: Sequence[str],
+    *args: Any,
+    **kwargs: Any,
+  ) -> Any:
+    """Makes a run as Sacred does."""
     try:
-      run = super()._create_run(
-        command_name, updates, named_configs, *args, **kwargs
+      return super()._create_run(
+        command_name, copy.deepcopy(updates), named_configs, *args, **kwargs
       )
     except sacred_utils.ConfigAddedError as error:
       name = next(iter(error.__conflicting_configs__))
@@ -177,21 +240,19 @@ class Experiment(sacred.Experiment):
       if "not in preset" in str(error):
         raise errors.UserError(
           f"`{named_configs[0]}` refines another named config: give it after "
-          "that, as in `with clevr6 paper_data` or `with laptop pretrained`"
+          "that, as in `with clevr6 paper_data` or `with tetrominoes minutes`"
         ) from error
       raise errors.UserError(
         f"the config cannot be made with these updates ({error}): check that "
         "numbers are numbers and dicts are dicts, `python main.py "
         "print_config with CONFIG` shows them"
       ) from error
-    if parts:
-      for path, part in parts.items():
-        _put(run.config, path, part)
-        run.config_modifications.modified.add(path)
-      # Sacred gave them the config when it made the run.
-      for function in self.captured_functions:
-        function.config = custom_containers.make_read_only(run.config)
-    return run
+
+
+def _import_reading() -> Any:
+  """Imports what reading a checkpoint takes: TensorFlow, for one."""
+  with filtered_native_output():
+    return importlib.import_module("iodine.commands.reading")
 
 
 def quiet_logger() -> logging.Logger:

@@ -30,7 +30,7 @@ def run(config: Config, checkpoint_dir: str, output: str | None) -> str:
       "`output`, or remove it"
     )
   prefix = checkpoints.find(checkpoint_dir)
-  model = common.restore(config, prefix).model
+  model = common.restore(checkpoints.as_evaluated(config), prefix).model
   image_shape = tuple(model.output_dist.output_shape)
   print(f"exporting {prefix}, which takes some seconds", flush=True)
   with files.replaced_folder(output, (OSError, tf.errors.OpError)) as temporary:

@@ -47,7 +47,7 @@ def run(config: Config, checkpoint_dir: str) -> list[str]:
   make_data.provide(config)
   dataset = common.build_dataset(config["data"], config["seed"])
   batches = dataset.batches("test")
-  model = common.restore(config, prefix).model
+  model = common.restore(checkpoints.as_evaluated(config), prefix).model
   print(f"plotting {prefix}", flush=True)
   view = look(model, dataset, batches, options, config["seed"])
   paths = []

@@ -47,7 +47,7 @@ def run(
   if config["json_path"] is not None:
     files.check_writable(config["json_path"])
   _check_all(paths)
-  model = common.restore(config, prefix).model
+  model = common.restore(checkpoints.as_evaluated(config), prefix).model
   files.make_folder(os.path.dirname(folders[0]) or ".")
   segmenter = segmentation.Segmenter(
     model, model.output_dist.output_shape, config["seed"]

@@ -129,7 +129,9 @@ def evaluate(
 ) -> Evaluation:
   """Evaluates a model on every scene of `batches` exactly once.
 
-  The result for a scene depends slightly on the batch size, as in training
+  The samples of a scene follow from the seed and its number, so that with a
+  `refinement_batch_size` the result for a scene depends on no other and on no
+  batch size, but for rounding. Without it the result depends on the batch size
   (see `IODINE.__call__`). A smaller batch is therefore filled up to the full
   size with copies of its first scene, which do not count. The state of the
   model does not change.
@@ -155,7 +157,7 @@ def evaluate(
   )
   results: list[list[scores.Arrays]] = []
   done = 0
-  for index, batch in enumerate(batches):
+  for batch in batches:
     size = batch["image"].shape[0]
     if num_scenes is not None:
       size = min(size, num_scenes - done)
@@ -163,7 +165,7 @@ def evaluate(
       break
     padded = pad(batch, batch_size)
     sampled = [
-      compiled(padded, tf.constant([seed + s, index], tf.int64))
+      compiled(padded, scene_seeds(seed + s, done, batch_size))
       for s in range(seeds)
     ]
     results.append([scores.to_numpy(result, size) for result in sampled])
@@ -251,6 +253,11 @@ def summarize(values: np.ndarray) -> Summary:
     None if error is None else float(error),
     None if deviation is None else float(deviation),
   )
+
+
+def scene_seeds(seed: int, first: int, size: int) -> tf.Tensor:
+  """Returns seeds [size, 2] for the scenes from the number `first` on."""
+  return tf.constant([[seed, first + i] for i in range(size)], tf.int64)
 
 
 def pad(batch: Data, batch_size: int) -> Data:

@@ -89,13 +89,13 @@ def look(
     errors.UserError: if a scene is not there.
   """
   inspect = tf.function(
-    lambda data, index: _inspect(model, data, seed, index), autograph=False
+    lambda data, seeds: _inspect(model, data, seeds), autograph=False
   )
   needed = max([num_surveyed, *(number + 1 for number in scenes)])
   shown: dict[int, Scene] = {}
   surveyed: list[Info] = []
   done = 0
-  for index, batch in enumerate(batches):
+  for batch in batches:
     if done >= needed:
       break
     size = batch["image"].shape[0]
@@ -103,7 +103,8 @@ def look(
     num_here = min(size, max(0, num_surveyed - done))
     if chosen or num_here:
       padded = evaluator.pad(batch, batch_size)
-      parts = inspect(padded, tf.constant(index, tf.int64))
+      seeds = evaluator.scene_seeds(seed, done, batch_size)
+      parts = inspect(padded, seeds)
       for number in chosen:
         shown[number] = _scene(parts, number, number - done)
       if num_here:
@@ -126,11 +127,10 @@ def to_numpy(info: Info) -> Info:
 
 
 def _inspect(
-  model: iodine.IODINE, data: dict[str, Any], seed: int, index: tf.Tensor
+  model: iodine.IODINE, data: dict[str, Any], seeds: tf.Tensor
 ) -> Info:
   """Returns info of a batch, KL of its latents, latents of its objects."""
-  batch_seed = tf.stack([tf.constant(seed, tf.int64), index])
-  estimates, inputs = model.encode(data["image"], seed=batch_seed)
+  estimates, inputs = model.encode(data["image"], seed=seeds)
   info = model.describe(data, estimates, inputs, update=False)
   # These concern the batch with the copies that fill it up.
   del info["losses"]["total"]

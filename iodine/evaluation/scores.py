@@ -26,7 +26,7 @@ def score_batch(
   Args:
     model: the model.
     data: see `IODINE.__call__`.
-    seed: [2] integers from which all samples are drawn.
+    seed: of the samples, see `IODINE.__call__`.
 
   Returns:
     ari, ari_nobg, mse, recons, num_active_slots [B, T], kl/slot [B, T, K],

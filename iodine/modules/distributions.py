@@ -307,6 +307,26 @@ def mask_probabilities(scores: types.MixtureScores) -> tf.Tensor:
   return utils.to_slots(tf.exp(scores.log_weight))
 
 
+def sample(
+  module: DistributionModule, params: tf.Tensor, seed: tf.Tensor | None
+) -> tf.Tensor:
+  """Draws one sample, reparameterised.
+
+  Args:
+    module: makes the distribution.
+    params: [B, ...] its parameters.
+    seed: [2] integers; [B, 2] for a seed of its own for every image, whose
+      sample then depends on no other image; None for the global random state.
+  """
+  if seed is None or seed.shape.rank == 1:
+    return module(params).sample(seed=seed)
+  return tf.map_fn(
+    lambda own: module(own[0]).sample(seed=own[1]),
+    (params, seed),
+    fn_output_signature=params.dtype,
+  )
+
+
 def replay(dist: types.Distribution, value: tf.Tensor) -> tf.Tensor:
   """Returns `value` as if `dist` had just drawn it, reparameterised.
 

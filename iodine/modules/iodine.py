@@ -62,6 +62,7 @@ class IODINE(snt.Module):
     stop_gradients: Sequence[str] = refinement_inputs.NORMALIZED,
     coord_type: str | None = "linear",
     coord_freqs: int = 3,
+    refinement_batch_size: int | None = None,
     name: str = "iodine",
   ):
     """Puts the parts together.
@@ -87,6 +88,11 @@ class IODINE(snt.Module):
       stop_gradients: names of the inputs that training gradients do not enter.
       coord_type: of the input `coordinates`: "linear", "cos" or None.
       coord_freqs: number of frequencies for "cos".
+      refinement_batch_size: size of the batch whose mean the gradients that
+        slots are refined by are of, whatever the size of the batch at hand:
+        images are then decomposed as in a training with batches of that size,
+        each independently of the others. None for the batch at hand, as in
+        the original.
       name: name of the module.
 
     Raises:
@@ -101,6 +107,12 @@ class IODINE(snt.Module):
     validation.check_number("kl_weight", kl_weight)
     validation.check_flag("sequential", sequential)
     utils.check_coordinates(coord_type, coord_freqs)
+    validation.check_whole(
+      "refinement_batch_size",
+      refinement_batch_size,
+      1,
+      "None for the batch at hand",
+    )
     for argument, part, kind in (
       ("latent_dist", latent_dist, distributions.DistributionModule),
       ("output_dist", output_dist, distributions.MaskedMixture),
@@ -128,6 +140,7 @@ class IODINE(snt.Module):
     self._sequential = sequential
     self._coord_type = coord_type
     self._coord_freqs = coord_freqs
+    self._refinement_batch_size = refinement_batch_size
     self._has_variables = False
 
     self.latent_dist.set_output_shape([n_z])
@@ -150,16 +163,16 @@ class IODINE(snt.Module):
   ) -> tuple[tf.Tensor, dict[str, tf.Tensor], dict[str, list[Any]]]:
     """Returns the training loss of a batch.
 
-    The loss that the slots are refined by is a mean over the batch and meets
-    layer norms with an epsilon, so the result for one image depends a little
-    on the batch size, as in the original.
+    Without `refinement_batch_size` the loss that the slots are refined by is a
+    mean over this batch. Its gradients meet layer norms with an epsilon, so
+    that the result for one image depends on the batch size, as in the original.
 
     Args:
       data: image [B, T, H, W, C] in [0, 1], mask [B, T, L, H, W, 1],
         visibility [B, L], factors {name: [B, L, n]}. It is left unchanged.
       z: recorded samples to replay, [num_iters + 1, B, K, Z] or a list.
-      seed: [2] integers from which all samples are drawn; None for the global
-        random state.
+      seed: [2] integers from which all samples are drawn; [B, 2] for a seed of
+        its own for every image; None for the global random state.
       update: whether the factor regressor's running statistics change.
 
     Returns:
@@ -271,7 +284,7 @@ class IODINE(snt.Module):
     sg.guard(frame, "B, 1, H, W, C")
     z_dist = self.latent_dist(zp)
     if z is None:
-      z = z_dist.sample(seed=seed)
+      z = distributions.sample(self.latent_dist, zp, seed)
     else:
       z = distributions.replay(z_dist, sg.guard(z, "B, K, Z"))
     params, x_dist = self.decode(z)
@@ -300,8 +313,7 @@ class IODINE(snt.Module):
     with tf.GradientTape(watch_accessed_variables=False) as tape:
       tape.watch(zp)
       estimate = self._estimate(zp, frame, z, seed)
-      # FIDELITY: the mean over the batch, so gradients shrink with its size.
-      loss = tf.reduce_mean(estimate.re) + self._weighted_kl(estimate)
+      loss = self._refinement_loss(estimate)
     gradients = tape.gradient(
       loss,
       types.Gradients(
@@ -310,6 +322,14 @@ class IODINE(snt.Module):
       unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
     return estimate, gradients
+
+  def _refinement_loss(self, estimate: types.Estimate) -> tf.Tensor:
+    """Returns the loss of a decode whose gradients slots are refined by."""
+    if self._refinement_batch_size is None:
+      # FIDELITY: the mean over the batch, so gradients shrink with its size.
+      return tf.reduce_mean(estimate.re) + self._weighted_kl(estimate)
+    kl = self.kl_weight * tf.reduce_sum(estimate.kl, axis=1)
+    return tf.reduce_sum(estimate.re + kl) / self._refinement_batch_size
 
   def _make_inputs(
     self,

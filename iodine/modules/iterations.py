@@ -59,7 +59,8 @@ def samples(
   Args:
     num_iters: number of refinements.
     z: recorded samples [num_iters + 1, B, K, Z] or a list, or None.
-    seed: [2] integers, or None for the global random state.
+    seed: [2] integers, [B, 2] for one an image, or None for the global random
+      state.
 
   Raises:
     errors.UserError: if z has another number of samples.
@@ -75,9 +76,21 @@ def samples(
     return [(tf.convert_to_tensor(sample), None) for sample in recorded]
   if seed is None:
     return [(None, None)] * steps
+  seed = tf.convert_to_tensor(seed)
+  if seed.shape.rank == 1:
+    return [(None, each) for each in _fold_in_steps(seed, steps)]
+  seeds = tf.map_fn(
+    lambda each: tf.stack(_fold_in_steps(each, steps)),
+    seed,
+    fn_output_signature=tf.int32,
+  )
+  return [(None, each) for each in tf.unstack(seeds, steps, axis=1)]
+
+
+def _fold_in_steps(seed: tf.Tensor, steps: int) -> list[tf.Tensor]:
+  """Returns a seed [2] for each step."""
   return [
-    (None, tf.random.experimental.stateless_fold_in(seed, t))
-    for t in range(steps)
+    tf.random.experimental.stateless_fold_in(seed, t) for t in range(steps)
   ]
 
 

@@ -224,7 +224,7 @@ class CNN(snt.Module):
       mlp_opt: arguments of `MLP`, or None for no MLP. Its last layer is not
         activated.
       mode: "flatten" or "avg_pool" (mean over H and W).
-      compute_dtype: of the convolutions, one of `precision.DTYPES`.
+      compute_dtype: of the convolutions, one of `precision.DTYPES` or "auto".
       name: name of the module.
 
     Raises:
@@ -352,7 +352,7 @@ class BroadcastConv(PixelDecoder):
         layer is activated too.
       coord_type: "linear", "cos" or None, see `utils.coordinate_map`.
       coord_freqs: number of frequencies for "cos".
-      compute_dtype: of the convolutions, one of `precision.DTYPES`.
+      compute_dtype: of the convolutions, one of `precision.DTYPES` or "auto".
       name: name of the module.
 
     Raises:
@@ -410,7 +410,7 @@ class DeConv(PixelDecoder):
         activation (between the layers) of the transposed convolutions.
       mlp_opt: arguments of the `MLP`; its last size must be a multiple of the
         number of positions of the first map. Its last layer is activated too.
-      compute_dtype: of the convolutions, one of `precision.DTYPES`.
+      compute_dtype: of the convolutions, one of `precision.DTYPES` or "auto".
       name: name of the module.
 
     Raises:

@@ -13,6 +13,9 @@ import tensorflow as tf
 from iodine import validation
 
 DTYPES = ("float32", "bfloat16", "float16")
+AUTO = "auto"
+# The first NVIDIA GPUs that compute in bfloat16 (Ampere).
+_BFLOAT16_CAPABILITY = (8, 0)
 
 # float16 has the range 6e-5 to 65504 (6e-8 with fewer bits). The losses here
 # are means over a batch of B and sums over H * W pixels. With the paper's scale
@@ -26,13 +29,28 @@ _FLOAT16_FACTOR = 2.0**-4
 
 
 def dtype_named(name: str) -> tf.DType:
-  """Returns the type of that name, one of `DTYPES`.
+  """Returns the type of that name.
+
+  Args:
+    name: one of `DTYPES`, or "auto": bfloat16 where the devices that
+      TensorFlow sees compute in it (TPUs, and GPUs from Ampere on), else
+      float32.
 
   Raises:
     errors.UnknownNameError: if it is none of them.
   """
-  validation.check_choice("compute_dtype", name, DTYPES)
+  validation.check_choice("compute_dtype", name, (*DTYPES, AUTO))
+  if name == AUTO:
+    return tf.bfloat16 if _has_bfloat16() else tf.float32
   return tf.as_dtype(name)
+
+
+def _has_bfloat16() -> bool:
+  gpus = tf.config.list_physical_devices("GPU")
+  details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+  capabilities = [each.get("compute_capability", (0, 0)) for each in details]
+  fast = bool(gpus) and min(capabilities) >= _BFLOAT16_CAPABILITY
+  return fast or bool(tf.config.list_physical_devices("TPU"))
 
 
 def enter(x: tf.Tensor | tf.Variable, dtype: tf.DType) -> tf.Tensor:

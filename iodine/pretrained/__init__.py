@@ -2,4 +2,4 @@
 
 import os
 
-LAPTOP = os.path.join(os.path.dirname(__file__), "laptop")
+TETROMINOES = os.path.join(os.path.dirname(__file__), "tetrominoes")

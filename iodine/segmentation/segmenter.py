@@ -54,9 +54,9 @@ class Segmentation(NamedTuple):
 class Segmenter:
   """Decomposes images with one model, which is compiled at the first.
 
-  Each image is a batch of its own, so that the result depends on no other
-  image, and its samples are drawn from the same seed, so that it is the same
-  every time.
+  Each image is a batch of its own, decomposed as in the batches of the training
+  (see `refinement_batch_size` of `IODINE`). Its samples are drawn from the same
+  seed as those of the others, so that the result is the same every time.
 
   Attributes:
     image_shape: (H, W, C) of the images that the model sees.
@@ -83,11 +83,11 @@ class Segmenter:
   @classmethod
   def from_checkpoint(
     cls,
-    checkpoint: str | os.PathLike[str] = pretrained.LAPTOP,
+    checkpoint: str | os.PathLike[str] = pretrained.TETROMINOES,
     config: Mapping[str, Any] | None = None,
     seed: int | None = None,
   ) -> Segmenter:
-    """Restores a model.
+    """Restores a model, which refines as often as `evaluate` lets it.
 
     Args:
       checkpoint: folder or prefix of a TF1 or TF2 checkpoint; that of the model
@@ -100,7 +100,12 @@ class Segmenter:
       errors.UserError: if there is no checkpoint or config, or they do not
         fit.
     """
-    model, config = checkpoints.restore_model(checkpoint, config)
+    opened = checkpoints.open_checkpoint(checkpoint)
+    if config is None:
+      config = checkpoints.config_beside(opened.prefix)
+    model, config = checkpoints.restore_model(
+      opened, checkpoints.as_evaluated(config)
+    )
     if seed is None:
       seed = config.get("seed", 0)
     return cls(model, model.output_dist.output_shape, seed)
@@ -136,7 +141,7 @@ class Segmenter:
 
 def segment(
   image: Any,
-  checkpoint: str | os.PathLike[str] = pretrained.LAPTOP,
+  checkpoint: str | os.PathLike[str] = pretrained.TETROMINOES,
   config: Mapping[str, Any] | None = None,
   seed: int | None = None,
 ) -> Segmentation:

@@ -1,0 +1,134 @@
+"""The config that a training left beside its checkpoints, and others."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from iodine import errors, validation
+from iodine.checkpoints import finding
+
+Config = Mapping[str, Any]
+
+_REMEDY = (
+  "name the config, as in `with tetrominoes`; in Python give "
+  '`config=iodine.load_config("tetrominoes")`'
+)
+_ABSENT = "nothing"
+
+
+def config_path(prefix: str) -> str:
+  """Returns where a training leaves the config of its checkpoints."""
+  return os.path.join(finding.run_folder(prefix), "config.json")
+
+
+def config_beside(prefix: str) -> dict[str, Any]:
+  """Reads the config that the training of a checkpoint left beside it.
+
+  Raises:
+    errors.UserError: if there is none, or it cannot be read.
+  """
+  path = config_path(prefix)
+  if not os.path.exists(path):
+    raise errors.UserError(
+      f"there is no `{path}`, which says what model the checkpoint is of: "
+      f"{_REMEDY}"
+    )
+  try:
+    with open(path, encoding="utf-8") as file:
+      config = json.load(file)
+  except (OSError, ValueError) as error:  # no permission, or no JSON
+    raise errors.UserError(
+      f"`{path}` cannot be read ({error}): put the run's own back, or move it "
+      f"away and {_REMEDY}"
+    ) from error
+  check_complete(config, f"`{path}`")
+  return config
+
+
+def check_complete(config: Any, name: str = "the config") -> None:
+  """Raises a UserError where a config has no model or no data."""
+  for entry in ("data", "model"):
+    part = config.get(entry) if isinstance(config, Mapping) else None
+    if not part or not isinstance(part, Mapping):
+      raise errors.UserError(
+        f"{name} has no `{entry}`, so it is not the complete one of a "
+        f"checkpoint: {_REMEDY}"
+      )
+
+
+def as_trained(config: Config, batch_size: int | None = None) -> dict[str, Any]:
+  """Returns a config whose model decomposes images as in its training.
+
+  That is with gradients of the mean over a batch of that size, whatever the
+  batch at hand, unless the config has a `refinement_batch_size` already.
+
+  Args:
+    config: the complete config.
+    batch_size: of the training; None for the config's.
+  """
+  if batch_size is None:
+    batch_size = config.get("batch_size")
+  model = dict(config["model"])
+  if model.get("refinement_batch_size") is None:
+    model["refinement_batch_size"] = batch_size
+  return {**config, "model": model}
+
+
+def as_evaluated(config: Config) -> dict[str, Any]:
+  """Returns a config whose model refines `evaluation.num_iters` times.
+
+  Where that is None, the model refines as often as in its training.
+
+  Raises:
+    errors.UserError: if it is no number of refinements.
+  """
+  check_complete(config)
+  evaluation = config.get("evaluation")
+  num_iters = (
+    evaluation.get("num_iters") if isinstance(evaluation, Mapping) else None
+  )
+  validation.check_whole(
+    "evaluation.num_iters", num_iters, 0, "None for the model's own"
+  )
+  if num_iters is None:
+    return dict(config)
+  return {**config, "model": {**config["model"], "num_iters": num_iters}}
+
+
+def differences(
+  config: Config, other: Config, paths: Sequence[str], ignored: Sequence[str]
+) -> list[str]:
+  """Returns in what two configs differ, as `entry value (value there)`.
+
+  Args:
+    config: the one at hand.
+    other: the one there.
+    paths: entries at the top, whose parts are compared.
+    ignored: dotted paths of parts that may differ.
+  """
+  here, there = (
+    dict(_flatten(json.loads(json.dumps({p: c.get(p) for p in paths}))))
+    for c in (config, other)
+  )
+  return [
+    f"{path} {_show(here.get(path, _ABSENT))} "
+    f"({_show(there.get(path, _ABSENT))} there)"
+    for path in sorted({*here, *there} - set(ignored))
+    if here.get(path, _ABSENT) != there.get(path, _ABSENT)
+  ]
+
+
+def _flatten(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+  """Yields dotted paths of what is not a dict, lists as a whole."""
+  if not isinstance(config, dict):
+    yield path, config
+    return
+  for key, value in config.items():
+    yield from _flatten(value, f"{path}.{key}" if path else key)
+
+
+def _show(value: Any) -> str:
+  return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,159 @@
+"""What commands that read a checkpoint take from the config beside it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from iodine import checkpoints, errors
+
+Config = Mapping[str, Any]
+
+# Entries that say what one call does: those of the training do not count.
+_OF_ONE_CALL = (
+  "checkpoint_dir",
+  "continue_run",
+  "csv_path",
+  "data_dir",
+  "images",
+  "json_path",
+  "output",
+  "pictures_dir",
+  "reference",
+  "results_dir",
+)
+# What scenes are chosen and how they are computed does not change a result
+# behind anybody's back.
+_MAY_DIFFER = (
+  "data.batch_size",
+  "data.num_test_scenes",
+  "data.path",
+  "data.seed",
+  "data.shuffle_buffer",
+  "data.test",
+  "data.train",
+  "model.decoder.recompute",
+  "model.refinement_batch_size",
+)
+
+
+def find_config(checkpoint_dir: Any, is_named: Any) -> dict[str, Any] | None:
+  """Reads the config beside a checkpoint, without what one call does.
+
+  Args:
+    checkpoint_dir: folder or prefix of the checkpoint.
+    is_named: true where there is a config without it.
+
+  Returns:
+    None if there is none, nor need there be.
+
+  Raises:
+    errors.UserError: if there is no checkpoint, no config at all, or it cannot
+      be read.
+  """
+  prefix = checkpoints.find(checkpoint_dir)
+  if is_named and not os.path.exists(checkpoints.config_path(prefix)):
+    return None
+  config = checkpoints.config_beside(prefix)
+  config["model"].setdefault("refinement_batch_size", None)
+  return {k: v for k, v in config.items() if k not in _OF_ONE_CALL}
+
+
+def follow(
+  updates: Config, stored: Config | None, is_named: Any
+) -> dict[str, Any]:
+  """Returns updates with what follows from them.
+
+  A named config passes its entries on, such as `num_iters` to
+  `model.num_iters`. In a stored one both are written out: parts of the same
+  name and value take the new value, too.
+
+  Args:
+    updates: a nested dict.
+    stored: the config beside the checkpoint, if there is one.
+    is_named: true where a named config refines it.
+
+  Raises:
+    errors.UserError: if it cannot be known what follows from an update.
+  """
+  result = dict(updates)
+  for name, value in updates.items():
+    for path in _followers(stored or {}, name):
+      _set_default(result, path, value)
+  generates = (stored or {}).get("generated_path") is not None
+  for name in ("data_seed", "num_scenes"):
+    if name in updates and generates and not is_named:
+      raise errors.UserError(
+        f"`{name}` does not change `data.path`, which the config beside the "
+        "checkpoint names: give `data.path`, or name the config, too, as in "
+        "`with laptop`"
+      )
+  # Who asks for a number of refinements gets it.
+  model = updates.get("model")
+  if "num_iters" in updates or (
+    isinstance(model, Mapping) and "num_iters" in model
+  ):
+    _set_default(result, ("evaluation", "num_iters"), None)
+  return result
+
+
+def _followers(stored: Config, name: str) -> Iterator[tuple[str, ...]]:
+  """Yields the paths of parts that have the name and value of an entry."""
+  if name not in stored or isinstance(stored[name], Mapping):
+    return
+  for top in ("data", "model", "optimizer"):
+    for path, value in _leaves(stored.get(top), (top,)):
+      if path[-1] == name and value == stored[name]:
+        yield path
+
+
+def _leaves(
+  config: Any, path: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+  if not isinstance(config, Mapping):
+    yield path, config
+    return
+  for key, value in config.items():
+    yield from _leaves(value, (*path, key))
+
+
+def _set_default(
+  config: dict[str, Any], path: tuple[str, ...], value: Any
+) -> None:
+  """Sets an entry that is not set; the dicts above it are copied."""
+  key, *rest = path
+  if not rest:
+    config.setdefault(key, value)
+    return
+  below = config.get(key, {})
+  if isinstance(below, Mapping):
+    config[key] = dict(below)
+    _set_default(config[key], tuple(rest), value)
+
+
+def tell_differences(config: Config, stored: Config, folder: str) -> None:
+  """Prints in one line what differs from a stored config and matters."""
+  found = checkpoints.differences(
+    config, stored, ("data", "model"), _MAY_DIFFER
+  )
+  if found:
+    print(
+      f"unlike the config of `{folder}`: {errors.abridge(found)}", flush=True
+    )
+
+
+def decompose_as_trained(
+  config: dict[str, Any], trained: Config, updates: Config
+) -> None:
+  """Lets the model decompose images as in the batches of its training.
+
+  Args:
+    config: the complete config, which is changed.
+    trained: that of the training.
+    updates: of the user, who may want another `refinement_batch_size`.
+  """
+  model = updates.get("model")
+  is_given = isinstance(model, Mapping) and "refinement_batch_size" in model
+  if config["model"] and not is_given:
+    config.update(checkpoints.as_trained(config, trained.get("batch_size")))
