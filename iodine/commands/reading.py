@@ -143,6 +143,25 @@ def tell_differences(config: Config, stored: Config, folder: str) -> None:
     )
 
 
+def tell_changes(config: Config, prefix: str) -> None:
+  """Prints in one line what a continued run does otherwise from now on.
+
+  Args:
+    config: the complete config.
+    prefix: of the checkpoint that it goes on from.
+  """
+  if not os.path.exists(checkpoints.config_path(prefix)):
+    return
+  found = checkpoints.differences(
+    config,
+    checkpoints.config_beside(prefix),
+    ("data", "model", "optimizer", "stages"),
+    ("data.seed", "model.refinement_batch_size"),
+  )
+  if found:
+    print(f"unlike the run so far: {errors.abridge(found)}", flush=True)
+
+
 def decompose_as_trained(
   config: dict[str, Any], trained: Config, updates: Config
 ) -> None:

@@ -20,7 +20,7 @@ from iodine import (
   training,
   validation,
 )
-from iodine.commands import common, make_data
+from iodine.commands import common, make_data, reading
 from iodine.modules import iodine
 
 Config = common.Config
@@ -118,6 +118,7 @@ def run(
     # Samples and the order of scenes go on as they would have.
     seed = checkpoints.read_seed(place.start)
     print(f"the run's own seed {seed} is used", flush=True)
+    reading.tell_changes(config, place.start.prefix)
   tf.random.set_seed(seed)
   make_data.provide(config)
   dataset = common.build_dataset(config["data"], seed)
