@@ -1,6 +1,7 @@
 """The one kind of error that a user, not a programmer, has to mend."""
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class UserError(ValueError):
@@ -24,3 +25,27 @@ def abridge(reasons: Sequence[str], most: int = 8) -> str:
   rest = len(reasons) - most
   shown = [*reasons[:most], *([f"and {rest} more"] if rest > 0 else [])]
   return "; ".join(shown)
+
+
+def quoting(value: Any, name: str = "") -> str:
+  """Returns how to write a path that Sacred has read as something else.
+
+  It reads `2024` as a number, and `1e3` as one that tells no more how it was
+  written.
+
+  Args:
+    value: what came in place of a path.
+    name: the entry, where it is known.
+
+  Returns:
+    The end of a sentence; empty for strings and None, which were not misread.
+  """
+  if value is None or isinstance(value, str):
+    return ""
+  is_whole = isinstance(value, int) and not isinstance(value, bool)
+  path = str(value) if is_whole else "NAME"
+  start = f"{name}=" if name else ""
+  return (
+    "; quote a name that reads as a number or a list, "
+    f"`{start}'\"{path}\"'` or `{start}./{path}`"
+  )

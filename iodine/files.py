@@ -16,6 +16,16 @@ from typing import Any
 from iodine import errors
 
 
+def as_written(path: Any) -> Any:
+  """Returns the path that was read as a whole number, where it leads somewhere.
+
+  Sacred reads the folder in `images=2024` as a number. All else is returned as
+  it is.
+  """
+  is_number = isinstance(path, int) and not isinstance(path, bool)
+  return str(path) if is_number and os.path.exists(str(path)) else path
+
+
 def make_folder(folder: Any) -> None:
   """Creates a folder, with its parents.
 
@@ -23,7 +33,10 @@ def make_folder(folder: Any) -> None:
     errors.UserError: if that fails.
   """
   if not isinstance(folder, (str, os.PathLike)):
-    raise errors.UserError(f"{folder!r} is not a path: give that of a folder")
+    raise errors.UserError(
+      f"{folder!r} is not a path: give that of a folder"
+      + errors.quoting(folder)
+    )
   with _explained(folder, "cannot create the folder"):
     os.makedirs(folder, exist_ok=True)
 
@@ -55,6 +68,7 @@ def check_writable(path: Any) -> None:
   if not isinstance(path, (str, os.PathLike)) or os.path.isdir(path):
     raise errors.UserError(
       f"`{path}` is not the path of a file: give one to write"
+      + errors.quoting(path)
     )
   # Nothing else knows for sure, not even the permissions.
   with replaced(path) as temporary:

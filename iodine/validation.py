@@ -131,6 +131,7 @@ def check_path(name: str, value: Any, need: str) -> None:
   Raises:
     errors.UserError: if it is something else, or empty.
   """
+  need += errors.quoting(value, name)
   require(isinstance(value, str) and bool(value), name, value, need)
 
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 import main
 from iodine import checkpoints, errors
-from iodine.commands import common, experiment, make_data, train
+from iodine.commands import common, experiment, make_data, quickstart, train
 
 ROOT = pathlib.Path(__file__).parents[1]
 run = helpers.run_main
@@ -941,3 +941,61 @@ def test_training_on_real_scenes(tmp_path):
     f"checkpoint_dir={tmp_path}/real",
   )
   assert checkpoints.find(f"{tmp_path}/real_1").endswith("ckpt-1")
+
+
+# ------------------------------------------------- paths that read as numbers
+
+
+@pytest.mark.parametrize(
+  "command, entry",
+  [
+    ("train", "checkpoint_dir"),
+    ("train", "data.path"),
+    ("make_data", "data.path"),
+    ("make_data", "data_dir"),
+    ("evaluate", "checkpoint_dir"),
+    ("evaluate", "results_dir"),
+    ("evaluate", "pictures_dir"),
+    ("evaluate", "json_path"),
+    ("evaluate", "csv_path"),
+    ("evaluate", "evaluation.scenes_csv"),
+    ("plot", "pictures_dir"),
+    ("report", "output"),
+    ("segment", "images"),
+    ("export_tf1", "output"),
+    ("export_savedmodel", "output"),
+    ("compare", "reference"),
+    ("benchmark", "json_path"),
+  ],
+)
+def test_a_path_that_reads_as_a_number_is_to_be_quoted(
+  capsys, trained, scenes, tmp_path, monkeypatch, command, entry
+):
+  monkeypatch.chdir(tmp_path)
+  message = fails_with_sentence(
+    capsys,
+    *(command, "with", "tetrominoes", *TINY, f"data.path={scenes}"),
+    *(f"checkpoint_dir={trained}", f"{entry}=2024"),
+  )
+  assert "2024" in message.partition("; quote a name")[0]
+  assert """'"2024"'`""" in message and "./2024`" in message
+  assert not os.listdir(tmp_path)
+
+
+def test_quickstart_wants_paths():
+  for update, part in (
+    ({"checkpoint_dir": 5}, "`checkpoint_dir=./5`"),
+    ({"data.path": 5}, "`data.path=./5`"),
+  ):
+    config = main.get_config(("quick",), update)
+    with pytest.raises(errors.UserError, match=part):
+      quickstart.run(config, lambda name, value, step: None)
+
+
+def test_a_checkpoint_in_a_folder_whose_name_is_a_number(
+  capsys, trained, tmp_path, monkeypatch
+):
+  shutil.copytree(trained, tmp_path / "2024")
+  monkeypatch.chdir(tmp_path)
+  run("load_checkpoint", "with", "tetrominoes", *TINY, "checkpoint_dir=2024")
+  assert "restored: 2024/ckpt-" in capsys.readouterr().out

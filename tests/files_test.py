@@ -114,3 +114,12 @@ def test_a_check_leaves_an_old_file_and_nothing_new(tmp_path):
   files.check_writable(tmp_path / "new")
   assert listing(tmp_path) == ["old"]
   assert (tmp_path / "old").read_text() == "old"
+
+
+def test_numbers_are_paths_where_something_has_that_name(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "1").mkdir()
+  (tmp_path / "7.5").touch()
+  assert files.as_written(1) == "1"
+  for other in (2, True, 7.5, None, "1", [1]):
+    assert files.as_written(other) is other

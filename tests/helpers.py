@@ -158,14 +158,27 @@ def log_softmax(x, axis=-1):
   return shifted - np.log(np.exp(shifted).sum(axis, keepdims=True))
 
 
+def background_first(masks):
+  """The slots of one image as they are numbered, by counting pixels.
+
+  Args:
+    masks: [K, H, W, 1].
+  """
+  owners = np.argmax(np.asarray(masks)[..., 0], axis=0)
+  areas = [np.sum(owners == k) for k in range(len(masks))]
+  first = areas.index(max(areas))
+  return [first, *(k for k in range(len(masks)) if k != first)]
+
+
 def final_segmentation(info):
   """What a segmentation of the first image has to be, from `model.eval`."""
   outputs, latent = info["outputs"], info["latent"]
+  order = background_first(outputs["pred_mask"][0, -1])
   return {
-    "masks": outputs["pred_mask"][0, -1, ..., 0],
-    "components": outputs["components"][0, -1],
+    "masks": np.asarray(outputs["pred_mask"])[0, -1, order, ..., 0],
+    "components": np.asarray(outputs["components"])[0, -1, order],
     "reconstruction": outputs["recons"][0, -1, 0],
-    "latents": latent["z"][0, -1],
-    "latents_mean": latent["z_mean"][0, -1],
-    "latents_std": latent["z_std"][0, -1],
+    "latents": np.asarray(latent["z"])[0, -1, order],
+    "latents_mean": np.asarray(latent["z_mean"])[0, -1, order],
+    "latents_std": np.asarray(latent["z_std"])[0, -1, order],
   }

@@ -12,7 +12,14 @@ import tensorflow as tf
 
 import main
 from iodine import building, errors, evaluation
-from iodine.modules import factor_eval, metrics, refinement_inputs, utils
+from iodine.drawing import palette
+from iodine.modules import (
+  distributions,
+  factor_eval,
+  metrics,
+  refinement_inputs,
+  utils,
+)
 
 SEED = tf.constant([3, 4])
 B, K, T = 2, 3, 3
@@ -788,3 +795,34 @@ def test_images(model, data):
       assert np.min(image) >= 0.0 and np.max(image) <= 1.0
     shown = images["overview"][0, 2:10, 2:10]
     np.testing.assert_array_equal(shown, batch["image"][0, 0])
+
+
+def test_the_background_comes_first_in_images(model):
+  batch = helpers.make_batch(4)
+  images = model.get_overview_images(batch, seed=SEED)
+  estimates, _ = model.encode(batch["image"], seed=SEED)
+  last = distributions.render(estimates[-1].x_dist)
+  orders = [helpers.background_first(mask) for mask in last.masks]
+  assert any(order != sorted(order) for order in orders)
+  colors = palette.slot_colors(K)
+  for row, order in enumerate(orders):
+    top = 12 * row + 2  # tiles of 8 pixels and a border of 2 on each side
+    for column, k in enumerate(order, start=3):
+      tile = images["overview"][0, top : top + 8, 12 * column + 2 :][:, :8]
+      component = np.clip(last.components[row, k], 0.0, 1.0)
+      np.testing.assert_array_equal(tile, component)
+    mixed = np.einsum(
+      "khw,kc->hwc", last.masks.numpy()[row, order, ..., 0], colors
+    )
+    tile = images["overview"][0, top : top + 8, 26:34]
+    np.testing.assert_allclose(tile, mixed, atol=1e-6)  # float32
+  # All iterations have the colours of the last.
+  for row, order in enumerate(orders[:2]):
+    for t, estimate in enumerate(estimates):
+      masks = distributions.render(estimate.x_dist).masks
+      mixed = np.einsum(
+        "khw,kc->hwc", masks.numpy()[row, order, ..., 0], colors
+      )
+      top = 12 * (3 * row + 2) + 2
+      tile = images["sequence"][0, top : top + 8, 12 * t + 2 :][:, :8]
+      np.testing.assert_allclose(tile, mixed, atol=1e-6)  # float32

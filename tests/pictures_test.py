@@ -67,6 +67,89 @@ def flat(info, prefix=""):
   }
 
 
+# What has slots in info, and on which axis.
+SLOT_AXES = {
+  **{f"/latent/{name}": 2 for name in ("z", "z_mean", "z_std")},
+  **{
+    f"/outputs/{name}": 2
+    for name in ("pred_mask", "pred_mask_logits", "components")
+  },
+  **{f"/inputs/flat/{name}": 2 for name in ("zp", "dzp", "flat_capacity")},
+  **{
+    f"/inputs/spatial/{name}": 2
+    for name in (
+      *("mask", "pred_mask", "components", "dmask", "dcomponents"),
+      *("posterior", "capacity", "counterfactual"),
+    )
+  },
+  "/losses/kl": 2,
+  "/factor_regressor/assignment": 3,
+}
+
+
+def renumber(info, order):
+  """The flat info of a batch with all slots in the order [K]."""
+  return {
+    name: np.take(value, order, SLOT_AXES[name]) if name in SLOT_AXES else value
+    for name, value in flat(info).items()
+  }
+
+
+def test_all_that_has_slots_is_renumbered_alike(model):
+  info = eval_batch(model, 0, 3)
+  before = flat(info)
+  found = flat(evaluation.background_first(info))
+  assert SLOT_AXES.keys() < found.keys() == before.keys()
+  orders = [
+    helpers.background_first(mask)
+    for mask in info["outputs"]["pred_mask"][:, -1]
+  ]
+  assert any(order != sorted(order) for order in orders)
+  for row, order in enumerate(orders):
+    for name, expected in renumber(info, order).items():
+      chosen = row if expected.ndim > 1 else ...
+      np.testing.assert_array_equal(found[name][chosen], expected[chosen], name)
+  for name, value in flat(info).items():
+    np.testing.assert_array_equal(value, before[name], name)
+
+
+def test_a_slot_keeps_all_that_is_its_own(model):
+  info = to_arrays(evaluation.background_first(eval_batch(model, 0, 3)))
+  latent, outputs = info["latent"], info["outputs"]
+  assert (outputs["pred_mask"][:, -1].argmax(axis=1) == 0).mean() > 1 / K
+  mixed = (outputs["pred_mask"] * outputs["components"]).sum(axis=2)
+  helpers.assert_near(outputs["recons"][:, :, 0], mixed)  # float32
+  helpers.assert_near(
+    scipy.special.softmax(outputs["pred_mask_logits"], axis=2),
+    outputs["pred_mask"],  # float32
+  )
+  variance = np.log(2.0)  # of the prior, softplus(0)
+  kl = latent["z_std"] ** 2 + latent["z_mean"] ** 2
+  kl = 0.5 * (
+    kl / variance - 1 + np.log(variance) - np.log(latent["z_std"]) * 2
+  )
+  helpers.assert_near(info["losses"]["kl"], kl.sum(axis=-1), 1e-4)  # cancels
+  for row in range(3):
+    for t in range(T):
+      _, components, mask = decode(model, latent["z"][row, t])
+      helpers.assert_near(outputs["components"][row, t], components)  # float32
+      helpers.assert_near(outputs["pred_mask"][row, t], mask)  # float32
+  # Inputs lead to an iteration, from what the one before it gave.
+  inputs = info["inputs"]["spatial"]
+  for name, raw in (("pred_mask", "pred_mask"), ("components", "components")):
+    helpers.assert_near(inputs[name][:, 1:], outputs[raw][:, :-1])  # float32
+  weights, bias = model.factor_evaluator.predict_latents.variables[::-1]
+  factors = info["factor_regressor"]
+  values = latent["z"] @ weights.numpy() + bias.numpy()
+  predicted = np.concatenate(list(factors["predictions"].values()), axis=-1)
+  assigned = np.einsum("btlk,btkn->btln", factors["assignment"], values)
+  helpers.assert_near(predicted, assigned, 1e-4)  # float32 sums
+
+
+def to_arrays(info):
+  return tf.nest.map_structure(lambda x: np.asarray(x, np.float64), info)
+
+
 # --------------------------------------------------------------------- look
 
 
@@ -76,7 +159,9 @@ def test_scenes_are_those_of_eval(model, seen):
   for scene, (index, size, row) in zip(
     scenes, [(1, 2, 1), (0, 3, 1)], strict=True
   ):
-    expected = flat(eval_batch(model, index, size))
+    info = eval_batch(model, index, size)
+    order = helpers.background_first(info["outputs"]["pred_mask"][row, -1])
+    expected = renumber(info, order)
     found = flat(scene.info)
     batchwise = {
       name
@@ -227,11 +312,19 @@ def test_samples_come_from_the_prior(model):
   assert decoded.recons.shape == (6, 8, 8, 3)
   again = evaluation.sample(decoder, 6, seed=3)
   np.testing.assert_array_equal(decoded.recons, again.recons)
+  for mask in decoded.masks:
+    assert helpers.background_first(mask) == list(range(K))
+  mixed = (decoded.masks * decoded.components).sum(axis=1)
+  helpers.assert_near(decoded.recons, mixed)  # float32
   assert np.any(evaluation.sample(decoder, 6, seed=4).recons != decoded.recons)
   drawn = []
-  decoder = lambda z: drawn.append(z)  # noqa: E731
-  decoder.model = model
-  evaluation.sample(decoder, 2000)
+
+  class Recorder(evaluation.Decoder):
+    def __call__(self, z):
+      drawn.append(z)
+      return super().__call__(z[:4])
+
+  evaluation.sample(Recorder(model, 4), 2000)
   # 18,000 draws of variance ln 2; 6 and more standard errors.
   np.testing.assert_allclose(drawn[0].mean(), 0.0, atol=0.04)
   np.testing.assert_allclose(drawn[0].var(), np.log(2.0), rtol=0.07)

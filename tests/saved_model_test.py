@@ -141,7 +141,7 @@ def test_it_is_what_the_segmenter_gives(checkpoint, exported):
   "updates, part",
   [
     ([], "`output` is not set"),
-    (["output=5"], "`output` is not set"),
+    (["output=5"], "`output` is 5: give the path of a folder"),
     (["output=FULL"], "is there already and no empty folder"),
     (["output=FULL/file"], "is there already and no empty folder"),
     (["output=/proc/no/such"], "cannot create the folder"),

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import shutil
 
 import helpers
 import numpy as np
@@ -101,6 +103,23 @@ def test_every_image_gets_its_folder(checkpoint, photos, capsys):
   segment(checkpoint, "images=photos/sub", "output=segments/")
   assert "slot_9.png" not in os.listdir("segments/dog")
   assert (photos / "segments/dog/overlay.png").read_bytes() == content
+
+
+def test_names_that_read_as_numbers(checkpoint, photos, capsys):
+  os.rename("photos/sub", "2024")
+  shutil.copy("photos/cat.png", "7")
+  shutil.copy("photos/cat.png", "007")
+  for images, expected in {
+    "2024": ["2024/dog.png"],
+    "./2024": ["./2024/dog.png"],
+    """'"2024"'""": ["2024/dog.png"],
+    "[2024,7]": ["2024/dog.png", "7"],
+    "007": ["007"],
+  }.items():
+    typed = shlex.split(f"images={images} json_path=found.json")
+    segment(checkpoint, *typed)
+    found = json.loads((photos / "found.json").read_text())
+    assert [x["image"] for x in found["images"]] == expected, images
 
 
 def _check_files(folder, found):
@@ -206,7 +225,13 @@ def test_overlays_are_tinted_and_have_borders():
     (["images=cut.png"], "`cut.png` is not a PNG or JPEG image"),
     (["images=['photos','cut.png']"], "`cut.png` is not a PNG or JPEG image"),
     (["images=*.png"], "2 of 2 images cannot be read: `cut.png` is no"),
+    (["images=5"], """`images='"5"'` or `images=./5`"""),
+    (["images=['photos',5]"], "`images=./5`"),
+    (["images=1e3"], "1000.0, which is not a path"),  # whose name is 1e3
+    (["images=1e3"], """`images='"NAME"'` or `images=./NAME`"""),
     (["images=photos", "output=5"], "`output` is 5"),
+    (["images=photos", "output=5"], "`output=./5`"),
+    (["images=photos", "json_path=5"], """`'"5"'` or `./5`"""),
     (["images=photos", "output=full"], "`full/cat_2` is there already"),
     (["images=photos", "output=text.png"], "cannot create the folder"),
     (["images=photos", "output=/proc/no"], "cannot create the folder"),

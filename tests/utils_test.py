@@ -145,3 +145,48 @@ def test_flatten_dict():
   nested = {"a": {"b": 1, "c": {"d": 2}}, "e": 3, "f": {}}
   assert utils.flatten_dict(nested) == {"a/b": 1, "a/c/d": 2, "e": 3}
   assert utils.flatten_dict(nested, ".") == {"a.b": 1, "a.c.d": 2, "e": 3}
+
+
+def masks_of(*owners, num_slots=4):
+  """Masks [B, K, 2, 3, 1] in which pixels belong to these slots."""
+  owner = np.reshape(owners, [len(owners), 2, 3])
+  probabilities = 0.1 + 0.6 * np.eye(num_slots)[owner]
+  return tf.constant(np.moveaxis(probabilities, -1, 1)[..., None], tf.float32)
+
+
+def test_the_slot_of_the_largest_area_comes_first():
+  masks = masks_of(
+    [2, 2, 2, 0, 1, 1],
+    [0, 0, 0, 0, 3, 3],
+    [3, 3, 3, 1, 1, 1],  # of equals the first
+    [3, 3, 3, 3, 3, 3],
+  )
+  expected = [[2, 0, 1, 3], [0, 1, 2, 3], [1, 0, 2, 3], [3, 0, 1, 2]]
+  order = utils.background_first(masks)
+  np.testing.assert_array_equal(order, expected)
+  compiled = tf.function(utils.background_first, jit_compile=True)
+  np.testing.assert_array_equal(compiled(masks), expected)
+  ordered = utils.reorder(masks, order)
+  for i, slots in enumerate(expected):
+    np.testing.assert_array_equal(ordered[i], masks.numpy()[i, slots])
+  np.testing.assert_array_equal(
+    utils.background_first(ordered), [[0, 1, 2, 3]] * 4
+  )
+
+
+def test_areas_count_pixels_not_probabilities():
+  # Slot 0 has three pixels by a hair, slot 1 one and more in the sum.
+  share = np.array([[0.51, 0.51, 0.51, 0.0]])
+  masks = np.stack([share, 1 - share], axis=1)[..., None, None]
+  order = utils.background_first(tf.constant(masks, tf.float32))
+  np.testing.assert_array_equal(order, [[0, 1]])
+  tied = tf.fill([1, 3, 2, 2, 1], 1 / 3)  # all pixels are the first slot's
+  np.testing.assert_array_equal(utils.background_first(tied), [[0, 1, 2]])
+
+
+def test_reordering_along_any_axis():
+  values = np.random.default_rng(0).normal(size=[2, 3, 5, 4])
+  order = np.array([[3, 0, 1, 2], [1, 0, 2, 3]])
+  ordered = utils.reorder(tf.constant(values), tf.constant(order), axis=3)
+  for i in range(2):
+    np.testing.assert_array_equal(ordered[i], values[i][..., order[i]])

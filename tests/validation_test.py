@@ -64,3 +64,21 @@ def test_arguments():
   ):
     with pytest.raises(errors.UserError, match=part):
       validation.check_arguments("opt", options, function)
+
+
+@pytest.mark.parametrize(
+  "value, path",
+  [(2024, "2024"), (-3, "-3"), (2024.1, "NAME"), (True, "NAME"), ([1], "NAME")],
+)
+def test_what_was_a_path_is_to_be_quoted(value, path):
+  remedy = f"""`x='"{path}"'` or `x=./{path}`"""
+  with pytest.raises(errors.UserError) as info:
+    validation.check_path("x", value, "a file")
+  assert str(info.value).startswith(f"`x` is {value!r}: give a file; quote a")
+  assert str(info.value).endswith(remedy)
+
+
+@pytest.mark.parametrize("value", ["", None])
+def test_what_was_no_path_needs_no_quotes(value):
+  with pytest.raises(errors.UserError, match="give a file$"):
+    validation.check_path("x", value, "a file")

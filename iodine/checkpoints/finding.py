@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from iodine import errors
+from iodine import errors, files
 
 BEST_FOLDER = "best"
 # What TensorFlow raises for files that are broken in one way or another.
@@ -108,6 +108,7 @@ def as_path(path: Any) -> str:
   if not isinstance(path, (str, os.PathLike)):
     raise errors.UserError(
       f"{path!r} is not a path: give a checkpoint's prefix or a folder"
+      + errors.quoting(path)
     )
   return os.fspath(path)
 
@@ -129,7 +130,7 @@ def find(path: Any) -> str:
   Raises:
     errors.UserError: if there is none.
   """
-  path = as_path(path)
+  path = as_path(files.as_written(path))
   if os.path.isdir(path):
     prefix = latest(path)
     if prefix is not None:

@@ -95,8 +95,6 @@ def results_path(config: Config, prefix: str, name: str) -> str:
   folder = config["results_dir"]
   if folder is None:
     folder = os.path.dirname(prefix)
-  elif not isinstance(folder, str) or not folder:
-    raise errors.UserError(
-      f"`results_dir` is {folder!r}: give the path of a folder"
-    )
+  else:
+    validation.check_path("results_dir", folder, "the path of a folder")
   return os.path.join(folder, name)

@@ -25,11 +25,15 @@ def run(
   Raises:
     errors.UserError: see `comparison` and `checkpoints.restore`.
   """
-  if not reference:
+  if reference is None:
     raise errors.UserError(
       "`reference` is not set: give an npz file or a folder of recorded "
       "tensors, docs/comparing.md says how to make one"
     )
+  reference = files.as_written(reference)
+  validation.check_path(
+    "reference", reference, "an npz file or a folder of recorded tensors"
+  )
   tolerance = config["tolerance"]
   validation.check_number("tolerance", tolerance, above=0.0)
   if config["json_path"] is not None:

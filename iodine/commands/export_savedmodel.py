@@ -6,7 +6,7 @@ import os
 
 import tensorflow as tf
 
-from iodine import checkpoints, errors, files, segmentation
+from iodine import checkpoints, errors, files, segmentation, validation
 from iodine.commands import common
 
 Config = common.Config
@@ -19,11 +19,12 @@ def run(config: Config, checkpoint_dir: str, output: str | None) -> str:
     errors.UserError: if `output` is not set or has content, or the checkpoint
       does not fit.
   """
-  if not isinstance(output, str) or not output:
+  if output is None:
     raise errors.UserError(
       "`output` is not set: give the folder to write, such as "
       "`output=saved_model`"
     )
+  validation.check_path("output", output, "the path of a folder to write")
   if os.path.lexists(output) and not _is_empty_folder(output):
     raise errors.UserError(
       f"`{output}` is there already and no empty folder: give another "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iodine import checkpoints, errors
+from iodine import checkpoints, errors, validation
 from iodine.commands import common
 
 Config = common.Config
@@ -14,11 +14,12 @@ def run(config: Config, checkpoint_dir: str, output: str | None) -> str:
   Raises:
     errors.UserError: see `checkpoints.restore` and `checkpoints.export`.
   """
-  if not output:
+  if output is None:
     raise errors.UserError(
       "`output` is not set: give the prefix of the checkpoint to write, such "
       "as `output=tf1/model.ckpt`"
     )
+  validation.check_path("output", output, "the prefix of a checkpoint to write")
   restored = common.restore(config, checkpoint_dir)
   prefix = checkpoints.export(output, restored.model, restored.optimizer)
   print(f"written: {prefix}", flush=True)

@@ -11,6 +11,7 @@ from iodine import (
   validation,
 )
 from iodine.commands import common
+from iodine.readers import opening
 
 Config = common.Config
 
@@ -42,10 +43,12 @@ def make_data(
       "another named config"
     )
   if data_dir is not None:
+    validation.check_path("data_dir", data_dir, "the path of a folder")
     path = os.path.join(data_dir, synthetic.DATASETS[name].file_name)
   elif isinstance(dataset.path, str):
     path = dataset.path
   else:
+    opening.as_list(dataset.path)  # it may be no path at all
     raise errors.UserError(
       "`data.path` names several files: give `data_dir`, the folder to write "
       "the generated file to"

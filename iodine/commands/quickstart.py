@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable
 
-from iodine import checkpoints, errors, evaluation
+from iodine import checkpoints, errors, evaluation, validation
 from iodine.commands import common, evaluate, make_data, plot, train
 
 Config = common.Config
@@ -51,16 +51,17 @@ def run(
     errors.UserError: see the commands that it runs.
   """
   common.require_experiment(config["data"])
-  path = config["data"]["path"]
+  folder, path = config["checkpoint_dir"], config["data"]["path"]
+  validation.check_path("checkpoint_dir", folder, "the path of a folder")
   if not isinstance(path, str):
     raise errors.UserError(
       f"`data.path` is {path!r}: quickstart makes and reads a single file"
+      + errors.quoting(path, "data.path")
     )
   if os.path.exists(path):
     print(f"data: {path} (already there)", flush=True)
   else:
     make_data.run(config)
-  folder = config["checkpoint_dir"]
   place = train.place_in(folder)
   outcome = train.run(config, place, log_scalar)
   if outcome.interrupted_by:

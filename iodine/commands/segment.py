@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from iodine import checkpoints, errors, files, segmentation
+from iodine import checkpoints, errors, files, segmentation, validation
 from iodine.commands import common
 
 Config = common.Config
@@ -71,10 +71,7 @@ def _folders(paths: Sequence[str], output: Any) -> list[str]:
   """Returns a folder for each image, none of them twice."""
   if output is None:
     output = _OUTPUT
-  if not isinstance(output, str) or not output:
-    raise errors.UserError(
-      f"`output` is {output!r}: give the path of a folder to write to"
-    )
+  validation.check_path("output", output, "the path of a folder to write to")
   stems = [os.path.splitext(os.path.basename(path))[0] for path in paths]
   counts = collections.Counter(stems)
   taken = set(stems)

@@ -17,7 +17,8 @@ under that path instead of the function says more.
 What `scores` has, in float64, is what `scores.score_batch` gives for all scenes
 and seeds: ari, ari_nobg, mse, recons, num_active_slots [S, N, T]; kl/slot
 [S, N, T, K]; contingency [S, N, T, L, K], the numbers of pixels that true
-entities (the background first) and slots share; total [S, N]; and with a factor
+entities and slots share (the background first in both, the slots' as
+`utils.background_first` says); total [S, N]; and with a factor
 regressor factor [S, N, T], objects [S, N, T, L], hits/<factor> [S, N, T],
 residual/<factor> [S, N, T, n] and target/<factor> [S, N, T, L, n].
 

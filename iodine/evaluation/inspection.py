@@ -18,7 +18,8 @@ import tensorflow_probability as tfp
 from iodine import errors
 from iodine.drawing import latent_plots
 from iodine.evaluation import evaluator
-from iodine.modules import distributions, factor_eval, iodine, types
+from iodine.modules import distributions, factor_eval, iodine, types, utils
+from iodine.modules import info as info_lib
 
 tfd = tfp.distributions
 Info = dict[str, Any]
@@ -33,7 +34,8 @@ class Scene(NamedTuple):
   Attributes:
     number: of the scene among the batches.
     info: as from `IODINE.eval` with B = 1, in NumPy, but losses/factor is
-      [B, T], and what concerns whole batches is left out.
+      [B, T], what concerns whole batches is left out, and the background's slot
+      comes first, see `background_first`.
     latent_kl: [K, Z] how far every latent of the last iteration is from the
       prior (nats).
   """
@@ -126,6 +128,18 @@ def to_numpy(info: Info) -> Info:
   return tf.nest.map_structure(np.asarray, info)
 
 
+def background_first(info: Info) -> Info:
+  """Numbers the slots in what `IODINE.eval` returns as in all pictures.
+
+  That is `utils.background_first` of the last iteration's masks.
+  """
+  return info_lib.reorder(info, _order(info))
+
+
+def _order(info: Info) -> tf.Tensor:
+  return utils.background_first(info["outputs"]["pred_mask"][:, -1])
+
+
 def _inspect(
   model: iodine.IODINE, data: dict[str, Any], seeds: tf.Tensor
 ) -> Info:
@@ -137,8 +151,12 @@ def _inspect(
   info.get("factor_regressor", {}).pop("metrics", None)
   if model.factor_evaluator is not None:
     info["losses"]["factor"] = _factor_loss(model, data, estimates)
+  order = _order(info)
+  info = info_lib.reorder(info, order)
   last = estimates[-1]
   prior = model.latent_dist.default_prior()
+  # Independent's own divergence is the sum over the latents.
+  kl = tfd.kl_divergence(last.z_dist.distribution, prior.distribution)
   true_mask = info["data"]["true_mask"][:, -1]
   assignment = factor_eval.assign_slots(
     true_mask, info["outputs"]["pred_mask"][:, -1], data["visibility"]
@@ -146,10 +164,7 @@ def _inspect(
   has_pixels = tf.reduce_max(true_mask, axis=[2, 3, 4]) > 0
   return {
     "info": info,
-    # Independent's own divergence is the sum over the latents.
-    "latent_kl": tfd.kl_divergence(
-      last.z_dist.distribution, prior.distribution
-    ),
+    "latent_kl": utils.reorder(kl, order),
     "latents": tf.einsum(
       "blk,bkz->blz", assignment, info["latent"]["z_mean"][:, -1]
     ),
@@ -255,11 +270,16 @@ class Decoder:
 
 
 def sample(decoder: Decoder, num_samples: int = 16, seed: int = 0) -> Decoded:
-  """Decodes latents that are sampled from the prior."""
+  """Decodes latents that are sampled from the prior, see `background_first`."""
   model = decoder.model
   prior = model.latent_dist.default_prior()
   shape = [num_samples, model.num_components]
-  return decoder(prior.sample(shape, seed=tf.constant([seed, 0])).numpy())
+  decoded = decoder(prior.sample(shape, seed=tf.constant([seed, 0])).numpy())
+  order = utils.background_first(tf.constant(decoded.masks))
+  return decoded._replace(
+    components=utils.reorder(decoded.components, order).numpy(),
+    masks=utils.reorder(decoded.masks, order).numpy(),
+  )
 
 
 def foreground_slot(masks: np.ndarray) -> int:

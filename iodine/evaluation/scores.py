@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from iodine.modules import distributions, factor_eval, iodine, metrics
+from iodine.modules import distributions, factor_eval, iodine, metrics, utils
 
 Data = dict[str, Any]
 Arrays = dict[str, np.ndarray]
@@ -30,7 +30,8 @@ def score_batch(
 
   Returns:
     ari, ari_nobg, mse, recons, num_active_slots [B, T], kl/slot [B, T, K],
-    contingency [B, T, L, K], total [B], and those of `_score_factors`.
+    contingency [B, T, L, K], total [B], and those of `_score_factors`. The
+    background's slot comes first, see `utils.background_first`.
 
   Raises:
     errors.UserError: if a sequential model gets too few frames, or the factors
@@ -62,6 +63,9 @@ def score_batch(
   kl = tf.reduce_sum(scores["kl/slot"], axis=2)
   loss = scores["recons"] + model.kl_weight * kl
   scores["total"] = tf.linalg.matvec(loss, tf.constant(model.iter_weights))
+  order = utils.background_first(renderings[-1].masks)
+  for name, axis in (("kl/slot", 2), ("contingency", 3)):
+    scores[name] = utils.reorder(scores[name], order, axis)
   return scores
 
 

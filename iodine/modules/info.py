@@ -86,6 +86,37 @@ def collect(
   return result
 
 
+def reorder(info: dict[str, Any], order: tf.Tensor) -> dict[str, Any]:
+  """Returns the same of the same slots in another order.
+
+  Args:
+    info: as from `collect`; it stays as it is.
+    order: [B, K], see `utils.background_first`.
+  """
+
+  def reordered(values: tf.Tensor) -> tf.Tensor:
+    # Inputs that the slots share have 1 in place of K.
+    is_shared = values.shape[2] != order.shape[1]
+    return values if is_shared else utils.reorder(values, order, axis=2)
+
+  outputs, losses = info["outputs"], info["losses"]
+  result = {
+    **info,
+    "inputs": tf.nest.map_structure(reordered, info["inputs"]),
+    "latent": tf.nest.map_structure(reordered, info["latent"]),
+    "outputs": {
+      name: values if name == "recons" else reordered(values)
+      for name, values in outputs.items()
+    },
+    "losses": {**losses, "kl": reordered(losses["kl"])},
+  }
+  if "factor_regressor" in info:
+    factors = info["factor_regressor"]
+    assignment = utils.reorder(factors["assignment"], order, axis=3)
+    result["factor_regressor"] = {**factors, "assignment": assignment}
+  return result
+
+
 def _stack(
   records: Sequence[Any], tensor: Callable[[Any], tf.Tensor]
 ) -> tf.Tensor:

@@ -532,10 +532,19 @@ class IODINE(snt.Module):
     Returns:
       Two images [1, height, width, 3]: `overview` shows one scene a row
       (image, reconstruction, mask, components), `sequence` the iterations.
+      The background's slot comes first, see `utils.background_first`.
     """
     images = self.cut_frames(data)["image"][:num_images]
     estimates, _ = self.encode(images, seed=seed)
     renderings = [distributions.render(e.x_dist) for e in estimates]
+    order = utils.background_first(renderings[-1].masks)
+    renderings = [
+      r._replace(
+        masks=utils.reorder(r.masks, order),
+        components=utils.reorder(r.components, order),
+      )
+      for r in renderings
+    ]
     last = renderings[-1]
     return {
       "overview": image_grids.diagnostic_image(

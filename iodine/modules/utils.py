@@ -124,6 +124,33 @@ def to_slots(per_pixel: tf.Tensor) -> tf.Tensor:
   return tf.transpose(per_pixel, [0, 4, 2, 3, 1])
 
 
+def background_first(masks: tf.Tensor) -> tf.Tensor:
+  """Returns the order in which people see the slots of each image.
+
+  Slots are exchangeable, and the background's is another one in every scene.
+  It comes first, as the slot that most pixels belong to (of equals the first);
+  the others keep their order. A pixel belongs to the largest mask.
+
+  Args:
+    masks: [B, K, H, W, 1] mask probabilities of the last iteration.
+
+  Returns:
+    [B, K] int32 slots, for `reorder`.
+  """
+  num_slots = masks.shape[1]
+  owner = tf.argmax(masks[..., 0], axis=1)
+  areas = tf.reduce_sum(tf.one_hot(owner, num_slots), axis=[1, 2])
+  # Of equals the first, which `argmax` does not promise.
+  background = tf.math.top_k(areas, 1).indices
+  slots = tf.range(num_slots)[None]
+  return tf.argsort(tf.where(slots == background, -1, slots), axis=1)
+
+
+def reorder(values: tf.Tensor, order: tf.Tensor, axis: int = 1) -> tf.Tensor:
+  """Puts the K slots along an axis of [B, ...] in the order [B, K]."""
+  return tf.gather(values, order, axis=axis, batch_dims=1)
+
+
 def flatten_dict(
   nested: dict[str, Any], separator: str = "/"
 ) -> dict[str, Any]:

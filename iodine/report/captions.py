@@ -31,7 +31,8 @@ _SCENE = {
     "What the slots hold",
     "The image, its reconstruction, the masks (each pixel in the colours of "
     "the slots that claim it), and what every slot contributes: its component "
-    "times its mask. The contributions add up to the reconstruction.",
+    "times its mask. The contributions add up to the reconstruction. Slot 1 "
+    "has the largest area: the background's, where that has its own slot.",
   ),
   "refinement": (
     "The refinement as an animation",

@@ -15,7 +15,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
-from iodine import errors
+from iodine import errors, files
 
 # What counts in a folder or a glob.
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -48,11 +48,11 @@ def find(images: Any) -> list[str]:
       "`images` is not set: give the path of a PNG or JPEG image, a folder, a "
       "glob, or a list of those, such as `images=photos/`"
     )
-  files: dict[str, str] = {}
+  found: dict[str, str] = {}
   for entry in entries:
-    for path in _expand(entry):
-      files.setdefault(os.path.realpath(path), path)
-  return list(files.values())
+    for path in _expand(files.as_written(entry)):
+      found.setdefault(os.path.realpath(path), path)
+  return list(found.values())
 
 
 def _expand(entry: Any) -> list[str]:
@@ -60,7 +60,7 @@ def _expand(entry: Any) -> list[str]:
   if not isinstance(entry, str):
     raise errors.UserError(
       f"`images` has {entry!r}, which is not a path: give paths of PNG or JPEG "
-      "images, of folders, or globs"
+      "images, of folders, or globs" + errors.quoting(entry, "images")
     )
   if os.path.isdir(entry):
     found = [os.path.join(entry, name) for name in os.listdir(entry)]

@@ -14,12 +14,15 @@ import numpy as np
 import tensorflow as tf
 
 from iodine import checkpoints, pretrained
-from iodine.modules import data, distributions, iodine, types
+from iodine.modules import data, distributions, iodine, types, utils
 from iodine.segmentation import image_reading
 
 
 class Segmentation(NamedTuple):
   """One image, decomposed. All numbers are float32.
+
+  The slot that most pixels belong to comes first: the background's, where that
+  has a slot of its own.
 
   Attributes:
     masks: [K, H, W] probability that a pixel belongs to a slot; they sum to 1.
@@ -171,17 +174,23 @@ def infer(
 
   Returns:
     latents, latents_mean and latents_std [B, K, Z]; and what `render` gives.
+    The background's slot comes first, see `utils.background_first`.
   """
   frames = tf.repeat(
     images[:, None], model.frame_index(model.num_iters) + 1, axis=1
   )
   estimates, _ = model.encode(frames, seed=tf.constant([seed, 0], tf.int64))
   last = estimates[-1]
-  return {
+  found = {
     **render(last.x_dist),
     "latents": last.z,
     "latents_mean": last.z_dist.mean(),
     "latents_std": last.z_dist.stddev(),
+  }
+  order = utils.background_first(found["masks"][..., None])
+  return {
+    name: value if name == "reconstruction" else utils.reorder(value, order)
+    for name, value in found.items()
   }
 
 
