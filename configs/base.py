@@ -250,9 +250,21 @@ def convolutions(
 
 
 def optimizer(
-  learn_rate: float, compute_dtype: str, decay_steps: float = 1e6
+  learn_rate: float,
+  compute_dtype: str,
+  decay_steps: float = 1e6,
+  hold_steps: float = 0,
+  warmup_steps: float = 0,
 ) -> Config:
-  """Returns `optimizer`: the paper's Adam, whose learning rate decays."""
+  """Returns `optimizer`: the paper's Adam, whose learning rate decays.
+
+  Args:
+    learn_rate: the full learning rate.
+    compute_dtype: of the convolutions; float16 gets a loss scale.
+    decay_steps: updates in which the rate falls tenfold.
+    hold_steps: updates before it begins to fall.
+    warmup_steps: the first updates, over which it rises.
+  """
   return {
     "constructor": "iodine.optimizers.Adam",
     "learning_rate": {
@@ -260,6 +272,8 @@ def optimizer(
       "learning_rate": learn_rate,
       "decay_rate": 0.1,
       "decay_steps": decay_steps,
+      "hold_steps": hold_steps,
+      "warmup_steps": warmup_steps,
     },
     "beta1": 0.95,
     "beta2": 0.999,

@@ -15,15 +15,29 @@ from iodine import validation
 
 
 class ExponentialDecay:
-  """learning_rate * decay_rate^(step / decay_steps), without stairs."""
+  """learning_rate * decay_rate^(step / decay_steps), without stairs.
+
+  The decay may begin later, and the rate may rise before: neither is in the
+  original.
+  """
 
   def __init__(
     self,
     learning_rate: float,
     decay_rate: float = 0.1,
     decay_steps: float = 1e6,
+    hold_steps: float = 0,
+    warmup_steps: float = 0,
   ):
-    """Sets the numbers; decay_steps is in updates.
+    """Sets the numbers.
+
+    Args:
+      learning_rate: the full rate.
+      decay_rate: what is left of it after `decay_steps`.
+      decay_steps: in updates.
+      hold_steps: updates from the first one on before it decays.
+      warmup_steps: the first updates, over which it rises in a line: update
+        number n, from 1, has n / warmup_steps of it.
 
     Raises:
       errors.UserError: if a number is negative, or no updates make a decay.
@@ -31,14 +45,22 @@ class ExponentialDecay:
     validation.check_number("learning_rate", learning_rate)
     validation.check_number("decay_rate", decay_rate)
     validation.check_number("decay_steps", decay_steps, above=0.0)
+    validation.check_number("hold_steps", hold_steps)
+    validation.check_number("warmup_steps", warmup_steps)
     self._learning_rate = float(learning_rate)
     self._decay_rate = float(decay_rate)
     self._decay_steps = float(decay_steps)
+    self._hold_steps = float(hold_steps)
+    self._warmup_steps = float(warmup_steps)
 
   def __call__(self, step: tf.Tensor) -> tf.Tensor:
     """Returns the learning rate after `step` updates, a scalar."""
-    exponent = tf.cast(step, tf.float32) / self._decay_steps
-    return self._learning_rate * tf.pow(self._decay_rate, exponent)
+    step = tf.cast(step, tf.float32)
+    exponent = tf.maximum(step - self._hold_steps, 0.0) / self._decay_steps
+    rate = self._learning_rate * tf.pow(self._decay_rate, exponent)
+    if self._warmup_steps == 0.0:
+      return rate
+    return rate * tf.minimum((step + 1.0) / self._warmup_steps, 1.0)
 
 
 class LossScale(snt.Module):
