@@ -37,6 +37,8 @@ def defaults():
   save_summaries_steps = 10
   save_checkpoint_steps = 1000
   save_images_steps = 1000
+  # How many updates in a row may be left out whose loss or gradient is not
+  # finite; None: the first one ends the training.
   skip_nonfinite = None
   # Entries of the model that differ at first, see
   # iodine/training/curriculum.py.

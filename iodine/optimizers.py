@@ -154,8 +154,7 @@ class Adam(snt.Module):
       They count by themselves, since a checkpoint may hold a global_step but
       no moments.
     m, v: first and second moments, in the order of the variables.
-    loss_scale: what the loss is multiplied by, or None. With it an update
-      whose gradients are not finite is left out.
+    loss_scale: what the loss is multiplied by, or None.
   """
 
   def __init__(
@@ -238,41 +237,47 @@ class Adam(snt.Module):
     self,
     gradients: Sequence[tf.Tensor],
     variables: Sequence[tf.Variable],
+    loss: tf.Tensor | None = None,
   ) -> tf.Tensor:
     """Makes one update.
+
+    It is left out where it is not finite and there is a loss scale or `loss`:
+    variables, moments and powers stay as they are.
 
     Args:
       gradients: one for each variable, without the loss scale.
       variables: the same at every call, in the same order.
+      loss: scalar, which has to be finite, too, see `is_finite`.
 
     Returns:
       The global norm of the gradients before clipping, a scalar.
     """
     self.initialize(variables)
-    global_norm = tf.linalg.global_norm(gradients)
-    if self.loss_scale is None:
-      self._update(gradients, variables, global_norm)
+    norm = global_norm(gradients)
+    if self.loss_scale is None and loss is None:
+      self._update(gradients, variables, norm)
     else:
-      is_finite = tf.math.is_finite(global_norm)
+      happens = is_finite(norm if loss is None else loss, norm)
       tf.cond(
-        is_finite,
-        lambda: self._update(gradients, variables, global_norm),
+        happens,
+        lambda: self._update(gradients, variables, norm),
         lambda: None,
       )
-      self.loss_scale.update(is_finite)
+      if self.loss_scale is not None:
+        self.loss_scale.update(happens)
     self.global_step.assign_add(1)
-    return global_norm
+    return norm
 
   def _update(
     self,
     gradients: Sequence[tf.Tensor],
     variables: Sequence[tf.Variable],
-    global_norm: tf.Tensor,
+    norm: tf.Tensor,
   ) -> None:
     """Changes variables, moments and powers."""
     if self._max_gradient_norm is not None:
       gradients, _ = tf.clip_by_global_norm(
-        gradients, self._max_gradient_norm, use_norm=global_norm
+        gradients, self._max_gradient_norm, use_norm=norm
       )
     learning_rate = self.learning_rate
     for gradient, variable, m, v in zip(
@@ -293,6 +298,22 @@ class Adam(snt.Module):
       )
     self.beta1_power.assign(self.beta1_power * self._beta1)
     self.beta2_power.assign(self.beta2_power * self._beta2)
+
+
+def global_norm(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+  """Returns the norm of all tensors together, a scalar.
+
+  Float32 holds no squares of numbers above 1.8e19. Where their sum is infinite
+  it is taken of smaller numbers.
+  """
+  norm = tf.linalg.global_norm(tensors)
+  smaller = tf.linalg.global_norm([2.0**-64 * tensor for tensor in tensors])
+  return tf.where(tf.math.is_finite(norm), norm, 2.0**64 * smaller)
+
+
+def is_finite(loss: tf.Tensor, norm: tf.Tensor) -> tf.Tensor:
+  """Returns whether an update of this loss and gradient norm can be made."""
+  return tf.math.is_finite(loss) & tf.math.is_finite(norm)
 
 
 def _zeros_like(variable: tf.Variable, slot: str) -> tf.Variable:

@@ -64,6 +64,7 @@ def test_the_papers_configurations(name):
   assert (optimizer["epsilon"], optimizer["max_gradient_norm"]) == (1e-8, 5.0)
   assert learning_rate["decay_rate"] == 0.1
   assert learning_rate["decay_steps"] == 1e6
+  assert learning_rate["hold_steps"] == learning_rate["warmup_steps"] == 0
   assert config["checkpoint_dir"] == f"iodine/checkpoints/{name}"
 
 
@@ -99,6 +100,29 @@ def test_overrides_reach_everything_that_depends_on_them(name):
   assert rate == config["learn_rate"]
   config = main.get_config((name,), {"learn_rate": 0.5})
   assert config["optimizer"]["learning_rate"]["learning_rate"] == 0.5
+
+
+def test_a_config_saved_before_the_schedule_had_a_hold_still_builds():
+  optimizer = main.get_config(("tetrominoes",))["optimizer"]
+  now = building.build(optimizer)
+  schedule = dict(optimizer["learning_rate"])
+  del schedule["hold_steps"], schedule["warmup_steps"]
+  before = building.build({**optimizer, "learning_rate": schedule})
+  for adam in (now, before):
+    adam.global_step.assign(250_000)
+  assert float(before.learning_rate) == float(now.learning_rate)
+
+
+def test_the_hold_and_the_warm_up_can_be_set():
+  rate = "optimizer.learning_rate"
+  config = main.get_config(
+    ("tetrominoes",),
+    {f"{rate}.hold_steps": 100, f"{rate}.warmup_steps": 10, "learn_rate": 1.0},
+  )
+  adam = building.build(config["optimizer"])
+  assert float(adam.learning_rate) == pytest.approx(0.1)
+  adam.global_step.assign(100)
+  assert float(adam.learning_rate) == 1.0
 
 
 def test_the_learning_rate_follows_the_batch_size():

@@ -7,7 +7,7 @@ import sonnet as snt
 import tensorflow as tf
 import tf_keras
 
-from iodine import optimizers
+from iodine import errors, optimizers
 
 # The bias corrections 1 - 0.999^t are float32 differences near 1, which costs
 # four digits of the step; the variables themselves keep more.
@@ -96,6 +96,55 @@ def test_schedule_defaults_are_those_of_the_paper():
     actual = schedule(tf.constant(step, tf.int64))
     expected = 2.0 * 0.1 ** (step / 1e6)
     np.testing.assert_allclose(actual, expected, 1e-6)  # float32 rounding
+
+
+def test_without_hold_and_warm_up_the_rate_is_that_of_tf1_to_the_bit():
+  schedule = optimizers.ExponentialDecay(3e-4, 0.1, 1e6)
+  for step in [0, 1, 7, 999, 123_456, 1_000_000, 16_777_217]:
+    number = tf.constant(step, tf.int64)
+    exponent = tf.cast(number, tf.float32) / 1e6
+    np.testing.assert_array_equal(
+      schedule(number), 3e-4 * tf.pow(0.1, exponent)
+    )
+
+
+@pytest.mark.parametrize(
+  "step, expected",
+  [
+    (0, 8e-4),
+    (5_799, 8e-4),
+    (5_800, 8e-4),
+    (5_800 + 14_000, 8e-4 * 0.1**0.5),
+    (5_800 + 28_000, 8e-5),
+  ],
+)
+def test_the_rate_is_held_before_it_decays(step, expected):
+  schedule = optimizers.ExponentialDecay(8e-4, 0.1, 28_000, hold_steps=5_800)
+  actual = schedule(tf.constant(step, tf.int64))
+  np.testing.assert_allclose(actual, expected, 1e-6)  # float32 rounding
+
+
+def test_the_rate_rises_over_the_first_updates():
+  schedule = optimizers.ExponentialDecay(1.0, 0.1, 10.0, warmup_steps=4)
+  actual = [float(schedule(tf.constant(step, tf.int64))) for step in range(6)]
+  rise = [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+  expected = [x * 0.1 ** (step / 10) for step, x in enumerate(rise)]
+  np.testing.assert_allclose(actual, expected, 1e-6)  # float32 rounding
+
+
+def test_hold_and_warm_up_together():
+  schedule = optimizers.ExponentialDecay(
+    2.0, 0.5, 1.0, hold_steps=3, warmup_steps=2
+  )
+  actual = [float(schedule(tf.constant(step, tf.int64))) for step in range(6)]
+  assert actual == [1.0, 2.0, 2.0, 2.0, 1.0, 0.5]
+
+
+@pytest.mark.parametrize("name", ["hold_steps", "warmup_steps"])
+@pytest.mark.parametrize("value", [-1, "many", None, float("nan")])
+def test_wrong_steps_of_the_schedule(name, value):
+  with pytest.raises(errors.UserError, match=f"`{name}` is"):
+    optimizers.ExponentialDecay(1e-3, **{name: value})
 
 
 def test_number_as_learning_rate():

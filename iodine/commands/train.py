@@ -113,6 +113,10 @@ def run(
   """
   schedule = _schedule(config)
   plan = training.plan(config)
+  skip_nonfinite = config["skip_nonfinite"]
+  validation.check_whole(
+    "skip_nonfinite", skip_nonfinite, 1, "None to leave out no update"
+  )
   seed = config["seed"]
   if place.goes_on:
     # Samples and the order of scenes go on as they would have.
@@ -145,7 +149,11 @@ def run(
     # Scenes are read while the graph is made.
     batches = dataset.batches("train", skip_batches=step)
     train_step = training.compile_step(
-      model, optimizer, seed, config["jit_compile"]
+      model,
+      optimizer,
+      seed,
+      config["jit_compile"],
+      skip_nonfinite=skip_nonfinite is not None,
     )
     # Whatever is wrong with the config shows here, before a folder is made.
     train_step.get_concrete_function(example)
@@ -176,6 +184,7 @@ def run(
       on_first_step=logs.first_step,
       on_report=logs.report,
       on_images=logs.images,
+      skip_nonfinite=skip_nonfinite,
     )
     if outcome.interrupted_by:
       print(

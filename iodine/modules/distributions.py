@@ -7,6 +7,7 @@ channels. Source: section 3 of the paper's supplement and the original's
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,14 @@ from iodine import errors, validation
 from iodine.modules import types, utils
 
 tfd = tfp.distributions
+
+# The raw scales for which float32 holds both an activation and its reciprocal;
+# beyond them the scale would be 0 or infinite.
+_RAW_RANGES = {
+  tf.nn.softplus: (-87.0, math.inf),
+  tf.nn.sigmoid: (-87.0, math.inf),
+  tf.exp: (-87.0, 87.0),
+}
 
 
 class DistributionModule(snt.Module):
@@ -146,6 +155,8 @@ class LocScaleDistribution(DistributionModule):
       if self._scale_val == -1.0:
         return tf.convert_to_tensor(self.scale)
       return tf.constant(self._scale_val)
+    if self._scale_act in _RAW_RANGES:
+      raw = _clip(raw, *_RAW_RANGES[self._scale_act])
     activated = self._scale_act(raw)
     if self._scale_mode == "var":
       return tf.sqrt(activated)
@@ -262,6 +273,12 @@ class MaskedMixture(DistributionModule):
     )
     sg.guard(x_dist, "B, 1, H, W, C")
     return x_dist
+
+
+@tf.custom_gradient
+def _clip(x: tf.Tensor, low: float, high: float) -> Any:
+  """Returns x within bounds, with the gradient of x, which leads back there."""
+  return tf.clip_by_value(x, low, high), lambda dy: (dy, None, None)
 
 
 def score(x_dist: types.Distribution, x: tf.Tensor) -> types.MixtureScores:

@@ -45,8 +45,14 @@ def _posterior(evidence: Evidence) -> tf.Tensor:
 
   FIDELITY: p_k / (sum_j p_j + 1e-6) without the masks.
   """
-  density = tf.exp(evidence.estimate.scores.component)
-  total = tf.reduce_sum(density, axis=-1, keepdims=True) + 1e-6
+  component = evidence.estimate.scores.component
+  # Densities that float32 does not hold are divided by as much as it takes,
+  # which the quotient does not depend on; for others that is 1.
+  largest = tf.reduce_max(component, axis=-1, keepdims=True)
+  excess = tf.stop_gradient(tf.nn.relu(largest - 80.0))
+  density = tf.exp(component - excess)
+  total = tf.reduce_sum(density, axis=-1, keepdims=True)
+  total += 1e-6 * tf.exp(-excess)
   return utils.to_slots(density / total)
 
 

@@ -45,7 +45,8 @@ class Report(NamedTuple):
 
   Attributes:
     step: number of updates so far.
-    means: mean of every scalar since the last report.
+    means: mean of every scalar since the last report, without updates that
+      were left out; debug/skipped_updates is their number.
     images_per_second: training images.
     seconds_left: until the last step, at this pace.
   """
@@ -81,11 +82,14 @@ def train(
   on_first_step: Callable[[], None] = lambda: None,
   on_report: Callable[[Report], None] = lambda report: None,
   on_images: Callable[[int], None] = lambda step: None,
+  skip_nonfinite: int | None = None,
 ) -> Outcome:
   """Trains until the last step, SIGINT or SIGTERM, and saves.
 
   Scalars stay on the device until a report or a save needs them. Then those of
   every step so far are read at once and checked, before anything is saved.
+  A report that is due while all updates since the last one were left out waits
+  for the next.
 
   Args:
     train_step: from a batch to its scalars, see `compile_step`.
@@ -98,21 +102,30 @@ def train(
     on_first_step: called after the first step, which makes the graph.
     on_report: called every `save_summaries_steps` and at the end.
     on_images: called with the step every `save_images_steps`.
+    skip_nonfinite: how many updates in a row may be left out because they were
+      not finite; None for none. `train_step` leaves them out.
 
   Raises:
     errors.UserError: if the loss, a gradient or the state is no longer finite,
-      and no smaller loss scale may help, with the step, the scalars and the
-      last good checkpoint; or if data or checkpoints cannot be read or written.
+      and no smaller loss scale may help, more often in a row than allowed, with
+      the step, the scalars and the last good checkpoint; or if data or checkpoints cannot be read or written.
   """
   step, last = start_step, schedule.stop_after_steps
   unread: list[Mapping[str, tf.Tensor]] = []
   recent = _Means(step, batch_size)
   since_save = _Means(step, batch_size)
   saved = step if store.latest else None
+  nonfinite_in_a_row = 0
 
   def read() -> None:
+    nonlocal nonfinite_in_a_row
     for number, scalars in enumerate(_fetch(unread), step - len(unread) + 1):
-      _check_scalars(scalars, number, store)
+      if all(math.isfinite(scalars[name]) for name in _VITAL):
+        nonfinite_in_a_row = 0
+      elif not _next_loss_scale_may_help(scalars):
+        nonfinite_in_a_row += 1
+        if nonfinite_in_a_row > (skip_nonfinite or 0):
+          raise _diverged(scalars, number, store)
       recent.add(scalars)
       since_save.add(scalars)
     unread.clear()
@@ -134,14 +147,14 @@ def train(
         on_first_step()
         if not report_due:
           recent.restart_clock(step)
-      if report_due:
+      if report_due and recent.means():
         on_report(recent.report(step, last))
         recent = _Means(step, batch_size)
       if images_due:
         on_images(step)
       if save_due:
         _check_state(state, step, store)
-        store.save(since_save.means()["loss/total"])
+        store.save(since_save.means().get("loss/total"))
         since_save = _Means(step, batch_size)
         saved = step
     if saved != step:
@@ -169,19 +182,27 @@ class _Means:
     self._batch_size = batch_size
     self._start = time.monotonic()
     self._scalars: list[Mapping[str, float]] = []
+    self._num_skipped = 0
 
   def restart_clock(self, step: int) -> None:
     self._first_step = step
     self._start = time.monotonic()
 
   def add(self, scalars: Mapping[str, float]) -> None:
-    self._scalars.append(scalars)
+    if scalars.get(step_lib.SKIPPED, 0.0):
+      self._num_skipped += 1
+    else:
+      self._scalars.append(scalars)
 
   def means(self) -> dict[str, float]:
-    return {
+    """Returns the means, nothing where every update was left out."""
+    means = {
       name: float(np.mean([scalars[name] for scalars in self._scalars]))
-      for name in self._scalars[0]
+      for name in (self._scalars or [{}])[0]
     }
+    if step_lib.SKIPPED in means:
+      means[step_lib.SKIPPED] = float(self._num_skipped)
+    return means
 
   def report(self, step: int, last_step: int) -> Report:
     seconds = max(time.monotonic() - self._start, 1e-9)
@@ -194,17 +215,12 @@ class _Means:
     )
 
 
-def _check_scalars(
-  scalars: Mapping[str, float], step: int, store: checkpoints.CheckpointStore
-) -> None:
-  """Raises a UserError where the loss or a gradient is not finite."""
-  if all(math.isfinite(scalars[name]) for name in _VITAL):
-    return
-  if math.isfinite(scalars["loss/total"]) and (
-    scalars.get("debug/loss_scale", 0.0) > optimizers.LossScale.MIN
-  ):
-    return  # gradients overflowed, and the next loss scale is smaller
-  raise _diverged(scalars, step, store)
+def _next_loss_scale_may_help(scalars: Mapping[str, float]) -> bool:
+  """Returns whether gradients overflowed, and the next scale is smaller."""
+  scale = scalars.get("debug/loss_scale", 0.0)
+  return (
+    math.isfinite(scalars["loss/total"]) and scale > optimizers.LossScale.MIN
+  )
 
 
 def _check_state(

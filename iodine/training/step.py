@@ -17,6 +17,8 @@ from iodine.modules import iodine
 
 Data = dict[str, Any]
 
+SKIPPED = "debug/skipped_updates"
+
 
 class Gradients(NamedTuple):
   """The loss of a batch and its gradients.
@@ -65,8 +67,13 @@ def train_step(
   z: tf.Tensor | Sequence[tf.Tensor] | None = None,
   seed: tf.Tensor | None = None,
   run_seed: int | None = None,
+  skip_nonfinite: bool = False,
 ) -> dict[str, tf.Tensor]:
   """Updates every trainable variable once.
+
+  With `skip_nonfinite` or a loss scale an update is left out whose loss or
+  gradients are not finite. Of the model and the optimizer only `global_step`
+  and the loss scale change then.
 
   Args:
     model: the model.
@@ -76,20 +83,37 @@ def train_step(
     seed: [2] integers to draw samples from.
     run_seed: instead of `seed`: samples follow from it and from the number of
       updates, so that a continued run draws what it would have drawn.
+    skip_nonfinite: whether an update that is not finite is left out.
 
   Returns:
     In float32, the model's scalars, debug/global_grad_norm (before clipping),
     debug/learning_rate and, with a loss scale, debug/loss_scale of this step.
+    Where updates can be left out, debug/skipped_updates is 1 for one that was,
+    and 0 for others.
   """
   if run_seed is not None:
     seed = tf.stack([tf.constant(run_seed, tf.int64), optimizer.global_step])
   loss_scale = optimizer.loss_scale
+  can_skip = skip_nonfinite or loss_scale is not None
+  statistics: list[tf.Variable] = []
+  if can_skip:
+    model.initialize(data["image"].shape[2:])
+    # The model's call updates them.
+    statistics = [v for v in model.variables if not v.trainable]
+  before = [tf.identity(variable) for variable in statistics]
   step = compute_gradients(model, data, z=z, seed=seed, loss_scale=loss_scale)
   learning_rate = optimizer.learning_rate
   debug = {}
   if loss_scale is not None:
     debug["debug/loss_scale"] = tf.identity(loss_scale.scale)
-  global_norm = optimizer.apply(step.gradients, model.trainable_variables)
+  global_norm = optimizer.apply(
+    step.gradients, model.trainable_variables, step.loss if can_skip else None
+  )
+  if can_skip:
+    is_finite = optimizers.is_finite(step.loss, global_norm)
+    for variable, value in zip(statistics, before, strict=True):
+      variable.assign(tf.where(is_finite, variable, value))
+    debug[SKIPPED] = tf.logical_not(is_finite)
   scalars = {
     **step.scalars,
     "debug/global_grad_norm": global_norm,
@@ -105,6 +129,7 @@ def compile_step(
   optimizer: optimizers.Adam,
   seed: int,
   jit_compile: bool = False,
+  skip_nonfinite: bool = False,
 ) -> tf.types.experimental.PolymorphicFunction:
   """Returns `train_step` as a function of the batch alone, run as a graph.
 
@@ -118,6 +143,7 @@ def compile_step(
     seed: the run's, see `run_seed` of `train_step`.
     jit_compile: whether XLA compiles the graph. Its random numbers are others
       than TensorFlow's for the same seed.
+    skip_nonfinite: see `train_step`.
 
   Raises:
     errors.UserError: if jit_compile is neither True nor False.
@@ -126,7 +152,13 @@ def compile_step(
   # Without AutoGraph, which has nothing to convert and takes its time. None
   # leaves XLA to TensorFlow, which compiles for TPUs.
   return tf.function(
-    functools.partial(train_step, model, optimizer, run_seed=seed),
+    functools.partial(
+      train_step,
+      model,
+      optimizer,
+      run_seed=seed,
+      skip_nonfinite=skip_nonfinite,
+    ),
     autograph=False,
     jit_compile=jit_compile or None,
   )
