@@ -313,9 +313,7 @@ def test_xla_computes_the_same_step(tmp_path, monkeypatch):
   monkeypatch.setattr(
     step_lib,
     "train_step",
-    lambda *args, run_seed, **options: step(
-      *args, z=tf.constant(z), **options
-    ),
+    lambda *args, run_seed, **options: step(*args, z=tf.constant(z), **options),
   )
   batch = helpers.make_batch()
   runs, scalars = [], []

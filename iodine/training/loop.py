@@ -107,8 +107,9 @@ def train(
 
   Raises:
     errors.UserError: if the loss, a gradient or the state is no longer finite,
-      and no smaller loss scale may help, more often in a row than allowed, with
-      the step, the scalars and the last good checkpoint; or if data or checkpoints cannot be read or written.
+      the former more often in a row than allowed and where no smaller loss
+      scale may help, with the step, the scalars and the last good checkpoint;
+      or if data or checkpoints cannot be read or written.
   """
   step, last = start_step, schedule.stop_after_steps
   unread: list[Mapping[str, tf.Tensor]] = []

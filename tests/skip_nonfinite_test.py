@@ -1,0 +1,226 @@
+"""Updates that are left out because they were not finite."""
+
+import math
+
+import helpers
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from iodine import building, checkpoints, errors, training
+from iodine.training import step as step_lib
+
+
+class Scenes:
+  """Batch i follows from i alone; those of some steps have a NaN."""
+
+  batch_size = 2
+
+  def __init__(self, bad_steps=(), place="image"):
+    self._bad_steps = bad_steps
+    self._place = place
+
+  def batches(self, first):
+    while True:
+      batch = helpers.make_batch(seed=first)
+      first += 1
+      if first in self._bad_steps:
+        batch = with_nan(batch, self._place)
+      yield batch
+
+
+def with_nan(batch, place="image"):
+  """A copy of a batch with one NaN, in the image or in a factor."""
+  if place == "image":
+    image = batch["image"].numpy()
+    image[0, 0, 0, 0, 0] = math.nan
+    return {**batch, "image": tf.constant(image)}
+  values = batch["factors"][place].numpy()
+  values[1, 0, 0] = math.nan
+  factors = {**batch["factors"], place: tf.constant(values)}
+  return {**batch, "factors": factors}
+
+
+class Run:
+  """A tiny model with its optimizer, step and checkpoints."""
+
+  def __init__(self, folder, skip=None, jit_compile=False, dtype="float32"):
+    tf.random.set_seed(0)
+    config = helpers.tiny_config({"num_iters": 1, "compute_dtype": dtype})
+    self.skip = skip
+    self.model = building.build(config["model"])
+    self.model.initialize((8, 8, 3))
+    self.optimizer = building.build(config["optimizer"])
+    self.optimizer.initialize(self.model.trainable_variables)
+    self.store = checkpoints.CheckpointStore(
+      str(folder), self.model, self.optimizer
+    )
+    self.step = training.compile_step(
+      self.model, self.optimizer, 0, jit_compile, skip is not None
+    )
+
+  def train(self, last, scenes=None, **schedule):
+    self.reports = []
+    step = int(self.optimizer.global_step)
+    return training.train(
+      self.step,
+      [*self.model.trainable_variables, *self.optimizer.m, *self.optimizer.v],
+      (scenes or Scenes()).batches(step),
+      Scenes.batch_size,
+      self.store,
+      training.Schedule(last, **{"save_summaries_steps": 2, **schedule}),
+      start_step=step,
+      on_report=self.reports.append,
+      skip_nonfinite=self.skip,
+    )
+
+  def state(self):
+    """Every variable of the model and the optimizer but those that go on."""
+    optimizer = self.optimizer
+    goes_on = [optimizer.global_step]
+    if optimizer.loss_scale is not None:
+      goes_on += optimizer.loss_scale.variables
+    goes_on = {variable.ref() for variable in goes_on}
+    return {
+      f"{v.name} {i}": v.numpy().copy()
+      for i, v in enumerate([*self.model.variables, *optimizer.variables])
+      if v.ref() not in goes_on
+    }
+
+
+def assert_same_bits(first, second):
+  assert first.keys() == second.keys()
+  for name, value in first.items():
+    np.testing.assert_array_equal(value, second[name], name)
+
+
+@pytest.mark.parametrize(
+  "place, options",
+  [
+    ("image", {"skip": 1}),
+    ("color", {"skip": 1}),
+    ("color", {"skip": 1, "jit_compile": True}),
+    ("image", {"skip": 1, "dtype": "float16"}),
+    ("color", {"skip": 1, "dtype": "float16", "jit_compile": True}),
+    ("color", {"dtype": "float16"}),  # the loss scale alone does it, too
+  ],
+)
+def test_a_skipped_step_leaves_everything(tmp_path, place, options):
+  run = Run(tmp_path, **options)
+  good = helpers.make_batch()
+  assert run.step(good)["debug/skipped_updates"] == 0
+  before = run.state()
+  assert any("mean_var" in name for name in before)
+  scalars = run.step(with_nan(good, place))
+  assert scalars["debug/skipped_updates"] == 1
+  assert np.isnan(scalars["loss/total"])
+  assert_same_bits(before, run.state())
+  # Samples and the order of scenes go on.
+  assert run.optimizer.global_step == 2
+  assert run.step(good)["debug/skipped_updates"] == 0
+  after = run.state()
+  changed = [name for name in before if np.any(before[name] != after[name])]
+  assert len(changed) > 0.9 * len(before)
+  assert all(np.all(np.isfinite(value)) for value in after.values())
+  assert run.step.experimental_get_tracing_count() == 1
+
+
+def test_an_infinite_loss_with_finite_gradients_is_skipped(
+  tmp_path, monkeypatch
+):
+  run = Run(tmp_path)
+  compute = step_lib.compute_gradients
+
+  def infinite(*args, **options):
+    found = compute(*args, **options)
+    return found._replace(loss=found.loss + math.inf)
+
+  monkeypatch.setattr(step_lib, "compute_gradients", infinite)
+  before = run.state()
+  scalars = training.train_step(
+    run.model, run.optimizer, helpers.make_batch(), skip_nonfinite=True
+  )
+  assert scalars["debug/skipped_updates"] == 1
+  assert math.isfinite(scalars["debug/global_grad_norm"])
+  assert_same_bits(before, run.state())
+
+
+def test_steps_that_are_finite_are_the_same_with_and_without_it(tmp_path):
+  plain, skipping = Run(tmp_path / "a"), Run(tmp_path / "b", skip=3)
+  plain.train(3)
+  skipping.train(3)
+  assert_same_bits(plain.state(), skipping.state())
+  assert "debug/skipped_updates" not in plain.reports[0].means
+  assert skipping.reports[0].means["debug/skipped_updates"] == 0
+
+
+def test_it_works_on_a_model_without_variables_yet():
+  config = helpers.tiny_config({"num_iters": 1})
+  model = building.build(config["model"])
+  optimizer = building.build(config["optimizer"])
+  batch = with_nan(helpers.make_batch())
+  training.train_step(model, optimizer, batch, skip_nonfinite=True)
+  assert all(np.all(np.isfinite(v)) for v in model.variables)
+  assert not any(np.any(x) for x in [*optimizer.m, *optimizer.v])
+
+
+def test_n_in_a_row_are_skipped_and_counted(tmp_path):
+  run = Run(tmp_path, skip=2)
+  scenes = Scenes([2, 4, 5, 7])
+  outcome = run.train(8, scenes, save_checkpoint_steps=3)
+  assert outcome.step == 8
+  assert [report.step for report in run.reports] == [2, 4, 6, 8]
+  counts = [r.means["debug/skipped_updates"] for r in run.reports]
+  assert counts == [1, 1, 1, 1]
+  for report in run.reports:
+    assert all(map(math.isfinite, report.means.values()))
+  assert all(np.all(np.isfinite(v)) for v in run.state().values())
+
+
+@pytest.mark.parametrize("skip", [None, 1, 2])
+def test_one_more_in_a_row_ends_the_training(tmp_path, skip):
+  run = Run(tmp_path, skip=skip)
+  first_bad = 4
+  scenes = Scenes(range(first_bad, 20))
+  with pytest.raises(errors.UserError) as info:
+    run.train(20, scenes, save_checkpoint_steps=3, save_summaries_steps=10)
+  last = first_bad + (skip or 0)
+  assert f"diverged at step {last} (" in str(info.value)
+  assert "loss/total = nan" in str(info.value)
+  assert f"checkpoint is `{tmp_path}/ckpt-" in str(info.value)
+  restored = Run(tmp_path)
+  restored.store.restore()
+  assert int(restored.optimizer.global_step) % 3 == 0
+  assert all(np.all(np.isfinite(v)) for v in restored.state().values())
+
+
+def test_a_report_waits_while_all_updates_are_skipped(tmp_path):
+  run = Run(tmp_path, skip=3)
+  run.train(
+    6, Scenes([2, 3, 4]), save_summaries_steps=1, save_checkpoint_steps=2
+  )
+  assert [report.step for report in run.reports] == [1, 5, 6]
+  counts = [r.means["debug/skipped_updates"] for r in run.reports]
+  assert counts == [0, 3, 0]
+  assert run.store.latest == str(tmp_path / "ckpt-6")
+
+
+def test_a_continued_run_is_the_same_run(tmp_path):
+  scenes = Scenes([2, 5])
+  whole = Run(tmp_path / "whole", skip=1)
+  whole.train(6, scenes)
+  Run(tmp_path / "parts", skip=1).train(3, scenes)
+  second = Run(tmp_path / "parts", skip=1)
+  second.store.restore()
+  assert int(second.optimizer.global_step) == 3
+  second.train(6, scenes)
+  assert_same_bits(whole.state(), second.state())
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "many"])
+def test_wrong_numbers_are_a_sentence(tmp_path, capsys, value):
+  line = helpers.fails_with_sentence(
+    capsys, "with", "quick", f"skip_nonfinite={value}"
+  )
+  assert f"`skip_nonfinite` is {value!r}" in line
+  assert "a whole number, at least 1, or None" in line
