@@ -122,7 +122,7 @@ def run(
     # Samples and the order of scenes go on as they would have.
     seed = checkpoints.read_seed(place.start)
     print(f"the run's own seed {seed} is used", flush=True)
-    reading.tell_changes(config, place.start.prefix)
+    reading.tell_changes(config, checkpoints.find(place.folder))
   tf.random.set_seed(seed)
   make_data.provide(config)
   dataset = common.build_dataset(config["data"], seed)
