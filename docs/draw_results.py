@@ -50,6 +50,11 @@ class Panel(NamedTuple):
 
 PANELS = (
   Panel(
+    "tetrominoes minutes (one H200)",
+    {"tetrominoes_minutes": "5 refinements"},
+    0.992,
+  ),
+  Panel(
     "laptop",
     {f"laptop_seed_{seed}": f"seed {seed}" for seed in range(3)},
     0.992,
@@ -65,7 +70,7 @@ PANELS = (
     0.992,
   ),
   Panel("laptop sprites", {"multi_dsprites_hour": "seed 0"}, 0.767),
-  Panel("tetrominoes, full size", {"tetrominoes_full": "seed 0"}, None),
+  Panel("tetrominoes, on two cores", {"tetrominoes_full": "seed 0"}, None),
 )
 
 
@@ -94,9 +99,10 @@ def collect(run_folder: str, name: str) -> None:
 
 def draw() -> None:
   """Draws all collected runs over their minutes."""
-  figure = canvas.new_figure(1080, 680)
-  grid = figure.subplots(2, 2)
-  for axes, (title, curves, paper) in zip(grid.flat, PANELS, strict=True):
+  figure = canvas.new_figure(1080, 1020)
+  grid = figure.subplots(3, 2)
+  grid.flat[-1].axis("off")
+  for axes, (title, curves, paper) in zip(grid.flat, PANELS, strict=False):
     for name, label in curves.items():
       path = FOLDER / "results" / f"{name}.csv"
       rows = np.genfromtxt(path, delimiter=",", names=True)
