@@ -134,6 +134,79 @@ def test_real_tetrominoes_are_serialized_alike():
     )
 
 
+def _group_statistics(scenes):
+  """Returns statistics of Tetrominoes in groups of ten scenes, by name.
+
+  Args:
+    scenes: 10 * G scenes.
+
+  Returns:
+    dict of [G]. Positions and distances are in pixels.
+  """
+
+  def stacked(key):
+    return np.stack([scene[key] for scene in scenes])
+
+  def grouped(values):
+    return values.reshape(len(scenes) // 10, -1)
+
+  def unevenness(codes, count):  # Chi-squared against equal shares.
+    found = (grouped(codes)[..., np.newaxis] == np.arange(1, count + 1)).sum(1)
+    return ((found - 30 / count) ** 2).sum(axis=1) / (30 / count)
+
+  mask = stacked("mask")[:, 1:, ..., 0] > 0
+  covered = mask.sum(axis=(1, 2, 3))
+  padded = np.pad(mask, [(0, 0), (0, 0), (1, 1), (1, 1)])
+  near = mask | padded[..., 2:, 1:-1] | padded[..., :-2, 1:-1]
+  near |= padded[..., 1:-1, 2:] | padded[..., 1:-1, :-2]
+  pixels = np.arange(tetrominoes.SIZE)
+  centers = (
+    np.stack([mask.sum(axis=3) @ pixels, mask.sum(axis=2) @ pixels], axis=-1)
+    / mask.sum(axis=(2, 3))[..., np.newaxis]
+  )
+  at_border = mask[..., [0, -1], :].any(axis=(2, 3))
+  at_border |= mask[..., [0, -1]].any(axis=(2, 3))
+
+  corners = np.stack([stacked("x"), stacked("y")], axis=-1)[:, 1:]
+  shape = stacked("shape")[:, 1:]
+  color = stacked("color")[:, 1:] @ np.array([1, 2, 4])  # 1 to 6
+  one, other = np.array([*itertools.combinations(range(3), 2)]).T
+  touch = (near[:, one] & mask[:, other]).any(axis=(2, 3))
+  alike = color[:, one] == color[:, other]
+  distance = np.linalg.norm(centers[:, one] - centers[:, other], axis=-1)
+  return {
+    "top row, mean": grouped(corners[..., 0]).mean(axis=1),
+    "top row, spread": grouped(corners[..., 0]).std(axis=1),
+    "left column, mean": grouped(corners[..., 1]).mean(axis=1),
+    "left column, spread": grouped(corners[..., 1]).std(axis=1),
+    "rows and columns divisible by 5": grouped(corners % 5 == 0).sum(axis=1),
+    "objects at the border": grouped(at_border).sum(axis=1),
+    "distance of centres, mean": grouped(distance).mean(axis=1),
+    "distance of centres, smallest": grouped(distance).min(axis=1),
+    "pairs that touch": grouped(touch).sum(axis=1),
+    "pairs of one colour": grouped(alike).sum(axis=1),
+    "pairs of one colour that touch": grouped(touch & alike).sum(axis=1),
+    "pairs of one shape": grouped(shape[:, one] == shape[:, other]).sum(axis=1),
+    "unevenness of the colours": unevenness(color, 6),
+    "unevenness of the shapes": unevenness(shape, 19),
+    "brightness": grouped(stacked("image").mean(axis=(1, 2, 3))).mean(axis=1),
+    "covered pixels": grouped(covered).mean(axis=1),
+  }
+
+
+def test_real_tetrominoes_are_as_ten_generated_ones():
+  real, generated = (
+    _group_statistics(scenes)
+    for scenes in (
+      [scene for _, scene in _real_scenes()],
+      _scenes("tetrominoes", 3000, seed=2),
+    )
+  )
+  for name, values in generated.items():
+    low, high = np.quantile(values, [0.005, 0.995])
+    assert low <= real[name][0] <= high, (name, real[name][0], low, high)
+
+
 def test_shapes_are_the_nineteen_tetrominoes():
   turned = set()
   for flip, turns in itertools.product([1, -1], range(4)):
