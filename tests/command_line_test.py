@@ -746,7 +746,8 @@ def test_both_kinds_of_checkpoint_evaluate_alike(
     run(
       *("evaluate", "with", "tetrominoes", *TINY, f"data.path={scenes}"),
       *(f"checkpoint_dir={checkpoint}", f"json_path={tmp_path}/{i}.json"),
-      f"pictures_dir={tmp_path}",
+      # That of the training, which only one of them has beside it.
+      *(f"pictures_dir={tmp_path}", "model.refinement_batch_size=2"),
     )
     figures.append((tmp_path / f"{i}.json").read_text())
   assert figures[0] == figures[1]

@@ -163,6 +163,7 @@ def test_other_numbers_of_slots_and_refinements(
       "num_components": 2,
       "num_iters": 3,
       "batch_size": 3,
+      "model.refinement_batch_size": 128,  # that of the named config
       "data.path": scenes,
       "data.image_dim": [8, 8],
     }

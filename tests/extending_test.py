@@ -137,8 +137,8 @@ def test_data_set(folder, capsys):
   mask = np.moveaxis(np.eye(3)[owner], -1, 1)[..., None]
   np.savez("scenes.npz", image=rng.uniform(size=[5, 8, 8, 3]), mask=mask)
   train, evaluate = commands_with("my_data")
-  options = ["data.image_dim", "data.shuffle_buffer"]
+  options = ["data.image_dim", "data.shuffle_buffer", "evaluation.num_scenes"]
   config = trained(capsys, train, leave_out=options)
   assert config["data"]["constructor"] == "my_data.Arrays"
-  result = run(evaluate, leave_out=[*options, "evaluation.num_scenes"]).result
+  result = run(evaluate, leave_out=options).result
   assert result["num_scenes"] == 5

@@ -52,9 +52,8 @@ def eval_batch(model, index, size):
     data = tf.nest.map_structure(
       lambda x: tf.concat([x, *[x[:1]] * (3 - size)], axis=0), data
     )
-  return model.eval(
-    data, seed=tf.constant([SEED, index], tf.int64), update=False
-  )
+  seeds = [[SEED, 3 * index + i] for i in range(3)]
+  return model.eval(data, seed=tf.constant(seeds, tf.int64), update=False)
 
 
 def flat(info, prefix=""):

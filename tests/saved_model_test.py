@@ -88,7 +88,8 @@ def test_it_runs_without_this_project(checkpoint, exported, tmp_path):
   there = np.load(tmp_path / "outputs.npz")
 
   # The model itself, an image at a time, by other code than that of export.
-  model = building.build(CONFIG["model"])
+  trained = {"refinement_batch_size": CONFIG["batch_size"]}
+  model = building.build({**CONFIG["model"], **trained})
   model.initialize(SHAPE)
   checkpoints.restore(checkpoint, model=model)
   batch = helpers.make_batch(batch_size=1, size=SHAPE[:2])

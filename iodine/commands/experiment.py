@@ -193,7 +193,7 @@ class Experiment(sacred.Experiment):
       named_configs or "model" in updates or "checkpoint_dir" in updates
     ):
       named_configs = reading.shown
-    names, stored = list(named_configs), None
+    names, stored, trained = list(named_configs), None, None
     if reading:
       folder = updates.get("checkpoint_dir")
       if folder is None:
@@ -202,9 +202,12 @@ class Experiment(sacred.Experiment):
       library = _import_reading()
       stored = library.find_config(folder, names or updates.get("model"))
       updates = library.follow(updates, stored, names)
+      # Without the updates, of which `batch_size` is that of the reading.
+      trained = stored or self._plain_run(command_name, {}, names).config
       if stored:
         self.named_configs[_STORED] = config_dict.ConfigDict(stored)
         names.insert(0, _STORED)
+    # The last one that is made, which Sacred takes for the current one.
     run = self._plain_run(command_name, updates, names, *args, **kwargs)
     for path, part in parts.items():
       _put(run.config, path, part)
@@ -212,8 +215,6 @@ class Experiment(sacred.Experiment):
     if stored:
       library.tell_differences(run.config, stored, folder)
     if reading and reading.decomposes:
-      # Without the updates, of which `batch_size` is that of the reading.
-      trained = stored or self._plain_run(command_name, {}, names).config
       library.decompose_as_trained(run.config, trained, updates)
     # Sacred gave them the config when it made the run.
     for function in self.captured_functions:
