@@ -3,6 +3,7 @@ import json
 import math
 import os
 
+import numpy as np
 import pytest
 
 import main
@@ -334,3 +335,33 @@ def test_an_unknown_data_argument_is_an_error():
   config = main.get_config(("multi_dsprites",), {"data.min_objects": 3})
   with pytest.raises(errors.UserError, match="min_objects` is not an argument"):
     building.build(config["data"], "data")
+
+
+def test_minutes_is_what_the_log_did():
+  """Of docs/results.md: batches, scale, learning rate, convolutions."""
+  config = main.get_config(("tetrominoes", "minutes"), {"seed": 0})
+  paper = main.get_config(("tetrominoes",), {"seed": 0})
+  assert config["batch_size"] == config["data"]["batch_size"] == 64
+  assert config["stop_after_steps"] == 30000
+  optimizer = building.build(config["optimizer"])
+  for step, rate in ((0, 8e-4), (5800, 8e-4), (33800, 8e-5)):
+    optimizer.global_step.assign(step)
+    np.testing.assert_allclose(optimizer.learning_rate, rate, 1e-6)  # float32
+  changed = {
+    ("decoder", "pixel_decoder", "compute_dtype"): "auto",
+    ("refinement_core", "encoder_net", "compute_dtype"): "auto",
+    ("output_dist", "component_dist", "scale_val"): 0.1,
+  }
+  for path, value in changed.items():
+    *parents, key = path
+    part = paper["model"]
+    for name in parents:
+      part = part[name]
+    part[key] = value
+  assert config["model"] == paper["model"]
+  rate = paper["optimizer"]["learning_rate"]
+  rate |= {"learning_rate": 8e-4, "hold_steps": 5800, "decay_steps": 28000}
+  assert config["optimizer"] == paper["optimizer"]
+  assert (config["skip_nonfinite"], paper["skip_nonfinite"]) == (10, None)
+  dataset = building.build(config["data"])
+  assert (dataset.train, dataset.test) == ([0, 100000], [100000, None])

@@ -334,3 +334,30 @@ def test_another_type_is_an_error(value):
     building.build(config["model"], "model")
   assert "`compute_dtype` is" in str(info.value)
   assert "bfloat16" in str(info.value)
+
+
+@pytest.mark.parametrize(
+  "capabilities, tpus, expected",
+  [
+    ([], [], "float32"),
+    ([(8, 0)], [], "bfloat16"),
+    ([(9, 0), (8, 6)], [], "bfloat16"),
+    ([(7, 5)], [], "float32"),
+    ([(9, 0), (7, 5)], [], "float32"),  # one that would be slow
+    ([None], [], "float32"),  # no GPU of NVIDIA
+    ([], ["TPU"], "bfloat16"),
+  ],
+)
+def test_auto_is_bfloat16_where_all_devices_have_it(
+  capabilities, tpus, expected, monkeypatch
+):
+  devices = {"GPU": list(range(len(capabilities))), "TPU": tpus}
+
+  def details(gpu):
+    found = capabilities[gpu]
+    return {} if found is None else {"compute_capability": found}
+
+  config = tf.config
+  monkeypatch.setattr(config, "list_physical_devices", devices.__getitem__)
+  monkeypatch.setattr(config.experimental, "get_device_details", details)
+  assert precision.dtype_named("auto").name == expected
