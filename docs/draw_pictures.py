@@ -2,7 +2,7 @@
 
   python docs/draw_pictures.py [REAL_TETROMINOES_FILE]
 
-The picture of real scenes is left as it is where no file is given.
+The pictures of real scenes are left as they are where no file is given.
 """
 
 from __future__ import annotations
@@ -17,7 +17,13 @@ from matplotlib import patches
 FOLDER = pathlib.Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parent))
 
-from iodine import synthetic  # noqa: E402
+from iodine import (  # noqa: E402
+  checkpoints,
+  evaluation,
+  pretrained,
+  synthetic,
+)
+from iodine.drawing import palette  # noqa: E402
 from iodine.modules import data  # noqa: E402
 
 
@@ -120,6 +126,18 @@ def generated(name: str, num_scenes: int) -> list[np.ndarray]:
   ]
 
 
+def decomposed(real: data.Tetrominoes, seed: int) -> list[np.ndarray]:
+  """The slots of ten scenes as `evaluate` finds them with the shipped model."""
+  folder = pretrained.TETROMINOES
+  config = checkpoints.config_beside(checkpoints.find(folder))
+  config = checkpoints.as_evaluated(config)
+  model, _ = checkpoints.restore_model(folder, config)
+  batches = real.batches("test")
+  scenes, _ = evaluation.look(model, batches, 10, range(10), seed=seed)
+  masks = np.stack([s.info["outputs"]["pred_mask"][0, -1] for s in scenes])
+  return list(palette.mix(masks, palette.slot_colors(model.num_components)))
+
+
 def main() -> None:
   """Draws all pictures."""
   draw_method(FOLDER / "iodine.png")
@@ -144,6 +162,14 @@ def main() -> None:
         "generated": generated("tetrominoes", 10),
       },
       FOLDER / "real_and_generated.png",
+    )
+    draw_grid(
+      {
+        "ten real scenes": list(batch["image"].numpy()[:, 0]),
+        "slots, seed 0": decomposed(dataset, 0),
+        "slots, seed 4": decomposed(dataset, 4),
+      },
+      FOLDER / "real_decomposed.png",
     )
 
 
