@@ -197,6 +197,20 @@ def test_sentences(folder, empty_folder, capsys):
   assert "there is no checkpoint at `nowhere`" in sentence
 
 
+def test_what_an_older_config_does_not_know_is_no_difference():
+  new = {"model": {"a": 1, "off": 0, "none": None, "on": 2, "same": [1, 2]}}
+  old = {"model": {"a": 3, "gone": 4, "same": (1, 2)}}
+  assert checkpoints.differences(new, old, ("model", "data"), ()) == [
+    "model.a 1 (3 there)",
+    "model.gone nothing (4 there)",
+    "model.on 2 (nothing there)",
+  ]
+  assert checkpoints.differences(new, old, ("model",), ("model.a",)) == [
+    "model.gone nothing (4 there)",
+    "model.on 2 (nothing there)",
+  ]
+
+
 def test_a_continued_run_says_what_is_another_now(folder, empty_folder, capsys):
   shutil.copytree(folder / "run", "run")
   config = json.loads((empty_folder / "run/config.json").read_text())

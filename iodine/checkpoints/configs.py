@@ -113,11 +113,16 @@ def differences(
     dict(_flatten(json.loads(json.dumps({p: c.get(p) for p in paths}))))
     for c in (config, other)
   )
-  return [
-    f"{path} {_show(here.get(path, _ABSENT))} "
-    f"({_show(there.get(path, _ABSENT))} there)"
+  pairs = {
+    path: (here.get(path, _ABSENT), there.get(path, _ABSENT))
     for path in sorted({*here, *there} - set(ignored))
-    if here.get(path, _ABSENT) != there.get(path, _ABSENT)
+  }
+  # What an older config does not know is off in a newer one, by 0 or None.
+  return [
+    f"{path} {value} ({other} there)"
+    for path, (value, other) in pairs.items()
+    if value != other
+    and not (_ABSENT in (value, other) and not (value and other))
   ]
 
 
@@ -128,7 +133,3 @@ def _flatten(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     return
   for key, value in config.items():
     yield from _flatten(value, f"{path}.{key}" if path else key)
-
-
-def _show(value: Any) -> str:
-  return value if isinstance(value, str) else json.dumps(value)
