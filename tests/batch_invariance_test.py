@@ -152,7 +152,7 @@ def test_wrong_sizes(size):
 
 
 def test_evaluation_does_not_depend_on_the_batch_size(path):
-  model = restore(refinement_batch_size=64, num_iters=5)
+  model = restore(refinement_batch_size=64, num_iters=3)
   results = [
     evaluation.evaluate(model, read(path, size), size, num_scenes=8)
     for size in (8, 7, 1)  # with 7 a scene is left for a last, filled up batch
@@ -188,7 +188,7 @@ def test_restore_takes_the_batch_size_of_the_training(restored, scenes):
 
 
 def test_a_saved_model_gives_the_same(tmp_path, scenes):
-  model = restore(refinement_batch_size=64)
+  model = restore(refinement_batch_size=64, num_iters=3)
   images = scenes["image"][:3, 0]
   segmentation.export(str(tmp_path / "saved"), model, (35, 35, 3), seed=3)
   loaded = tf.saved_model.load(str(tmp_path / "saved"))
@@ -197,7 +197,7 @@ def test_a_saved_model_gives_the_same(tmp_path, scenes):
   # The same images in a batch of the training's size, with the same samples.
   filled = tf.tile(images, [22, 1, 1, 1])[:64]
   same_seed = tf.constant([[3, 0]] * 64, tf.int64)
-  trained = restore()
+  trained = restore(num_iters=3)
   estimates, _ = trained.encode(filled[:, None], seed=same_seed)
   for i in range(3):
     alone = loaded.segment(images[i : i + 1])
@@ -209,4 +209,4 @@ def test_a_saved_model_gives_the_same(tmp_path, scenes):
       np.sort(found.latents_mean, axis=0),
       np.sort(estimates[-1].z_dist.mean()[i], axis=0),
       1e-3,
-    )  # rounding through five refinements, with another number of images
+    )  # rounding through the refinements, with another number of images

@@ -60,7 +60,7 @@ def test_evaluate_with_nothing_else_finds_the_objects(
 
 
 def test_scenes_of_another_seed_are_made_for_it(empty_folder):
-  options = ["evaluation.num_scenes=32", "num_scenes=32", "json_path=a.json"]
+  options = ["num_scenes=32", "batch_size=32", "json_path=a.json"]
   run("evaluate", "with", *options, "data_seed=77")
   assert os.listdir("runs/data") == ["tetrominoes_32_of_seed_77.tfrecords"]
   found = ari_nobg("a.json")
@@ -69,7 +69,8 @@ def test_scenes_of_another_seed_are_made_for_it(empty_folder):
 
 
 def test_other_commands_show_it_too(empty_folder, committed):
-  few = ["num_scenes=16", "plot.num_scenes_for_map=2"]
+  few = ["num_scenes=4", "plot.num_scenes_for_map=2", "batch_size=4"]
+  few += ["num_iters=2"]
   run("plot", "with", *few, "plot.scenes=[0]")
   assert os.path.exists("runs/pretrained/plots/scene_0_example.png")
   run("report", "with", *few, "plot.scenes=[]")
@@ -77,9 +78,9 @@ def test_other_commands_show_it_too(empty_folder, committed):
   assert "Curves over the training steps" in page
   scene = synthetic.DATASETS["tetrominoes"].make_scene(np.random.default_rng(8))
   PIL.Image.fromarray(scene["image"]).save("scene.png")
-  run("segment", "with", "images=scene.png")
+  run("segment", "with", "images=scene.png", "num_iters=2")
   assert os.path.exists("segments/scene/overlay.png")
-  run("export_savedmodel", "with", "output=saved_model")
+  run("export_savedmodel", "with", "output=saved_model", "num_iters=2")
   assert os.path.exists("saved_model/saved_model.pb")
   assert committed == {p: p.stat().st_mtime_ns for p in FOLDER.rglob("*")}
 

@@ -143,12 +143,14 @@ def test_a_named_config_on_top_and_what_differs_is_told(
   )
 
 
-def test_another_batch_size_of_the_refinement(folder):
+def test_another_batch_size_of_the_refinement(folder, capsys):
   place = {"checkpoint_dir": f"{folder}/run"}
   for size in (None, 16):
     updates = {**place, "model.refinement_batch_size": size}
     config = config_of("segment", updates)
     assert config["model"]["refinement_batch_size"] == size
+    (line,) = unlike(capsys)
+    assert line.endswith(f"model.refinement_batch_size {size} (6 there)")
 
 
 def test_tf1_checkpoints_have_the_batch_size_of_the_named_config():
@@ -187,7 +189,10 @@ def test_sentences(folder, empty_folder, capsys):
   ):
     (empty_folder / "run/config.json").write_text(content)
     for command in ("evaluate", "load_checkpoint"):
-      assert part in fails(capsys, command, "with", place)
+      for names in ((), ("tetrominoes",)):
+        sentence = fails(capsys, command, "with", *names, place)
+        assert part in sentence
+        assert "move it away and name the config" in sentence
   (empty_folder / "run/config.json").unlink()
   for command in ("evaluate", "plot", "report", "load_checkpoint", "compare"):
     sentence = fails(capsys, command, "with", place)

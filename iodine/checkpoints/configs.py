@@ -16,6 +16,7 @@ _REMEDY = (
   "name the config, as in `with tetrominoes`; in Python give "
   '`config=iodine.load_config("tetrominoes")`'
 )
+_REMEDY_FILE = f"put the run's own back, or move it away and {_REMEDY}"
 _ABSENT = "nothing"
 
 
@@ -41,21 +42,22 @@ def config_beside(prefix: str) -> dict[str, Any]:
       config = json.load(file)
   except (OSError, ValueError) as error:  # no permission, or no JSON
     raise errors.UserError(
-      f"`{path}` cannot be read ({error}): put the run's own back, or move it "
-      f"away and {_REMEDY}"
+      f"`{path}` cannot be read ({error}): {_REMEDY_FILE}"
     ) from error
-  check_complete(config, f"`{path}`")
+  check_complete(config, f"`{path}`", _REMEDY_FILE)
   return config
 
 
-def check_complete(config: Any, name: str = "the config") -> None:
+def check_complete(
+  config: Any, name: str = "the config", remedy: str = _REMEDY
+) -> None:
   """Raises a UserError where a config has no model or no data."""
   for entry in ("data", "model"):
     part = config.get(entry) if isinstance(config, Mapping) else None
     if not part or not isinstance(part, Mapping):
       raise errors.UserError(
         f"{name} has no `{entry}`, so it is not the complete one of a "
-        f"checkpoint: {_REMEDY}"
+        f"checkpoint: {remedy}"
       )
 
 

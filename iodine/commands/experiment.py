@@ -212,10 +212,10 @@ class Experiment(sacred.Experiment):
     for path, part in parts.items():
       _put(run.config, path, part)
       run.config_modifications.modified.add(path)
-    if stored:
-      library.tell_differences(run.config, stored, folder)
     if reading and reading.decomposes:
       library.decompose_as_trained(run.config, trained, updates)
+    if reading and stored:
+      library.tell_differences(run.config, stored, folder, reading.decomposes)
     # Sacred gave them the config when it made the run.
     for function in self.captured_functions:
       function.config = custom_containers.make_read_only(run.config)

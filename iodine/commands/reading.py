@@ -34,7 +34,6 @@ _MAY_DIFFER = (
   "data.test",
   "data.train",
   "model.decoder.recompute",
-  "model.refinement_batch_size",
 )
 
 
@@ -132,8 +131,19 @@ def _set_default(
     _set_default(config[key], tuple(rest), value)
 
 
-def tell_differences(config: Config, stored: Config, folder: str) -> None:
-  """Prints in one line what differs from a stored config and matters."""
+def tell_differences(
+  config: Config, stored: Config, folder: str, decomposes: bool
+) -> None:
+  """Prints in one line what differs from a stored config and matters.
+
+  Args:
+    config: the complete config.
+    stored: the one beside the checkpoint.
+    folder: what it is called by.
+    decomposes: whether images are decomposed, as in the training by default.
+  """
+  if decomposes:
+    stored = checkpoints.as_trained(stored)
   found = checkpoints.differences(
     config, stored, ("data", "model"), _MAY_DIFFER
   )
