@@ -24,7 +24,7 @@ from iodine import (  # noqa: E402
   synthetic,
 )
 from iodine.drawing import palette  # noqa: E402
-from iodine.modules import data  # noqa: E402
+from iodine.modules import data, iodine  # noqa: E402
 
 
 def draw_method(path: pathlib.Path) -> None:
@@ -126,12 +126,10 @@ def generated(name: str, num_scenes: int) -> list[np.ndarray]:
   ]
 
 
-def decomposed(real: data.Tetrominoes, seed: int) -> list[np.ndarray]:
-  """The slots of ten scenes as `evaluate` finds them with the shipped model."""
-  folder = pretrained.TETROMINOES
-  config = checkpoints.config_beside(checkpoints.find(folder))
-  config = checkpoints.as_evaluated(config)
-  model, _ = checkpoints.restore_model(folder, config)
+def decomposed(
+  model: iodine.IODINE, real: data.Tetrominoes, seed: int
+) -> list[np.ndarray]:
+  """The slots of ten scenes as `evaluate` finds them."""
   batches = real.batches("test")
   scenes, _ = evaluation.look(model, batches, 10, range(10), seed=seed)
   masks = np.stack([s.info["outputs"]["pred_mask"][0, -1] for s in scenes])
@@ -163,11 +161,12 @@ def main() -> None:
       },
       FOLDER / "real_and_generated.png",
     )
+    model, _ = checkpoints.restore_model(pretrained.TETROMINOES, evaluated=True)
     draw_grid(
       {
         "ten real scenes": list(batch["image"].numpy()[:, 0]),
-        "slots, seed 0": decomposed(dataset, 0),
-        "slots, seed 4": decomposed(dataset, 4),
+        "slots, seed 0": decomposed(model, dataset, 0),
+        "slots, seed 4": decomposed(model, dataset, 4),
       },
       FOLDER / "real_decomposed.png",
     )

@@ -22,7 +22,6 @@ from iodine.commands import common, experiment, make_data, quickstart, train
 ROOT = pathlib.Path(__file__).parents[1]
 run = helpers.run_main
 fails_with_sentence = helpers.fails_with_sentence
-REAL_SCENES = ROOT.parent / "shared/data/tetrominoes_mini.tfrecords"
 
 # A model of few channels that trains on 8x8 images.
 TINY = [
@@ -932,12 +931,15 @@ def test_ctrl_c_saves_and_leaves_with_130(scenes, tmp_path):
 # ----------------------------------------------------------- the real scenes
 
 
-@pytest.mark.skipif(
-  not REAL_SCENES.exists(), reason="needs the real scenes in ../shared"
-)
+@helpers.needs_real_scenes
 def test_training_on_real_scenes(tmp_path):
   run(
-    *("with", "tetrominoes", f"data.path={REAL_SCENES}", "batch_size=4"),
+    *(
+      "with",
+      "tetrominoes",
+      f"data.path={helpers.REAL_SCENES}",
+      "batch_size=4",
+    ),
     *("stop_after_steps=1", "data.shuffle_buffer=10", "num_iters=1"),
     f"checkpoint_dir={tmp_path}/real",
   )

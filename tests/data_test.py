@@ -5,6 +5,7 @@ import gzip
 import math
 import pathlib
 
+import helpers
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,7 +15,6 @@ from iodine.modules import data
 from iodine.readers import examples, layouts, opening, streams
 
 ROOT = pathlib.Path(__file__).parents[1]
-REAL = ROOT.parent / "shared/data/tetrominoes_mini.tfrecords"
 UNITS = [
   ROOT / "tests/golden/units/units.npz",
   ROOT.parent / "shared/golden/units/units.npz",
@@ -309,9 +309,9 @@ def test_grayscale_is_the_mean_over_channels(tmp_path):
   np.testing.assert_allclose(image[0, 0], expected, atol=1e-6)  # float32 mean
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="the real scenes are not there")
+@helpers.needs_real_scenes
 def test_real_scenes():
-  batches = list(tetrominoes(str(REAL), batch_size=4)("test"))
+  batches = list(tetrominoes(str(helpers.REAL_SCENES), batch_size=4)("test"))
   assert [len(batch["image"]) for batch in batches] == [4, 4, 2]
   batch = batches[0]
   np.testing.assert_array_equal(batch["visibility"], np.ones((4, 4)))

@@ -7,9 +7,15 @@ import pytest
 import tensorflow as tf
 
 import main
-from iodine import building, checkpoints
+from iodine import building, checkpoints, training
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
+REAL_SCENES = (
+  pathlib.Path(__file__).parents[2] / "shared/data/tetrominoes_mini.tfrecords"
+)
+needs_real_scenes = pytest.mark.skipif(
+  not REAL_SCENES.exists(), reason=f"there are no real scenes: {REAL_SCENES}"
+)
 
 TINY = {
   "n_z": 3,
@@ -55,6 +61,24 @@ def save_checkpoint(folder, config, image_shape=(8, 8, 3), step=0):
   optimizer.initialize(model.trainable_variables)
   optimizer.global_step.assign(step)
   checkpoints.CheckpointStore(str(folder), model, optimizer).save()
+
+
+class Run:
+  """A tiny model with its optimizer, step and checkpoints."""
+
+  def __init__(self, folder, seed=0, updates=None, **step_options):
+    tf.random.set_seed(seed)
+    config = tiny_config(updates)
+    self.model = building.build(config["model"])
+    self.model.initialize((8, 8, 3))
+    self.optimizer = building.build(config["optimizer"])
+    self.optimizer.initialize(self.model.trainable_variables)
+    self.store = checkpoints.CheckpointStore(
+      str(folder), self.model, self.optimizer
+    )
+    self.step = training.compile_step(
+      self.model, self.optimizer, seed, **step_options
+    )
 
 
 def make_batch(

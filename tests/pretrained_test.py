@@ -18,8 +18,6 @@ from iodine.modules import data
 FOLDER = pathlib.Path(pretrained.TETROMINOES)
 FOREGROUND_ARI = 0.965  # on 320 scenes
 ARI = 0.97
-ROOT = pathlib.Path(__file__).parents[1]
-REAL = ROOT.parent / "shared/data/tetrominoes_mini.tfrecords"
 run = helpers.run_main
 
 
@@ -100,9 +98,9 @@ def test_segment_from_python_needs_no_checkpoint():
     assert np.mean(labels == region) > 0.95
 
 
-@pytest.mark.skipif(not REAL.exists(), reason=f"there is no {REAL}")
+@helpers.needs_real_scenes
 def test_segment_gives_a_real_scene_a_region_an_object(empty_folder):
-  dataset = data.Tetrominoes(path=str(REAL), batch_size=10)
+  dataset = data.Tetrominoes(path=str(helpers.REAL_SCENES), batch_size=10)
   scenes = next(dataset.batches("test"))
   for number in range(10):
     pixels = np.round(scenes["image"][number, 0] * 255).astype(np.uint8)

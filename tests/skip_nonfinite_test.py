@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iodine import building, checkpoints, errors, training
+from iodine import building, errors, training
 from iodine.training import step as step_lib
 
 
@@ -41,22 +41,16 @@ def with_nan(batch, place="image"):
   return {**batch, "factors": factors}
 
 
-class Run:
-  """A tiny model with its optimizer, step and checkpoints."""
+class Run(helpers.Run):
+  """One that may leave out updates."""
 
   def __init__(self, folder, skip=None, jit_compile=False, dtype="float32"):
-    tf.random.set_seed(0)
-    config = helpers.tiny_config({"num_iters": 1, "compute_dtype": dtype})
     self.skip = skip
-    self.model = building.build(config["model"])
-    self.model.initialize((8, 8, 3))
-    self.optimizer = building.build(config["optimizer"])
-    self.optimizer.initialize(self.model.trainable_variables)
-    self.store = checkpoints.CheckpointStore(
-      str(folder), self.model, self.optimizer
-    )
-    self.step = training.compile_step(
-      self.model, self.optimizer, 0, jit_compile, skip is not None
+    super().__init__(
+      folder,
+      updates={"num_iters": 1, "compute_dtype": dtype},
+      jit_compile=jit_compile,
+      skip_nonfinite=skip is not None,
     )
 
   def train(self, last, scenes=None, **schedule):

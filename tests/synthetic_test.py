@@ -8,6 +8,7 @@ import pathlib
 import subprocess
 import sys
 
+import helpers
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -23,10 +24,6 @@ from iodine.synthetic import (
   tetrominoes,
   write_dataset,
   writer,
-)
-
-_REAL = (
-  pathlib.Path(__file__).parents[2] / "shared/data/tetrominoes_mini.tfrecords"
 )
 
 # Every feature's shape; the dtypes follow: uint8 where listed below.
@@ -108,12 +105,12 @@ def _masks(scene, name):
 
 
 def _real_scenes():
-  if not _REAL.exists():
-    pytest.skip(f"the real scenes are not there: {_REAL}")
-  dataset = tf.data.TFRecordDataset(str(_REAL), compression_type="GZIP")
+  path = str(helpers.REAL_SCENES)
+  dataset = tf.data.TFRecordDataset(path, compression_type="GZIP")
   return [(r.numpy(), _parse(r, "tetrominoes")) for r in dataset]
 
 
+@helpers.needs_real_scenes
 def test_real_tetrominoes_are_rendered_to_the_byte():
   scenes = [scene for _, scene in _real_scenes()]
   assert len(scenes) == 10
@@ -124,6 +121,7 @@ def test_real_tetrominoes_are_rendered_to_the_byte():
     np.testing.assert_array_equal(mask, scene["mask"])
 
 
+@helpers.needs_real_scenes
 def test_real_tetrominoes_are_serialized_alike():
   # Maps have no order in protobuf, so compare the messages, not the bytes.
   for record, scene in _real_scenes():
@@ -194,6 +192,7 @@ def _group_statistics(scenes):
   }
 
 
+@helpers.needs_real_scenes
 def test_real_tetrominoes_are_as_ten_generated_ones():
   real, generated = (
     _group_statistics(scenes)

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import main
-from iodine import building, checkpoints, errors, training
+from iodine import building, errors, training
 from iodine.commands import make_data
 from iodine.training import loop
 from iodine.training import step as step_lib
@@ -30,20 +30,8 @@ class Scenes:
       index += 1
 
 
-class Run:
-  """A tiny model with its optimizer, step and checkpoints."""
-
-  def __init__(self, folder, seed=0, updates=None):
-    tf.random.set_seed(seed)
-    config = helpers.tiny_config(updates)
-    self.model = building.build(config["model"])
-    self.model.initialize((8, 8, 3))
-    self.optimizer = building.build(config["optimizer"])
-    self.optimizer.initialize(self.model.trainable_variables)
-    self.store = checkpoints.CheckpointStore(
-      str(folder), self.model, self.optimizer
-    )
-    self.step = training.compile_step(self.model, self.optimizer, seed)
+class Run(helpers.Run):
+  """One that trains on `Scenes`."""
 
   def fake_step(self, **changes):
     """A step that only counts, for tests of the loop around it.

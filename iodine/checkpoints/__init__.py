@@ -7,6 +7,8 @@ from iodine.checkpoints.configs import (
   config_beside,
   config_path,
   differences,
+  evaluation_iters,
+  leaves,
 )
 from iodine.checkpoints.finding import (
   Opened,
@@ -37,10 +39,12 @@ __all__ = [
   "config_beside",
   "config_path",
   "differences",
+  "evaluation_iters",
   "export",
   "find",
   "first_line",
   "latest",
+  "leaves",
   "model_variables",
   "open_checkpoint",
   "read_seed",

@@ -79,15 +79,12 @@ def as_trained(config: Config, batch_size: int | None = None) -> dict[str, Any]:
   return {**config, "model": model}
 
 
-def as_evaluated(config: Config) -> dict[str, Any]:
-  """Returns a config whose model refines `evaluation.num_iters` times.
-
-  Where that is None, the model refines as often as in its training.
+def evaluation_iters(config: Config) -> int | None:
+  """Returns `evaluation.num_iters`; None for as many as in training.
 
   Raises:
     errors.UserError: if it is no number of refinements.
   """
-  check_complete(config)
   evaluation = config.get("evaluation")
   num_iters = (
     evaluation.get("num_iters") if isinstance(evaluation, Mapping) else None
@@ -95,6 +92,17 @@ def as_evaluated(config: Config) -> dict[str, Any]:
   validation.check_whole(
     "evaluation.num_iters", num_iters, 0, "None for the model's own"
   )
+  return num_iters
+
+
+def as_evaluated(config: Config) -> dict[str, Any]:
+  """Returns a config whose model refines as often as `evaluate` lets it.
+
+  Raises:
+    errors.UserError: see `evaluation_iters`; or if the config is not complete.
+  """
+  check_complete(config)
+  num_iters = evaluation_iters(config)
   if num_iters is None:
     return dict(config)
   return {**config, "model": {**config["model"], "num_iters": num_iters}}
@@ -112,7 +120,7 @@ def differences(
     ignored: dotted paths of parts that may differ.
   """
   here, there = (
-    dict(_flatten(json.loads(json.dumps({p: c.get(p) for p in paths}))))
+    dict(leaves(json.loads(json.dumps({p: c.get(p) for p in paths}))))
     for c in (config, other)
   )
   pairs = {
@@ -128,10 +136,15 @@ def differences(
   ]
 
 
-def _flatten(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-  """Yields dotted paths of what is not a dict, lists as a whole."""
-  if not isinstance(config, dict):
+def leaves(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+  """Yields the dotted paths and values of what is not a dict.
+
+  Args:
+    config: a nested dict, whose lists are values.
+    path: of this dict in the whole.
+  """
+  if not isinstance(config, Mapping):
     yield path, config
     return
   for key, value in config.items():
-    yield from _flatten(value, f"{path}.{key}" if path else key)
+    yield from leaves(value, f"{path}.{key}" if path else key)

@@ -44,7 +44,9 @@ def restore(path: Any, **objects: Any) -> Restored:
 
 
 def restore_model(
-  path: Any, config: Mapping[str, Any] | None = None
+  path: Any,
+  config: Mapping[str, Any] | None = None,
+  evaluated: bool = False,
 ) -> tuple[iodine.IODINE, dict[str, Any]]:
   """Builds the model that a checkpoint is of, and restores it.
 
@@ -55,6 +57,8 @@ def restore_model(
     path: a prefix or a folder of a TF1 or TF2 checkpoint.
     config: the complete config; None for the `config.json` that a training
       leaves beside its checkpoints, which those of the original do not have.
+    evaluated: whether it refines as often as `evaluate` lets it, not as often
+      as in its training.
 
   Returns:
     The model, with all of its variables, and its config.
@@ -67,6 +71,8 @@ def restore_model(
     config = configs.config_beside(opened.prefix)
   configs.check_complete(config)
   config = configs.as_trained(config)
+  if evaluated:
+    config = configs.as_evaluated(config)
   image_shape = building.build(config["data"], "data").image_shape
   model: iodine.IODINE = building.build(config["model"], "model")
   model.initialize(image_shape)

@@ -54,14 +54,11 @@ def read_options(config: Config) -> Options:
     "its entries one by one, such as `evaluation.num_scenes=320`",
   )
   num_scenes, seeds = given.get("num_scenes"), given.get("seeds", 1)
-  num_iters = given.get("num_iters")
   slots = _read_list(given, "num_components")
   validation.check_whole(
     "evaluation.num_scenes", num_scenes, 1, "None for all scenes"
   )
-  validation.check_whole(
-    "evaluation.num_iters", num_iters, 0, "None for the model's own"
-  )
+  num_iters = checkpoints.evaluation_iters(config)
   validation.check_whole("evaluation.seeds", seeds, 1)
   validation.require(
     validation.is_list(slots) and all(validation.is_whole(k, 1) for k in slots),

@@ -189,36 +189,61 @@ class Experiment(sacred.Experiment):
     reading: Reading | None = getattr(
       self.commands.get(command_name), "reading", None
     )
-    if reading and not (
-      named_configs or "model" in updates or "checkpoint_dir" in updates
-    ):
-      named_configs = reading.shown
-    names, stored, trained = list(named_configs), None, None
-    if reading:
-      folder = updates.get("checkpoint_dir")
-      if folder is None:
-        plain = self._plain_run(command_name, updates, names)
-        folder = plain.config["checkpoint_dir"]
-      library = _import_reading()
-      stored = library.find_config(folder, names or updates.get("model"))
-      updates = library.follow(updates, stored, names)
-      # Without the updates, of which `batch_size` is that of the reading.
-      trained = stored or self._plain_run(command_name, {}, names).config
-      if stored:
-        self.named_configs[_STORED] = config_dict.ConfigDict(stored)
-        names.insert(0, _STORED)
-    # The last one that is made, which Sacred takes for the current one.
-    run = self._plain_run(command_name, updates, names, *args, **kwargs)
-    for path, part in parts.items():
-      _put(run.config, path, part)
-      run.config_modifications.modified.add(path)
-    if reading and reading.decomposes:
-      library.decompose_as_trained(run.config, trained, updates)
-    if reading and stored:
-      library.tell_differences(run.config, stored, folder, reading.decomposes)
+    if reading is None:
+      run = self._plain_run(
+        command_name, updates, named_configs, *args, **kwargs
+      )
+      _put_all(run, parts)
+    else:
+      run = self._reading_run(
+        reading, command_name, updates, parts, named_configs, *args, **kwargs
+      )
     # Sacred gave them the config when it made the run.
     for function in self.captured_functions:
       function.config = custom_containers.make_read_only(run.config)
+    return run
+
+  def _reading_run(
+    self,
+    reading: Reading,
+    command_name: str | None,
+    updates: Mapping[str, Any],
+    parts: Mapping[str, Any],
+    named_configs: Sequence[str],
+    *args: Any,
+    **kwargs: Any,
+  ) -> Any:
+    """Makes the run of a command that reads a checkpoint, see `reads`."""
+    if not (named_configs or "model" in updates or "checkpoint_dir" in updates):
+      named_configs = reading.shown
+    folder = updates.get("checkpoint_dir")
+    if folder is None:
+      plain = self._plain_run(command_name, updates, named_configs)
+      folder = plain.config["checkpoint_dir"]
+    library = _import_reading()
+    stored = library.find_config(folder, named_configs or updates.get("model"))
+    updates = library.follow(updates, stored, named_configs)
+    trained = stored
+    if reading.decomposes and trained is None:
+      # Without the updates, of which `batch_size` is that of the reading.
+      trained = self._plain_run(command_name, {}, named_configs).config
+    # The run that is made last is the current one to Sacred.
+    if stored is None:
+      run = self._plain_run(
+        command_name, updates, named_configs, *args, **kwargs
+      )
+    else:
+      self.named_configs[_STORED] = config_dict.ConfigDict(stored)
+      try:
+        names = [_STORED, *named_configs]
+        run = self._plain_run(command_name, updates, names, *args, **kwargs)
+      finally:
+        del self.named_configs[_STORED]
+    _put_all(run, parts)
+    if reading.decomposes:
+      library.decompose_as_trained(run.config, trained, updates)
+    if stored is not None:
+      library.tell_differences(run.config, stored, folder, reading.decomposes)
     return run
 
   def _plain_run(
@@ -306,6 +331,13 @@ def _without_marker(part: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in part.items()
     if (key, value) != (_REPLACE, True)
   }
+
+
+def _put_all(run: Any, parts: Mapping[str, Any]) -> None:
+  """Puts parts, by their paths, in place of entries of a run's config."""
+  for path, part in parts.items():
+    _put(run.config, path, part)
+    run.config_modifications.modified.add(path)
 
 
 def _put(config: dict[str, Any], path: str, part: Any) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from sacred import utils as sacred_utils
+from sacred.config import utils as config_utils
 
 from iodine import checkpoints, errors
 
@@ -76,10 +80,10 @@ def follow(
   Raises:
     errors.UserError: if it cannot be known what follows from an update.
   """
-  result = dict(updates)
+  followers: dict[str, Any] = {}
   for name, value in updates.items():
     for path in _followers(stored or {}, name):
-      _set_default(result, path, value)
+      sacred_utils.set_by_dotted_path(followers, path, value)
   generates = (stored or {}).get("generated_path") is not None
   for name in ("data_seed", "num_scenes"):
     if name in updates and generates and not is_named:
@@ -93,42 +97,21 @@ def follow(
   if "num_iters" in updates or (
     isinstance(model, Mapping) and "num_iters" in model
   ):
-    _set_default(result, ("evaluation", "num_iters"), None)
+    followers["evaluation"] = {"num_iters": None}
+  # What the updates say themselves stays.
+  result = copy.deepcopy(dict(updates))
+  config_utils.recursive_fill_in(result, followers)
   return result
 
 
-def _followers(stored: Config, name: str) -> Iterator[tuple[str, ...]]:
+def _followers(stored: Config, name: str) -> Iterator[str]:
   """Yields the paths of parts that have the name and value of an entry."""
   if name not in stored or isinstance(stored[name], Mapping):
     return
-  for top in ("data", "model", "optimizer"):
-    for path, value in _leaves(stored.get(top), (top,)):
-      if path[-1] == name and value == stored[name]:
-        yield path
-
-
-def _leaves(
-  config: Any, path: tuple[str, ...]
-) -> Iterator[tuple[tuple[str, ...], Any]]:
-  if not isinstance(config, Mapping):
-    yield path, config
-    return
-  for key, value in config.items():
-    yield from _leaves(value, (*path, key))
-
-
-def _set_default(
-  config: dict[str, Any], path: tuple[str, ...], value: Any
-) -> None:
-  """Sets an entry that is not set; the dicts above it are copied."""
-  key, *rest = path
-  if not rest:
-    config.setdefault(key, value)
-    return
-  below = config.get(key, {})
-  if isinstance(below, Mapping):
-    config[key] = dict(below)
-    _set_default(config[key], tuple(rest), value)
+  parts = {top: stored.get(top) for top in ("data", "model", "optimizer")}
+  for path, value in checkpoints.leaves(parts):
+    if path.split(".")[-1] == name and value == stored[name]:
+      yield path
 
 
 def tell_differences(

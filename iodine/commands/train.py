@@ -118,11 +118,11 @@ def run(
     "skip_nonfinite", skip_nonfinite, 1, "None to leave out no update"
   )
   seed = config["seed"]
-  if place.goes_on:
+  if place.start is not None and place.goes_on:
     # Samples and the order of scenes go on as they would have.
     seed = checkpoints.read_seed(place.start)
     print(f"the run's own seed {seed} is used", flush=True)
-    reading.tell_changes(config, checkpoints.find(place.folder))
+    reading.tell_changes(config, place.start.prefix)
   tf.random.set_seed(seed)
   make_data.provide(config)
   dataset = common.build_dataset(config["data"], seed)

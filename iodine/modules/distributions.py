@@ -324,22 +324,21 @@ def mask_probabilities(scores: types.MixtureScores) -> tf.Tensor:
   return utils.to_slots(tf.exp(scores.log_weight))
 
 
-def sample(
-  module: DistributionModule, params: tf.Tensor, seed: tf.Tensor | None
+def sample_each(
+  module: DistributionModule, params: tf.Tensor, seeds: tf.Tensor
 ) -> tf.Tensor:
-  """Draws one sample, reparameterised.
+  """Draws a sample for every image by itself, reparameterised.
+
+  It depends on no other image, as it does where all are drawn from one seed.
 
   Args:
     module: makes the distribution.
     params: [B, ...] its parameters.
-    seed: [2] integers; [B, 2] for a seed of its own for every image, whose
-      sample then depends on no other image; None for the global random state.
+    seeds: [B, 2] integers.
   """
-  if seed is None or seed.shape.rank == 1:
-    return module(params).sample(seed=seed)
   return tf.map_fn(
     lambda own: module(own[0]).sample(seed=own[1]),
-    (params, seed),
+    (params, seeds),
     fn_output_signature=params.dtype,
   )
 

@@ -283,10 +283,12 @@ class IODINE(snt.Module):
     sg.guard(zp, "B, K, Zp")
     sg.guard(frame, "B, 1, H, W, C")
     z_dist = self.latent_dist(zp)
-    if z is None:
-      z = distributions.sample(self.latent_dist, zp, seed)
-    else:
+    if z is not None:
       z = distributions.replay(z_dist, sg.guard(z, "B, K, Z"))
+    elif seed is not None and seed.shape.rank == 2:
+      z = distributions.sample_each(self.latent_dist, zp, seed)
+    else:
+      z = z_dist.sample(seed=seed)
     params, x_dist = self.decode(z)
     scores = distributions.score(x_dist, frame)
     kl = tfd.kl_divergence(z_dist, self.latent_dist.default_prior())

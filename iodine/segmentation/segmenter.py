@@ -103,11 +103,8 @@ class Segmenter:
       errors.UserError: if there is no checkpoint or config, or they do not
         fit.
     """
-    opened = checkpoints.open_checkpoint(checkpoint)
-    if config is None:
-      config = checkpoints.config_beside(opened.prefix)
     model, config = checkpoints.restore_model(
-      opened, checkpoints.as_evaluated(config)
+      checkpoint, config, evaluated=True
     )
     if seed is None:
       seed = config.get("seed", 0)
