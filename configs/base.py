@@ -29,6 +29,12 @@ def defaults():
   jit_compile = False  # XLA; it draws other samples from the same seed
   compute_dtype = "float32"  # or "bfloat16", "float16", "auto": of convolutions
   recompute = False  # decode again for gradients: less memory, more time
+  # Updates in a compiled call; None: 10 on a GPU, 1 elsewhere.
+  steps_per_call = None
+
+  # See docs/scaling.md: None for one device, "mirrored" for all devices of this
+  # machine, "multi_worker" for several processes.
+  strategy = None
 
   # Training.
   checkpoint_dir = "iodine/checkpoints/iodine"

@@ -81,6 +81,21 @@ class Run:
     )
 
 
+def steps_of(step, batches):
+  """What `training.train` calls, from a function of one batch.
+
+  Args:
+    step: from a batch to its scalars.
+    batches: an iterator of batches, or None for a step that needs none.
+  """
+
+  def make_steps(num_steps):
+    rows = [step(next(batches)) for _ in range(int(num_steps))]
+    return {name: tf.stack([row[name] for row in rows]) for name in rows[0]}
+
+  return make_steps
+
+
 def make_batch(
   batch_size=2,
   size=(8, 8),

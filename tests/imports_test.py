@@ -18,6 +18,7 @@ LAYERS = [
   {"building"},
   {"ops", "readers", "synthetic", "drawing"},
   {"modules"},
+  {"replicas"},
   {"optimizers", "evaluation"},
   {"checkpoints"},
   {"training", "segmentation", "report", "tf1_checkpoint"},

@@ -154,11 +154,12 @@ class Run:
     return training.train_step(self.model, self.optimizer, batch, run_seed=0)
 
   def train(self, last, **options):
-    step = options.pop("step", self.step)
     return training.train(
-      step,
+      helpers.steps_of(
+        options.pop("step", self.step),
+        Scenes().batches("train", int(self.optimizer.global_step)),
+      ),
       [*self.model.trainable_variables, *self.optimizer.m, *self.optimizer.v],
-      Scenes().batches("train", int(self.optimizer.global_step)),
       Scenes.batch_size,
       self.store,
       training.Schedule(last, save_checkpoint_steps=2),

@@ -57,9 +57,8 @@ class Run(helpers.Run):
     self.reports = []
     step = int(self.optimizer.global_step)
     return training.train(
-      self.step,
+      helpers.steps_of(self.step, (scenes or Scenes()).batches(step)),
       [*self.model.trainable_variables, *self.optimizer.m, *self.optimizer.v],
-      (scenes or Scenes()).batches(step),
       Scenes.batch_size,
       self.store,
       training.Schedule(last, **{"save_summaries_steps": 2, **schedule}),

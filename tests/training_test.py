@@ -57,9 +57,11 @@ class Run(helpers.Run):
       **{k: options.pop(k) for k in list(options) if k.startswith("save_")},
     }
     return training.train(
-      options.pop("step", self.step),
+      helpers.steps_of(
+        options.pop("step", self.step),
+        Scenes().batches("train", int(self.optimizer.global_step)),
+      ),
       [*self.model.trainable_variables, *self.optimizer.m, *self.optimizer.v],
-      Scenes().batches("train", int(self.optimizer.global_step)),
       Scenes.batch_size,
       self.store,
       training.Schedule(stop_after_steps=stop_after_steps, **schedule),
@@ -373,8 +375,17 @@ def test_the_path_from_the_command_to_the_tape(tmp_path, monkeypatch, eager):
   assert path == [
     "main.py:train",
     "iodine/commands/train.py:run",
-    # The graph is made before the loop begins.
-    *(["iodine/training/loop.py:train"] if eager else []),
+    # The graph is made before the loop begins, which has a loop for the steps
+    # of one call.
+    *(
+      [
+        "iodine/training/loop.py:train",
+        "iodine/training/step.py:steps",
+        "iodine/training/step.py:once",
+      ]
+      if eager
+      else []
+    ),
     "iodine/training/step.py:train_step",
     "iodine/training/step.py:compute_gradients",
   ]

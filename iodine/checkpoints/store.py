@@ -21,6 +21,7 @@ class CheckpointStore:
     optimizer: optimizers.Adam,
     seed: int = 0,
     max_to_keep: int = 5,
+    writes: bool = True,
   ):
     """Opens the folder; model and optimizer must have all their variables.
 
@@ -30,12 +31,15 @@ class CheckpointStore:
       optimizer: its optimizer, with moments and step.
       seed: what samples and the order of scenes follow from.
       max_to_keep: how many of the latest checkpoints are kept.
+      writes: whether this process writes; of several that train together one
+        does, and nothing is written by the others' `save`.
 
     Raises:
       errors.UserError: if the folder cannot be created or written to.
     """
     self.folder = folder
     self._optimizer = optimizer
+    self._writes = writes
     self._objects = {
       "model": model,
       "optimizer": optimizer,
@@ -43,7 +47,8 @@ class CheckpointStore:
       "seed": tf.Variable(seed, dtype=tf.int64, trainable=False),
     }
     self._checkpoint = tf.train.Checkpoint(**self._objects)
-    files.make_folder(folder)
+    if writes:
+      files.make_folder(folder)
     self._latest = tf.train.CheckpointManager(
       self._checkpoint, folder, max_to_keep=max_to_keep
     )
@@ -61,8 +66,10 @@ class CheckpointStore:
     """Returns the prefix of the one with the lowest training loss, or None."""
     return self._best.latest_checkpoint
 
-  def save(self, mean_loss: float | None = None) -> str:
+  def save(self, mean_loss: float | None = None) -> str | None:
     """Writes a checkpoint under the optimizer's step; returns its prefix.
+
+    None where another process writes.
 
     TensorFlow writes to temporary files and renames them at the end, so an
     interrupted save leaves the older checkpoints as they are.
@@ -74,6 +81,8 @@ class CheckpointStore:
     Raises:
       errors.UserError: if the files cannot be written.
     """
+    if not self._writes:
+      return None
     step = int(self._optimizer.global_step)
     is_best = mean_loss is not None and mean_loss < float(
       self._objects["best_loss"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shlex
@@ -17,6 +18,7 @@ from iodine import (
   errors,
   files,
   optimizers,
+  replicas,
   training,
   validation,
 )
@@ -80,17 +82,23 @@ def place_in(folder: str) -> Place:
   return Place(folder, start, is_new=False)
 
 
-def _claim(place: Place) -> str:
-  """Makes the folder of a run; the next free number where one is taken."""
+def _claim(place: Place, workers: replicas.Workers) -> str:
+  """Makes the folder of a run; the next free number where one is taken.
+
+  The first worker does, and tells the others its number.
+  """
   if not place.is_new:
-    files.make_folder(place.folder)
+    if workers.is_chief:
+      files.make_folder(place.folder)
     return place.folder
   stem, _, number = place.folder.rpartition("_")
   folder, next_number = place.folder, int(number) if number.isdigit() else 0
-  while not files.make_new_folder(folder):
-    next_number += 1
-    folder = f"{stem}_{next_number}"
-  return folder
+  if workers.is_chief:
+    while not files.make_new_folder(folder):
+      next_number += 1
+      folder = f"{stem}_{next_number}"
+  total = workers.total(next_number if workers.is_chief else 0)
+  return folder if workers.is_chief else f"{stem}_{total or number}"
 
 
 def run(
@@ -109,7 +117,7 @@ def run(
 
   Raises:
     errors.UserError: see `training.train`, `checkpoints.restore` and
-      `training.plan`.
+      `training.plan`; or if another worker has gone.
   """
   schedule = _schedule(config)
   plan = training.plan(config)
@@ -117,87 +125,98 @@ def run(
   validation.check_whole(
     "skip_nonfinite", skip_nonfinite, 1, "None to leave out no update"
   )
+  steps_per_call = _steps_per_call(config["steps_per_call"])
+  # Before TensorFlow computes anything.
+  strategy = replicas.make_strategy(config["strategy"])
+  workers = replicas.Workers(strategy)
   seed = config["seed"]
   if place.start is not None and place.goes_on:
     # Samples and the order of scenes go on as they would have.
     seed = checkpoints.read_seed(place.start)
     print(f"the run's own seed {seed} is used", flush=True)
     reading.tell_changes(config, place.start.prefix)
-  tf.random.set_seed(seed)
-  make_data.provide(config)
-  dataset = common.build_dataset(config["data"], seed)
-  example = next(iter(dataset.batches("summary")))
-  models = _build_models(plan, dataset.image_shape)
-  step = 0
-  for number, (stage, model) in enumerate(zip(plan, models, strict=True), 1):
-    optimizer: optimizers.Adam = building.build(
-      config["optimizer"], "optimizer"
-    )
-    optimizer.initialize(model.trainable_variables)
-    restored = _restore(place.start, model, optimizer) if place.start else ""
-    step = int(optimizer.global_step)
-    if step >= stage.last_step:
-      continue
-    if restored:
-      print(restored, flush=True)
-    if len(plan) > 1:
-      print(
-        f"stage {number} of {len(plan)}, to step {stage.last_step}"
-        + (f", with {json.dumps(stage.changes)}" if stage.changes else ""),
-        flush=True,
+  with (
+    workers.explained_loss(lambda: _how_to_go_on(place.folder)),
+    replicas.scope(strategy),
+  ):
+    tf.random.set_seed(seed)
+    workers.chief_first(lambda: make_data.provide(config))
+    dataset = common.build_dataset(config["data"], seed)
+    replicas.check_batch_size(strategy, dataset.batch_size)
+    example = next(iter(dataset.batches("summary")))
+    models = _build_models(plan, dataset.image_shape)
+    step = 0
+    for number, (stage, model) in enumerate(zip(plan, models, strict=True), 1):
+      optimizer: optimizers.Adam = building.build(
+        config["optimizer"], "optimizer"
       )
-    # Scenes are read while the graph is made.
-    batches = dataset.batches("train", skip_batches=step)
-    train_step = training.compile_step(
-      model,
-      optimizer,
-      seed,
-      config["jit_compile"],
-      skip_nonfinite=skip_nonfinite is not None,
-    )
-    # Whatever is wrong with the config shows here, before a folder is made.
-    train_step.get_concrete_function(example)
-    folder = _claim(place)
-    on_folder(folder)
-    store = checkpoints.CheckpointStore(folder, model, optimizer, seed)
-    if place.goes_on:
-      store.restore()  # what it knows of earlier checkpoints, too
-    # For whoever finds the checkpoints.
-    files.write_json(os.path.join(folder, "config.json"), dict(config))
-    num_parameters = sum(
-      v.shape.num_elements() for v in model.trainable_variables
-    )
-    print(
-      f"training {num_parameters:,} parameters, step {step} to "
-      f"{stage.last_step}, into {folder}",
-      flush=True,
-    )
-    logs = _Logs(model, example, folder, stage.last_step, log_scalar)
-    outcome = training.train(
-      train_step,
-      [*model.trainable_variables, *optimizer.m, *optimizer.v],
-      batches,
-      dataset.batch_size,
-      store,
-      schedule._replace(stop_after_steps=stage.last_step),
-      start_step=step,
-      on_first_step=logs.first_step,
-      on_report=logs.report,
-      on_images=logs.images,
-      skip_nonfinite=skip_nonfinite,
-    )
-    if outcome.interrupted_by:
-      print(
-        f"stopped by {outcome.interrupted_by.name} at step {outcome.step}; go "
-        "on with the same command and `continue_run=True "
-        f"checkpoint_dir={shlex.quote(folder)}`",
-        flush=True,
+      optimizer.initialize(model.trainable_variables)
+      restored = _restore(place.start, model, optimizer) if place.start else ""
+      step = int(optimizer.global_step)
+      if step >= stage.last_step:
+        continue
+      if restored:
+        print(restored, flush=True)
+      if len(plan) > 1:
+        print(_stage_line(number, len(plan), stage), flush=True)
+      # Scenes are read while the graph is made.
+      feed = training.Feed(dataset, strategy, skip_batches=step)
+      train_step = training.compile_step(
+        model,
+        optimizer,
+        seed,
+        config["jit_compile"],
+        skip_nonfinite is not None,
+        strategy.num_replicas_in_sync,
       )
-    print(f"checkpoint: {outcome.checkpoint}", flush=True)
-    if outcome.interrupted_by or outcome.step == schedule.stop_after_steps:
-      return outcome
-    # The next stage goes on as a continued run does.
-    place = place_in(folder)
+      make_steps = training.compile_steps(train_step, strategy, feed.expand)
+      # Whatever is wrong with the config shows here, before a folder is made.
+      if strategy.num_replicas_in_sync == 1:
+        train_step.get_concrete_function(example)
+      make_steps.get_concrete_function(
+        feed.batches, tf.TensorSpec([], tf.int32)
+      )
+      place = place._replace(folder=_claim(place, workers), is_new=False)
+      store = checkpoints.CheckpointStore(
+        place.folder, model, optimizer, seed, writes=workers.is_chief
+      )
+      if place.goes_on:
+        store.restore()  # what it knows of earlier checkpoints, too
+      print(_opening_line(model, step, stage, place.folder), flush=True)
+      listeners = {}
+      if workers.is_chief:
+        on_folder(place.folder)
+        # For whoever finds the checkpoints.
+        config_path = os.path.join(place.folder, "config.json")
+        files.write_json(config_path, dict(config))
+        logs = _Logs(model, example, place.folder, stage.last_step, log_scalar)
+        listeners = logs.listeners()
+      with feed.explained_errors():
+        outcome = training.train(
+          functools.partial(make_steps, feed.batches),
+          [*model.trainable_variables, *optimizer.m, *optimizer.v],
+          dataset.batch_size,
+          store,
+          schedule._replace(stop_after_steps=stage.last_step),
+          start_step=step,
+          skip_nonfinite=skip_nonfinite,
+          steps_per_call=steps_per_call,
+          agree_to_stop=lambda told: workers.total(int(told)) > 0,
+          **listeners,
+        )
+      if outcome.interrupted_by:
+        print(
+          f"stopped by {outcome.interrupted_by.name} at step {outcome.step}; "
+          "go on with the same command and `continue_run=True "
+          f"checkpoint_dir={shlex.quote(place.folder)}`",
+          flush=True,
+        )
+      print(f"checkpoint: {outcome.checkpoint}", flush=True)
+      if outcome.interrupted_by or outcome.step == schedule.stop_after_steps:
+        return outcome
+      # The next stage goes on as a continued run does.
+      workers.total(0)  # once the checkpoint is whole
+      place = place_in(place.folder)
   print(
     f"nothing is left to train: step {step} of {schedule.stop_after_steps} "
     "is done, a larger `stop_after_steps` goes on",
@@ -205,6 +224,43 @@ def run(
   )
   prefix = None if place.start is None else place.start.prefix
   return training.Outcome(step, prefix, None)
+
+
+def _steps_per_call(value: Any) -> int:
+  """Returns how many updates a call makes; None is as the device likes it.
+
+  Raises:
+    errors.UserError: if it is no number of updates.
+  """
+  otherwise = "None to have it chosen"
+  validation.check_whole("steps_per_call", value, 1, otherwise)
+  # On a CPU Python costs nothing beside a step.
+  default = 10 if tf.config.list_physical_devices("GPU") else 1
+  return default if value is None else value
+
+
+def _how_to_go_on(folder: str) -> str:
+  return (
+    "see why in its last lines, then start all of them again with "
+    f"`continue_run=True checkpoint_dir={shlex.quote(folder)}`"
+  )
+
+
+def _stage_line(number: int, num_stages: int, stage: training.Stage) -> str:
+  line = f"stage {number} of {num_stages}, to step {stage.last_step}"
+  return line + (f", with {json.dumps(stage.changes)}" if stage.changes else "")
+
+
+def _opening_line(
+  model: iodine.IODINE, step: int, stage: training.Stage, folder: str
+) -> str:
+  num_parameters = sum(
+    v.shape.num_elements() for v in model.trainable_variables
+  )
+  return (
+    f"training {num_parameters:,} parameters, step {step} to "
+    f"{stage.last_step}, into {folder}"
+  )
 
 
 def _build_models(
@@ -256,12 +312,20 @@ class _Logs:
     self._last_step = last_step
     self._log_scalar = log_scalar
 
-  def first_step(self) -> None:
+  def listeners(self) -> dict[str, Callable[..., None]]:
+    """Returns what `training.train` calls."""
+    return {
+      "on_first_step": self._first_step,
+      "on_report": self._report,
+      "on_images": self._images,
+    }
+
+  def _first_step(self) -> None:
     """Says how long it took to get there."""
     seconds = benchmark.seconds_since_start()
     print(f"first step done {seconds:.1f} s after the start", flush=True)
 
-  def report(self, report: training.Report) -> None:
+  def _report(self, report: training.Report) -> None:
     """Logs scalars."""
     print(_progress_line(report, self._last_step), flush=True)
     speed = {"debug/images_per_second": report.images_per_second}
@@ -269,7 +333,7 @@ class _Logs:
     self._log_scalar("loss", report.means["loss/total"], report.step)
     self._log_scalar("ari_nobg", report.means["loss/ari_nobg"], report.step)
 
-  def images(self, step: int) -> None:
+  def _images(self, step: int) -> None:
     """Logs the overview images."""
     self._writer.images(step, self._draw(self._example))
 

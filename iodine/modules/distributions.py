@@ -343,6 +343,29 @@ def sample_each(
   )
 
 
+def sample_part(
+  module: DistributionModule,
+  params: tf.Tensor,
+  seed: tf.Tensor,
+  part: types.BatchPart,
+) -> tf.Tensor:
+  """Draws for images what they would be given among all of their batch.
+
+  Args:
+    module: makes the distribution.
+    params: [B / num_parts, ...] its parameters for the images of the part.
+    seed: [2] integers that the whole batch is drawn from.
+    part: which of the images these are.
+  """
+  size = params.shape[0]
+  # What is drawn at a place depends on the shape alone, and of the rest only
+  # the shape matters.
+  repeats = [part.num_parts] + [1] * (params.shape.rank - 1)
+  whole = module(tf.tile(params, repeats)).sample(seed=seed)
+  begin = [part.number * size] + [0] * (whole.shape.rank - 1)
+  return tf.slice(whole, begin, [size, *whole.shape[1:]])
+
+
 def replay(dist: types.Distribution, value: tf.Tensor) -> tf.Tensor:
   """Returns `value` as if `dist` had just drawn it, reparameterised.
 

@@ -145,6 +145,7 @@ class FactorRegressor(snt.Module):
     visibility: tf.Tensor,
     factors: dict[str, tf.Tensor],
     update: bool = True,
+    part: types.BatchPart | None = None,
   ) -> types.FactorPredictions:
     """Regresses and scores.
 
@@ -155,6 +156,8 @@ class FactorRegressor(snt.Module):
       visibility: [B, L], 1 for entities that are there.
       factors: {name: [B, L, n]}, of which the mapping's are used.
       update: whether the running statistics take this batch in.
+      part: which entities of a larger batch these are, see `IODINE.__call__`;
+        None for all. The running statistics take in the whole batch.
 
     Raises:
       errors.UserError: if a factor of the mapping is missing in `factors`, or
@@ -168,6 +171,9 @@ class FactorRegressor(snt.Module):
     assignment = assign_slots(true_mask, pred_mask, visibility)
     sizes = [size for _, size, _ in self._mapping]
     outputs = tf.split(snt.BatchApply(self.predict_latents)(z), sizes, axis=-1)
+    if part is None:
+      part = types.BatchPart(0, 1, visibility, factors)
+    num_visible = tf.reduce_sum(part.visibility) / part.num_parts
     entity_losses, metrics, predictions, targets = [], {}, {}, {}
     for (factor, size, kind), output in zip(
       self._mapping, outputs, strict=True
@@ -177,7 +183,9 @@ class FactorRegressor(snt.Module):
       entity_losses.append(tf.reduce_sum(error * assignment, axis=-1))
       predictions[factor] = tf.einsum("blk,bkn->bln", assignment, output)
       if kind == "categorical":
-        metrics[factor] = _accuracy(target, predictions[factor], visibility)
+        metrics[factor] = (
+          _num_right(target, predictions[factor], visibility) / num_visible
+        )
       else:
         squared_error = tf.reduce_sum(
           tf.square(target[:, :, None] - output[:, None])
@@ -185,14 +193,16 @@ class FactorRegressor(snt.Module):
           axis=2,
         )
         _, variance, _ = self.mean_var[factor](
-          target, visibility[..., None], update=update
+          _target(part.factors, factor, size, kind),
+          part.visibility[..., None],
+          update=update,
         )
         # FIDELITY: the mean runs over all entities, so that invisible ones,
         # whose error is zero, count as R2 = 1.
         metrics[factor] = tf.reduce_mean(1.0 - squared_error / variance)
     return types.FactorPredictions(
       loss=tf.add_n([tf.reduce_sum(loss) for loss in entity_losses])
-      / tf.reduce_sum(visibility),
+      / num_visible,
       entity_loss=tf.add_n(entity_losses),
       metrics=metrics,
       predictions=predictions,
@@ -253,10 +263,9 @@ def _error(target: tf.Tensor, output: tf.Tensor, kind: str) -> tf.Tensor:
   return tf.reduce_sum(tf.square(target - output), axis=-1)
 
 
-def _accuracy(
+def _num_right(
   target: tf.Tensor, prediction: tf.Tensor, visibility: tf.Tensor
 ) -> tf.Tensor:
-  """Returns the share of the visible entities whose class is predicted."""
+  """Returns the number of visible entities whose class is predicted."""
   right = tf.equal(tf.argmax(target, axis=-1), tf.argmax(prediction, axis=-1))
-  hits = tf.reduce_sum(tf.cast(right, tf.float32) * visibility)
-  return hits / tf.reduce_sum(visibility)
+  return tf.reduce_sum(tf.cast(right, tf.float32) * visibility)

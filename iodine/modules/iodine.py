@@ -160,6 +160,7 @@ class IODINE(snt.Module):
     z: tf.Tensor | Sequence[tf.Tensor] | None = None,
     seed: tf.Tensor | None = None,
     update: bool = True,
+    part: types.BatchPart | None = None,
   ) -> tuple[tf.Tensor, dict[str, tf.Tensor], dict[str, list[Any]]]:
     """Returns the training loss of a batch.
 
@@ -174,6 +175,9 @@ class IODINE(snt.Module):
       seed: [2] integers from which all samples are drawn; [B, 2] for a seed of
         its own for every image; None for the global random state.
       update: whether the factor regressor's running statistics change.
+      part: which images of a larger batch these are; None for all. Loss and
+        scalars are then such that their means over the parts are those of the
+        whole batch.
 
     Returns:
       The loss, a dict of scalars, and the iterations: a dict of lists, zp,
@@ -185,7 +189,7 @@ class IODINE(snt.Module):
         factors do not fit the regressor.
     """
     data = self.cut_frames(data)
-    estimates, inputs = self.encode(data["image"], z, seed)
+    estimates, inputs = self.encode(data["image"], z, seed, part)
     recons_loss, kl_loss = self._weighted_losses(estimates)
     last = estimates[-1]
     rendering = distributions.render(last.x_dist)
@@ -202,6 +206,7 @@ class IODINE(snt.Module):
         tf.stop_gradient(last.z),
         tf.stop_gradient(rendering.masks),
         update=update,
+        part=part,
       )
       loss += factors.loss
       scalars["factor/loss"] = factors.loss
@@ -223,6 +228,7 @@ class IODINE(snt.Module):
     images: tf.Tensor,
     z: tf.Tensor | Sequence[tf.Tensor] | None = None,
     seed: tf.Tensor | None = None,
+    part: types.BatchPart | None = None,
   ) -> tuple[list[types.Estimate], list[types.RefinementInputs]]:
     """Refines the latents of every slot until they explain the image.
 
@@ -230,6 +236,7 @@ class IODINE(snt.Module):
       images: [B, T, H, W, C].
       z: recorded samples to replay, see `__call__`.
       seed: see `__call__`.
+      part: see `__call__`.
 
     Returns:
       num_iters + 1 estimates and the num_iters inputs between them.
@@ -237,7 +244,12 @@ class IODINE(snt.Module):
     sg = shapeguard.ShapeGuard()
     sg.guard(images, "B, T, H, W, C")
     self.initialize(images.shape[2:])
-    samples = iterations.samples(self.num_iters, z, seed)
+    samplers = iterations.samplers(
+      self.num_iters, self.latent_dist, z, seed, part
+    )
+    batch_size = self._refinement_batch_size
+    if batch_size is None and part is not None:
+      batch_size = sg.B * part.num_parts
     state = self.refinement_core.initial_state(sg.B, self.num_components)
     zp = tf.tile(
       self.initial_sample_distribution[None, None],
@@ -247,14 +259,14 @@ class IODINE(snt.Module):
     for t in range(self.num_iters):
       frame = self._frame(images, t)
       estimate, gradients = self._estimate_with_gradients(
-        zp, frame, *samples[t]
+        zp, frame, samplers[t], batch_size
       )
       refinement_input = self._make_inputs(frame, estimate, gradients)
       zp, state = self.refinement_core(refinement_input, zp, state)
       estimates.append(estimate)
       inputs.append(refinement_input)
     frame = self._frame(images, self.num_iters)
-    estimates.append(self._estimate(zp, frame, *samples[-1]))
+    estimates.append(self._estimate(zp, frame, samplers[-1]))
     return estimates, inputs
 
   def decode(
@@ -272,23 +284,14 @@ class IODINE(snt.Module):
     return params, x_dist
 
   def _estimate(
-    self,
-    zp: tf.Tensor,
-    frame: tf.Tensor,
-    z: tf.Tensor | None,
-    seed: tf.Tensor | None,
+    self, zp: tf.Tensor, frame: tf.Tensor, sampler: iterations.Sampler
   ) -> types.Estimate:
     """Samples, decodes and scores: all that zp implies about the frame."""
     sg = shapeguard.ShapeGuard({"K": self.num_components})
     sg.guard(zp, "B, K, Zp")
     sg.guard(frame, "B, 1, H, W, C")
     z_dist = self.latent_dist(zp)
-    if z is not None:
-      z = distributions.replay(z_dist, sg.guard(z, "B, K, Z"))
-    elif seed is not None and seed.shape.rank == 2:
-      z = distributions.sample_each(self.latent_dist, zp, seed)
-    else:
-      z = z_dist.sample(seed=seed)
+    z = sampler(z_dist, zp)
     params, x_dist = self.decode(z)
     scores = distributions.score(x_dist, frame)
     kl = tfd.kl_divergence(z_dist, self.latent_dist.default_prior())
@@ -308,14 +311,14 @@ class IODINE(snt.Module):
     self,
     zp: tf.Tensor,
     frame: tf.Tensor,
-    z: tf.Tensor | None,
-    seed: tf.Tensor | None,
+    sampler: iterations.Sampler,
+    batch_size: int | None,
   ) -> tuple[types.Estimate, types.Gradients]:
     """Returns the estimate, and the gradients of its own loss only."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
       tape.watch(zp)
-      estimate = self._estimate(zp, frame, z, seed)
-      loss = self._refinement_loss(estimate)
+      estimate = self._estimate(zp, frame, sampler)
+      loss = self._refinement_loss(estimate, batch_size)
     gradients = tape.gradient(
       loss,
       types.Gradients(
@@ -325,13 +328,15 @@ class IODINE(snt.Module):
     )
     return estimate, gradients
 
-  def _refinement_loss(self, estimate: types.Estimate) -> tf.Tensor:
+  def _refinement_loss(
+    self, estimate: types.Estimate, batch_size: int | None
+  ) -> tf.Tensor:
     """Returns the loss of a decode whose gradients slots are refined by."""
-    if self._refinement_batch_size is None:
+    if batch_size is None:
       # FIDELITY: the mean over the batch, so gradients shrink with its size.
       return tf.reduce_mean(estimate.re) + self._weighted_kl(estimate)
     kl = self.kl_weight * tf.reduce_sum(estimate.kl, axis=1)
-    return tf.reduce_sum(estimate.re + kl) / self._refinement_batch_size
+    return tf.reduce_sum(estimate.re + kl) / batch_size
 
   def _make_inputs(
     self,
@@ -391,7 +396,8 @@ class IODINE(snt.Module):
       self.initial_sample_distribution[None, None],
       [1, self.num_components, 1],
     )
-    estimate = self._estimate(zp, image, None, tf.zeros([2], tf.int32))
+    seed = tf.zeros([2], tf.int32)
+    estimate = self._estimate(zp, image, lambda dist, _: dist.sample(seed=seed))
     zeros = types.Gradients(
       zp=tf.zeros_like(zp),
       pixel=tf.zeros_like(estimate.params.pixel),
@@ -480,6 +486,7 @@ class IODINE(snt.Module):
     mask: tf.Tensor,
     frame: int | None = None,
     update: bool = True,
+    part: types.BatchPart | None = None,
   ) -> types.FactorPredictions:
     """Runs the factor regressor.
 
@@ -489,6 +496,7 @@ class IODINE(snt.Module):
       mask: [B, K, H, W, 1] mask probabilities.
       frame: iteration whose frame's true mask counts; None for the last.
       update: whether its running statistics change.
+      part: see `__call__`.
 
     Raises:
       errors.UserError: if the model has no regressor, or the data has not its
@@ -504,6 +512,7 @@ class IODINE(snt.Module):
       visibility=data["visibility"],
       factors=data["factors"],
       update=update,
+      part=part,
     )
 
   def get_sample_images(

@@ -6,13 +6,18 @@ num_iters + 1 decodes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import shapeguard
 import tensorflow as tf
 
 from iodine import errors, validation
-from iodine.modules import types
+from iodine.modules import distributions, types
+
+# Draws [B, K, Z] from the latents' distribution and its parameters [B, K, Zp].
+Sampler = Callable[[types.Distribution, tf.Tensor], tf.Tensor]
 
 
 def loss_weights(
@@ -49,42 +54,72 @@ def loss_weights(
   )
 
 
-def samples(
+def samplers(
   num_iters: int,
+  module: distributions.DistributionModule,
   z: tf.Tensor | Sequence[tf.Tensor] | None,
   seed: tf.Tensor | None,
-) -> list[tuple[tf.Tensor | None, tf.Tensor | None]]:
-  """Returns for every decode the sample to replay or the seed to draw from.
+  part: types.BatchPart | None = None,
+) -> list[Sampler]:
+  """Returns for every decode what draws its sample, or replays it.
 
   Args:
     num_iters: number of refinements.
+    module: makes the distribution of the latents.
     z: recorded samples [num_iters + 1, B, K, Z] or a list, or None.
     seed: [2] integers, [B, 2] for one an image, or None for the global random
       state.
+    part: which images of a batch are drawn for; None for all.
 
   Raises:
     errors.UserError: if z has another number of samples.
   """
   steps = num_iters + 1
+  samples: list[Any] = [None] * steps
+  seeds: list[Any] = [None] * steps
   if z is not None:
-    recorded = list(z) if isinstance(z, (list, tuple)) else tf.unstack(z)
-    if len(recorded) != steps:
+    samples = list(z) if isinstance(z, (list, tuple)) else tf.unstack(z)
+    if len(samples) != steps:
       raise errors.UserError(
-        f"`z` has {len(recorded)} recorded samples, and `num_iters` "
+        f"`z` has {len(samples)} recorded samples, and `num_iters` "
         f"{num_iters} needs {steps}"
       )
-    return [(tf.convert_to_tensor(sample), None) for sample in recorded]
-  if seed is None:
-    return [(None, None)] * steps
-  seed = tf.convert_to_tensor(seed)
-  if seed.shape.rank == 1:
-    return [(None, each) for each in _fold_in_steps(seed, steps)]
-  seeds = tf.map_fn(
-    lambda each: tf.stack(_fold_in_steps(each, steps)),
-    seed,
-    fn_output_signature=tf.int32,
-  )
-  return [(None, each) for each in tf.unstack(seeds, steps, axis=1)]
+  elif seed is not None:
+    seed = tf.convert_to_tensor(seed)
+    if seed.shape.rank == 1:
+      seeds = _fold_in_steps(seed, steps)
+    else:
+      folded = tf.map_fn(
+        lambda each: tf.stack(_fold_in_steps(each, steps)),
+        seed,
+        fn_output_signature=tf.int32,
+      )
+      seeds = tf.unstack(folded, steps, axis=1)
+  return [
+    functools.partial(_draw, module=module, part=part, z=z, seed=seed)
+    for z, seed in zip(samples, seeds, strict=True)
+  ]
+
+
+def _draw(
+  dist: types.Distribution,
+  zp: tf.Tensor,
+  *,
+  module: distributions.DistributionModule,
+  part: types.BatchPart | None,
+  z: tf.Tensor | None,
+  seed: tf.Tensor | None,
+) -> tf.Tensor:
+  """Replays `z` or draws from `seed`, see `samplers`."""
+  if z is not None:
+    sg = shapeguard.ShapeGuard({"B": zp.shape[0], "K": zp.shape[1]})
+    z = sg.guard(tf.convert_to_tensor(z), "B, K, Z")
+    return distributions.replay(dist, z)
+  if seed is not None and seed.shape.rank == 2:
+    return distributions.sample_each(module, zp, seed)
+  if seed is not None and part is not None:
+    return distributions.sample_part(module, zp, seed, part)
+  return dist.sample(seed=seed)
 
 
 def _fold_in_steps(seed: tf.Tensor, steps: int) -> list[tf.Tensor]:

@@ -128,6 +128,25 @@ class FactorPredictions(NamedTuple):
   assignment: tf.Tensor
 
 
+class BatchPart(NamedTuple):
+  """Which images of a training step's batch are at hand, of equal parts.
+
+  What a batch has in common is taken of the whole then, so that the means of
+  losses, gradients and scalars over the parts are those of the whole batch.
+
+  Attributes:
+    number: of the part, from 0; an integer or a scalar tensor.
+    num_parts: how many there are.
+    visibility: [B, L] of the whole batch.
+    factors: {name: [B, L, n]} of the whole batch.
+  """
+
+  number: int | tf.Tensor
+  num_parts: int
+  visibility: tf.Tensor
+  factors: dict[str, tf.Tensor]
+
+
 # ---------------------------------------------------------------- protocols
 
 

@@ -1,8 +1,14 @@
 """The training step, the loop around it, its curriculum and its logs."""
 
 from iodine.training.curriculum import Stage, plan
+from iodine.training.feeding import Feed
 from iodine.training.loop import Outcome, Report, Schedule, train
-from iodine.training.step import compile_step, compute_gradients, train_step
+from iodine.training.step import (
+  compile_step,
+  compile_steps,
+  compute_gradients,
+  train_step,
+)
 from iodine.training.summaries import (
   OverviewImages,
   SummaryWriter,
@@ -10,6 +16,7 @@ from iodine.training.summaries import (
 )
 
 __all__ = [
+  "Feed",
   "Outcome",
   "OverviewImages",
   "Report",
@@ -17,6 +24,7 @@ __all__ = [
   "Stage",
   "SummaryWriter",
   "compile_step",
+  "compile_steps",
   "compute_gradients",
   "plan",
   "read_scalars",

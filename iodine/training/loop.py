@@ -9,7 +9,7 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +38,11 @@ class Schedule(NamedTuple):
   save_summaries_steps: int = 10
   save_checkpoint_steps: int = 1000
   save_images_steps: int = 1000
+
+  def steps_until_due(self, step: int) -> int:
+    """Returns how many steps there are until one of these is due."""
+    stop, *periods = self
+    return min(stop - step, *(period - step % period for period in periods))
 
 
 class Report(NamedTuple):
@@ -72,9 +77,8 @@ class Outcome(NamedTuple):
 
 
 def train(
-  train_step: Callable[[step_lib.Data], Mapping[str, tf.Tensor]],
+  make_steps: Callable[[tf.Tensor], Mapping[str, tf.Tensor]],
   state: Sequence[tf.Variable],
-  batches: Iterable[step_lib.Data],
   batch_size: int,
   store: checkpoints.CheckpointStore,
   schedule: Schedule,
@@ -83,6 +87,8 @@ def train(
   on_report: Callable[[Report], None] = lambda report: None,
   on_images: Callable[[int], None] = lambda step: None,
   skip_nonfinite: int | None = None,
+  steps_per_call: int = 1,
+  agree_to_stop: Callable[[bool], bool] = bool,
 ) -> Outcome:
   """Trains until the last step, SIGINT or SIGTERM, and saves.
 
@@ -92,10 +98,10 @@ def train(
   for the next.
 
   Args:
-    train_step: from a batch to its scalars, see `compile_step`.
+    make_steps: makes so many updates and returns their scalars, see
+      `compile_steps`.
     state: weights and moments; they are saved only while they are finite.
-    batches: of the steps to come.
-    batch_size: scenes in each of them.
+    batch_size: scenes in a batch.
     store: where checkpoints go.
     schedule: when what happens.
     start_step: number of updates already done.
@@ -103,7 +109,11 @@ def train(
     on_report: called every `save_summaries_steps` and at the end.
     on_images: called with the step every `save_images_steps`.
     skip_nonfinite: how many updates in a row may be left out because they were
-      not finite; None for none. `train_step` leaves them out.
+      not finite; None for none. `make_steps` leaves them out.
+    steps_per_call: how many updates `make_steps` is asked for at most; fewer
+      where something is due before.
+    agree_to_stop: from whether this process was told to stop to whether all
+      that train together stop.
 
   Raises:
     errors.UserError: if the loss, a gradient or the state is no longer finite,
@@ -112,7 +122,7 @@ def train(
       or if data or checkpoints cannot be read or written.
   """
   step, last = start_step, schedule.stop_after_steps
-  unread: list[Mapping[str, tf.Tensor]] = []
+  unread: list[Mapping[str, tf.Tensor]] = []  # of calls
   recent = _Means(step, batch_size)
   since_save = _Means(step, batch_size)
   saved = step if store.latest else None
@@ -120,7 +130,8 @@ def train(
 
   def read() -> None:
     nonlocal nonfinite_in_a_row
-    for number, scalars in enumerate(_fetch(unread), step - len(unread) + 1):
+    rows = _fetch(unread)
+    for number, scalars in enumerate(rows, step - len(rows) + 1):
       if all(math.isfinite(scalars[name]) for name in _VITAL):
         nonfinite_in_a_row = 0
       elif not _next_loss_scale_may_help(scalars):
@@ -132,17 +143,16 @@ def train(
     unread.clear()
 
   with _catch_signals() as caught:
-    for batch in batches:
-      if step >= last or caught:
-        break
-      unread.append(train_step(batch))
-      step += 1
-      is_first, is_last = step == start_step + 1, step == last
+    while step < last and not agree_to_stop(bool(caught)):
+      num_steps = min(steps_per_call, schedule.steps_until_due(step))
+      unread.append(make_steps(tf.constant(num_steps)))
+      step += num_steps
+      is_first, is_last = step == start_step + num_steps, step == last
       report_due = is_last or step % schedule.save_summaries_steps == 0
       images_due = is_last or step % schedule.save_images_steps == 0
       save_due = is_last or step % schedule.save_checkpoint_steps == 0
       is_due = is_first or report_due or images_due or save_due
-      if is_due or len(unread) == _MAX_UNREAD:
+      if is_due or len(unread) * steps_per_call >= _MAX_UNREAD:
         read()
       if is_first:
         on_first_step()
@@ -162,16 +172,17 @@ def train(
       read()
       _check_state(state, step, store)
       store.save()
-  return Outcome(step, store.latest, caught[0] if caught else None)
+  told = caught or ([signal.SIGTERM] if step < last else [])
+  return Outcome(step, store.latest, told[0] if told else None)
 
 
-def _fetch(steps: Sequence[Mapping[str, tf.Tensor]]) -> list[dict[str, float]]:
-  """Returns the scalars of some steps as numbers, in one transfer."""
-  if not steps:
+def _fetch(calls: Sequence[Mapping[str, tf.Tensor]]) -> list[dict[str, float]]:
+  """Returns the scalars of every step of some calls, in one transfer."""
+  if not calls:
     return []
-  names = list(steps[0])
-  values = tf.stack([scalars[name] for scalars in steps for name in names])
-  rows = values.numpy().reshape(len(steps), len(names)).tolist()
+  names = list(calls[0])
+  columns = [tf.concat([call[name] for call in calls], 0) for name in names]
+  rows = tf.stack(columns, axis=1).numpy().tolist()
   return [dict(zip(names, row, strict=True)) for row in rows]
 
 

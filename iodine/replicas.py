@@ -1,0 +1,212 @@
+"""One training on several devices and machines, by `tf.distribute`.
+
+A replica is a copy of the model on one device. Each sees an equal part of every
+batch, and all of them make the same update. A worker is a process with one or
+more replicas; the first of several, the chief, is the one that writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from iodine import errors, validation
+from iodine.modules import types
+
+STRATEGIES = (None, "mirrored", "multi_worker")
+
+
+def make_strategy(name: str | None) -> tf.distribute.Strategy:
+  """Returns where a training runs.
+
+  Several workers have to make theirs before TensorFlow computes anything.
+
+  Args:
+    name: None for one device, "mirrored" for all devices of this machine,
+      "multi_worker" for the processes that TF_CONFIG or Slurm tells.
+
+  Raises:
+    errors.UserError: if there is no such strategy, or nothing tells of other
+      workers.
+  """
+  validation.check_choice("strategy", name, STRATEGIES)
+  if name is None:
+    return tf.distribute.get_strategy()
+  if name == "mirrored":
+    kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+    devices = [d.name for d in tf.config.list_logical_devices(kind)]
+    return tf.distribute.MirroredStrategy(devices)
+  return tf.distribute.MultiWorkerMirroredStrategy(_find_cluster())
+
+
+def _find_cluster() -> tf.distribute.cluster_resolver.ClusterResolver:
+  """Finds out which workers there are, and which one this is."""
+  resolvers = tf.distribute.cluster_resolver
+  if "TF_CONFIG" in os.environ:
+    return resolvers.TFConfigClusterResolver()
+  if "SLURM_PROCID" in os.environ:
+    return resolvers.SlurmClusterResolver()
+  raise errors.UserError(
+    "`strategy` is 'multi_worker', and neither TF_CONFIG nor Slurm tells of "
+    "other workers: start it as docs/scaling.md shows, or use "
+    "`strategy=mirrored` for the devices of one machine"
+  )
+
+
+def check_batch_size(strategy: tf.distribute.Strategy, batch_size: int) -> None:
+  """Checks that a batch can be divided among the replicas.
+
+  Raises:
+    errors.UserError: if not.
+  """
+  number = strategy.num_replicas_in_sync
+  validation.require(
+    batch_size % number == 0,
+    "batch_size",
+    batch_size,
+    f"a multiple of {number}, the number of replicas that share a batch",
+  )
+
+
+def num_local(strategy: tf.distribute.Strategy) -> int:
+  """Returns how many replicas this process has."""
+  if strategy.num_replicas_in_sync == 1:
+    return 1  # TensorFlow's default strategy has no devices
+  return len(strategy.extended.worker_devices)
+
+
+@contextlib.contextmanager
+def scope(strategy: tf.distribute.Strategy) -> Iterator[None]:
+  """Has every replica keep a copy of the variables that are made here.
+
+  A replica changes its own copy; they stay equal since all make the same
+  update. `snt.distribute.Replicator` does so for the devices of one machine.
+  """
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(strategy.scope())
+    if strategy.num_replicas_in_sync > 1:
+      stack.enter_context(tf.variable_creator_scope(_make_local_variable))
+    yield
+
+
+def _make_local_variable(
+  next_creator: Callable[..., Any], **kwargs: Any
+) -> Any:
+  kwargs["synchronization"] = tf.VariableSynchronization.ON_READ
+  kwargs["aggregation"] = tf.VariableAggregation.ONLY_FIRST_REPLICA
+  # TensorFlow takes such variables for statistics otherwise.
+  if kwargs.get("trainable") is None:
+    kwargs["trainable"] = True
+  return next_creator(**kwargs)
+
+
+# ----------------------------------------------------------- within a replica
+
+
+def batch_part(data: dict[str, Any]) -> types.BatchPart | None:
+  """Returns which part of a batch a replica has, None for all of it.
+
+  Args:
+    data: the part, see `IODINE.__call__`.
+  """
+  context = tf.distribute.get_replica_context()
+  if context.num_replicas_in_sync == 1:
+    return None
+  names = list(data["factors"])
+  # As one tensor, since each that is gathered has to wait for all replicas.
+  columns = [data["visibility"][..., None], *data["factors"].values()]
+  columns = [tf.cast(column, tf.float32) for column in columns]
+  packed = tf.concat(columns, axis=-1)
+  gathered = context.all_gather(packed, axis=0)
+  size = context.num_replicas_in_sync * packed.shape[0]
+  gathered = tf.ensure_shape(gathered, [size, *packed.shape[1:]])
+  visibility, *factors = tf.split(
+    gathered, [column.shape[-1] for column in columns], axis=-1
+  )
+  return types.BatchPart(
+    context.replica_id_in_sync_group,
+    context.num_replicas_in_sync,
+    visibility[..., 0],
+    dict(zip(names, factors, strict=True)),
+  )
+
+
+def mean(structure: Any) -> Any:
+  """Returns the means of float32 tensors over all replicas."""
+  context = tf.distribute.get_replica_context()
+  if context.num_replicas_in_sync == 1:
+    return structure
+  return context.all_reduce(tf.distribute.ReduceOp.MEAN, structure)
+
+
+# ----------------------------------------------------------- between processes
+
+
+class Workers:
+  """The processes that train together.
+
+  Attributes:
+    number: how many.
+    is_chief: whether this is the one that writes.
+  """
+
+  def __init__(self, strategy: tf.distribute.Strategy):
+    """Asks a strategy for them."""
+    self._strategy = strategy
+    resolver = strategy.cluster_resolver
+    task_id = resolver.task_id if resolver is not None else 0
+    self.number = strategy.num_replicas_in_sync // num_local(strategy)
+    self.is_chief = not task_id
+    self._total = tf.function(self._sum, autograph=False)
+
+  def total(self, value: int) -> int:
+    """Returns the sum of all workers' values; waits for all of them."""
+    if self.number == 1:
+      return value
+    return int(self._total(tf.constant(value)))
+
+  def _sum(self, value: tf.Tensor) -> tf.Tensor:
+    def own() -> tf.Tensor:
+      context = tf.distribute.get_replica_context()
+      number = context.replica_id_in_sync_group
+      counts = tf.equal(number % num_local(self._strategy), 0)
+      own_value = tf.where(counts, value, 0)
+      return context.all_reduce(tf.distribute.ReduceOp.SUM, own_value)
+
+    sums = self._strategy.experimental_local_results(self._strategy.run(own))
+    return sums[0]
+
+  def chief_first(self, prepare: Callable[[], None]) -> None:
+    """Calls a function in the chief, then in the others."""
+    if self.is_chief:
+      prepare()
+    self.total(0)
+    if not self.is_chief:
+      prepare()
+
+  @contextlib.contextmanager
+  def explained_loss(self, remedy: Callable[[], str]) -> Iterator[None]:
+    """Turns what TensorFlow says when a worker has gone into a UserError.
+
+    Args:
+      remedy: says how to go on.
+    """
+    try:
+      yield
+    except (
+      tf.errors.UnavailableError,
+      tf.errors.AbortedError,
+      tf.errors.CancelledError,
+      tf.errors.DeadlineExceededError,
+      tf.errors.InternalError,
+    ) as error:
+      if self.number == 1:
+        raise
+      raise errors.UserError(
+        f"another of the {self.number} workers has gone or cannot be reached "
+        f"({str(error).splitlines()[0][:200]}): {remedy()}"
+      ) from error
