@@ -207,6 +207,6 @@ class Workers:
       if self.number == 1:
         raise
       raise errors.UserError(
-        f"another of the {self.number} workers has gone or cannot be reached "
-        f"({str(error).splitlines()[0][:200]}): {remedy()}"
+        f"another of the {self.number} workers has gone or cannot be reached: "
+        f"{remedy()}"
       ) from error

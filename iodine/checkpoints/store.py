@@ -83,12 +83,11 @@ class CheckpointStore:
     """
     if not self._writes:
       return None
-    step = int(self._optimizer.global_step)
-    is_best = mean_loss is not None and mean_loss < float(
-      self._objects["best_loss"]
-    )
+    step = int(self._optimizer.global_step.numpy())
+    best_loss = self._objects["best_loss"]
+    is_best = mean_loss is not None and mean_loss < best_loss.numpy()
     if is_best:
-      self._objects["best_loss"].assign(mean_loss)
+      best_loss.assign(mean_loss)
     try:
       path = self._latest.save(checkpoint_number=step)
       if is_best:

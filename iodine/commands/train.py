@@ -135,24 +135,20 @@ def run(
     seed = checkpoints.read_seed(place.start)
     print(f"the run's own seed {seed} is used", flush=True)
     reading.tell_changes(config, place.start.prefix)
-  with (
-    workers.explained_loss(lambda: _how_to_go_on(place.folder)),
-    replicas.scope(strategy),
-  ):
+  with workers.explained_loss(lambda: _how_to_go_on(place.folder)):
     tf.random.set_seed(seed)
     workers.chief_first(lambda: make_data.provide(config))
     dataset = common.build_dataset(config["data"], seed)
     replicas.check_batch_size(strategy, dataset.batch_size)
     example = next(iter(dataset.batches("summary")))
-    models = _build_models(plan, dataset.image_shape)
+    with replicas.scope(strategy):
+      models = _build_models(plan, dataset.image_shape)
     step = 0
     for number, (stage, model) in enumerate(zip(plan, models, strict=True), 1):
-      optimizer: optimizers.Adam = building.build(
-        config["optimizer"], "optimizer"
-      )
-      optimizer.initialize(model.trainable_variables)
+      with replicas.scope(strategy):
+        optimizer = _build_optimizer(config, model)
       restored = _restore(place.start, model, optimizer) if place.start else ""
-      step = int(optimizer.global_step)
+      step = int(optimizer.global_step.numpy())
       if step >= stage.last_step:
         continue
       if restored:
@@ -282,6 +278,13 @@ def _build_models(
         "`num_components`, `num_iters` or `kl_weight`"
       )
   return models
+
+
+def _build_optimizer(config: Config, model: iodine.IODINE) -> optimizers.Adam:
+  """Builds the optimizer of a model with all of its variables."""
+  optimizer: optimizers.Adam = building.build(config["optimizer"], "optimizer")
+  optimizer.initialize(model.trainable_variables)
+  return optimizer
 
 
 def _restore(

@@ -49,7 +49,11 @@ class Feed:
 
       def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
         first = context.input_pipeline_id * num_local * size
-        return self._read(first, first + num_local * size).rebatch(size)
+        own = self._read(first, first + num_local * size)
+        # Told that it does not end, workers need not ask each other for more.
+        return own.rebatch(size, drop_remainder=True).apply(
+          tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+        )
 
       batches = strategy.distribute_datasets_from_function(of_worker)
     else:
