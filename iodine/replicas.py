@@ -143,6 +143,37 @@ def mean(structure: Any) -> Any:
   return context.all_reduce(tf.distribute.ReduceOp.MEAN, structure)
 
 
+def divided(
+  strategy: tf.distribute.Strategy, function: Callable[..., Any]
+) -> Callable[..., Any]:
+  """Returns a function whose arguments the replicas share among them.
+
+  Args:
+    strategy: where it runs.
+    function: of nested tensors [B, ...], to a nest of such tensors. Its values
+      for an image may not depend on others.
+  """
+  if strategy.num_replicas_in_sync == 1:
+    return function
+
+  def part(*whole: Any) -> Any:
+    context = tf.distribute.get_replica_context()
+    number = context.replica_id_in_sync_group
+    parts = [context.num_replicas_in_sync, -1]
+    own = tf.nest.map_structure(
+      lambda x: tf.reshape(x, [*parts, *x.shape[1:]])[number], whole
+    )
+    return context.all_gather(function(*own), axis=0)
+
+  def all_parts(*whole: Any) -> Any:
+    gathered = strategy.run(part, args=whole)
+    return tf.nest.map_structure(
+      lambda x: strategy.experimental_local_results(x)[0], gathered
+    )
+
+  return all_parts
+
+
 # ----------------------------------------------------------- between processes
 
 

@@ -141,6 +141,7 @@ def measure(
   warmup: int,
   matmul: MatmulRate,
   on_progress: Callable[[int], None] = lambda done: None,
+  steps_per_call: int = 1,
 ) -> Measurements:
   """Times calls, each followed by a matrix product.
 
@@ -152,12 +153,14 @@ def measure(
     warmup: how many calls come before them.
     matmul: times a matrix product.
     on_progress: called with the number of timed calls.
+    steps_per_call: how many steps a call makes, whose times are then those of
+      one; the graph and the images are those of a step, too.
   """
   for _ in range(warmup):
     call()
   seconds, rates = [], [matmul()]
   for done in range(1, steps + 1):
-    seconds.append(_timed(call)[1])
+    seconds.append(_timed(call)[1] / steps_per_call)
     rates.append(matmul())
     on_progress(done)
   return Measurements(
@@ -219,6 +222,19 @@ def segment(
   estimates, _ = model.encode(images, seed=seed)
   rendering = distributions.render(estimates[-1].x_dist)
   return {"mask": rendering.masks, "recons": rendering.reconstruction}
+
+
+class Noise:
+  """Stands in for the batches of a data set."""
+
+  def __init__(self, batch: Data):
+    """Gives this batch again and again."""
+    self._batch = batch
+    self.batch_size = batch["image"].shape[0]
+
+  def __call__(self, *_: Any) -> tf.data.Dataset:
+    """Returns the batches, whatever is asked for."""
+    return tf.data.Dataset.from_tensors(self._batch).repeat()
 
 
 def synthetic_batch(

@@ -9,7 +9,14 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from iodine import building, optimizers, synthetic, training, validation
+from iodine import (
+  building,
+  optimizers,
+  replicas,
+  synthetic,
+  training,
+  validation,
+)
 from iodine.benchmark import measuring, process_cost
 from iodine.modules import data as data_lib
 from iodine.modules import iodine
@@ -58,6 +65,7 @@ class _Subject(NamedTuple):
   dataset: data_lib.IODINEDataset
   model: iodine.IODINE
   batch: dict[str, Any]
+  strategy: tf.distribute.Strategy
 
 
 def measure(config: Config, options: Options) -> dict[str, Any]:
@@ -75,13 +83,17 @@ def measure(config: Config, options: Options) -> dict[str, Any]:
     errors.UserError: if the config makes no sense.
   """
   load = os.getloadavg()[0]
+  # Before TensorFlow computes anything.
+  strategy = replicas.make_strategy(config["strategy"])
   dataset = _dataset(config)
+  replicas.check_batch_size(strategy, dataset.batch_size)
   baseline = process_cost.peak_memory_bytes()
-  model: iodine.IODINE = building.build(config["model"], "model")
-  model.initialize(dataset.image_shape)
+  with replicas.scope(strategy):
+    model: iodine.IODINE = building.build(config["model"], "model")
+    model.initialize(dataset.image_shape)
   evaluator = config["model"].get("factor_evaluator") or {}
   batch = measuring.synthetic_batch(dataset, evaluator.get("mapping", ()))
-  subject = _Subject(dataset, model, batch)
+  subject = _Subject(dataset, model, batch, strategy)
   # The training step before all else, for its time since the start of the
   # process and for its memory.
   result = _measure_training(config, options, subject)
@@ -102,31 +114,46 @@ def measure(config: Config, options: Options) -> dict[str, Any]:
 def _measure_training(
   config: Config, options: Options, subject: _Subject
 ) -> dict[str, Any]:
-  model, batch = subject.model, subject.batch
-  optimizer: optimizers.Adam = building.build(config["optimizer"], "optimizer")
-  optimizer.initialize(model.trainable_variables)
+  model, strategy = subject.model, subject.strategy
+  with replicas.scope(strategy):
+    optimizer: optimizers.Adam = building.build(
+      config["optimizer"], "optimizer"
+    )
+    optimizer.initialize(model.trainable_variables)
   step = training.compile_step(
-    model, optimizer, config["seed"], config["jit_compile"]
+    model,
+    optimizer,
+    config["seed"],
+    config["jit_compile"],
+    num_replicas=strategy.num_replicas_in_sync,
   )
+  feed = training.Feed(measuring.Noise(subject.batch), strategy)
+  make_steps = training.compile_steps(step, strategy, feed.expand)
+  steps_per_call = training.steps_per_call(config["steps_per_call"])
+  arguments = (feed.batches, tf.constant(steps_per_call))
   print("training step: tracing", flush=True)
   first = measuring.first_call(
-    lambda: step.get_concrete_function(batch), lambda: step(batch)
+    lambda: make_steps.get_concrete_function(*arguments),
+    lambda: make_steps(*arguments),
   )
   since_start = process_cost.seconds_since_start()
   print(f"first step done {since_start:.1f} s after the start", flush=True)
   measured = measuring.measure(
     first,
-    lambda: step(batch),
+    lambda: make_steps(*arguments),
     subject.dataset.batch_size,
     options.steps,
     options.warmup,
     measuring.MatmulRate(),
     _progress("training step", options.steps),
+    steps_per_call,
   )
   return {
     **measured.as_json(),
     "start_to_first_step_seconds": since_start,
-    "num_traces": step.experimental_get_tracing_count(),
+    "steps_per_call": steps_per_call,
+    "replicas": strategy.num_replicas_in_sync,
+    "num_traces": make_steps.experimental_get_tracing_count(),
   }
 
 

@@ -22,7 +22,10 @@ def text(result: Mapping[str, Any]) -> str:
     f"\n{result['batch_size']} images of {height}x{width}, "
     f"{result['num_components']} slots, {result['num_iters']} refinements, "
     f"{result['num_parameters']:,} parameters, {result['num_cores']} cores, "
-    f"{result['gpus'] or 'no'} GPU, load {result['load_average']:.1f} before"
+    f"{result['gpus'] or 'no'} GPU, "
+    f"{_number(result['replicas'], 'replica')}, "
+    f"{_number(result['steps_per_call'], 'step')} a call, "
+    f"load {result['load_average']:.1f} before"
   )
   lines = [
     title,
@@ -54,6 +57,10 @@ def _describe_input(measured: Mapping[str, Any] | None) -> str:
     f"{1e3 * decoding['seconds']:.2f} ms, the time of tf.io divided by "
     f"{decoding['speedup']:.1f}"
   )
+
+
+def _number(number: int, thing: str) -> str:
+  return f"{number} {thing}{'s' if number > 1 else ''}"
 
 
 def _megabytes(number: float) -> str:

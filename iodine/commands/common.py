@@ -64,7 +64,7 @@ class Restored(NamedTuple):
   @property
   def step(self) -> int:
     """Returns how many updates there were."""
-    return int(self.optimizer.global_step)
+    return int(self.optimizer.global_step.numpy())
 
 
 def restore(

@@ -10,7 +10,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from iodine import checkpoints, errors, evaluation, files, training, validation
+from iodine import (
+  checkpoints,
+  errors,
+  evaluation,
+  files,
+  replicas,
+  training,
+  validation,
+)
 from iodine.commands import common, make_data
 from iodine.drawing import canvas, curves, image_files
 from iodine.modules import data as data_lib
@@ -121,6 +129,8 @@ def run(
   files.make_folder(folder)
   subject = restore(config, prefix, options)
   result = measure(subject)
+  if not replicas.Workers(subject.strategy).is_chief:
+    return result  # the chief writes
   write_files(result, options.files)
   log_scalars(result, log_scalar)
   logs = common.results_path(config, prefix, "evaluation")
@@ -147,6 +157,7 @@ class Subject(NamedTuple):
     models: by their numbers of slots, first that of the config.
     trained: what the config says, before the options change it.
     seed: the latents are sampled from it.
+    strategy: where it runs.
   """
 
   prefix: str
@@ -156,6 +167,7 @@ class Subject(NamedTuple):
   models: dict[int, common.Restored]
   trained: curves.Trained
   seed: int
+  strategy: tf.distribute.Strategy
 
   @property
   def own(self) -> common.Restored:
@@ -178,20 +190,30 @@ def restore(config: Config, prefix: str, options: Options) -> Subject:
   Raises:
     errors.UserError: see `checkpoints.restore` and `common.build_model`.
   """
-  make_data.provide(config)
+  # Before TensorFlow computes anything.
+  strategy = replicas.make_strategy(config["strategy"])
+  replicas.Workers(strategy).chief_first(lambda: make_data.provide(config))
   dataset = common.build_dataset(config["data"], config["seed"])
   batches = dataset.batches("test")
   evaluated = checkpoints.as_evaluated(config)
-  own = common.restore(evaluated, prefix)
-  models = {own.model.num_components: own}
-  for k in options.num_components:
-    if k not in models:
-      models[k] = common.restore(_with_slots(evaluated, k), prefix)
+  with replicas.scope(strategy):
+    own = common.restore(evaluated, prefix)
+    models = {own.model.num_components: own}
+    for k in options.num_components:
+      if k not in models:
+        models[k] = common.restore(_with_slots(evaluated, k), prefix)
   trained = curves.Trained(
     own.model.num_components, config["model"]["num_iters"]
   )
   return Subject(
-    prefix, options, dataset, batches, models, trained, config["seed"]
+    prefix,
+    options,
+    dataset,
+    batches,
+    models,
+    trained,
+    config["seed"],
+    strategy,
   )
 
 
@@ -258,6 +280,7 @@ def _evaluate_model(
     on_progress=lambda done: print(f"  {done} scenes", flush=True),
     seeds=options.seeds,
     metrics=options.metrics,
+    strategy=subject.strategy,
   )
 
 

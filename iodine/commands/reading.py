@@ -26,6 +26,8 @@ _OF_ONE_CALL = (
   "pictures_dir",
   "reference",
   "results_dir",
+  "steps_per_call",
+  "strategy",
 )
 # What scenes are chosen and how they are computed does not change a result
 # behind anybody's back.

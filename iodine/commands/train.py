@@ -125,7 +125,7 @@ def run(
   validation.check_whole(
     "skip_nonfinite", skip_nonfinite, 1, "None to leave out no update"
   )
-  steps_per_call = _steps_per_call(config["steps_per_call"])
+  steps_per_call = training.steps_per_call(config["steps_per_call"])
   # Before TensorFlow computes anything.
   strategy = replicas.make_strategy(config["strategy"])
   workers = replicas.Workers(strategy)
@@ -220,19 +220,6 @@ def run(
   )
   prefix = None if place.start is None else place.start.prefix
   return training.Outcome(step, prefix, None)
-
-
-def _steps_per_call(value: Any) -> int:
-  """Returns how many updates a call makes; None is as the device likes it.
-
-  Raises:
-    errors.UserError: if it is no number of updates.
-  """
-  otherwise = "None to have it chosen"
-  validation.check_whole("steps_per_call", value, 1, otherwise)
-  # On a CPU Python costs nothing beside a step.
-  default = 10 if tf.config.list_physical_devices("GPU") else 1
-  return default if value is None else value
 
 
 def _how_to_go_on(folder: str) -> str:

@@ -6,6 +6,7 @@ entities.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from iodine import errors
+from iodine import errors, replicas
 from iodine.evaluation import catalogue, scores
 from iodine.modules import iodine
 
@@ -126,6 +127,7 @@ def evaluate(
   on_progress: Callable[[int], None] = lambda num_scenes: None,
   seeds: int = 1,
   metrics: Sequence[catalogue.Metric] = (),
+  strategy: tf.distribute.Strategy | None = None,
 ) -> Evaluation:
   """Evaluates a model on every scene of `batches` exactly once.
 
@@ -146,13 +148,16 @@ def evaluate(
     seeds: how often the latents of a scene are sampled: from seed, seed + 1 and
       so on.
     metrics: further ones beside the standard ones.
+    strategy: whose replicas share every batch; None for one device.
 
   Raises:
-    errors.UserError: if there is no scene, or a metric gives no values for
-      them or has the name of another.
+    errors.UserError: if there is no scene, a batch cannot be shared, or a
+      metric gives no values for them or has the name of another.
   """
+  strategy = strategy or tf.distribute.get_strategy()
+  replicas.check_batch_size(strategy, batch_size)
   compiled = tf.function(
-    lambda data, seed: scores.score_batch(model, data, seed),
+    replicas.divided(strategy, functools.partial(scores.score_batch, model)),
     autograph=False,
   )
   results: list[list[scores.Arrays]] = []

@@ -7,6 +7,7 @@ from iodine.training.step import (
   compile_step,
   compile_steps,
   compute_gradients,
+  steps_per_call,
   train_step,
 )
 from iodine.training.summaries import (
@@ -28,6 +29,7 @@ __all__ = [
   "compute_gradients",
   "plan",
   "read_scalars",
+  "steps_per_call",
   "train",
   "train_step",
 ]

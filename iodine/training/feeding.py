@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from iodine import replicas
 from iodine.modules import data as data_lib
-from iodine.modules import types
 
 Data = dict[str, Any]
 
@@ -27,14 +26,14 @@ class Feed:
 
   def __init__(
     self,
-    dataset: data_lib.IODINEDataset | types.DataSet,
+    dataset: Any,
     strategy: tf.distribute.Strategy,
     skip_batches: int = 0,
   ):
     """Begins to read.
 
     Args:
-      dataset: the data set; `batch_size` is that of all replicas together.
+      dataset: a `types.DataSet`; its `batch_size` is that of all replicas.
       strategy: where the training runs.
       skip_batches: how many batches the run has had.
 

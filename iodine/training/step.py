@@ -197,6 +197,20 @@ def _compile_gradients() -> Callable[..., Gradients]:
   return tf.function(compute, autograph=False, jit_compile=True)
 
 
+def steps_per_call(value: int | None) -> int:
+  """Returns how many steps a call makes; None is as suits the device.
+
+  Raises:
+    errors.UserError: if it is no number of steps.
+  """
+  otherwise = "None to have it chosen"
+  validation.check_whole("steps_per_call", value, 1, otherwise)
+  if value is not None:
+    return value
+  # On a CPU Python costs nothing beside a step.
+  return 10 if tf.config.list_physical_devices("GPU") else 1
+
+
 def compile_steps(
   step: Callable[[Data], dict[str, tf.Tensor]],
   strategy: tf.distribute.Strategy,
