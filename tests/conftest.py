@@ -11,6 +11,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+# Several devices, of which a test uses the first unless it asks for more; they
+# can be had before TensorFlow computes anything only.
+tf.config.set_logical_device_configuration(
+  tf.config.list_physical_devices("CPU")[0],
+  [tf.config.LogicalDeviceConfiguration()] * 4,
+)
+
 
 @pytest.fixture(autouse=True)
 def fixed_seed():

@@ -8,7 +8,6 @@ from typing import Any
 import tensorflow as tf
 
 from iodine import replicas
-from iodine.modules import data as data_lib
 
 Data = dict[str, Any]
 
