@@ -15,8 +15,6 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-# Before TensorFlow is imported: its start-up messages are not for users.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # TensorFlow Probability needs Keras 2; without Keras 3, which nothing needs,
 # a command starts almost a second earlier.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
@@ -27,7 +25,12 @@ with warnings.catch_warnings():
   import sacred
 
 import iodine
+from iodine import nvidia
 from iodine.commands import experiment
+
+# Before TensorFlow is imported: its start-up messages are not for users, unless
+# they say why a GPU is not used.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1" if nvidia.is_there() else "2")
 
 Config = dict[str, Any]
 
@@ -89,11 +92,10 @@ def get_config(
   return copy.deepcopy(dict(run.config))
 
 
-def _command(name: str) -> Any:
+def _command(name: str, config: Config) -> Any:
   """Returns the module of a command; TensorFlow starts when one is run."""
   with experiment.filtered_native_output():
-    common = importlib.import_module("iodine.commands.common")
-    common.start_tensorflow()
+    importlib.import_module("iodine.devices").set_up(config)
     return importlib.import_module(f"iodine.commands.{name}")
 
 
@@ -108,7 +110,7 @@ def train(
   optimizer: Config,
 ) -> int:
   """Trains a model (the default command)."""
-  command = _command("train")
+  command = _command("train", _config)
   del model, data, optimizer  # arguments so that Sacred knows their entries
   place = command.find_place(checkpoint_dir, _run._id, continue_run)
 
@@ -128,21 +130,23 @@ def make_data(
 ) -> None:
   """Generates a data set that stands in for the public one."""
   del data, num_scenes  # arguments so that Sacred knows their entries
-  _command("make_data").run(_config, data_dir)
+  _command("make_data", _config).run(_config, data_dir)
 
 
 @ex.command
 @ex.reads(*PRETRAINED, decomposes=False)
 def load_checkpoint(_config: Config, checkpoint_dir: str) -> None:
   """Restores a checkpoint and prints its variables."""
-  _command("load_checkpoint").run(_config, checkpoint_dir)
+  _command("load_checkpoint", _config).run(_config, checkpoint_dir)
 
 
 @ex.command
 @ex.reads(*PRETRAINED)
 def evaluate(_config: Config, checkpoint_dir: str) -> Config:
   """Evaluates a checkpoint on held-out scenes, with pictures."""
-  result = _command("evaluate").run(_config, checkpoint_dir, ex.log_scalar)
+  result = _command("evaluate", _config).run(
+    _config, checkpoint_dir, ex.log_scalar
+  )
   return result.as_json()
 
 
@@ -150,7 +154,7 @@ def evaluate(_config: Config, checkpoint_dir: str) -> Config:
 @ex.reads(*PRETRAINED, decomposes=False)
 def export_tf1(_config: Config, checkpoint_dir: str, output: str | None) -> str:
   """Writes a checkpoint that the original can read."""
-  return _command("export_tf1").run(_config, checkpoint_dir, output)
+  return _command("export_tf1", _config).run(_config, checkpoint_dir, output)
 
 
 @ex.command
@@ -159,7 +163,9 @@ def export_savedmodel(
   _config: Config, checkpoint_dir: str, output: str | None
 ) -> str:
   """Writes a model that TensorFlow alone can run."""
-  return _command("export_savedmodel").run(_config, checkpoint_dir, output)
+  return _command("export_savedmodel", _config).run(
+    _config, checkpoint_dir, output
+  )
 
 
 @ex.command
@@ -168,7 +174,9 @@ def segment(
   _config: Config, checkpoint_dir: str, images: Any, output: str | None
 ) -> Config:
   """Segments images of your own: masks, cut-outs, overlays."""
-  return _command("segment").run(_config, checkpoint_dir, images, output)
+  return _command("segment", _config).run(
+    _config, checkpoint_dir, images, output
+  )
 
 
 @ex.command
@@ -177,7 +185,7 @@ def compare(
   _config: Config, checkpoint_dir: str, reference: str | None
 ) -> Config:
   """Compares a checkpoint with recorded tensors of the original."""
-  result = _command("compare").run(_config, checkpoint_dir, reference)
+  result = _command("compare", _config).run(_config, checkpoint_dir, reference)
   if not result["passed"]:
     raise SystemExit(1)
   return result
@@ -187,7 +195,7 @@ def compare(
 @ex.reads(*PRETRAINED)
 def plot(_config: Config, checkpoint_dir: str) -> list[str]:
   """Draws held-out scenes, their refinement, and the latents."""
-  return _command("plot").run(_config, checkpoint_dir)
+  return _command("plot", _config).run(_config, checkpoint_dir)
 
 
 @ex.command
@@ -195,7 +203,7 @@ def plot(_config: Config, checkpoint_dir: str) -> list[str]:
 def report(_config: Config, checkpoint_dir: str, output: str | None) -> Config:
   """Evaluates and draws a checkpoint into one HTML page."""
   return (
-    _command("report")
+    _command("report", _config)
     .run(_config, checkpoint_dir, output, ex.log_scalar)
     .as_json()
   )
@@ -204,13 +212,15 @@ def report(_config: Config, checkpoint_dir: str, output: str | None) -> Config:
 @ex.command
 def benchmark(_config: Config) -> Config:
   """Measures speed, operations and memory; needs no data."""
-  return _command("benchmark").run(_config, script=os.path.abspath(__file__))
+  return _command("benchmark", _config).run(
+    _config, script=os.path.abspath(__file__)
+  )
 
 
 @ex.command
 def quickstart(_run: Any, _config: Config, checkpoint_dir: str) -> Config:
   """Shows a trained model, then trains one; reuses what is there."""
-  command = _command("quickstart")
+  command = _command("quickstart", _config)
   _run.info["tensorflow"] = {"logdirs": [checkpoint_dir]}
   command.show(get_config(PRETRAINED, {"seed": 0}))
   return command.run(_config, ex.log_scalar).as_json()

@@ -26,15 +26,22 @@ def defaults():
   batch_size = 4
 
   # See docs/performance.md.
-  jit_compile = False  # XLA; it draws other samples from the same seed
+  # XLA; it draws other samples from the same seed. None: on GPUs.
+  jit_compile = None
   compute_dtype = "float32"  # or "bfloat16", "float16", "auto": of convolutions
   recompute = False  # decode again for gradients: less memory, more time
   # Updates in a compiled call; None: 10 on a GPU, 1 elsewhere.
   steps_per_call = None
 
+  # Of GPUs.
+  memory_growth = True  # take memory as it is needed
+  tf32 = True  # round float32 to TF32 in products: faster, less exact
+  deterministic = False  # the same bits each time: slower
+
   # See docs/scaling.md: None for one device, "mirrored" for all devices of this
   # machine, "multi_worker" for several processes.
   strategy = None
+  virtual_devices = None  # into how many "mirrored" splits the CPU
 
   # Training.
   checkpoint_dir = "iodine/checkpoints/iodine"

@@ -20,7 +20,9 @@ from iodine.modules import types
 STRATEGIES = (None, "mirrored", "multi_worker")
 
 
-def make_strategy(name: str | None) -> tf.distribute.Strategy:
+def make_strategy(
+  name: str | None, virtual_devices: int | None = None
+) -> tf.distribute.Strategy:
   """Returns where a training runs.
 
   Several workers have to make theirs before TensorFlow computes anything.
@@ -28,6 +30,7 @@ def make_strategy(name: str | None) -> tf.distribute.Strategy:
   Args:
     name: None for one device, "mirrored" for all devices of this machine,
       "multi_worker" for the processes that TF_CONFIG or Slurm tells.
+    virtual_devices: of how many the CPU consists that "mirrored" is to use.
 
   Raises:
     errors.UserError: if there is no such strategy, or nothing tells of other
@@ -37,9 +40,10 @@ def make_strategy(name: str | None) -> tf.distribute.Strategy:
   if name is None:
     return tf.distribute.get_strategy()
   if name == "mirrored":
-    kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
-    devices = [d.name for d in tf.config.list_logical_devices(kind)]
-    return tf.distribute.MirroredStrategy(devices)
+    devices = tf.config.list_logical_devices("GPU")
+    if virtual_devices is not None or not devices:
+      devices = tf.config.list_logical_devices("CPU")[:virtual_devices]
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
   return tf.distribute.MultiWorkerMirroredStrategy(_find_cluster())
 
 

@@ -13,11 +13,11 @@ ROOT = pathlib.Path(__file__).parents[1]
 # Folders and single files of `iodine/`. Each may import those of earlier
 # layers and itself, neither its neighbours nor later ones.
 LAYERS = [
-  {"errors", "pretrained"},
+  {"errors", "nvidia", "pretrained"},
   {"validation", "files"},
   {"building"},
   {"ops", "readers", "synthetic", "drawing"},
-  {"modules"},
+  {"modules", "devices"},
   {"replicas"},
   {"optimizers", "evaluation"},
   {"checkpoints"},

@@ -1,6 +1,5 @@
 """A training on several devices is the training on one."""
 
-
 import golden_test
 import helpers
 import numpy as np

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from iodine import (
   building,
+  devices,
   optimizers,
   replicas,
   synthetic,
@@ -84,7 +85,9 @@ def measure(config: Config, options: Options) -> dict[str, Any]:
   """
   load = os.getloadavg()[0]
   # Before TensorFlow computes anything.
-  strategy = replicas.make_strategy(config["strategy"])
+  strategy = replicas.make_strategy(
+    config["strategy"], config["virtual_devices"]
+  )
   dataset = _dataset(config)
   replicas.check_batch_size(strategy, dataset.batch_size)
   baseline = process_cost.peak_memory_bytes()
@@ -124,7 +127,7 @@ def _measure_training(
     model,
     optimizer,
     config["seed"],
-    config["jit_compile"],
+    devices.uses_xla(config["jit_compile"]),
     num_replicas=strategy.num_replicas_in_sync,
   )
   feed = training.Feed(measuring.Noise(subject.batch), strategy)
@@ -234,10 +237,12 @@ def _circumstances(config: Config, subject: _Subject) -> dict[str, Any]:
       v.shape.num_elements() for v in model.trainable_variables
     ),
     "model": config["model"],
-    "jit_compile": config["jit_compile"],  # of the training step only
+    "jit_compile": devices.uses_xla(
+      config["jit_compile"]
+    ),  # of the training step only
     "num_cores": os.cpu_count(),
     "gpus": len(tf.config.list_physical_devices("GPU")),
-    "tensorflow": tf.__version__,
+    **devices.describe(config),
   }
 
 

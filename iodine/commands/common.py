@@ -6,18 +6,17 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import tensorflow as tf
-
-from iodine import building, checkpoints, errors, optimizers, validation
+from iodine import (
+  building,
+  checkpoints,
+  errors,
+  optimizers,
+  validation,
+)
 from iodine.modules import data as data_lib
 from iodine.modules import iodine, types
 
 Config = Mapping[str, Any]
-
-
-def start_tensorflow() -> None:
-  """Looks for devices, which makes some drivers write to the terminal."""
-  tf.config.list_physical_devices()
 
 
 def build_dataset(config: Config, seed: int) -> data_lib.IODINEDataset:

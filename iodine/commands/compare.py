@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import tabulate
+import tensorflow as tf
 
 from iodine import comparison, errors, files, validation
 from iodine.commands import common
@@ -38,6 +39,8 @@ def run(
   validation.check_number("tolerance", tolerance, above=0.0)
   if config["json_path"] is not None:
     files.check_writable(config["json_path"])
+  # Rounded to TF32, results would lie beyond the bounds.
+  tf.config.experimental.enable_tensor_float_32_execution(False)
   recorded = comparison.read_reference(reference)
   image_shape = tuple(recorded.data["image"].shape[2:])
   restored = common.restore(config, checkpoint_dir, image_shape)

@@ -191,7 +191,9 @@ def restore(config: Config, prefix: str, options: Options) -> Subject:
     errors.UserError: see `checkpoints.restore` and `common.build_model`.
   """
   # Before TensorFlow computes anything.
-  strategy = replicas.make_strategy(config["strategy"])
+  strategy = replicas.make_strategy(
+    config["strategy"], config["virtual_devices"]
+  )
   replicas.Workers(strategy).chief_first(lambda: make_data.provide(config))
   dataset = common.build_dataset(config["data"], config["seed"])
   batches = dataset.batches("test")

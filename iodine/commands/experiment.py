@@ -22,7 +22,7 @@ from sacred import dependencies
 from sacred import utils as sacred_utils
 from sacred.config import config_dict, custom_containers
 
-from iodine import building, errors
+from iodine import building, errors, nvidia
 
 # What Sacred says at every run, and what it adds to our own error messages. A
 # named config adds all of its entries to the few defaults; what is misspelt is
@@ -36,8 +36,6 @@ _IDLE_WARNINGS = (
 _GREETINGS = (
   "All log messages before absl::InitializeLog() is called",
   "oneDNN custom operations are on",
-  "Could not find cuda drivers on your machine",
-  "Failed call to cuInit: UNKNOWN ERROR (303)",  # no driver at all
   "Unable to register cuDNN factory",
   "Unable to register cuFFT factory",
   "Unable to register cuBLAS factory",
@@ -47,6 +45,14 @@ _GREETINGS = (
   "Could not find TensorRT",
   "successful NUMA node read from SysFS had negative value",
   "Your kernel may have been built without NUMA support",
+)
+# What it says where there is no GPU, and to whom there is one it is the reason
+# why that is not used.
+_NO_GPU = (
+  "Could not find cuda drivers on your machine",
+  "Failed call to cuInit",
+  "Cannot dlopen some GPU libraries",
+  "Skipping registering GPU devices",
 )
 
 # Beside "constructor" in an update: not to be merged into the entry.
@@ -445,4 +451,5 @@ def filtered_native_output() -> Iterator[None]:
 
 
 def _is_greeting(line: str) -> bool:
-  return not line.strip() or any(part in line for part in _GREETINGS)
+  idle = _GREETINGS if nvidia.is_there() else (*_GREETINGS, *_NO_GPU)
+  return not line.strip() or any(part in line for part in idle)

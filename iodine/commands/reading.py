@@ -14,20 +14,26 @@ from iodine import checkpoints, errors
 
 Config = Mapping[str, Any]
 
-# Entries that say what one call does: those of the training do not count.
+# Entries that say what one call does, and on what: those of the training do not
+# count.
 _OF_ONE_CALL = (
   "checkpoint_dir",
   "continue_run",
   "csv_path",
   "data_dir",
+  "deterministic",
   "images",
+  "jit_compile",
   "json_path",
+  "memory_growth",
   "output",
   "pictures_dir",
   "reference",
   "results_dir",
   "steps_per_call",
   "strategy",
+  "tf32",
+  "virtual_devices",
 )
 # What scenes are chosen and how they are computed does not change a result
 # behind anybody's back.
@@ -147,10 +153,13 @@ def tell_changes(config: Config, prefix: str) -> None:
   """
   if not os.path.exists(checkpoints.config_path(prefix)):
     return
+  stored = checkpoints.config_beside(prefix)
+  # Not known of older runs.
+  environment = ["environment"] if "environment" in stored else []
   found = checkpoints.differences(
     config,
-    checkpoints.config_beside(prefix),
-    ("data", "model", "optimizer", "stages"),
+    stored,
+    ("data", "model", "optimizer", "stages", *environment),
     ("data.seed", "model.refinement_batch_size"),
   )
   if found:

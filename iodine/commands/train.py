@@ -15,6 +15,7 @@ from iodine import (
   benchmark,
   building,
   checkpoints,
+  devices,
   errors,
   files,
   optimizers,
@@ -127,8 +128,16 @@ def run(
   )
   steps_per_call = training.steps_per_call(config["steps_per_call"])
   # Before TensorFlow computes anything.
-  strategy = replicas.make_strategy(config["strategy"])
+  strategy = replicas.make_strategy(
+    config["strategy"], config["virtual_devices"]
+  )
   workers = replicas.Workers(strategy)
+  environment = devices.describe(config)
+  config = {**config, "environment": environment}
+  print(_device_line(environment, strategy, workers), flush=True)
+  unused = devices.unused_gpu()
+  if unused is not None:
+    print(unused, flush=True)
   seed = config["seed"]
   if place.start is not None and place.goes_on:
     # Samples and the order of scenes go on as they would have.
@@ -161,7 +170,7 @@ def run(
         model,
         optimizer,
         seed,
-        config["jit_compile"],
+        devices.uses_xla(config["jit_compile"]),
         skip_nonfinite is not None,
         strategy.num_replicas_in_sync,
       )
@@ -220,6 +229,21 @@ def run(
   )
   prefix = None if place.start is None else place.start.prefix
   return training.Outcome(step, prefix, None)
+
+
+def _device_line(
+  environment: dict[str, str],
+  strategy: tf.distribute.Strategy,
+  workers: replicas.Workers,
+) -> str:
+  line = f"on {environment['device']}, {environment['precision']}"
+  if environment["xla"] == "on":
+    line += ", XLA"
+  if strategy.num_replicas_in_sync > 1:
+    line += f"; {strategy.num_replicas_in_sync} replicas share every batch"
+  if workers.number > 1:
+    line += f", {workers.number} workers"
+  return line
 
 
 def _how_to_go_on(folder: str) -> str:

@@ -14,8 +14,8 @@ from iodine import validation
 
 DTYPES = ("float32", "bfloat16", "float16")
 AUTO = "auto"
-# The first NVIDIA GPUs that compute in bfloat16 (Ampere).
-_BFLOAT16_CAPABILITY = (8, 0)
+# The first NVIDIA GPUs that compute in bfloat16 and TF32.
+_AMPERE = (8, 0)
 
 # float16 has the range 6e-5 to 65504 (6e-8 with fewer bits). The losses here
 # are means over a batch of B and sums over H * W pixels. With the paper's scale
@@ -41,16 +41,17 @@ def dtype_named(name: str) -> tf.DType:
   """
   validation.check_choice("compute_dtype", name, (*DTYPES, AUTO))
   if name == AUTO:
-    return tf.bfloat16 if _has_bfloat16() else tf.float32
+    is_fast = has_ampere() or tf.config.list_physical_devices("TPU")
+    return tf.bfloat16 if is_fast else tf.float32
   return tf.as_dtype(name)
 
 
-def _has_bfloat16() -> bool:
+def has_ampere() -> bool:
+  """Returns whether there are GPUs, all of them from NVIDIA's Ampere on."""
   gpus = tf.config.list_physical_devices("GPU")
   details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
   capabilities = [each.get("compute_capability", (0, 0)) for each in details]
-  fast = bool(gpus) and min(capabilities) >= _BFLOAT16_CAPABILITY
-  return fast or bool(tf.config.list_physical_devices("TPU"))
+  return bool(gpus) and min(capabilities) >= _AMPERE
 
 
 def enter(x: tf.Tensor | tf.Variable, dtype: tf.DType) -> tf.Tensor:

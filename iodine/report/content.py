@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from iodine import evaluation
+from iodine import devices, evaluation
 from iodine.drawing import canvas, charts, curves
 from iodine.modules import data as data_lib
 from iodine.modules import iodine
@@ -73,7 +73,7 @@ def collect(
   drawn = {(picture.kind, picture.scene): picture for picture in pictures}
   return page.Report(
     title=f"IODINE on {type(subject.dataset).__name__}",
-    facts=_facts(subject, result),
+    facts=_facts(config, subject, result),
     notes=captions.notes(
       subject.dataset.test is not None, "factor" in result.metrics
     ),
@@ -106,9 +106,11 @@ def collect(
 
 
 def _facts(
-  subject: Subject, result: evaluation.Evaluation
+  config: Mapping[str, Any], subject: Subject, result: evaluation.Evaluation
 ) -> list[tuple[str, str]]:
   """Returns what was evaluated, and with what."""
+  # That of the training, if the config beside the checkpoint tells.
+  trained_on = config.get("environment")
   dataset = subject.dataset
   first, last = subject.seed, subject.seed + result.seeds - 1
   kind = "TF1, of the original" if subject.is_tf1 else "TF2"
@@ -129,12 +131,21 @@ def _facts(
     ("slots", str(result.num_components)),
     ("refinements", str(result.num_iters)),
     ("seed of sampling", str(first) if first == last else f"{first} to {last}"),
+    ("evaluated on", _environment(devices.describe(config))),
+    *([("trained on", _environment(trained_on))] if trained_on else []),
     ("versions", ", ".join(versions)),
     (
       "written",
       f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC",
     ),
   ]
+
+
+def _environment(environment: Mapping[str, str]) -> str:
+  return (
+    f"{environment['device']}, {environment['precision']}, "
+    f"TensorFlow {environment['tensorflow']}"
+  )
 
 
 def _paths(path: str | Sequence[str]) -> str:
