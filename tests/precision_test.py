@@ -306,7 +306,7 @@ def dtypes(config):
 @pytest.mark.parametrize("name", NAMES)
 def test_one_entry_sets_it_everywhere(name):
   config = main.get_config((name,))
-  assert config["jit_compile"] is False
+  assert config["jit_compile"] is None  # where it is faster
   assert dtypes(config) == ("float32", "float32", False)
   for dtype in LOW:
     config = main.get_config((name,), {"compute_dtype": dtype})

@@ -22,6 +22,7 @@ _OF_ONE_CALL = (
   "csv_path",
   "data_dir",
   "deterministic",
+  "environment",
   "images",
   "jit_compile",
   "json_path",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -62,6 +63,7 @@ def run(
     seed=seed,
     trained=measured.trained if measured.is_generalisation else None,
     logged=_logged(prefix),
+    trained_on=_trained_on(prefix),
   )
   pictures = _narrated(evaluation.draw(view, plot_options.slot, seed))
   page = report.render(report.collect(config, subject, result, view, pictures))
@@ -77,6 +79,13 @@ def _narrated(
   for picture in pictures:
     print(f"drew {picture.file_name}", flush=True)
     yield picture
+
+
+def _trained_on(prefix: str) -> dict[str, str] | None:
+  """Returns what the config beside a checkpoint says of the training's device."""
+  if not os.path.exists(checkpoints.config_path(prefix)):
+    return None
+  return checkpoints.config_beside(prefix).get("environment")
 
 
 def _logged(prefix: str) -> dict[str, list[tuple[int, float]]]:

@@ -209,6 +209,7 @@ def run(
           agree_to_stop=lambda told: workers.total(int(told)) > 0,
           **listeners,
         )
+      workers.total(0)  # until the last checkpoint is whole
       if outcome.interrupted_by:
         print(
           f"stopped by {outcome.interrupted_by.name} at step {outcome.step}; "
@@ -220,7 +221,6 @@ def run(
       if outcome.interrupted_by or outcome.step == schedule.stop_after_steps:
         return outcome
       # The next stage goes on as a continued run does.
-      workers.total(0)  # once the checkpoint is whole
       place = place_in(place.folder)
   print(
     f"nothing is left to train: step {step} of {schedule.stop_after_steps} "

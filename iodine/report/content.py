@@ -42,6 +42,7 @@ class Subject(NamedTuple):
     trained: what is marked among other numbers of slots or refinements; None
       where these are not asked for.
     logged: what was logged in training, {title: [(step, value)]}.
+    trained_on: see `devices.describe`; None where it is not known.
   """
 
   prefix: str
@@ -52,6 +53,7 @@ class Subject(NamedTuple):
   seed: int
   trained: curves.Trained | None
   logged: Mapping[str, Sequence[tuple[int, float]]]
+  trained_on: Mapping[str, str] | None = None
 
 
 def collect(
@@ -109,8 +111,7 @@ def _facts(
   config: Mapping[str, Any], subject: Subject, result: evaluation.Evaluation
 ) -> list[tuple[str, str]]:
   """Returns what was evaluated, and with what."""
-  # That of the training, if the config beside the checkpoint tells.
-  trained_on = config.get("environment")
+  trained_on = subject.trained_on
   dataset = subject.dataset
   first, last = subject.seed, subject.seed + result.seeds - 1
   kind = "TF1, of the original" if subject.is_tf1 else "TF2"
