@@ -31,6 +31,7 @@ _OF_ONE_CALL = (
 # behind anybody's back.
 _MAY_DIFFER = (
   "data.batch_size",
+  "data.cache",
   "data.num_test_scenes",
   "data.path",
   "data.seed",
@@ -149,7 +150,7 @@ def tell_changes(config: Config, prefix: str) -> None:
     config,
     checkpoints.config_beside(prefix),
     ("data", "model", "optimizer", "stages"),
-    ("data.seed", "model.refinement_batch_size"),
+    ("data.cache", "data.seed", "model.refinement_batch_size"),
   )
   if found:
     print(f"unlike the run so far: {errors.abridge(found)}", flush=True)
