@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -158,6 +159,47 @@ def replaced_folder(
       os.rename(temporary, folder)
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def new_folder(folder: str) -> Iterator[str]:
+  """Gives an empty temporary folder, which becomes `folder` at the end.
+
+  Unlike with `replaced_folder`, a `folder` that somebody else has made in the
+  meantime stays, and what was written is thrown away.
+
+  Args:
+    folder: its parents are made.
+
+  Raises:
+    errors.UserError: if something cannot be written.
+  """
+  folder = os.path.normpath(folder)
+  make_folder(os.path.dirname(folder) or ".")
+  with _explained(folder, "cannot write the folder"):
+    # Not named by the process alone: another machine may have the same one.
+    temporary = tempfile.mkdtemp(
+      ".tmp", f"{os.path.basename(folder)}.", os.path.dirname(folder) or "."
+    )
+  try:
+    with _explained(folder, "cannot write the folder"):
+      # As the folder would have been made by itself.
+      os.chmod(temporary, 0o777 & ~_umask())
+      yield temporary
+    with _explained(folder, "cannot write the folder"):
+      with contextlib.suppress(OSError):
+        os.rename(temporary, folder)
+      if not os.path.isdir(folder):
+        os.rename(temporary, folder)  # Says what is wrong.
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _umask() -> int:
+  """Returns the bits of permissions that this process does not give."""
+  mask = os.umask(0)
+  os.umask(mask)
+  return mask
 
 
 @contextlib.contextmanager

@@ -40,6 +40,7 @@ _OF_ONE_CALL = (
 # behind anybody's back.
 _MAY_DIFFER = (
   "data.batch_size",
+  "data.cache",
   "data.num_test_scenes",
   "data.path",
   "data.seed",
@@ -69,6 +70,7 @@ def find_config(checkpoint_dir: Any, is_named: Any) -> dict[str, Any] | None:
     return None
   config = checkpoints.config_beside(prefix)
   config["model"].setdefault("refinement_batch_size", None)
+  config["data"].pop("cache", None)  # of the machine that trained
   return {k: v for k, v in config.items() if k not in _OF_ONE_CALL}
 
 
@@ -161,7 +163,7 @@ def tell_changes(config: Config, prefix: str) -> None:
     config,
     stored,
     ("data", "model", "optimizer", "stages", *environment),
-    ("data.seed", "model.refinement_batch_size"),
+    ("data.cache", "data.seed", "model.refinement_batch_size"),
   )
   if found:
     print(f"unlike the run so far: {errors.abridge(found)}", flush=True)

@@ -82,7 +82,7 @@ def _narrated(
 
 
 def _trained_on(prefix: str) -> dict[str, str] | None:
-  """Returns what the config beside a checkpoint says of the training's device."""
+  """Returns on what a checkpoint was trained, if its config is there."""
   if not os.path.exists(checkpoints.config_path(prefix)):
     return None
   return checkpoints.config_beside(prefix).get("environment")

@@ -19,8 +19,10 @@ Dimensions:
   C: colour channels.
 """
 
+import contextlib
 import dataclasses
 import numbers
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -28,7 +30,8 @@ import shapeguard
 import tensorflow as tf
 
 from iodine import validation
-from iodine.readers import examples, layouts, opening, streams
+from iodine.ops import resizing
+from iodine.readers import cache, examples, layouts, opening, streams
 
 # No Python control flow here depends on tensors, and AutoGraph takes longer to
 # find that out than it takes to build the graph.
@@ -94,20 +97,30 @@ def preprocess(
   sg.guard(image, "B?, H, W, C")
   sg.guard(mask, "B?, L, H, W, 1")
   image, mask = crop(image, mask, crop_region)
+  image = _preprocess_image(image, image_dim, grayscale)
+  mask = tf.cast(resize_masks(mask, image_dim), tf.float32) / 255.0
+  return image[:, tf.newaxis], mask[:, tf.newaxis]
+
+
+def _preprocess_image(
+  image: tf.Tensor, image_dim: Sequence[int], grayscale: bool
+) -> tf.Tensor:
+  """Maps cropped [B, H', W', C] uint8 -> [B, H, W, C or 1] float32."""
   image = resize(tf.cast(image, tf.float32) / 255.0, image_dim)
-  size = list(image_dim)
-  num_entities = mask.shape[1]
-  # Entities are folded into the batch, as resizing wants four axes.
-  mask = tf.compat.v1.image.resize(
-    tf.reshape(mask, [-1, *mask.shape[2:]]),
-    size,
-    tf.compat.v1.image.ResizeMethod.NEAREST_NEIGHBOR,
-  )
-  mask = tf.reshape(mask, [-1, num_entities, *size, 1])
-  mask = tf.cast(mask, tf.float32) / 255.0
   if grayscale:
     image = tf.reduce_mean(image, axis=-1, keepdims=True)
-  return image[:, tf.newaxis], mask[:, tf.newaxis]
+  return image
+
+
+def resize_masks(masks: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
+  """Maps [B, L, H', W', 1] -> [B, L, *size, 1], by the nearest neighbour."""
+  # Entities are folded into the batch, as resizing wants four axes.
+  resized = tf.compat.v1.image.resize(
+    tf.reshape(masks, [-1, *masks.shape[2:]]),
+    list(size),
+    tf.compat.v1.image.ResizeMethod.NEAREST_NEIGHBOR,
+  )
+  return tf.reshape(resized, [-1, masks.shape[1], *size, 1])
 
 
 def _check_bounds(low: Any, high: Any) -> None:
@@ -155,6 +168,17 @@ def _check_crop_region(value: Any, height: int, width: int) -> None:
     validation.require(fits, "crop_region", value, need)
 
 
+def _check_rows(value: Any, batch_size: int) -> tuple[int, int]:
+  """Checks (start, stop), rows of a batch; returns them, all for None."""
+  if value is None:
+    return 0, batch_size
+  need = f"(start, stop) with 0 <= start < stop <= {batch_size}, or None"
+  fits = _is_pair(value) and validation.is_whole(value[0], 0)
+  fits = fits and validation.is_whole(value[1], value[0] + 1)
+  validation.require(fits and value[1] <= batch_size, "rows", value, need)
+  return value[0], value[1]
+
+
 def _is_pair(value: Any) -> bool:
   return validation.is_list(value) and len(value) == 2
 
@@ -192,6 +216,8 @@ class IODINEDataset:
     num_test_scenes: the subset "test" ends after so many scenes that pass the
       filter; None: it does not.
     seed: decides the order of the training scenes.
+    cache: a folder to keep decoded scenes in, made at the first use, see
+      docs/data.md; None: decode them whenever they come.
 
   Raises:
     UserError: an argument has a value that makes no sense.
@@ -209,6 +235,7 @@ class IODINEDataset:
   test: Sequence[int | None] | None = None
   num_test_scenes: int | None = None
   seed: int = 0
+  cache: str | None = None
 
   # The features that make up a factor, side by side in its last axis.
   factor_features: ClassVar[dict[str, tuple[str, ...]]] = {}
@@ -224,6 +251,9 @@ class IODINEDataset:
       "num_test_scenes", self.num_test_scenes, 1, "None for all"
     )
     validation.check_whole("seed", self.seed, 0)
+    if self.cache is not None:
+      need = "the path of a folder, or None"
+      validation.check_path("cache", self.cache, need)
     _check_bounds(self.min_num_objects, self.max_num_objects)
     _check_range("train", self.train)
     _check_range("test", self.test)
@@ -256,7 +286,11 @@ class IODINEDataset:
     return (self.image_dim[0], self.image_dim[1], channels)
 
   def __call__(
-    self, subset: str | None = "train", skip_batches: int = 0
+    self,
+    subset: str | None = "train",
+    skip_batches: int = 0,
+    rows: tuple[int, int] | None = None,
+    compact: bool = False,
   ) -> tf.data.Dataset:
     """Returns batches of scenes.
 
@@ -270,16 +304,21 @@ class IODINEDataset:
         batch may be smaller.
       skip_batches: how many batches to leave out at the beginning, because a
         run has consumed them before it was resumed. Scenes that are shuffled
-        are decoded even so, except those of whole epochs.
+        are decoded even so, except those of whole epochs, and unless there is
+        a cache.
+      rows: (start, stop), the rows of every batch that are wanted; no others
+        are decoded. None: all. Of "test", batches without any are left out.
+      compact: gives what `expand` takes, a fraction of the bytes.
 
     Raises:
       UserError: the subset is unknown, a file is missing or of the wrong kind,
         or no scene passes the filter. Records other than the first of a file
-        are read in the iteration only, see `batches`.
+        are read in the iteration only, see `batches`. The cache cannot be
+        made, or is of other files or options.
     """
     stream = self._stream(subset)
     stream.require_scenes()
-    return self._batch(stream, subset, skip_batches)
+    return self._batch(stream, subset, skip_batches, rows, compact)
 
   def batches(
     self, subset: str | None = "train", skip_batches: int = 0
@@ -321,8 +360,48 @@ class IODINEDataset:
     # Not a generator itself, so that the checks run at once.
     return iterate()
 
+  def explained_errors(
+    self, subset: str | None = "train"
+  ) -> contextlib.AbstractContextManager[None]:
+    """Turns errors of who iterates over `__call__`'s batches into sentences.
+
+    Raises:
+      UserError: names the file and the record that cannot be read, as `batches`
+        does.
+    """
+    return self._stream(subset).explained_errors()
+
+  def expand(self, batch: dict[str, Any]) -> dict[str, Any]:
+    """Returns a batch as the model wants it; runs on any device.
+
+    The values are those that `__call__` gives, to the bit on the CPU, compiled
+    by XLA or not.
+
+    Args:
+      batch: what `__call__` gives, compact or not, of B scenes or some rows:
+        image: [B, 1, H', W', C] uint8, cropped, or float32 as it is in the end.
+        mask: [B, 1, 1, H, W, 1] uint8, the number of the entity that a pixel
+          belongs to; [B, 1, L, H, W, 1] uint8, 0 or 255; or float32 as it is in
+          the end.
+        visibility, factors: as they are in the end.
+    """
+    image, mask = batch["image"], batch["mask"]
+    if image.dtype == tf.uint8:
+      scaled = resizing.scale_bytes(image[:, 0])
+      image = resizing.resize_bilinear(scaled, self.image_dim)[:, tf.newaxis]
+    return {**batch, "image": image, "mask": self._expand_mask(mask)}
+
+  def _expand_mask(self, mask: tf.Tensor) -> tf.Tensor:
+    """Returns a mask [B, 1, L, H, W, 1] as float32, see `expand`."""
+    if mask.dtype != tf.uint8:
+      return mask
+    if mask.shape[2] != 1:
+      return resizing.scale_bytes(mask)
+    one_hot = tf.one_hot(mask[:, :, 0, ..., 0], self.num_true_objects, axis=2)
+    return one_hot[..., tf.newaxis]
+
   def _stream(self, subset: str | None) -> streams.SceneStream:
-    """Opens the files and returns the raw records of a subset."""
+    """Opens the files and returns the scenes of a subset."""
     subsets = ("train", "summary", "test", None)
     validation.check_choice("subset", subset, subsets)
     files = opening.open_files(self.path, self._layout)
@@ -341,30 +420,78 @@ class IODINEDataset:
       max_num_objects=self.max_num_objects,
       limit=limits.get(subset),
     )
+    if self.cache is not None:
+      return self._cached(stream, self.cache)
     # An equal stream from before may know the size of an epoch already.
     known = self._streams.get(subset)
     self._streams[subset] = known if known == stream else stream
     return self._streams[subset]
+
+  def _cached(
+    self, stream: streams.SceneStream, folder: str
+  ) -> streams.SceneStream:
+    """Returns a stream by way of the cache in a folder."""
+    # The first scenes of the training range are not kept a second time.
+    is_test = stream.range_name == "test"
+    limit = stream.limit if is_test else None
+    kept = dataclasses.replace(stream, limit=limit)
+    cached = cache.open_or_make(
+      os.path.join(folder, stream.range_name),
+      kept,
+      streams.read(kept.epoch(), self._read_resized),
+      {
+        "crop_region": self.crop_region,
+        "image_dim": self.image_dim,
+        **({"num_test_scenes": limit} if is_test else {}),
+      },
+    )
+    return dataclasses.replace(cached, limit=stream.limit)
 
   def _batch(
     self,
     stream: streams.SceneStream,
     subset: str | None,
     skip_batches: int,
+    rows: tuple[int, int] | None = None,
+    compact: bool = False,
   ) -> tf.data.Dataset:
     """Returns the batches of a stream."""
     validation.check_whole("skip_batches", skip_batches, 0)
+    start, stop = _check_rows(rows, self.batch_size)
+    is_test = subset == "test"
     skip = skip_batches * self.batch_size
-    if subset == "test":
-      scenes = streams.read(stream.epoch().skip(skip), self._read)
-    else:
-      buffer_size = self.shuffle_buffer if subset == "train" else None
+    is_cached = isinstance(stream, cache.CachedStream)
+    # Only what is wanted is read; without shuffling, that is so anyway.
+    is_partial = stop - start < self.batch_size
+    read_late = None if is_cached else self._read
+    buffer_size = self.shuffle_buffer if subset == "train" else None
+    if not is_cached and not is_partial and buffer_size is not None:
       scenes = stream.repeated(self._read, skip, buffer_size, self.seed)
-    return (
-      scenes.batch(self.batch_size, drop_remainder=subset != "test")
-      .map(self._preprocess, tf.data.AUTOTUNE, deterministic=True)
-      .prefetch(tf.data.AUTOTUNE)
+    else:
+      if is_test:
+        records = stream.epoch().skip(skip)
+      else:
+        records = stream.repeated(None, skip, buffer_size, self.seed)
+      chosen = streams.choose_rows(records, (start, stop), self.batch_size)
+      scenes = streams.read(chosen, read_late)
+    batches = scenes.batch(stop - start, drop_remainder=not is_test)
+    finish = self._compact if compact else self._preprocess
+    if isinstance(stream, cache.CachedStream):
+      gather, finish_cached = stream.gather, self._finish_cached
+
+      def finish(places: tf.Tensor) -> dict[str, Any]:
+        return finish_cached(gather(places), compact)
+
+    batches = batches.map(
+      _untransformed(finish), tf.data.AUTOTUNE, deterministic=True
     )
+    if not is_test:
+      batches = batches.apply(
+        tf.data.experimental.assert_cardinality(
+          tf.data.experimental.INFINITE_CARDINALITY
+        )
+      )
+    return batches.prefetch(tf.data.AUTOTUNE)
 
   @_untransformed
   def _read(self, record: tf.Tensor) -> dict[str, Any]:
@@ -382,6 +509,42 @@ class IODINEDataset:
       "visibility": scene.get("visibility", tf.ones([entities])),
       "factors": factors,
     }
+
+  @_untransformed
+  def _read_resized(self, record: tf.Tensor) -> dict[str, Any]:
+    """Returns one scene as a cache keeps it: with masks of the final size."""
+    scene = self._read(record)
+    mask = resize_masks(scene["mask"][tf.newaxis], self.image_dim)[0]
+    return {**scene, "mask": mask}
+
+  @_untransformed
+  def _compact(self, batch: dict[str, Any]) -> dict[str, Any]:
+    """Returns the batch as `expand` takes it."""
+    mask = resize_masks(batch["mask"], self.image_dim)
+    return self._finish_cached({**batch, "mask": mask}, compact=True)
+
+  def _finish_cached(
+    self, batch: dict[str, Any], compact: bool
+  ) -> dict[str, Any]:
+    """Returns the batch as `expand` takes it, or as it gives it.
+
+    Args:
+      batch: image [B, H', W', C] uint8, cropped; mask uint8 of the final size,
+        [B, L, H, W, 1] or [B, H, W, 1]; all else as it is in the end.
+      compact: as for `__call__`.
+    """
+    image, mask = batch["image"], batch["mask"]
+    stored = image.shape[1:3]
+    # Grey is a mean, which XLA rounds in another way.
+    is_exact = resizing.is_exact(stored, self.image_dim) and not self.grayscale
+    if not (compact and is_exact):
+      image = _preprocess_image(image, self.image_dim, self.grayscale)
+    mask = mask[:, tf.newaxis]
+    if len(mask.shape) == 5:
+      mask = mask[:, tf.newaxis]
+    if not compact:
+      mask = self._expand_mask(mask)
+    return {**batch, "image": image[:, tf.newaxis], "mask": mask}
 
   @_untransformed
   def _preprocess(self, batch: dict[str, Any]) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class SceneStream:
 
   def repeated(
     self,
-    read_scene: Callable[[tf.Tensor], Any],
+    read_scene: Callable[[tf.Tensor], Any] | None,
     skip: int = 0,
     shuffle_buffer: int | None = None,
     seed: int = 0,
@@ -79,7 +79,8 @@ class SceneStream:
     longer. Without shuffling, and for whole epochs, they are not.
 
     Args:
-      read_scene: turns a record into a scene, whatever that is.
+      read_scene: turns a record into a scene, whatever that is; None leaves
+        that to the caller.
       skip: number of scenes to leave out at the beginning.
       shuffle_buffer: number of scenes to shuffle among; None: in order.
       seed: decides the order.
@@ -190,10 +191,27 @@ class SceneStream:
 
 
 def read(
-  scenes: tf.data.Dataset, read_scene: Callable[[tf.Tensor], Any]
+  scenes: tf.data.Dataset, read_scene: Callable[[tf.Tensor], Any] | None
 ) -> tf.data.Dataset:
   """Returns the scenes that records are turned into, in the same order."""
+  if read_scene is None:
+    return scenes
   return scenes.map(read_scene, tf.data.AUTOTUNE, deterministic=True)
+
+
+def choose_rows(
+  scenes: tf.data.Dataset, rows: tuple[int, int], batch_size: int
+) -> tf.data.Dataset:
+  """Returns those that are rows [start, stop) of batches of `batch_size`."""
+  start, stop = rows
+  if stop - start == batch_size:
+    return scenes
+
+  def is_chosen(number: tf.Tensor, _: Any) -> tf.Tensor:
+    row = number % batch_size
+    return (row >= start) & (row < stop)
+
+  return scenes.enumerate().filter(is_chosen).map(lambda _, scene: scene)
 
 
 def shuffle(
