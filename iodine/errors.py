@@ -1,6 +1,7 @@
 """The one kind of error that a user, not a programmer, has to mend."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 
@@ -18,6 +19,25 @@ class UnknownNameError(UserError, KeyError):
 
   # A KeyError would show its message in quotes.
   __str__ = ValueError.__str__
+
+
+@contextlib.contextmanager
+def explained(
+  kinds: tuple[type[Exception], ...], explain: Callable[[], str | None]
+) -> Iterator[None]:
+  """Turns other errors into a UserError.
+
+  Args:
+    kinds: which ones.
+    explain: returns the sentence; None leaves the error as it is.
+  """
+  try:
+    yield
+  except kinds as error:
+    sentence = explain()
+    if sentence is None:
+      raise
+    raise UserError(sentence) from error
 
 
 def abridge(reasons: Sequence[str], most: int = 8) -> str:

@@ -19,6 +19,15 @@ from iodine.modules import types
 
 STRATEGIES = (None, "mirrored", "multi_worker")
 
+# What operations end in that wait for a worker which does not answer.
+_LOST = (
+  tf.errors.UnavailableError,
+  tf.errors.AbortedError,
+  tf.errors.CancelledError,
+  tf.errors.DeadlineExceededError,
+  tf.errors.InternalError,
+)
+
 
 def make_strategy(
   name: str | None, virtual_devices: int | None = None
@@ -59,6 +68,17 @@ def _find_cluster() -> tf.distribute.cluster_resolver.ClusterResolver:
     "other workers: start it as docs/scaling.md shows, or use "
     "`strategy=mirrored` for the devices of one machine"
   )
+
+
+def is_first_worker() -> bool:
+  """Returns whether this process is the one of several that writes.
+
+  Raises:
+    errors.UserError: as `make_strategy` for several workers.
+  """
+  cluster = _find_cluster()
+  cluster.cluster_spec()  # which is when Slurm is asked
+  return not cluster.task_id
 
 
 def check_batch_size(strategy: tf.distribute.Strategy, batch_size: int) -> None:
@@ -223,25 +243,21 @@ class Workers:
     if not self.is_chief:
       prepare()
 
-  @contextlib.contextmanager
-  def explained_loss(self, remedy: Callable[[], str]) -> Iterator[None]:
+  def explained_loss(
+    self, remedy: Callable[[], str]
+  ) -> contextlib.AbstractContextManager[None]:
     """Turns what TensorFlow says when a worker has gone into a UserError.
 
     Args:
       remedy: says how to go on.
     """
-    try:
-      yield
-    except (
-      tf.errors.UnavailableError,
-      tf.errors.AbortedError,
-      tf.errors.CancelledError,
-      tf.errors.DeadlineExceededError,
-      tf.errors.InternalError,
-    ) as error:
+
+    def explain() -> str | None:
       if self.number == 1:
-        raise
-      raise errors.UserError(
+        return None
+      return (
         f"another of the {self.number} workers has gone or cannot be reached: "
         f"{remedy()}"
-      ) from error
+      )
+
+    return errors.explained(_LOST, explain)

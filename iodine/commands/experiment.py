@@ -204,6 +204,8 @@ class Experiment(sacred.Experiment):
       run = self._reading_run(
         reading, command_name, updates, parts, named_configs, *args, **kwargs
       )
+    if run.observers:
+      _describe_host(run)
     # Sacred gave them the config when it made the run.
     for function in self.captured_functions:
       function.config = custom_containers.make_read_only(run.config)
@@ -226,7 +228,7 @@ class Experiment(sacred.Experiment):
     if folder is None:
       plain = self._plain_run(command_name, updates, named_configs)
       folder = plain.config["checkpoint_dir"]
-    library = _import_reading()
+    library = _import("iodine.commands.reading")
     stored = library.find_config(folder, named_configs or updates.get("model"))
     updates = library.follow(updates, stored, named_configs)
     trained = stored
@@ -281,10 +283,18 @@ class Experiment(sacred.Experiment):
       ) from error
 
 
-def _import_reading() -> Any:
-  """Imports what reading a checkpoint takes: TensorFlow, for one."""
+def _describe_host(run: Any) -> None:
+  """Has a run's record say on what it runs; of several workers one records."""
+  is_shared = run.config["strategy"] == "multi_worker"
+  if is_shared and not _import("iodine.replicas").is_first_worker():
+    run.observers.clear()
+  run.host_info["tensorflow"] = _import("iodine.devices").describe(run.config)
+
+
+def _import(name: str) -> Any:
+  """Imports a module that needs TensorFlow."""
   with filtered_native_output():
-    return importlib.import_module("iodine.commands.reading")
+    return importlib.import_module(name)
 
 
 def quiet_logger() -> logging.Logger:

@@ -144,7 +144,7 @@ def run(
     seed = checkpoints.read_seed(place.start)
     print(f"the run's own seed {seed} is used", flush=True)
     reading.tell_changes(config, place.start.prefix)
-  with workers.explained_loss(lambda: _how_to_go_on(place.folder)):
+  with workers.explained_loss(lambda: _after_a_loss(place.folder)):
     tf.random.set_seed(seed)
     workers.chief_first(lambda: make_data.provide(config))
     dataset = common.build_dataset(config["data"], seed)
@@ -246,11 +246,12 @@ def _device_line(
   return line
 
 
-def _how_to_go_on(folder: str) -> str:
-  return (
-    "see why in its last lines, then start all of them again with "
-    f"`continue_run=True checkpoint_dir={shlex.quote(folder)}`"
-  )
+def _after_a_loss(folder: str) -> str:
+  remedy = "see why in its last lines, then start all of them again"
+  if checkpoints.latest(folder) is None:
+    return remedy
+  folder = shlex.quote(folder)
+  return f"{remedy} with `continue_run=True checkpoint_dir={folder}`"
 
 
 def _stage_line(number: int, num_stages: int, stage: training.Stage) -> str:

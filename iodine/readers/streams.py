@@ -10,7 +10,7 @@ Dimensions:
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -138,21 +138,17 @@ class SceneStream:
       f" `max_num_objects` or `{self.range_name}`"
     )
 
-  @contextlib.contextmanager
-  def explained_errors(self) -> Iterator[None]:
+  def explained_errors(self) -> contextlib.AbstractContextManager[None]:
     """Turns tf.data's errors about a record into a UserError.
 
     Raises:
       UserError: names the file and the record. To find them, all files are
         read until the first bad record.
     """
-    try:
-      yield
-    except opening.RECORD_ERRORS as error:
-      sentence = opening.find_bad_record(self.files, self.layout)
-      if sentence is None:
-        raise
-      raise errors.UserError(sentence) from error
+    return errors.explained(
+      opening.RECORD_ERRORS,
+      lambda: opening.find_bad_record(self.files, self.layout),
+    )
 
   def _position(self, skip: int) -> tuple[int, int]:
     """Returns the epoch, and the scenes to skip in it, to skip `skip` scenes.
