@@ -5,6 +5,7 @@ Does not import TensorFlow, so that it can be asked before that is imported.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import subprocess
@@ -14,11 +15,11 @@ from collections.abc import Mapping, Sequence
 # Made by the driver; the last is that of Windows' Linux.
 _TRACES = ("/proc/driver/nvidia/version", "/dev/nvidia[0-9]*", "/dev/dxg")
 
-# TensorFlow's words where something is missing. The name of the library is
-# said to those only who ask for the talk of the loader.
+# TensorFlow's words where something is missing. It names the library to those
+# only who ask for the talk of its loader. That it finds no "cuda drivers" is
+# left out: it says so wherever libcudart is missing, too.
 _REASONS = (
   "Could not load dynamic library",
-  "Could not find cuda drivers",
   "failed call to cuInit",
   "Cannot dlopen some GPU libraries",
 )
@@ -59,16 +60,19 @@ def why_unused(
       "requirements-cuda.txt"
     )
   else:
-    # Another process, since how much one says is settled when it starts.
-    said = subprocess.run(
-      ask,
-      env={**environment, **_ALL_REASONS},
-      capture_output=True,
-      text=True,
-      errors="replace",
-      timeout=_PATIENCE,
-      check=False,
-    ).stderr
+    said = ""
+    # A training does not end because its reason could not be had.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+      # Another process, since how much one says is settled when it starts.
+      said = subprocess.run(
+        ask,
+        env={**environment, **_ALL_REASONS},
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=_PATIENCE,
+        check=False,
+      ).stderr
     why = _remedy(reasons(said))
   return f"this machine has an NVIDIA GPU that is not used: {why}"
 
@@ -79,6 +83,7 @@ def reasons(said: str) -> list[str]:
   for line in said.splitlines():
     text = line.partition("] ")[2]  # behind level, time and place
     if text.startswith(_REASONS):
+      text = text.partition("; dlerror")[0]
       found.append(text.partition(". ")[0].rstrip("."))
   return list(dict.fromkeys(found))
 
