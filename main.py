@@ -98,7 +98,8 @@ def _command(name: str, config: Config) -> Any:
     devices = importlib.import_module("iodine.devices")
     devices.set_up(config)
     command = importlib.import_module(f"iodine.commands.{name}")
-  ex.current_run.info["environment"] = devices.describe(config)
+  run: Any = ex.current_run
+  run.info["environment"] = devices.describe(config)
   return command
 
 

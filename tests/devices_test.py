@@ -283,7 +283,7 @@ def test_native_reasons_are_dropped_only_without_a_gpu(
     assert (reason in written) == is_there
 
 
-# ------------------------------------------------------------- a run tells of it
+# ------------------------------------------------------------ a run tells of it
 
 
 @pytest.fixture(scope="module")
