@@ -16,7 +16,8 @@ INSTALL_CHROMIUM = \
 
 .PHONY: run test test-slow lint format clean
 
-run: $(VENV)/.run-ready
+# `make run CUDA=1` adds the libraries of NVIDIA's GPUs.
+run: $(VENV)/.run-ready $(if $(filter-out 0,$(CUDA)),$(VENV)/.cuda-ready)
 	$(BIN)/python main.py quickstart with quick
 
 test: lint
@@ -45,6 +46,11 @@ $(VENV)/.run-ready: requirements.txt requirements-shapeguard.txt constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -r requirements.txt -c constraints.txt
 	$(PIP) --no-deps -r requirements-shapeguard.txt
+	@touch $@
+
+$(VENV)/.cuda-ready: $(VENV)/.run-ready requirements-cuda.txt
+	@echo "installing CUDA's libraries into $(VENV), some gigabytes"
+	$(PIP) -r requirements-cuda.txt -c constraints.txt
 	@touch $@
 
 $(VENV)/.test-ready: $(VENV)/.run-ready requirements-dev.txt requirements-mongo.txt

@@ -95,8 +95,12 @@ def get_config(
 def _command(name: str, config: Config) -> Any:
   """Returns the module of a command; TensorFlow starts when one is run."""
   with experiment.filtered_native_output():
-    importlib.import_module("iodine.devices").set_up(config)
-    return importlib.import_module(f"iodine.commands.{name}")
+    devices = importlib.import_module("iodine.devices")
+    devices.set_up(config)
+    command = importlib.import_module(f"iodine.commands.{name}")
+  run: Any = ex.current_run
+  run.info["environment"] = devices.describe(config)
+  return command
 
 
 @ex.main
@@ -108,10 +112,12 @@ def train(
   model: Config,
   data: Config,
   optimizer: Config,
+  environment: Config,
 ) -> int:
   """Trains a model (the default command)."""
   command = _command("train", _config)
-  del model, data, optimizer  # arguments so that Sacred knows their entries
+  # Arguments so that Sacred knows their entries.
+  del model, data, optimizer, environment
   place = command.find_place(checkpoint_dir, _run._id, continue_run)
 
   def record(folder: str) -> None:

@@ -37,6 +37,7 @@ def defaults():
   memory_growth = True  # take memory as it is needed
   tf32 = True  # round float32 to TF32 in products: faster, less exact
   deterministic = False  # the same bits each time: slower
+  environment = {}  # filled in by a training: on what it ran
 
   # See docs/scaling.md: None for one device, "mirrored" for all devices of this
   # machine, "multi_worker" for several processes.

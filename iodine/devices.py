@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,11 +19,12 @@ def set_up(config: Config) -> None:
   """Sets TensorFlow up, before it computes anything.
 
   Args:
-    config: with `memory_growth`, `tf32`, `deterministic`, `virtual_devices`
-      and `strategy`.
+    config: with `memory_growth`, `tf32`, `deterministic`, `seed`,
+      `virtual_devices` and `strategy`.
 
   Raises:
-    errors.UserError: if one of them makes no sense.
+    errors.UserError: if one of them makes no sense, or this process has begun
+      to compute on fewer devices.
   """
   for name in ("memory_growth", "tf32", "deterministic"):
     validation.check_flag(name, config[name])
@@ -31,8 +33,10 @@ def set_up(config: Config) -> None:
     tf.config.experimental.set_memory_growth(gpu, config["memory_growth"])
   tf.config.experimental.enable_tensor_float_32_execution(config["tf32"])
   if config["deterministic"]:
-    # Stays so in this process.
+    # Stays so in this process: TensorFlow has no public way back. It asks for
+    # a seed wherever something is drawn, such as weights to be restored over.
     tf.config.experimental.enable_op_determinism()
+    tf.random.set_seed(config["seed"])
   number = config["virtual_devices"]
   validation.check_whole("virtual_devices", number, 1, "None for the CPU")
   if number is None:
@@ -44,10 +48,19 @@ def set_up(config: Config) -> None:
     "None, or `strategy=mirrored`, too, which uses them",
   )
   (cpu,) = tf.config.list_physical_devices("CPU")
-  if len(tf.config.get_logical_device_configuration(cpu) or [cpu]) != number:
+  # Once TensorFlow computes, what there is remains.
+  with contextlib.suppress(RuntimeError):
     tf.config.set_logical_device_configuration(
       cpu, [tf.config.LogicalDeviceConfiguration()] * number
     )
+  there = len(tf.config.list_logical_devices("CPU"))
+  validation.require(
+    there >= number,
+    "virtual_devices",
+    number,
+    f"at most {there}, as this process has computed on so many, or begin "
+    "another process",
+  )
 
 
 def uses_xla(jit_compile: bool | None) -> bool:

@@ -24,6 +24,12 @@ def fixed_seed():
   tf.random.set_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def exact_products():
+  """Float32 as it is, also where a GPU would round it to TF32."""
+  tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
 @pytest.fixture(scope="session")
 def units():
   """Recorded inputs and outputs of single parts of the original."""
