@@ -95,12 +95,8 @@ def get_config(
 def _command(name: str, config: Config) -> Any:
   """Returns the module of a command; TensorFlow starts when one is run."""
   with experiment.filtered_native_output():
-    devices = importlib.import_module("iodine.devices")
-    devices.set_up(config)
-    command = importlib.import_module(f"iodine.commands.{name}")
-  run: Any = ex.current_run
-  run.info["environment"] = devices.describe(config)
-  return command
+    importlib.import_module("iodine.devices").set_up(config)
+    return importlib.import_module(f"iodine.commands.{name}")
 
 
 @ex.main

@@ -333,17 +333,17 @@ def plain(scenes, tmp_path_factory):
     patch.setattr(main.ex, "observers", [observer])
     with contextlib.redirect_stdout(printed):
       run = train(scenes, folder)
-  info = json.loads((folder / "sacred/1/info.json").read_text())
-  return run, printed.getvalue(), info
+  record = json.loads((folder / "sacred/1/run.json").read_text())
+  return run, printed.getvalue(), record
 
 
 def test_a_run_tells_what_it_runs_on(plain):
-  folder, printed, info = plain
+  folder, printed, record = plain
   assert printed.splitlines()[:2] == ["on the CPU, float32", "it is idle"]
   expected = devices.describe(DEFAULTS)
   config = json.loads(pathlib.Path(folder, "config.json").read_text())
   assert config["environment"] == expected
-  assert info["environment"] == expected
+  assert record["host"]["tensorflow"] == expected
 
 
 def test_that_makes_no_difference_to_who_reads_it(plain, capsys):
