@@ -23,18 +23,18 @@ class UnknownNameError(UserError, KeyError):
 
 @contextlib.contextmanager
 def explained(
-  kinds: tuple[type[Exception], ...], explain: Callable[[], str | None]
+  kinds: tuple[type[Exception], ...], explain: Callable[[Exception], str | None]
 ) -> Iterator[None]:
   """Turns other errors into a UserError.
 
   Args:
     kinds: which ones.
-    explain: returns the sentence; None leaves the error as it is.
+    explain: returns the sentence for one; None leaves it as it is.
   """
   try:
     yield
   except kinds as error:
-    sentence = explain()
+    sentence = explain(error)
     if sentence is None:
       raise
     raise UserError(sentence) from error

@@ -19,6 +19,9 @@ from iodine.modules import types
 
 STRATEGIES = (None, "mirrored", "multi_worker")
 
+# Of Slurm, on one machine.
+_MAX_TASKS = 1024
+
 # What operations end in that wait for a worker which does not answer.
 _LOST = (
   tf.errors.UnavailableError,
@@ -52,17 +55,23 @@ def make_strategy(
     devices = tf.config.list_logical_devices("GPU")
     if virtual_devices is not None or not devices:
       devices = tf.config.list_logical_devices("CPU")[:virtual_devices]
+    if len(devices) == 1:
+      return tf.distribute.get_strategy()
     return tf.distribute.MirroredStrategy([device.name for device in devices])
-  return tf.distribute.MultiWorkerMirroredStrategy(_find_cluster())
+  return tf.distribute.MultiWorkerMirroredStrategy(find_cluster())
 
 
-def _find_cluster() -> tf.distribute.cluster_resolver.ClusterResolver:
+def find_cluster() -> tf.distribute.cluster_resolver.ClusterResolver:
   """Finds out which workers there are, and which one this is."""
   resolvers = tf.distribute.cluster_resolver
   if "TF_CONFIG" in os.environ:
     return resolvers.TFConfigClusterResolver()
   if "SLURM_PROCID" in os.environ:
-    return resolvers.SlurmClusterResolver()
+    # Slurm has told each task its GPUs. These numbers only say how many tasks a
+    # machine may have; without them nvidia-smi is asked, which may not be there.
+    return resolvers.SlurmClusterResolver(
+      gpus_per_node=_MAX_TASKS, gpus_per_task=1, auto_set_gpu=False
+    )
   raise errors.UserError(
     "`strategy` is 'multi_worker', and neither TF_CONFIG nor Slurm tells of "
     "other workers: start it as docs/scaling.md shows, or use "
@@ -76,7 +85,7 @@ def is_first_worker() -> bool:
   Raises:
     errors.UserError: as `make_strategy` for several workers.
   """
-  cluster = _find_cluster()
+  cluster = find_cluster()
   cluster.cluster_spec()  # which is when Slurm is asked
   return not cluster.task_id
 
@@ -112,7 +121,7 @@ def scope(strategy: tf.distribute.Strategy) -> Iterator[None]:
   """
   with contextlib.ExitStack() as stack:
     stack.enter_context(strategy.scope())
-    if strategy.num_replicas_in_sync > 1:
+    if tf.distribute.has_strategy():
       stack.enter_context(tf.variable_creator_scope(_make_local_variable))
     yield
 
@@ -252,8 +261,12 @@ class Workers:
       remedy: says how to go on.
     """
 
-    def explain() -> str | None:
-      if self.number == 1:
+    def explain(error: Exception) -> str | None:
+      # An internal error may be anything, as long as it is not the workers'.
+      is_other = isinstance(error, tf.errors.InternalError) and (
+        "ollective" not in str(error)
+      )
+      if self.number == 1 or is_other:
         return None
       return (
         f"another of the {self.number} workers has gone or cannot be reached: "

@@ -326,6 +326,25 @@ def test_several_workers_have_to_be_told(monkeypatch):
     replicas.make_strategy("multi_worker")
 
 
+def test_slurm_tells_of_the_others(monkeypatch):
+  monkeypatch.delenv("TF_CONFIG", raising=False)
+  for name, value in {
+    "PROCID": "1",
+    "STEP_NODELIST": "node[01-02]",
+    "STEP_NUM_TASKS": "3",
+    "STEP_TASKS_PER_NODE": "2,1",
+  }.items():
+    monkeypatch.setenv(f"SLURM_{name}", value)
+  cluster = replicas.find_cluster()
+  assert cluster.cluster_spec().as_dict() == {
+    "worker": ["node01:8888", "node01:8889", "node02:8888"]
+  }
+  assert (cluster.task_type, cluster.task_id) == ("worker", 1)
+  assert not replicas.is_first_worker()
+  monkeypatch.setenv("SLURM_PROCID", "0")
+  assert replicas.is_first_worker()
+
+
 def test_a_batch_has_to_be_divisible():
   replicas.check_batch_size(mirrored(2), 4)
   with pytest.raises(

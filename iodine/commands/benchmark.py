@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from iodine import benchmark, files
+from iodine import benchmark, files, replicas
 from iodine.commands import common
 
 Config = common.Config
@@ -36,7 +36,10 @@ def run(config: Config, script: str) -> dict[str, Any]:
   else:
     result = benchmark.measure(config, options)
     print(benchmark.text(result), flush=True)
-  if config["json_path"] is not None:
+  is_chief = config["strategy"] != "multi_worker" or (
+    replicas.is_first_worker()
+  )
+  if config["json_path"] is not None and is_chief:
     files.write_json(config["json_path"], result)
     print(f"measurements: {config['json_path']}", flush=True)
   benchmark.require_all(result.get("sweep", ()))

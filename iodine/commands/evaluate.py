@@ -128,8 +128,10 @@ def run(
   folder = pictures_folder(config, prefix)
   files.make_folder(folder)
   subject = restore(config, prefix, options)
-  result = measure(subject)
-  if not replicas.Workers(subject.strategy).is_chief:
+  workers = replicas.Workers(subject.strategy)
+  with workers.explained_loss(lambda: "start all of them again"):
+    result = measure(subject)
+  if not workers.is_chief:
     return result  # the chief writes
   write_files(result, options.files)
   log_scalars(result, log_scalar)

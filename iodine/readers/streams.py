@@ -147,7 +147,7 @@ class SceneStream:
     """
     return errors.explained(
       opening.RECORD_ERRORS,
-      lambda: opening.find_bad_record(self.files, self.layout),
+      lambda _: opening.find_bad_record(self.files, self.layout),
     )
 
   def _position(self, skip: int) -> tuple[int, int]:
