@@ -67,8 +67,8 @@ def find_cluster() -> tf.distribute.cluster_resolver.ClusterResolver:
   if "TF_CONFIG" in os.environ:
     return resolvers.TFConfigClusterResolver()
   if "SLURM_PROCID" in os.environ:
-    # Slurm has told each task its GPUs. These numbers only say how many tasks a
-    # machine may have; without them nvidia-smi is asked, which may not be there.
+    # Slurm has told each task its GPUs. These numbers only say how many tasks
+    # a machine may have, for which nvidia-smi is asked otherwise.
     return resolvers.SlurmClusterResolver(
       gpus_per_node=_MAX_TASKS, gpus_per_task=1, auto_set_gpu=False
     )
@@ -231,14 +231,18 @@ class Workers:
     """Returns the sum of all workers' values; waits for all of them."""
     if self.number == 1:
       return value
-    return int(self._total(tf.constant(value)))
+    return int(self._total(tf.constant(value, tf.int64)))
+
+  def of_chief(self, value: int) -> int:
+    """Returns the chief's value; waits for all workers."""
+    return self.total(value if self.is_chief else 0)
 
   def _sum(self, value: tf.Tensor) -> tf.Tensor:
     def own() -> tf.Tensor:
       context = tf.distribute.get_replica_context()
       number = context.replica_id_in_sync_group
       counts = tf.equal(number % num_local(self._strategy), 0)
-      own_value = tf.where(counts, value, 0)
+      own_value = tf.where(counts, value, tf.zeros_like(value))
       return context.all_reduce(tf.distribute.ReduceOp.SUM, own_value)
 
     sums = self._strategy.experimental_local_results(self._strategy.run(own))

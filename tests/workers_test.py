@@ -40,6 +40,7 @@ class Workers:
       "data.path": scenes,
       "checkpoint_dir": folder / "run",
       "strategy": "multi_worker",
+      "seed": 0,
       "stop_after_steps": 60,
       "save_checkpoint_steps": 10,
       **updates,

@@ -196,7 +196,10 @@ def restore(config: Config, prefix: str, options: Options) -> Subject:
   strategy = replicas.make_strategy(
     config["strategy"], config["virtual_devices"]
   )
-  replicas.Workers(strategy).chief_first(lambda: make_data.provide(config))
+  workers = replicas.Workers(strategy)
+  # Where none is given, each process has drawn its own.
+  seed = workers.of_chief(config["seed"])
+  workers.chief_first(lambda: make_data.provide(config))
   dataset = common.build_dataset(config["data"], config["seed"])
   batches = dataset.batches("test")
   evaluated = checkpoints.as_evaluated(config)
@@ -216,7 +219,7 @@ def restore(config: Config, prefix: str, options: Options) -> Subject:
     batches,
     models,
     trained,
-    config["seed"],
+    seed,
     strategy,
   )
 

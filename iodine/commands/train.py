@@ -98,8 +98,8 @@ def _claim(place: Place, workers: replicas.Workers) -> str:
     while not files.make_new_folder(folder):
       next_number += 1
       folder = f"{stem}_{next_number}"
-  total = workers.total(next_number if workers.is_chief else 0)
-  return folder if workers.is_chief else f"{stem}_{total or number}"
+  claimed = workers.of_chief(next_number)
+  return folder if workers.is_chief else f"{stem}_{claimed or number}"
 
 
 def run(
@@ -145,6 +145,8 @@ def run(
     print(f"the run's own seed {seed} is used", flush=True)
     reading.tell_changes(config, place.start.prefix)
   with workers.explained_loss(lambda: _after_a_loss(place.folder)):
+    # Where none is given, each process has drawn its own.
+    seed = workers.of_chief(seed)
     tf.random.set_seed(seed)
     workers.chief_first(lambda: make_data.provide(config))
     dataset = common.build_dataset(config["data"], seed)
