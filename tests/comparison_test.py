@@ -60,6 +60,8 @@ def test_recorded_cases_pass(name, tmp_path, capsys):
     *(*arguments(name), f"reference={GOLDEN / name}"),
     *(f"json_path={json_path}", f"pictures_dir={tmp_path}"),
   )
+  # The bounds are those of float32, though `tf32` is on.
+  assert not tf.config.experimental.tensor_float_32_execution_enabled()
   result = json.loads(json_path.read_text())
   assert result["passed"] is True
   worst = result["worst"]

@@ -344,6 +344,9 @@ def test_a_run_tells_what_it_runs_on(plain):
   config = json.loads(pathlib.Path(folder, "config.json").read_text())
   assert config["environment"] == expected
   assert record["host"]["tensorflow"] == expected
+  # As a named config, too.
+  again = main.get_config((f"{folder}/config.json",), {"seed": 0})
+  assert again["environment"] == expected
 
 
 def test_that_makes_no_difference_to_who_reads_it(plain, capsys):

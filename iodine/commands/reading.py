@@ -158,7 +158,7 @@ def tell_changes(config: Config, prefix: str) -> None:
     return
   stored = checkpoints.config_beside(prefix)
   # Not known of older runs.
-  environment = ["environment"] if "environment" in stored else []
+  environment = ["environment"] if stored.get("environment") else []
   found = checkpoints.differences(
     config,
     stored,
