@@ -248,13 +248,17 @@ class Workers:
     sums = self._strategy.experimental_local_results(self._strategy.run(own))
     return sums[0]
 
-  def chief_first(self, prepare: Callable[[], None]) -> None:
-    """Calls a function in the chief, then in the others."""
-    if self.is_chief:
-      prepare()
-    self.total(0)
+  def chief_first(self, prepare: Callable[[], Any]) -> Any:
+    """Returns what a function gives, which the chief calls before the others.
+
+    What it makes and leaves in a file, the others find there.
+    """
     if not self.is_chief:
-      prepare()
+      self.total(0)
+    result = prepare()
+    if self.is_chief:
+      self.total(0)
+    return result
 
   def explained_loss(
     self, remedy: Callable[[], str]

@@ -199,9 +199,7 @@ def restore(config: Config, prefix: str, options: Options) -> Subject:
   workers = replicas.Workers(strategy)
   # Where none is given, each process has drawn its own.
   seed = workers.of_chief(config["seed"])
-  workers.chief_first(lambda: make_data.provide(config))
-  dataset = common.build_dataset(config["data"], config["seed"])
-  batches = dataset.batches("test")
+  dataset, batches = workers.chief_first(lambda: _open_scenes(config))
   evaluated = checkpoints.as_evaluated(config)
   with replicas.scope(strategy):
     own = common.restore(evaluated, prefix)
@@ -222,6 +220,15 @@ def restore(config: Config, prefix: str, options: Options) -> Subject:
     seed,
     strategy,
   )
+
+
+def _open_scenes(
+  config: Config,
+) -> tuple[data_lib.IODINEDataset, Iterator[evaluation.Data]]:
+  """Builds the data set and begins to read what is evaluated."""
+  make_data.provide(config)
+  dataset = common.build_dataset(config["data"], config["seed"])
+  return dataset, dataset.batches("test")
 
 
 def measure(subject: Subject) -> evaluation.Evaluation:

@@ -24,6 +24,7 @@ from iodine import (
   validation,
 )
 from iodine.commands import common, make_data, reading
+from iodine.modules import data as data_lib
 from iodine.modules import iodine
 
 Config = common.Config
@@ -148,10 +149,8 @@ def run(
     # Where none is given, each process has drawn its own.
     seed = workers.of_chief(seed)
     tf.random.set_seed(seed)
-    workers.chief_first(lambda: make_data.provide(config))
-    dataset = common.build_dataset(config["data"], seed)
+    dataset, example = workers.chief_first(lambda: _read_first(config, seed))
     replicas.check_batch_size(strategy, dataset.batch_size)
-    example = next(iter(dataset.batches("summary")))
     with replicas.scope(strategy):
       models = _build_models(plan, dataset.image_shape)
     step = 0
@@ -231,6 +230,15 @@ def run(
   )
   prefix = None if place.start is None else place.start.prefix
   return training.Outcome(step, prefix, None)
+
+
+def _read_first(
+  config: Config, seed: int
+) -> tuple[data_lib.IODINEDataset, dict[str, tf.Tensor]]:
+  """Builds the data set and reads a batch; makes scenes and cache if needed."""
+  make_data.provide(config)
+  dataset = common.build_dataset(config["data"], seed)
+  return dataset, next(iter(dataset.batches("summary")))
 
 
 def _device_line(
