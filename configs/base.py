@@ -43,6 +43,7 @@ def defaults():
   # machine, "multi_worker" for several processes.
   strategy = None
   virtual_devices = None  # into how many "mirrored" splits the CPU
+  worker_timeout = 60  # seconds that workers wait for each other at the start
 
   # Training.
   checkpoint_dir = "iodine/checkpoints/iodine"

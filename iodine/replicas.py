@@ -8,6 +8,7 @@ more replicas; the first of several, the chief, is the one that writes.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -33,7 +34,9 @@ _LOST = (
 
 
 def make_strategy(
-  name: str | None, virtual_devices: int | None = None
+  name: str | None,
+  virtual_devices: int | None = None,
+  worker_timeout: float = 60.0,
 ) -> tf.distribute.Strategy:
   """Returns where a training runs.
 
@@ -43,6 +46,8 @@ def make_strategy(
     name: None for one device, "mirrored" for all devices of this machine,
       "multi_worker" for the processes that TF_CONFIG or Slurm tells.
     virtual_devices: of how many the CPU consists that "mirrored" is to use.
+    worker_timeout: seconds that workers wait for each other; the process ends
+      then.
 
   Raises:
     errors.UserError: if there is no such strategy, or nothing tells of other
@@ -58,7 +63,35 @@ def make_strategy(
     if len(devices) == 1:
       return tf.distribute.get_strategy()
     return tf.distribute.MirroredStrategy([device.name for device in devices])
-  return tf.distribute.MultiWorkerMirroredStrategy(find_cluster())
+  cluster = find_cluster()
+  validation.check_number("worker_timeout", worker_timeout, above=0.0)
+  with _patience(cluster, worker_timeout):
+    return tf.distribute.MultiWorkerMirroredStrategy(cluster)
+
+
+@contextlib.contextmanager
+def _patience(
+  cluster: tf.distribute.cluster_resolver.ClusterResolver, seconds: float
+) -> Iterator[None]:
+  """Ends the process where the workers have not met after so long."""
+  addresses = cluster.cluster_spec().as_dict()
+  if sum(map(len, addresses.values())) == 1:
+    yield
+    return
+  # In advance, since nothing can be said from where TensorFlow waits: for an
+  # hour, and holding Python's lock, so that no signal nor thread gets a turn.
+  print(
+    f"waiting for the workers {addresses}: where they do not meet within "
+    f"{seconds:g} s this one ends, so start them together or give a longer "
+    "`worker_timeout`",
+    flush=True,
+  )
+  with open(os.devnull, "w") as nowhere:
+    faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
+    try:
+      yield
+    finally:
+      faulthandler.cancel_dump_traceback_later()
 
 
 def find_cluster() -> tf.distribute.cluster_resolver.ClusterResolver:

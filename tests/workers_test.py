@@ -33,6 +33,7 @@ class Workers:
 
   def __init__(self, folder, scenes, number=2, **updates):
     self.folder = folder
+    folder.mkdir(exist_ok=True)
     updates = {
       **helpers.TINY,
       "num_iters": 1,
@@ -67,7 +68,7 @@ class Workers:
   def kill(self, index, number, after):
     """Sends a signal once a file of the run is there."""
     deadline = time.monotonic() + 120
-    while not list(self.folder.glob(after)):
+    while after and not list(self.folder.glob(after)):
       assert time.monotonic() < deadline
       assert self._processes[index].poll() is None
       time.sleep(0.02)
@@ -111,7 +112,11 @@ def test_a_worker_that_is_killed_ends_all_and_the_run_goes_on(tmp_path, scenes):
   whole = Workers(tmp_path / "whole", scenes)
   statuses, (chief, other) = whole.end()
   assert statuses == [0, 0]
-  assert chief.startswith("on the CPU, float32; 2 replicas share every batch")
+  first, second, *_ = chief.splitlines()
+  assert first.startswith("waiting for the workers {'worker': ['localhost:")
+  assert (
+    second == "on the CPU, float32; 2 replicas share every batch, 2 workers"
+  )
   assert "step 60/60" in chief and "step 60/60" not in other
   # One of them writes.
   assert [path.name for path in (tmp_path / "whole").iterdir()] == ["run_1"]
@@ -135,7 +140,18 @@ def test_a_worker_that_is_killed_ends_all_and_the_run_goes_on(tmp_path, scenes):
   assert_same_bits(folder / "ckpt-60", tmp_path / "whole/run_1/ckpt-60")
 
 
-@pytest.mark.slow  # one test of the two is for every day
+@pytest.mark.slow  # one test of the three is for every day
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_worker_that_does_not_come_is_a_sentence(tmp_path, scenes, index):
+  run = Workers(tmp_path, scenes, worker_timeout=15)
+  run.kill(index, signal.SIGKILL, after="")  # before it listens
+  statuses, texts = run.end(60)
+  assert statuses[1 - index] == 1
+  (sentence,) = texts[1 - index].splitlines()
+  assert "do not meet within 15 s this one ends" in sentence
+
+
+@pytest.mark.slow  # likewise
 @pytest.mark.parametrize("index", [0, 1])
 def test_sigterm_at_one_worker_saves_and_ends_all(tmp_path, scenes, index):
   run = Workers(tmp_path, scenes, stop_after_steps=10**6)

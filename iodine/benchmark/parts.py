@@ -86,7 +86,7 @@ def measure(config: Config, options: Options) -> dict[str, Any]:
   load = os.getloadavg()[0]
   # Before TensorFlow computes anything.
   strategy = replicas.make_strategy(
-    config["strategy"], config["virtual_devices"]
+    config["strategy"], config["virtual_devices"], config["worker_timeout"]
   )
   dataset = _dataset(config)
   replicas.check_batch_size(strategy, dataset.batch_size)

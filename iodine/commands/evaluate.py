@@ -194,7 +194,7 @@ def restore(config: Config, prefix: str, options: Options) -> Subject:
   """
   # Before TensorFlow computes anything.
   strategy = replicas.make_strategy(
-    config["strategy"], config["virtual_devices"]
+    config["strategy"], config["virtual_devices"], config["worker_timeout"]
   )
   workers = replicas.Workers(strategy)
   # Where none is given, each process has drawn its own.

@@ -35,6 +35,7 @@ _OF_ONE_CALL = (
   "strategy",
   "tf32",
   "virtual_devices",
+  "worker_timeout",
 )
 # What scenes are chosen and how they are computed does not change a result
 # behind anybody's back.

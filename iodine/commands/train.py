@@ -130,7 +130,7 @@ def run(
   steps_per_call = training.steps_per_call(config["steps_per_call"])
   # Before TensorFlow computes anything.
   strategy = replicas.make_strategy(
-    config["strategy"], config["virtual_devices"]
+    config["strategy"], config["virtual_devices"], config["worker_timeout"]
   )
   workers = replicas.Workers(strategy)
   environment = devices.describe(config)
