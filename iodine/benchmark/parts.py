@@ -206,8 +206,10 @@ def _measure_input(
     synthetic.write_dataset(
       dataset.generator_name, path, _NUM_GENERATED, config["seed"]
     )
+    has_cache = config["data"].get("cache") is not None
     options_here = {
       "path": path,
+      "cache": os.path.join(folder, "cache") if has_cache else None,
       "train": None,
       "min_num_objects": None,
       "max_num_objects": None,
