@@ -645,6 +645,15 @@ def test_wrong_checkpoints(capsys, trained, scenes, command, updates, part):
     (["pictures_dir=/proc/no/such"], "cannot create the folder"),
     (["data.test=[99,None]"], "test"),
     (["json_path=/proc/no/such.json"], "/proc/no"),
+    (["strategy=both"], "`strategy` is 'both'"),
+    (["virtual_devices=2"], "or `strategy=mirrored`, too"),
+    (
+      [
+        *("strategy=mirrored", "virtual_devices=2"),
+        "model.refinement_batch_size=None",
+      ],
+      "a size, since with `strategy`",
+    ),
   ],
 )
 def test_evaluate_errors(capsys, trained, scenes, tmp_path, updates, part):
@@ -813,6 +822,7 @@ def test_quickstart_makes_everything_and_reuses_it(
   tmp_path, capsys, monkeypatch
 ):
   monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(quickstart, "_NUM_SHOWN", 4)  # to take less time
   options = [
     *("quickstart", "with", "quick", *TINY, "num_scenes=12"),
     *("data.train=[0,8]", "data.test=[8,None]"),
@@ -827,6 +837,7 @@ def test_quickstart_makes_everything_and_reuses_it(
   assert out.index(f"\n  {shown}\n") < out.index("step 1/2")
   assert os.path.exists(shown)
   assert os.path.exists(f"{tmp_path}/run/pictures/overview.png")
+  monkeypatch.setattr(quickstart, "show", lambda config: None)  # likewise
   run(*options)
   assert "already there" in capsys.readouterr().out
   assert os.path.getmtime(f"{tmp_path}/data/scenes") == written

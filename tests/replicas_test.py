@@ -55,7 +55,7 @@ class Run:
   Updates that are not finite are left out.
   """
 
-  def __init__(self, number, batch_size=4, **updates):
+  def __init__(self, number, batch_size=4, jit_compile=False, **updates):
     self.strategy = mirrored(number)
     self._batch_size = batch_size
     tf.random.set_seed(0)
@@ -66,7 +66,7 @@ class Run:
       self.optimizer = building.build(config["optimizer"])
       self.optimizer.initialize(self.model.trainable_variables)
     step = training.compile_step(
-      self.model, self.optimizer, 0, False, True, num_replicas=number
+      self.model, self.optimizer, 0, jit_compile, True, num_replicas=number
     )
     self._make_steps = training.compile_steps(step, self.strategy)
     self._start = self.state()
@@ -274,6 +274,17 @@ def test_the_loss_scale_is_that_of_one_device():
   )
   # Products and sums in float16.
   assert_near(states[2], states[1], 1e-3)
+
+
+@pytest.mark.slow  # XLA takes its time
+def test_with_xla_too():
+  states, scalars = {}, {}
+  for number in (1, 2):
+    run = Run(number, jit_compile=True)
+    scalars[number] = run.train(3, 3)
+    states[number] = run.state()
+  assert_near(scalars[2], scalars[1], 1e-4)
+  assert_near(states[2], states[1], 1e-4)
 
 
 def test_the_background_of_every_scene_counts_once(runs):

@@ -59,6 +59,8 @@ class CheckpointStore:
   @property
   def latest(self) -> str | None:
     """Returns the prefix of the newest checkpoint, or None."""
+    if not self._writes:
+      return finding.latest(self.folder)  # of the process that does
     return self._latest.latest_checkpoint
 
   @property

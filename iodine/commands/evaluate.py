@@ -197,6 +197,11 @@ def restore(config: Config, prefix: str, options: Options) -> Subject:
     config["strategy"], config["virtual_devices"], config["worker_timeout"]
   )
   workers = replicas.Workers(strategy)
+  if strategy.num_replicas_in_sync > 1:
+    size = config["model"].get("refinement_batch_size")
+    need = "a size, since with `strategy` replicas see a part of the batch"
+    name = "model.refinement_batch_size"
+    validation.require(size is not None, name, size, need)
   # Where none is given, each process has drawn its own.
   seed = workers.of_chief(config["seed"])
   dataset, batches = workers.chief_first(lambda: _open_scenes(config))
