@@ -146,19 +146,11 @@ def replaced_folder(
     errors.UserError: if something cannot be written.
   """
   folder = os.path.normpath(folder)
-  temporary = f"{folder}.{os.getpid()}.tmp"
-  make_folder(os.path.dirname(folder) or ".")
-  try:
-    with _explained(folder, "cannot write the folder"):
-      os.mkdir(temporary)
-    with _explained(folder, "cannot write the folder", failures):
-      yield temporary
-    with _explained(folder, "cannot write the folder"):
-      if os.path.isdir(folder):
-        shutil.rmtree(folder)
-      os.rename(temporary, folder)
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
+  with _folder_beside(folder, failures) as temporary:
+    yield temporary
+    if os.path.isdir(folder):
+      shutil.rmtree(folder)
+    os.rename(temporary, folder)
 
 
 @contextlib.contextmanager
@@ -175,22 +167,29 @@ def new_folder(folder: str) -> Iterator[str]:
     errors.UserError: if something cannot be written.
   """
   folder = os.path.normpath(folder)
-  make_folder(os.path.dirname(folder) or ".")
+  with _folder_beside(folder) as temporary:
+    yield temporary
+    with contextlib.suppress(OSError):
+      os.rename(temporary, folder)
+    if not os.path.isdir(folder):
+      os.rename(temporary, folder)  # Says what is wrong.
+
+
+@contextlib.contextmanager
+def _folder_beside(
+  folder: str, failures: tuple[type[Exception], ...] = (OSError,)
+) -> Iterator[str]:
+  """Gives an empty folder beside one, and removes it if it is there then."""
+  parent = os.path.dirname(folder) or "."
+  make_folder(parent)
   with _explained(folder, "cannot write the folder"):
     # Not named by the process alone: another machine may have the same one.
-    temporary = tempfile.mkdtemp(
-      ".tmp", f"{os.path.basename(folder)}.", os.path.dirname(folder) or "."
-    )
+    temporary = tempfile.mkdtemp(".tmp", f"{os.path.basename(folder)}.", parent)
   try:
-    with _explained(folder, "cannot write the folder"):
+    with _explained(folder, "cannot write the folder", (OSError, *failures)):
       # As the folder would have been made by itself.
       os.chmod(temporary, 0o777 & ~_umask())
       yield temporary
-    with _explained(folder, "cannot write the folder"):
-      with contextlib.suppress(OSError):
-        os.rename(temporary, folder)
-      if not os.path.isdir(folder):
-        os.rename(temporary, folder)  # Says what is wrong.
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
 
@@ -202,20 +201,20 @@ def _umask() -> int:
   return mask
 
 
-@contextlib.contextmanager
 def _explained(
   path: Any, failure: str, failures: tuple[type[Exception], ...] = (OSError,)
-) -> Iterator[None]:
+) -> contextlib.AbstractContextManager[None]:
   """Makes what the file system refuses a UserError about `path`."""
-  try:
-    yield
-  except failures as error:
+
+  def explain(error: Exception) -> str:
     # The place that was refused, a file or one of the folders above it.
     reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
-    raise errors.UserError(
+    return (
       f"{failure} `{os.fspath(path)}` ({reason}): choose a place with room "
       "that you may write to"
-    ) from error
+    )
+
+  return errors.explained(failures, explain)
 
 
 def _remove(path: str) -> None:

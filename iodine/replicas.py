@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -33,26 +33,23 @@ _LOST = (
 )
 
 
-def make_strategy(
-  name: str | None,
-  virtual_devices: int | None = None,
-  worker_timeout: float = 60.0,
-) -> tf.distribute.Strategy:
+def make_strategy(config: Mapping[str, Any]) -> tf.distribute.Strategy:
   """Returns where a training runs.
 
   Several workers have to make theirs before TensorFlow computes anything.
 
   Args:
-    name: None for one device, "mirrored" for all devices of this machine,
-      "multi_worker" for the processes that TF_CONFIG or Slurm tells.
-    virtual_devices: of how many the CPU consists that "mirrored" is to use.
-    worker_timeout: seconds that workers wait for each other; the process ends
-      then.
+    config: with `strategy`: None for one device, "mirrored" for all devices of
+      this machine, "multi_worker" for the processes that TF_CONFIG or Slurm
+      tells; `virtual_devices`: of how many the CPU consists that "mirrored" is
+      to use; and `worker_timeout`: seconds that workers wait for each other;
+      the process ends then.
 
   Raises:
     errors.UserError: if there is no such strategy, or nothing tells of other
       workers.
   """
+  name, virtual_devices = config["strategy"], config["virtual_devices"]
   validation.check_choice("strategy", name, STRATEGIES)
   if name is None:
     return tf.distribute.get_strategy()
@@ -63,9 +60,9 @@ def make_strategy(
     if len(devices) == 1:
       return tf.distribute.get_strategy()
     return tf.distribute.MirroredStrategy([device.name for device in devices])
-  cluster = find_cluster()
-  validation.check_number("worker_timeout", worker_timeout, above=0.0)
-  with _patience(cluster, worker_timeout):
+  cluster, seconds = find_cluster(), config["worker_timeout"]
+  validation.check_number("worker_timeout", seconds, above=0.0)
+  with _patience(cluster, seconds):
     return tf.distribute.MultiWorkerMirroredStrategy(cluster)
 
 
@@ -112,12 +109,14 @@ def find_cluster() -> tf.distribute.cluster_resolver.ClusterResolver:
   )
 
 
-def is_first_worker() -> bool:
-  """Returns whether this process is the one of several that writes.
+def is_chief(config: Mapping[str, Any]) -> bool:
+  """Returns whether this process writes, without making its strategy.
 
   Raises:
     errors.UserError: as `make_strategy` for several workers.
   """
+  if config["strategy"] != "multi_worker":
+    return True
   cluster = find_cluster()
   cluster.cluster_spec()  # which is when Slurm is asked
   return not cluster.task_id

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from iodine.modules import data
+
 # Several devices, of which a test uses the first unless it asks for more; they
 # can be had before TensorFlow computes anything only.
 tf.config.set_logical_device_configuration(
@@ -28,6 +30,21 @@ def fixed_seed():
 def exact_products():
   """Float32 as it is, also where a GPU would round it to TF32."""
   tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+  """The numbers of the scenes that were decoded."""
+  numbers = []
+  read = data.IODINEDataset._read
+
+  def counting(self, record):
+    scene = read(self, record)
+    tf.numpy_function(numbers.append, [scene["factors"]["shape"][0, 0]], [])
+    return scene
+
+  monkeypatch.setattr(data.IODINEDataset, "_read", counting)
+  return numbers
 
 
 @pytest.fixture(scope="session")

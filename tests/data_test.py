@@ -442,21 +442,6 @@ def test_skip_batches_of_every_subset(eleven):
     dataset("train", -1)
 
 
-@pytest.fixture
-def decoded(monkeypatch):
-  """The numbers of the scenes that were decoded."""
-  numbers = []
-  read = data.IODINEDataset._read
-
-  def counting(self, record):
-    scene = read(self, record)
-    tf.numpy_function(numbers.append, [scene["factors"]["shape"][0, 0]], [])
-    return scene
-
-  monkeypatch.setattr(data.IODINEDataset, "_read", counting)
-  return numbers
-
-
 def test_skipping_does_not_decode(eleven, decoded):
   dataset = tetrominoes(eleven, batch_size=1)("test", 10)
   assert indices(dataset) == [[10]]

@@ -12,10 +12,14 @@ from iodine import building, checkpoints, errors, evaluation, replicas, training
 BOUND = 5e-6
 
 
+def options(strategy=None):
+  return {"strategy": strategy, "virtual_devices": None, "worker_timeout": 60}
+
+
 def mirrored(number):
   """A strategy of so many devices, all of which are the processor."""
   if number == 1:
-    return replicas.make_strategy(None)
+    return replicas.make_strategy(options())
   # TensorFlow's collective operations, which `make_strategy` leads to, take one
   # number of devices in a process; the commands below use them.
   return tf.distribute.MirroredStrategy(
@@ -325,7 +329,7 @@ def test_an_evaluation_is_that_of_one_device(runs):
 
 def test_a_strategy_is_one_of_three():
   with pytest.raises(errors.UserError, match="`strategy` is 'many'"):
-    replicas.make_strategy("many")
+    replicas.make_strategy(options("many"))
 
 
 def test_several_workers_have_to_be_told(monkeypatch):
@@ -334,7 +338,7 @@ def test_several_workers_have_to_be_told(monkeypatch):
   with pytest.raises(
     errors.UserError, match="TF_CONFIG nor Slurm .*scaling.md"
   ):
-    replicas.make_strategy("multi_worker")
+    replicas.make_strategy(options("multi_worker"))
 
 
 def test_slurm_tells_of_the_others(monkeypatch):
@@ -351,9 +355,9 @@ def test_slurm_tells_of_the_others(monkeypatch):
     "worker": ["node01:8888", "node01:8889", "node02:8888"]
   }
   assert (cluster.task_type, cluster.task_id) == ("worker", 1)
-  assert not replicas.is_first_worker()
+  assert not replicas.is_chief(options("multi_worker"))
   monkeypatch.setenv("SLURM_PROCID", "0")
-  assert replicas.is_first_worker()
+  assert replicas.is_chief(options("multi_worker"))
 
 
 def test_a_batch_has_to_be_divisible():

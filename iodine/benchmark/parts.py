@@ -85,9 +85,7 @@ def measure(config: Config, options: Options) -> dict[str, Any]:
   """
   load = os.getloadavg()[0]
   # Before TensorFlow computes anything.
-  strategy = replicas.make_strategy(
-    config["strategy"], config["virtual_devices"], config["worker_timeout"]
-  )
+  strategy = replicas.make_strategy(config)
   dataset = _dataset(config)
   replicas.check_batch_size(strategy, dataset.batch_size)
   baseline = process_cost.peak_memory_bytes()
@@ -239,9 +237,8 @@ def _circumstances(config: Config, subject: _Subject) -> dict[str, Any]:
       v.shape.num_elements() for v in model.trainable_variables
     ),
     "model": config["model"],
-    "jit_compile": devices.uses_xla(
-      config["jit_compile"]
-    ),  # of the training step only
+    # Of the training step only.
+    "jit_compile": devices.uses_xla(config["jit_compile"]),
     "num_cores": os.cpu_count(),
     "gpus": len(tf.config.list_physical_devices("GPU")),
     **devices.describe(config),

@@ -36,10 +36,7 @@ def run(config: Config, script: str) -> dict[str, Any]:
   else:
     result = benchmark.measure(config, options)
     print(benchmark.text(result), flush=True)
-  is_chief = config["strategy"] != "multi_worker" or (
-    replicas.is_first_worker()
-  )
-  if config["json_path"] is not None and is_chief:
+  if config["json_path"] is not None and replicas.is_chief(config):
     files.write_json(config["json_path"], result)
     print(f"measurements: {config['json_path']}", flush=True)
   benchmark.require_all(result.get("sweep", ()))

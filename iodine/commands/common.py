@@ -6,13 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from iodine import (
-  building,
-  checkpoints,
-  errors,
-  optimizers,
-  validation,
-)
+from iodine import building, checkpoints, errors, optimizers, validation
 from iodine.modules import data as data_lib
 from iodine.modules import iodine, types
 
@@ -41,6 +35,17 @@ def build_model(config: Config, image_shape: tuple[int, ...]) -> iodine.IODINE:
   model = building.build(config, "model")
   model.initialize(image_shape)
   return model
+
+
+def build_optimizer(config: Config, model: iodine.IODINE) -> optimizers.Adam:
+  """Builds the optimizer of a model with all of its variables.
+
+  Raises:
+    errors.UserError: if an entry is wrong.
+  """
+  optimizer: optimizers.Adam = building.build(config, "optimizer")
+  optimizer.initialize(model.trainable_variables)
+  return optimizer
 
 
 def require_experiment(config: Config) -> None:
@@ -79,8 +84,7 @@ def restore(
   opened = checkpoints.open_checkpoint(checkpoint_dir)
   dataset = build_dataset(config["data"], config["seed"])
   model = build_model(config["model"], image_shape or dataset.image_shape)
-  optimizer: optimizers.Adam = building.build(config["optimizer"], "optimizer")
-  optimizer.initialize(model.trainable_variables)
+  optimizer = build_optimizer(config["optimizer"], model)
   restored = checkpoints.restore(opened, model=model, optimizer=optimizer)
   return Restored(model, optimizer, *restored)
 

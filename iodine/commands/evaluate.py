@@ -193,9 +193,7 @@ def restore(config: Config, prefix: str, options: Options) -> Subject:
     errors.UserError: see `checkpoints.restore` and `common.build_model`.
   """
   # Before TensorFlow computes anything.
-  strategy = replicas.make_strategy(
-    config["strategy"], config["virtual_devices"], config["worker_timeout"]
-  )
+  strategy = replicas.make_strategy(config)
   workers = replicas.Workers(strategy)
   if strategy.num_replicas_in_sync > 1:
     size = config["model"].get("refinement_batch_size")

@@ -285,8 +285,7 @@ class Experiment(sacred.Experiment):
 
 def _describe_host(run: Any) -> None:
   """Has a run's record say on what it runs; of several workers one records."""
-  is_shared = run.config["strategy"] == "multi_worker"
-  if is_shared and not _import("iodine.replicas").is_first_worker():
+  if not _import("iodine.replicas").is_chief(run.config):
     run.observers.clear()
   run.host_info["tensorflow"] = _import("iodine.devices").describe(run.config)
 

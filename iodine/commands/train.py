@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from iodine import (
   benchmark,
-  building,
   checkpoints,
   devices,
   errors,
@@ -129,9 +128,7 @@ def run(
   )
   steps_per_call = training.steps_per_call(config["steps_per_call"])
   # Before TensorFlow computes anything.
-  strategy = replicas.make_strategy(
-    config["strategy"], config["virtual_devices"], config["worker_timeout"]
-  )
+  strategy = replicas.make_strategy(config)
   workers = replicas.Workers(strategy)
   environment = devices.describe(config)
   config = {**config, "environment": environment}
@@ -156,7 +153,7 @@ def run(
     step = 0
     for number, (stage, model) in enumerate(zip(plan, models, strict=True), 1):
       with replicas.scope(strategy):
-        optimizer = _build_optimizer(config, model)
+        optimizer = common.build_optimizer(config["optimizer"], model)
       restored = _restore(place.start, model, optimizer) if place.start else ""
       step = int(optimizer.global_step.numpy())
       if step >= stage.last_step:
@@ -300,13 +297,6 @@ def _build_models(
         "`num_components`, `num_iters` or `kl_weight`"
       )
   return models
-
-
-def _build_optimizer(config: Config, model: iodine.IODINE) -> optimizers.Adam:
-  """Builds the optimizer of a model with all of its variables."""
-  optimizer: optimizers.Adam = building.build(config["optimizer"], "optimizer")
-  optimizer.initialize(model.trainable_variables)
-  return optimizer
 
 
 def _restore(

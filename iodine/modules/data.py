@@ -369,7 +369,7 @@ class IODINEDataset:
       UserError: names the file and the record that cannot be read, as `batches`
         does.
     """
-    return self._stream(subset).explained_errors()
+    return self._raw_stream(subset).explained_errors()
 
   def expand(self, batch: dict[str, Any]) -> dict[str, Any]:
     """Returns a batch as the model wants it; runs on any device.
@@ -401,7 +401,12 @@ class IODINEDataset:
     return one_hot[..., tf.newaxis]
 
   def _stream(self, subset: str | None) -> streams.SceneStream:
-    """Opens the files and returns the scenes of a subset."""
+    """Returns the scenes of a subset, from the cache where there is one."""
+    stream = self._raw_stream(subset)
+    return stream if self.cache is None else self._cached(stream, self.cache)
+
+  def _raw_stream(self, subset: str | None) -> streams.SceneStream:
+    """Opens the files and returns the records of a subset."""
     subsets = ("train", "summary", "test", None)
     validation.check_choice("subset", subset, subsets)
     files = opening.open_files(self.path, self._layout)
@@ -420,8 +425,6 @@ class IODINEDataset:
       max_num_objects=self.max_num_objects,
       limit=limits.get(subset),
     )
-    if self.cache is not None:
-      return self._cached(stream, self.cache)
     # An equal stream from before may know the size of an epoch already.
     known = self._streams.get(subset)
     self._streams[subset] = known if known == stream else stream

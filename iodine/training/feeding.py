@@ -40,6 +40,8 @@ class Feed:
       errors.UserError: see `IODINEDataset.__call__`.
     """
     self._dataset = dataset
+    # Those of others need not know parts of batches, nor the compact form.
+    self._is_ours = hasattr(dataset, "expand")
     self._skip_batches = skip_batches
     if strategy.num_replicas_in_sync > 1:
       num_local = replicas.num_local(strategy)
@@ -65,7 +67,7 @@ class Feed:
 
   def _read(self, first: int, last: int) -> tf.data.Dataset:
     """Returns the images from `first` to `last` of every batch."""
-    if hasattr(self._dataset, "expand"):
+    if self._is_ours:
       batches = self._dataset(
         "train", self._skip_batches, rows=(first, last), compact=True
       )
@@ -80,12 +82,12 @@ class Feed:
 
   def expand(self, data: Data) -> Data:
     """Returns what the model takes, of what the batches have; in a graph."""
-    if hasattr(self._dataset, "expand"):
+    if self._is_ours:
       return self._dataset.expand(data)
     return data
 
   def explained_errors(self) -> contextlib.AbstractContextManager[None]:
     """Has errors in reading scenes say where they are, as far as known."""
-    if hasattr(self._dataset, "expand"):
+    if self._is_ours:
       return self._dataset.explained_errors("train")
     return contextlib.nullcontext()
