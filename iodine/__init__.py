@@ -85,7 +85,7 @@ def segment(
   model once.
 
   Args:
-    image: the path of a PNG or JPEG file, a PIL image, or an array [H', W',
+    image: the path of an image file, a PIL image, or an array [H', W',
       C], uint8 or floating-point in [0, 1]. The largest region in its middle
       with the proportions of the model's images is resized to them.
     checkpoint: folder or prefix of a checkpoint; that of the model which comes

@@ -11,6 +11,7 @@ import numpy as np
 
 from iodine import checkpoints, errors, files, segmentation, validation
 from iodine.commands import common
+from iodine.readers import image_files
 
 Config = common.Config
 
@@ -28,7 +29,7 @@ def run(
   Args:
     config: the complete config.
     checkpoint_dir: see `checkpoints.find`.
-    images: see `segmentation.find`.
+    images: see `image_files.find`.
     output: folder to write to; None for `segments`. An image's folder in it
       is named after the image, with a number where several are called alike;
       that of an earlier run is replaced.
@@ -42,7 +43,7 @@ def run(
       or the checkpoint does not fit.
   """
   prefix = checkpoints.find(checkpoint_dir)
-  paths = segmentation.find(images)
+  paths = image_files.find(images)
   folders = _folders(paths, output)
   if config["json_path"] is not None:
     files.check_writable(config["json_path"])
@@ -102,7 +103,7 @@ def _check_replaceable(folder: str) -> None:
 
 def _check_all(paths: Sequence[str]) -> None:
   """Raises a UserError that names the images that cannot be read."""
-  problems = map(segmentation.find_problem, paths)
+  problems = map(image_files.find_problem, paths)
   messages = [problem for problem in problems if problem is not None]
   if len(messages) == 1:
     raise errors.UserError(messages[0])
@@ -117,7 +118,7 @@ def _segment_one(
   segmenter: segmentation.Segmenter, path: str, folder: str
 ) -> dict[str, Any]:
   """Decomposes one image and writes its files; returns what to say of it."""
-  original = segmentation.read(path)
+  original = image_files.read(path)
   found = segmenter(original)
   with files.replaced_folder(folder) as temporary:
     segmentation.write(temporary, found, original)

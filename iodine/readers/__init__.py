@@ -1,3 +1,3 @@
 """How scenes come from files: layouts, records, opening, streams, a cache."""
 
-__all__ = ["cache", "examples", "layouts", "opening", "streams"]
+__all__ = ["cache", "examples", "image_files", "layouts", "opening", "streams"]

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from iodine import checkpoints, pretrained
 from iodine.modules import data, distributions, iodine, types, utils
-from iodine.segmentation import image_reading
+from iodine.readers import image_files
 
 
 class Segmentation(NamedTuple):
@@ -118,19 +118,19 @@ class Segmenter:
     outside has no margins like CLEVR's, which are cut off in training.
 
     Args:
-      image: a path, a PIL image or an array, see `image_reading.read`.
+      image: a path, a PIL image or an array, see `image_files.read`.
 
     Raises:
       errors.UserError: if it is not an image.
     """
-    pixels = image_reading.read(image)
+    pixels = image_files.read(image)
     height, width, channels = self.image_shape
-    region = image_reading.center_region(pixels.shape[:2], (height, width))
+    region = image_files.center_region(pixels.shape[:2], (height, width))
     (top, bottom), (left, right) = region
     resized = data.resize(
       pixels[None, top:bottom, left:right], (height, width)
     ).numpy()
-    seen = image_reading.to_channels(resized, channels)
+    seen = image_files.to_channels(resized, channels)
     found = self._infer(seen)
     return Segmentation(
       **{name: value[0].numpy() for name, value in found.items()},
@@ -148,7 +148,7 @@ def segment(
   """Decomposes one image; a `Segmenter` does many with one restored model.
 
   Args:
-    image: see `image_reading.read`.
+    image: see `image_files.read`.
     checkpoint: see `Segmenter.from_checkpoint`, as are config and seed.
     config: as there.
     seed: as there.

@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 
 from iodine.drawing import canvas, palette, plotting
 from iodine.modules import data
-from iodine.segmentation import image_reading, segmenter
+from iodine.readers import image_files
+from iodine.segmentation import segmenter
 
 # How much of the slot's colour is in an overlay.
 _TINT = 0.45
@@ -48,10 +49,10 @@ def write(
   Args:
     folder: an empty one.
     found: the segmentation.
-    original: the image that it is of, as `image_reading.read` gives it.
+    original: the image that it is of, as `image_files.read` gives it.
   """
   (top, bottom), (left, right) = found.region
-  pixels = image_reading.to_channels(original[top:bottom, left:right], 3)
+  pixels = image_files.to_channels(original[top:bottom, left:right], 3)
   colors = palette.slot_colors(len(found.masks))
 
   mask = PIL.Image.fromarray(found.labels().astype(np.uint8))

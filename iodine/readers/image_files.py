@@ -18,7 +18,11 @@ import PIL.ImageOps
 from iodine import errors, files
 
 # What counts in a folder or a glob.
-SUFFIXES = (".png", ".jpg", ".jpeg")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+# Pillow's names of these formats, and ours.
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+KINDS = "PNG, JPEG, WebP, BMP or TIFF"
 
 # What Pillow raises for files that are broken in one way or another.
 _READ_ERRORS = (
@@ -35,8 +39,8 @@ def find(images: Any) -> list[str]:
   """Returns the files that `images` means, none of them twice.
 
   Args:
-    images: a file, a folder (whose PNG and JPEG files count, not those of
-      folders in it), a glob (likewise), or a list of those. What one folder
+    images: a file, a folder (whose images count, not those of folders in
+      it), a glob (likewise), or a list of those. What one folder
       or glob gives is sorted.
 
   Raises:
@@ -45,8 +49,8 @@ def find(images: Any) -> list[str]:
   entries = images if isinstance(images, (list, tuple)) else [images]
   if images is None or not entries:
     raise errors.UserError(
-      "`images` is not set: give the path of a PNG or JPEG image, a folder, a "
-      "glob, or a list of those, such as `images=photos/`"
+      "`images` is not set: give the path of an image, a folder, a glob, or a "
+      "list of those, such as `images=photos/`"
     )
   found: dict[str, str] = {}
   for entry in entries:
@@ -59,8 +63,8 @@ def _expand(entry: Any) -> list[str]:
   """Returns the files of one entry of `images`."""
   if not isinstance(entry, str):
     raise errors.UserError(
-      f"`images` has {entry!r}, which is not a path: give paths of PNG or JPEG "
-      "images, of folders, or globs" + errors.quoting(entry, "images")
+      f"`images` has {entry!r}, which is not a path: give paths of images, of "
+      "folders, or globs" + errors.quoting(entry, "images")
     )
   if os.path.isdir(entry):
     found = [os.path.join(entry, name) for name in os.listdir(entry)]
@@ -71,14 +75,14 @@ def _expand(entry: Any) -> list[str]:
     found, kind = glob.glob(entry, recursive=True), "glob"
   else:
     raise errors.UserError(
-      f"there is nothing at `{entry}`: give `images` the path of a PNG or JPEG "
-      "image or of a folder with some"
+      f"there is nothing at `{entry}`: give `images` the path of an image or "
+      "of a folder with some"
     )
   found = [path for path in found if path.lower().endswith(SUFFIXES)]
   if not found:
     raise errors.UserError(
-      f"the {kind} `{entry}` gives no image: PNG and JPEG files count, whose "
-      f"names end in {', '.join(SUFFIXES)}"
+      f"the {kind} `{entry}` gives no image: files count whose names end in "
+      f"{', '.join(SUFFIXES)}"
     )
   return sorted(found)
 
@@ -87,16 +91,16 @@ def read(image: Any) -> np.ndarray:
   """Reads an image as numbers; transparent parts lie on black.
 
   Args:
-    image: the path of a PNG or JPEG file, which is turned upright as its EXIF
-      entry says; a PIL image; or an array [H', W'] or [H', W', 1, 3 or 4
-      (with opacity)], uint8 or floating-point in [0, 1].
+    image: the path of a file, PNG, JPEG, WebP, BMP or TIFF, which is turned
+      upright as its EXIF entry says; a PIL image; or an array [H', W'] or [H',
+      W', 1, 3 or 4 (with opacity)], uint8 or floating-point in [0, 1].
 
   Returns:
     [H', W', 1 or 3] float32 in [0, 1].
 
   Raises:
-    errors.UserError: if the file is not there, is broken or no PNG or JPEG, or
-      the array is of another kind.
+    errors.UserError: if the file is not there, is broken or of no such kind, or
+      the array is.
   """
   if isinstance(image, (str, os.PathLike)):
     image = _open(os.fspath(image))
@@ -116,16 +120,16 @@ def find_problem(path: str) -> str | None:
 def _open(path: str) -> PIL.Image.Image | str:
   """Returns an image, upright; or a sentence where it cannot be read."""
   if not os.path.isfile(path):
-    return f"there is no image at `{path}`: give the path of a PNG or JPEG file"
+    return f"there is no image at `{path}`: give the path of one"
   try:
-    with PIL.Image.open(path, formats=("PNG", "JPEG")) as image:
+    with PIL.Image.open(path, formats=_FORMATS) as image:
       image.load()
       return PIL.ImageOps.exif_transpose(image)
   except _READ_ERRORS as error:
     if isinstance(error, PermissionError):
       return f"`{path}` may not be read: change its permissions"
     return (
-      f"`{path}` is not a PNG or JPEG image, or a broken one: replace it, or "
+      f"`{path}` is not an image ({KINDS}), or a broken one: replace it, or "
       "leave it out"
     )
 

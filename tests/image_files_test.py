@@ -7,7 +7,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from iodine import errors, segmentation
+from iodine import errors
+from iodine.readers import image_files
 
 
 def noise(shape, seed=0):
@@ -27,10 +28,10 @@ def save(path, array, mode=None, **options):
 def test_png_is_read_to_the_bit(tmp_path, size):
   colors, gray = noise([*size, 3]), noise(size)
   path = save(tmp_path / "a.png", colors)
-  read = segmentation.read(path)
+  read = image_files.read(path)
   assert read.dtype == np.float32
   np.testing.assert_array_equal(read, colors / np.float32(255))
-  read = segmentation.read(save(tmp_path / "b.png", gray))
+  read = image_files.read(save(tmp_path / "b.png", gray))
   np.testing.assert_array_equal(read, gray[..., None] / np.float32(255))
 
 
@@ -39,13 +40,13 @@ def test_palettes_and_bits(tmp_path):
   for mode in ("P", "1"):
     path = save(tmp_path / f"{mode}.png", colors, mode, dither=False)
     assert PIL.Image.open(path).mode == mode
-    read = segmentation.to_channels(segmentation.read(path), 3)
+    read = image_files.to_channels(image_files.read(path), 3)
     np.testing.assert_array_equal(read, colors / np.float32(255))
 
 
 def test_sixteen_bits_of_grey(tmp_path):
   gray = np.array([[0, 255, 256], [1000, 40000, 65535]], np.uint16)
-  read = segmentation.read(save(tmp_path / "deep.png", gray))
+  read = image_files.read(save(tmp_path / "deep.png", gray))
   np.testing.assert_allclose(
     read[..., 0], gray / 65535, rtol=1e-6
   )  # one rounding to float32
@@ -54,16 +55,16 @@ def test_sixteen_bits_of_grey(tmp_path):
 def test_transparent_parts_are_black(tmp_path):
   rgba = noise([6, 5, 4])
   rgba[0, 0, 3], rgba[1, 1, 3] = 0, 255
-  read = segmentation.read(save(tmp_path / "a.png", rgba))
+  read = image_files.read(save(tmp_path / "a.png", rgba))
   expected = rgba[..., :3] / 255 * (rgba[..., 3:] / 255)
   np.testing.assert_allclose(read, expected, atol=1e-6)  # float32
   assert not read[0, 0].any()
-  np.testing.assert_array_equal(segmentation.read(rgba), read)
+  np.testing.assert_array_equal(image_files.read(rgba), read)
   # One colour of a palette is transparent.
   image = PIL.Image.fromarray(np.array([[0, 1]], np.uint8))
   image.putpalette([250, 250, 250, 10, 20, 30])
   image.save(tmp_path / "b.png", transparency=0)
-  read = segmentation.read(tmp_path / "b.png")
+  read = image_files.read(tmp_path / "b.png")
   np.testing.assert_allclose(
     255 * read[0], [[0, 0, 0], [10, 20, 30]], atol=1e-4
   )  # float32
@@ -74,7 +75,7 @@ def test_jpeg_in_colour_grey_and_cmyk(tmp_path):
   smooth[...] = np.linspace(50, 200, 24)[:, None]
   for mode in ("RGB", "L", "CMYK"):
     path = save(tmp_path / f"{mode}.jpg", smooth, mode, quality=95)
-    read = segmentation.to_channels(segmentation.read(path), 3)
+    read = image_files.to_channels(image_files.read(path), 3)
     np.testing.assert_allclose(read, smooth / 255, atol=0.02)  # JPEG's loss
 
 
@@ -83,7 +84,7 @@ def test_photos_are_turned_upright(tmp_path):
   exif = PIL.Image.Exif()
   exif[0x0112] = 6  # taken with the camera turned by a quarter
   image.save(tmp_path / "a.png", exif=exif)
-  read = segmentation.read(tmp_path / "a.png")
+  read = image_files.read(tmp_path / "a.png")
   upright = np.rot90(noise([4, 6, 3]), -1)
   np.testing.assert_array_equal(read, upright / np.float32(255))
 
@@ -92,14 +93,14 @@ def test_arrays_and_pil_images():
   array = noise([4, 5, 3])
   expected = array / np.float32(255)
   for image in (array, expected, expected.astype(np.float64)):
-    np.testing.assert_array_equal(segmentation.read(image), expected)
+    np.testing.assert_array_equal(image_files.read(image), expected)
   for image in (PIL.Image.fromarray(array), array.tolist()):
     if isinstance(image, list):
       image = np.array(image, np.uint8)
-    np.testing.assert_array_equal(segmentation.read(image), expected)
-  assert segmentation.read(array[..., 0]).shape == (4, 5, 1)
+    np.testing.assert_array_equal(image_files.read(image), expected)
+  assert image_files.read(array[..., 0]).shape == (4, 5, 1)
   before = array.copy()
-  segmentation.read(array)
+  image_files.read(array)
   np.testing.assert_array_equal(array, before)
 
 
@@ -120,7 +121,7 @@ def test_arrays_and_pil_images():
 )
 def test_what_is_no_image(array, part):
   with pytest.raises(errors.UserError) as info:
-    segmentation.read(array)
+    image_files.read(array)
   assert part in str(info.value)
 
 
@@ -135,14 +136,14 @@ def test_broken_files(tmp_path):
   }
   for name, content in files.items():
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(errors.UserError, match="not a PNG or JPEG") as info:
-      segmentation.read(tmp_path / name)
+    with pytest.raises(errors.UserError, match="is not an image") as info:
+      image_files.read(tmp_path / name)
     assert str(tmp_path / name) in str(info.value)
     assert "\n" not in str(info.value)
   with pytest.raises(errors.UserError, match="there is no image at"):
-    segmentation.read(tmp_path / "nowhere.png")
+    image_files.read(tmp_path / "nowhere.png")
   with pytest.raises(errors.UserError, match="there is no image at"):
-    segmentation.read(tmp_path)
+    image_files.read(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
@@ -161,7 +162,7 @@ def test_damage_anywhere_is_a_sentence_at_worst(tmp_path, kind):
   for some in damaged:
     (tmp_path / "a").write_bytes(some)
     try:
-      segmentation.read(tmp_path / "a")
+      image_files.read(tmp_path / "a")
       outcomes.add("read")
     except errors.UserError:
       outcomes.add("sentence")
@@ -199,13 +200,13 @@ def folder(tmp_path, monkeypatch):
   ],
 )
 def test_files_are_found(folder, images, found):
-  paths = segmentation.find(images)
+  paths = image_files.find(images)
   assert [os.path.relpath(p, "photos") for p in paths] == found
 
 
 def test_a_name_with_brackets_is_no_glob(folder):
   path = save("photos/x[1].png", noise([3, 3, 3]))
-  assert segmentation.find(path) == [path]
+  assert image_files.find(path) == [path]
 
 
 @pytest.mark.parametrize(
@@ -223,7 +224,7 @@ def test_a_name_with_brackets_is_no_glob(folder):
 def test_nothing_to_find(folder, images, part):
   os.mkdir("empty")
   with pytest.raises(errors.UserError) as info:
-    segmentation.find(images)
+    image_files.find(images)
   assert part in str(info.value)
 
 
@@ -242,14 +243,14 @@ def test_nothing_to_find(folder, images, part):
   ],
 )
 def test_the_region_is_in_the_middle(image, target, region):
-  assert segmentation.center_region(image, target) == region
+  assert image_files.center_region(image, target) == region
 
 
 def test_the_region_is_the_largest_with_these_proportions():
   rng = np.random.default_rng(0)
   for _ in range(200):
     image, target = rng.integers(1, 500, 2), rng.integers(1, 200, 2)
-    region = segmentation.center_region(image, target)
+    region = image_files.center_region(image, target)
     for axis, (start, stop) in enumerate(region):
       assert 0 <= start < stop <= image[axis]
       # As much to either side, half a pixel apart.
@@ -261,9 +262,9 @@ def test_the_region_is_the_largest_with_these_proportions():
 
 
 def test_grey_is_the_mean_of_the_channels():
-  image = segmentation.read(noise([3, 4, 3]))
-  gray = segmentation.to_channels(image, 1)
+  image = image_files.read(noise([3, 4, 3]))
+  gray = image_files.to_channels(image, 1)
   np.testing.assert_allclose(gray[..., 0], image.mean(-1), rtol=1e-6)  # float32
-  again = segmentation.to_channels(gray, 3)
+  again = image_files.to_channels(gray, 3)
   assert again.shape == (3, 4, 3)
   np.testing.assert_array_equal(again[..., 2], gray[..., 0])
