@@ -61,11 +61,13 @@ class IODINEDataset(datasets.SceneDataset):
     min_num_objects: smallest sum of visibilities that passes the filter. The
       background counts as one; None: no bound.
     max_num_objects: largest sum that passes; None: no bound.
+    stored_dim: (H, W) of the images in the files; None: as in the public ones.
 
   Others, and errors: see `datasets.SceneDataset`.
   """
 
   image_dim: Sequence[int]
+  stored_dim: Sequence[int] | None = None
   min_num_objects: int | None = None
   max_num_objects: int | None = None
 
@@ -75,6 +77,9 @@ class IODINEDataset(datasets.SceneDataset):
   def __post_init__(self):
     super().__post_init__()
     self._layout = self._find_layout()
+    if self.stored_dim is not None:
+      datasets.check_image_dim(self.stored_dim, "stored_dim")
+      self._layout = layouts.resized(self._layout, self.stored_dim)
     self._streams: dict[str | None, streams.RecordStream] = {}
     _check_bounds(self.min_num_objects, self.max_num_objects)
     datasets.check_range("train", self.train)
@@ -354,8 +359,9 @@ class _PlacedScenes(datasets.SceneDataset):
     )
     if 0 < len(stream.places) < self.batch_size and subset != "test":
       raise errors.UserError(
-        f"{source.title} gives {len(stream.places)} scenes to train on, fewer"
-        f" than a batch of {self.batch_size}: add some, or lower `batch_size`"
+        f"{source.title} has too few scenes to train on,"
+        f" {len(stream.places)} for a batch of {self.batch_size}: add some, or"
+        " lower `batch_size`"
       )
     return stream
 
@@ -390,9 +396,9 @@ class _FileScenes(_PlacedScenes):
   def _read(self, raw: tf.Tensor) -> dict[str, Any]:
     source = self._training_source()
     types = [tf.float32, tf.uint8, tf.float32][: 3 if source.has_masks else 1]
-    image, *truth = tf.numpy_function(source.read, [raw], types, stateful=False)
+    image, *truth = streams.call(source.read, raw, types)
     num_frames, size = source.num_frames, self.image_size
-    image.set_shape([num_frames, None, None, None])
+    image = tf.ensure_shape(image, [num_frames, None, None, None])
     image = datasets.preprocess_image(image, size, self.grayscale)
     scene = {
       "image": tf.ensure_shape(image, [num_frames, *self.image_shape]),
@@ -539,12 +545,14 @@ class Arrays(_PlacedScenes):
     self, source: arrays.ArraySource, places: tf.Tensor
   ) -> dict[str, Any]:
     """Returns the scenes at some places [B], masks of the final size."""
-    parts = tf.numpy_function(
-      source.read, [places], source.dtypes, stateful=False
+    image, *truth = (
+      tf.ensure_shape(part, [places.shape[0], *shape])
+      for part, shape in zip(
+        streams.call(source.read, places, source.dtypes),
+        source.shapes,
+        strict=True,
+      )
     )
-    for part, shape in zip(parts, source.shapes, strict=True):
-      part.set_shape([places.shape[0], *shape])
-    image, *truth = parts
     scenes = {"image": image, "factors": {}}
     if truth:
       mask, scenes["visibility"], *factors = truth

@@ -153,11 +153,15 @@ def check_range(name: str, value: Any) -> None:
   validation.require(fits, name, value, need)
 
 
-def check_image_dim(value: Any) -> None:
-  """Checks the size of an image, (H, W) in pixels."""
+def check_image_dim(value: Any, name: str = "image_dim") -> None:
+  """Checks the size of an image, (H, W) in pixels.
+
+  Raises:
+    UserError: if it is something else.
+  """
   fits = _is_pair(value) and all(validation.is_whole(n, 1) for n in value)
   need = "[height, width], whole numbers from 1"
-  validation.require(fits, "image_dim", value, need)
+  validation.require(fits, name, value, need)
 
 
 def check_crop_region(

@@ -381,7 +381,9 @@ class ArraySource:
     image = self._scale(self._take(self._image, places, self._is_film))
     shape = (len(places), self.num_frames, *self._whole_size, -1)
     image = self._crop(image.reshape(shape))
-    result = [np.repeat(image, self._repeats, axis=-1)]
+    if self._repeats > 1:
+      image = np.repeat(image, self._repeats, axis=-1)
+    result = [image]
     if self._mask is None:
       return result
     mask = self._read_mask(places)
@@ -428,7 +430,8 @@ class ArraySource:
     if self._stack_axis is None:
       labels = mask.reshape(*lead, 1, *self._whole_size, 1)
       low, high = labels.min(), labels.max()
-      if low < 0 or high >= self.num_entities or np.any(labels % 1):
+      is_whole = labels.dtype.kind in "bui" or not np.any(labels % 1)
+      if low < 0 or high >= self.num_entities or not is_whole:
         raise errors.UserError(
           f"`mask` of {self.title} has numbers from {low} to {high}, where"
           f" there are {self.num_entities} entities: give whole numbers from 0"

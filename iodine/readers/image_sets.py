@@ -226,7 +226,7 @@ def _cut(film: Scene, num_frames: int, stride: int) -> Iterable[Scene]:
     part = slice(start, start + span, stride)
     images = film.images if film.numbers else film.images[part]
     yield Scene(
-      f"{film.name}, frame {start} on",
+      film.name,
       images,
       film.masks[part],
       film.numbers[part],
@@ -364,7 +364,7 @@ class FileSource:
     frames = self._crop(frames)
     if self._size is None and frames.shape[1:3] != self.stored_size:
       raise errors.UserError(
-        f"`{scene.images[0]}` has {_size(frames)} pixels, but"
+        f"`{scene.images[0]}` has {_size(frames[0])} pixels, but"
         f" `{self.scenes[0].images[0]}` {_size(self.stored_size)}: give all"
         " images one size by `image_dim`, such as `data.image_dim=[64,64]`"
       )
@@ -373,8 +373,8 @@ class FileSource:
     labels = self._read_labels(scene)
     if labels.shape[1:3] != whole:
       raise errors.UserError(
-        f"the mask `{scene.masks[0]}` has {_size(labels)} pixels, but its image"
-        f" {_size(whole)}: give masks of the size of their images"
+        f"the mask `{scene.masks[0]}` has {_size(labels[0])} pixels, but its"
+        f" image {_size(whole)}: give masks of the size of their images"
       )
     # The background is entity 0, whether it is to be seen or not.
     values = np.union1d(labels, [0])
@@ -452,8 +452,7 @@ class FileSource:
     return [digest.hexdigest()]
 
 
-def _size(frames: np.ndarray | Sequence[int]) -> str:
-  """Returns the size of [T, H', W', ...], [H', W', C] or (H', W') as text."""
-  shape = getattr(frames, "shape", frames)
-  height, width = shape[:2] if len(shape) < 4 else shape[1:3]
+def _size(shape: np.ndarray | Sequence[int]) -> str:
+  """Returns the size of [H', W', ...] or (H', W') as text."""
+  height, width, *_ = getattr(shape, "shape", shape)
   return f"{height} x {width}"

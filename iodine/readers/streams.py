@@ -306,6 +306,32 @@ class PlaceStream(Stream):
     return {**self.options, "path": self.source.fingerprint()}
 
 
+def call(
+  reader: Callable[[np.ndarray], Sequence[np.ndarray]],
+  places: tf.Tensor,
+  types: Sequence[Any],
+) -> list[tf.Tensor]:
+  """Calls a reader of a source in a graph.
+
+  Args:
+    reader: reads scenes at some places; may raise a UserError.
+    places: its argument.
+    types: of the arrays that it returns.
+
+  Returns:
+    What it returns; where it raises, arrays of no elements, whose shape is to
+    be checked: TensorFlow would log Python's traceback.
+  """
+  nothing = [np.zeros([0], tf.as_dtype(kind).as_numpy_dtype) for kind in types]
+
+  def read_or_nothing(chosen: np.ndarray) -> list[np.ndarray]:
+    arrays: list[np.ndarray] = []
+    errors.find(lambda: arrays.extend(reader(chosen)))
+    return arrays or nothing
+
+  return tf.numpy_function(read_or_nothing, [places], types, stateful=False)
+
+
 def read(
   scenes: tf.data.Dataset, read_scene: Callable[[tf.Tensor], Any] | None
 ) -> tf.data.Dataset:
