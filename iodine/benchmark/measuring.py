@@ -11,7 +11,6 @@ Dimensions: B batch, L true entities, H W C image.
 from __future__ import annotations
 
 import glob
-import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -353,13 +352,13 @@ def measure_pipeline(
 
 
 def has_files(path: str | Sequence[str]) -> bool:
-  """Returns whether the `path` of a data set leads to at least one file.
+  """Returns whether the `path` of a data set leads to something.
 
   Raises:
     errors.UserError: if it is not a path.
   """
   patterns = opening.as_list(path)
-  return any(os.path.isfile(f) for p in patterns for f in glob.glob(p))
+  return any(glob.glob(pattern) for pattern in patterns)
 
 
 # -------------------------------------------------------------------- lines

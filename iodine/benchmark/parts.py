@@ -219,10 +219,11 @@ def _measure_input(
 def _read_and_decode(
   dataset: data_lib.IODINEDataset, options: Options
 ) -> dict[str, Any]:
-  return {
-    **measuring.measure_pipeline(dataset, options.steps)._asdict(),
-    "decoding": measuring.measure_decoding(dataset)._asdict(),
-  }
+  measured = measuring.measure_pipeline(dataset, options.steps)._asdict()
+  if isinstance(dataset, data_lib.IODINEDataset):
+    decoding = measuring.measure_decoding(dataset)
+    measured["decoding"] = decoding._asdict()
+  return measured
 
 
 def _circumstances(config: Config, subject: _Subject) -> dict[str, Any]:

@@ -49,13 +49,17 @@ def text(result: Mapping[str, Any]) -> str:
 def _describe_input(measured: Mapping[str, Any] | None) -> str:
   if measured is None:
     return "not measured, as there is neither data nor a generator"
-  decoding = measured["decoding"]
-  return (
+  line = (
     f"{measured['scenes_per_second']:.1f} scenes/s after "
     f"{measured['first_batch_seconds']:.1f} s for the first batch, from "
-    f"{measured['source']}; a scene is decoded in "
-    f"{1e3 * decoding['seconds']:.2f} ms, the time of tf.io divided by "
-    f"{decoding['speedup']:.1f}"
+    f"{measured['source']}"
+  )
+  decoding = measured.get("decoding")
+  if decoding is None:
+    return line
+  return (
+    f"{line}; a scene is decoded in {1e3 * decoding['seconds']:.2f} ms, the "
+    f"time of tf.io divided by {decoding['speedup']:.1f}"
   )
 
 
