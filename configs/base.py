@@ -55,6 +55,10 @@ def defaults():
   # How many updates in a row may be left out whose loss or gradient is not
   # finite; None: the first one ends the training.
   skip_nonfinite = None
+  # Steps between two evaluations on the first `validate_scenes` of `data.test`;
+  # None: none. See docs/training.md.
+  validate_every = None
+  validate_scenes = 32
   # Entries of the model that differ at first, see
   # iodine/training/curriculum.py.
   stages = []
