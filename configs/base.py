@@ -151,7 +151,8 @@ def model(
     recompute: whether gradients decode again, which saves memory.
     pixel_decoder: decodes a slot, such as `broadcast_conv`.
     encoder: encodes the inputs of the refinement, such as `cnn`.
-    factors: what is read off the latents, [(name, size, kind)].
+    factors: what is read off the latents, [(name, size, kind)]; none: no
+      regressor.
     hidden_sizes: of the LSTM's layers; none: no recurrence.
     scale_val: of the pixels' logistic distribution.
     **options: other arguments of `iodine.modules.iodine.IODINE`.
@@ -203,7 +204,9 @@ def model(
     "factor_evaluator": {
       "constructor": "iodine.modules.factor_eval.FactorRegressor",
       "mapping": factors,
-    },
+    }
+    if factors
+    else None,
   }
 
 
