@@ -137,7 +137,7 @@ def model(
   recompute: bool,
   pixel_decoder: Config,
   encoder: Config,
-  factors: Factors,
+  factors: Factors | None,
   hidden_sizes: Sequence[int] = (),
   scale_val: float = 0.03,
   **options: Any,
@@ -151,8 +151,8 @@ def model(
     recompute: whether gradients decode again, which saves memory.
     pixel_decoder: decodes a slot, such as `broadcast_conv`.
     encoder: encodes the inputs of the refinement, such as `cnn`.
-    factors: what is read off the latents, [(name, size, kind)]; none: no
-      regressor.
+    factors: what is read off the latents, [(name, size, kind)];
+      None: nothing.
     hidden_sizes: of the LSTM's layers; none: no recurrence.
     scale_val: of the pixels' logistic distribution.
     **options: other arguments of `iodine.modules.iodine.IODINE`.

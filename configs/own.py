@@ -36,7 +36,7 @@ def own():
   image_dim = [64, 64]  # height and width that images are brought to
   # What is known of objects, [name, size, kind], where the data have it: such
   # as [["color", 3, "scalar"]] for `factors/color` of Arrays.
-  factors = []
+  factors = None
 
   n_z = _for_size(image_dim, 16, 32, 16, 64, 64)  # Z, size of a slot's latent
   # K, slots: as many as a scene has objects at most, and one for the background

@@ -272,7 +272,7 @@ class Experiment(sacred.Experiment):
     """Makes a run as Sacred does."""
     # Sacred takes what is in named configs only for mistakes.
     added = config_dict.ConfigDict(self._added_entries(named_configs))
-    self.configurations.append(added)
+    self.configurations.insert(0, added)
     try:
       return super()._create_run(
         command_name, copy.deepcopy(updates), named_configs, *args, **kwargs

@@ -438,8 +438,8 @@ class DeConv(PixelDecoder):
         f"the MLP of `{self.name}` gives {self._num_features} features, which "
         f"do not fill a first map of {sizes[0][0]}x{sizes[0][1]}: make its "
         f"last size a multiple of {positions}; or give `image_dim` "
-        f"{self._nearest_size(shape)} instead of {list(shape[:2])}, the nearest "
-        "that it can take"
+        f"{self._nearest_size(shape)}, which is what it can take that is "
+        f"nearest to {list(shape[:2])}"
       )
     self.layers = [
       Conv2DTranspose(
@@ -466,7 +466,8 @@ class DeConv(PixelDecoder):
     Those of a square are a square's.
     """
     stride = math.prod(self._strides)
-    sizes = range(1, self._num_features + 1)
+    number = self._num_features
+    counts = [n for n in range(1, number + 1) if number % n == 0]
 
     def nearest(size: int, positions: int) -> int:
       # This many positions stand for so many sizes of the image.
@@ -476,9 +477,9 @@ class DeConv(PixelDecoder):
     return min(
       (
         [nearest(shape[0], rows), nearest(shape[1], columns)]
-        for rows in sizes
-        for columns in ([rows] if shape[0] == shape[1] else sizes)
-        if self._num_features % (rows * columns) == 0
+        for rows in counts
+        for columns in ([rows] if shape[0] == shape[1] else counts)
+        if number % (rows * columns) == 0
       ),
       key=lambda size: abs(size[0] - shape[0]) + abs(size[1] - shape[1]),
     )
