@@ -58,7 +58,10 @@ def test_no_more_scenes_are_read_than_are_wanted():
 
 @pytest.mark.parametrize(
   "train, test",
-  [(None, None), ([0, 9], None), (None, [9, 12]), ([0, 9], [8, 12])],
+  [
+    *((None, None), ([0, 9], None), (None, [9, 12]), ([0, 9], [8, 12])),
+    *((None, "test"), ("train", [0, 9]), ("all", "all")),
+  ],
 )
 def test_what_is_trained_on_is_not_held_out(train, test):
   with pytest.raises(errors.UserError, match="`data.test` is .*leaves out"):
@@ -70,7 +73,7 @@ def test_what_is_trained_on_is_not_held_out(train, test):
   [
     {"train": [0, 9], "test": [9, None]},
     {"train": [3, None], "test": [0, 3]},
-    {"train": "photos/train", "test": "photos/test"},
+    {"train": "train", "test": "test"},
   ],
 )
 def test_what_is_not_trained_on_is(ranges):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -80,19 +81,27 @@ def _size(batch: dict[str, Any]) -> int:
 
 
 def _check_held_out(dataset: types.DataSet) -> None:
-  """Checks the ranges of a data set, where it has some.
+  """Checks the ranges or names of a data set, where it has some.
 
   Raises:
     errors.UserError: if there are scenes to train on in the test subset.
   """
-  train, test = (getattr(dataset, name, ()) for name in ("train", "test"))
+  # What has neither is anybody's, and its subsets are different ones.
+  train, test = (getattr(dataset, name, name) for name in ("train", "test"))
+  names = [isinstance(value, str) for value in (train, test)]
+  if any(names):
+    is_held_out = all(names) and train != test
+  else:
+    is_held_out = test is not None and not _overlap(train or (0, None), test)
   need = (
     "scenes that `data.train` leaves out, such as `data.train=[100,None] "
     "data.test=[0,100]`, or leave out `validate_every`"
   )
-  validation.require(test is not None, "data.test", test, need)
-  train = (0, None) if train is None else train
-  if validation.is_list(test) and validation.is_list(train) and train and test:
-    ends = [float("inf") if end is None else end for _, end in (train, test)]
-    overlap = max(train[0], test[0]) < min(ends)
-    validation.require(not overlap, "data.test", test, need)
+  validation.require(is_held_out, "data.test", test, need)
+
+
+def _overlap(*ranges: Sequence[Any]) -> bool:
+  """Returns whether two ranges [start, stop), stop may be None, overlap."""
+  starts = [start for start, _ in ranges]
+  stops = [math.inf if stop is None else stop for _, stop in ranges]
+  return bool(max(starts) < min(stops))
