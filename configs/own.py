@@ -29,7 +29,9 @@ ENTRIES = (
 
 def _for_size(image_dim, *choices):
   """Returns the choice for images of about 14, 35, 64, 128 or 256 pixels."""
-  return choices[sum(max(image_dim) > bound for bound in (22, 47, 90, 181))]
+  # Whatever is not a list, the data set refuses.
+  longest = max(image_dim) if isinstance(image_dim, (list, tuple)) else 0
+  return choices[sum(longest > bound for bound in (22, 47, 90, 181))]
 
 
 def own():
