@@ -229,6 +229,7 @@ def run(
           **listeners,
         )
       workers.total(0)  # until the last checkpoint is whole
+      outcome = outcome._replace(checkpoint=store.latest)
       if outcome.interrupted_by:
         print(
           f"stopped by {outcome.interrupted_by.name} at step {outcome.step}; "
