@@ -49,6 +49,7 @@ _NAMED_CONFIGS = (
   "paper_data",
   "quick",
   "laptop",
+  "own",
   "pretrained",
   "sprites",
 )
@@ -73,6 +74,7 @@ ex.config(importlib.import_module("iodine.configs.base").defaults)
 for _name in _NAMED_CONFIGS:
   _module = importlib.import_module(f"iodine.configs.{_name}")
   ex.named_config(getattr(_module, _name))
+  ex.adds_entries(_name, getattr(_module, "ENTRIES", ()))
 
 
 def get_config(

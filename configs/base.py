@@ -55,6 +55,10 @@ def defaults():
   # How many updates in a row may be left out whose loss or gradient is not
   # finite; None: the first one ends the training.
   skip_nonfinite = None
+  # Steps between two evaluations on the first `validate_scenes` of `data.test`;
+  # None: none. See docs/training.md.
+  validate_every = None
+  validate_scenes = 32
   # Entries of the model that differ at first, see
   # iodine/training/curriculum.py.
   stages = []
@@ -133,7 +137,7 @@ def model(
   recompute: bool,
   pixel_decoder: Config,
   encoder: Config,
-  factors: Factors,
+  factors: Factors | None,
   hidden_sizes: Sequence[int] = (),
   scale_val: float = 0.03,
   **options: Any,
@@ -147,7 +151,8 @@ def model(
     recompute: whether gradients decode again, which saves memory.
     pixel_decoder: decodes a slot, such as `broadcast_conv`.
     encoder: encodes the inputs of the refinement, such as `cnn`.
-    factors: what is read off the latents, [(name, size, kind)].
+    factors: what is read off the latents, [(name, size, kind)];
+      None: nothing.
     hidden_sizes: of the LSTM's layers; none: no recurrence.
     scale_val: of the pixels' logistic distribution.
     **options: other arguments of `iodine.modules.iodine.IODINE`.
@@ -199,7 +204,9 @@ def model(
     "factor_evaluator": {
       "constructor": "iodine.modules.factor_eval.FactorRegressor",
       "mapping": factors,
-    },
+    }
+    if factors
+    else None,
   }
 
 

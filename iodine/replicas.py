@@ -137,6 +137,22 @@ def check_batch_size(strategy: tf.distribute.Strategy, batch_size: int) -> None:
   )
 
 
+def check_refinement_batch_size(
+  strategy: tf.distribute.Strategy, size: int | None
+) -> None:
+  """Checks that replicas that decompose parts of a batch know its size.
+
+  Raises:
+    errors.UserError: if not.
+  """
+  validation.require(
+    strategy.num_replicas_in_sync == 1 or size is not None,
+    "model.refinement_batch_size",
+    size,
+    "a size, since with `strategy` replicas see a part of the batch",
+  )
+
+
 def num_local(strategy: tf.distribute.Strategy) -> int:
   """Returns how many replicas this process has."""
   if strategy.num_replicas_in_sync == 1:

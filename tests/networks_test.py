@@ -1,11 +1,14 @@
 """Tests of the networks against plain NumPy."""
 
+import re
+
 import helpers
 import numpy as np
 import pytest
 import sonnet as snt
 import tensorflow as tf
 
+from iodine import errors
 from iodine.modules import networks
 
 
@@ -419,6 +422,30 @@ def test_deconv_activates_between_the_layers_only():
   first, last = net.layers
   helpers.assert_near(net(z), last(tf.nn.relu(first(x))))
   assert np.min(net(z)) < 0.0
+
+
+@pytest.mark.parametrize(
+  "height, width, features",
+  [(64, 64, 400), (65, 65, 49), (20, 48, 400), (48, 20, 35), (3, 99, 7)],
+)
+def test_deconv_names_the_nearest_size_that_it_can_take(
+  height, width, features
+):
+  def fits(size):
+    return features % ((-(-size[0] // 4)) * (-(-size[1] // 4))) == 0
+
+  def distance(size):
+    return abs(size[0] - height) + abs(size[1] - width)
+
+  is_square = height == width
+  sizes = [(n, n) for n in range(1, 100)] if is_square else np.ndindex(100, 100)
+  nearest = min(distance(size) for size in sizes if min(size) and fits(size))
+  with pytest.raises(errors.UserError) as info:
+    _deconv((height, width, 4), [features])
+  (size,) = re.findall(r"give `image_dim` \[(\d+), (\d+)\]", str(info.value))
+  size = [int(n) for n in size]
+  assert fits(size) and distance(size) == nearest > 0
+  _deconv((*size, 4), [features])  # two layers of stride 2
 
 
 def test_deconv_errors():

@@ -55,6 +55,7 @@ class Run(helpers.Run):
       "save_checkpoint_steps": 2,
       "save_images_steps": 100,
       **{k: options.pop(k) for k in list(options) if k.startswith("save_")},
+      "validate_every": options.pop("every", None),
     }
     return training.train(
       helpers.steps_of(

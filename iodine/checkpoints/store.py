@@ -22,6 +22,7 @@ class CheckpointStore:
     seed: int = 0,
     max_to_keep: int = 5,
     writes: bool = True,
+    validates: bool = False,
   ):
     """Opens the folder; model and optimizer must have all their variables.
 
@@ -33,6 +34,8 @@ class CheckpointStore:
       max_to_keep: how many of the latest checkpoints are kept.
       writes: whether this process writes; of several that train together one
         does, and nothing is written by the others' `save`.
+      validates: whether the best checkpoint is that of the lowest loss on
+        held-out scenes, which `save_if_best` is told, and not in training.
 
     Raises:
       errors.UserError: if the folder cannot be created or written to.
@@ -46,6 +49,11 @@ class CheckpointStore:
       "best_loss": tf.Variable(float("inf"), trainable=False),
       "seed": tf.Variable(seed, dtype=tf.int64, trainable=False),
     }
+    self._best_loss = self._objects["best_loss"]
+    if validates:
+      # Of its own, as a run may begin to validate when it is continued.
+      self._best_loss = tf.Variable(float("inf"), trainable=False)
+      self._objects[tf2.BEST_VALIDATION] = self._best_loss
     self._checkpoint = tf.train.Checkpoint(**self._objects)
     if writes:
       files.make_folder(folder)
@@ -65,7 +73,7 @@ class CheckpointStore:
 
   @property
   def best(self) -> str | None:
-    """Returns the prefix of the one with the lowest training loss, or None."""
+    """Returns the prefix of the one with the lowest loss, or None."""
     return self._best.latest_checkpoint
 
   def save(self, mean_loss: float | None = None) -> str | None:
@@ -85,15 +93,31 @@ class CheckpointStore:
     """
     if not self._writes:
       return None
+    if mean_loss is not None:
+      self.save_if_best(mean_loss)
+    return self._save(self._latest)
+
+  def save_if_best(self, loss: float) -> None:
+    """Keeps a checkpoint as the best where its loss is the lowest so far.
+
+    A `save` after it knows that loss in a continued run.
+
+    Raises:
+      errors.UserError: if the files cannot be written.
+    """
+    if self._writes and loss < self._best_loss.numpy():
+      self._best_loss.assign(loss)
+      self._save(self._best)
+
+  def forget_best(self) -> None:
+    """Has the next loss be the lowest so far, where losses become others."""
+    self._best_loss.assign(float("inf"))
+
+  def _save(self, manager: tf.train.CheckpointManager) -> str:
+    """Writes a checkpoint under the optimizer's step; returns its prefix."""
     step = int(self._optimizer.global_step.numpy())
-    best_loss = self._objects["best_loss"]
-    is_best = mean_loss is not None and mean_loss < best_loss.numpy()
-    if is_best:
-      best_loss.assign(mean_loss)
     try:
-      path = self._latest.save(checkpoint_number=step)
-      if is_best:
-        self._best.save(checkpoint_number=step)
+      path: str = manager.save(checkpoint_number=step)
     except (tf.errors.OpError, OSError) as error:
       raise errors.UserError(
         f"cannot write a checkpoint to `{self.folder}` at step {step}: make "

@@ -10,6 +10,7 @@ import tensorflow as tf
 from iodine import errors
 from iodine.checkpoints import finding
 
+BEST_VALIDATION = "best_validation"
 _VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
@@ -19,7 +20,8 @@ def restore(path: Any, **objects: Any) -> str:
   Args:
     path: see `finding.open_checkpoint`.
     **objects: what to restore, under the names they were saved by: `model`,
-      `optimizer`, `best_loss`. Everything else in the checkpoint is ignored.
+      `optimizer`, `best_loss`, `best_validation` where it is there. Everything
+      else in the checkpoint is ignored.
 
   Returns:
     The prefix of the checkpoint that was read.
@@ -31,6 +33,9 @@ def restore(path: Any, **objects: Any) -> str:
   if "model" in objects:
     objects["model"].require_variables()
   opened = finding.open_checkpoint(path)
+  if f"{BEST_VALIDATION}{_VALUE_SUFFIX}" not in opened.shapes:
+    # A run may begin to validate when it is continued.
+    objects.pop(BEST_VALIDATION, None)
   checkpoint = tf.train.Checkpoint(**objects)
   saved = {
     key.removesuffix(_VALUE_SUFFIX): list(shape)

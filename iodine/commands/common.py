@@ -20,6 +20,10 @@ def build_dataset(config: Config, seed: int) -> data_lib.IODINEDataset:
     errors.UserError: if no experiment was chosen or an entry is wrong.
   """
   require_experiment(config)
+  need = "the path of your images, such as `data.path=photos`"
+  validation.require(
+    config.get("path", "") is not None, "data.path", None, need
+  )
   dataset = building.build({"seed": seed, **config}, "data")
   validation.check_part("data", dataset, types.DataSet)
   return dataset

@@ -195,11 +195,8 @@ def restore(config: Config, prefix: str, options: Options) -> Subject:
   # Before TensorFlow computes anything.
   strategy = replicas.make_strategy(config)
   workers = replicas.Workers(strategy)
-  if strategy.num_replicas_in_sync > 1:
-    size = config["model"].get("refinement_batch_size")
-    need = "a size, since with `strategy` replicas see a part of the batch"
-    name = "model.refinement_batch_size"
-    validation.require(size is not None, name, size, need)
+  size = config["model"].get("refinement_batch_size")
+  replicas.check_refinement_batch_size(strategy, size)
   # Where none is given, each process has drawn its own.
   seed = workers.of_chief(config["seed"])
   dataset, batches = workers.chief_first(lambda: _open_scenes(config))

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import difflib
 import importlib
+import itertools
 import logging
 import os
 import pathlib
@@ -133,6 +134,10 @@ class Experiment(sacred.Experiment):
 
     return mark
 
+  def adds_entries(self, name: str, entries: Iterable[str]) -> None:
+    """Lets a named config have entries that others do not have."""
+    self.named_configs[name].entries = tuple(entries)
+
   def run_commandline(self, argv: Any = None) -> Any:
     """Runs the command line, see the class."""
     self._at_command_line = True
@@ -242,6 +247,8 @@ class Experiment(sacred.Experiment):
       )
     else:
       self.named_configs[_STORED] = config_dict.ConfigDict(stored)
+      known = self._added_entries(self.named_configs)
+      self.adds_entries(_STORED, known.keys() & stored.keys())
       try:
         names = [_STORED, *named_configs]
         run = self._plain_run(command_name, updates, names, *args, **kwargs)
@@ -263,6 +270,9 @@ class Experiment(sacred.Experiment):
     **kwargs: Any,
   ) -> Any:
     """Makes a run as Sacred does."""
+    # Sacred takes what is in named configs only for mistakes.
+    added = config_dict.ConfigDict(self._added_entries(named_configs))
+    self.configurations.insert(0, added)
     try:
       return super()._create_run(
         command_name, copy.deepcopy(updates), named_configs, *args, **kwargs
@@ -281,6 +291,14 @@ class Experiment(sacred.Experiment):
         "numbers are numbers and dicts are dicts, `python main.py "
         "print_config with CONFIG` shows them"
       ) from error
+    finally:
+      self.configurations.remove(added)
+
+  def _added_entries(self, named_configs: Iterable[str]) -> dict[str, None]:
+    """Returns the entries of `adds_entries`."""
+    configs = [self.named_configs.get(name) for name in named_configs]
+    entries = [getattr(config, "entries", ()) for config in configs]
+    return dict.fromkeys(itertools.chain(*entries))
 
 
 def _describe_host(run: Any) -> None:

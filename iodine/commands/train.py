@@ -122,6 +122,7 @@ def run(
   """
   schedule = _schedule(config)
   plan = training.plan(config)
+  validates = schedule.validate_every is not None
   skip_nonfinite = config["skip_nonfinite"]
   validation.check_whole(
     "skip_nonfinite", skip_nonfinite, 1, "None to leave out no update"
@@ -148,6 +149,14 @@ def run(
     tf.random.set_seed(seed)
     dataset, example = workers.chief_first(lambda: _read_first(config, seed))
     replicas.check_batch_size(strategy, dataset.batch_size)
+    held_out = None
+    if validates:
+      for stage in plan:
+        size = stage.model.get("refinement_batch_size")
+        replicas.check_refinement_batch_size(strategy, size)
+      held_out = workers.chief_first(
+        lambda: training.HeldOut(dataset, config["validate_scenes"])
+      )
     with replicas.scope(strategy):
       models = _build_models(plan, dataset.image_shape)
     step = 0
@@ -179,14 +188,23 @@ def run(
       make_steps.get_concrete_function(
         feed.batches, tf.TensorSpec([], tf.int32)
       )
+      if held_out:
+        held_out.read()
       place = place._replace(folder=_claim(place, workers), is_new=False)
       store = checkpoints.CheckpointStore(
-        place.folder, model, optimizer, seed, writes=workers.is_chief
+        place.folder,
+        model,
+        optimizer,
+        seed,
+        writes=workers.is_chief,
+        validates=validates,
       )
       if place.goes_on:
         store.restore()  # what it knows of earlier checkpoints, too
+      if step in [stage.last_step for stage in plan[: number - 1]]:
+        store.forget_best()  # the losses of this stage are of another model
       print(_opening_line(model, step, stage, place.folder), flush=True)
-      listeners = {}
+      logs, listeners = None, {}
       if workers.is_chief:
         on_folder(place.folder)
         # For whoever finds the checkpoints.
@@ -194,6 +212,9 @@ def run(
         files.write_json(config_path, dict(config))
         logs = _Logs(model, example, place.folder, stage.last_step, log_scalar)
         listeners = logs.listeners()
+      if held_out:
+        score = held_out.scorer(model, strategy)
+        listeners["on_validation"] = functools.partial(_validate, score, logs)
       with feed.explained_errors():
         outcome = training.train(
           functools.partial(make_steps, feed.batches),
@@ -208,6 +229,7 @@ def run(
           **listeners,
         )
       workers.total(0)  # until the last checkpoint is whole
+      outcome = outcome._replace(checkpoint=store.latest)
       if outcome.interrupted_by:
         print(
           f"stopped by {outcome.interrupted_by.name} at step {outcome.step}; "
@@ -310,6 +332,16 @@ def _restore(
   return f"continuing from the TF1 checkpoint {prefix}{fresh}"
 
 
+def _validate(
+  score: Callable[[], dict[str, float]], logs: _Logs | None, step: int
+) -> float:
+  """Returns the loss on held-out scenes, which all workers compute."""
+  scores = score()
+  if logs:
+    logs.validation(step, scores)
+  return scores["total"]
+
+
 class _Logs:
   """What a run tells the terminal, TensorBoard and Sacred."""
 
@@ -327,7 +359,7 @@ class _Logs:
     self._last_step = last_step
     self._log_scalar = log_scalar
 
-  def listeners(self) -> dict[str, Callable[..., None]]:
+  def listeners(self) -> dict[str, Callable[..., Any]]:
     """Returns what `training.train` calls."""
     return {
       "on_first_step": self._first_step,
@@ -348,6 +380,14 @@ class _Logs:
     self._log_scalar("loss", report.means["loss/total"], report.step)
     self._log_scalar("ari_nobg", report.means["loss/ari_nobg"], report.step)
 
+  def validation(self, step: int, scores: dict[str, float]) -> None:
+    """Logs scores on held-out scenes."""
+    print(_validation_line(step, scores), flush=True)
+    scores = {f"validation/{name}": value for name, value in scores.items()}
+    self._writer.scalars(step, scores)
+    for name, value in scores.items():
+      self._log_scalar(name, value, step)
+
   def _images(self, step: int) -> None:
     """Logs the overview images."""
     self._writer.images(step, self._draw(self._example))
@@ -366,9 +406,19 @@ def _schedule(config: Config) -> training.Schedule:
     if isinstance(value, float) and value.is_integer():
       value = int(value)
     need = "a whole number of steps, at least 1"
-    validation.require(validation.is_whole(value, 1), name, config[name], need)
-    fields[name] = int(value)
+    fits = validation.is_whole(value, 1)
+    if name == "validate_every":
+      fits, need = fits or value is None, f"{need}, or None for no validation"
+    validation.require(fits, name, config[name], need)
+    fields[name] = value
   return training.Schedule(**fields)
+
+
+def _validation_line(step: int, scores: dict[str, float]) -> str:
+  parts = [f"squared error {scores['mse']:.4f}", f"total {scores['total']:.1f}"]
+  if "ari_nobg" in scores:
+    parts.insert(0, f"ARI-nobg {scores['ari_nobg']:.3f}")
+  return f"validation at step {step}: {', '.join(parts)}"
 
 
 def _progress_line(report: training.Report, last_step: int) -> str:

@@ -10,6 +10,7 @@ from iodine.evaluation.catalogue import (
 from iodine.evaluation.evaluator import (
   Data,
   Evaluation,
+  Evaluator,
   Summary,
   evaluate,
   summarize,
@@ -47,6 +48,7 @@ __all__ = [
   "Data",
   "Decoder",
   "Evaluation",
+  "Evaluator",
   "Metric",
   "Picture",
   "Scene",

@@ -129,7 +129,28 @@ def evaluate(
   metrics: Sequence[catalogue.Metric] = (),
   strategy: tf.distribute.Strategy | None = None,
 ) -> Evaluation:
-  """Evaluates a model on every scene of `batches` exactly once.
+  """Evaluates a model once: what an `Evaluator` of it gives.
+
+  Args:
+    model: see `Evaluator`, as batch_size and strategy.
+    batches: see `Evaluator.__call__`, as all the others.
+    batch_size: see there.
+    seed: see there.
+    num_scenes: see there.
+    on_progress: see there.
+    seeds: see there.
+    metrics: see there.
+    strategy: see there.
+
+  Raises:
+    errors.UserError: see there.
+  """
+  evaluator = Evaluator(model, batch_size, strategy)
+  return evaluator(batches, seed, num_scenes, on_progress, seeds, metrics)
+
+
+class Evaluator:
+  """Evaluates a model as often as it is called, by a graph made once.
 
   The samples of a scene follow from the seed and its number, so that with a
   `refinement_batch_size` the result for a scene depends on no other and on no
@@ -137,54 +158,82 @@ def evaluate(
   (see `IODINE.__call__`). A smaller batch is therefore filled up to the full
   size with copies of its first scene, which do not count. The state of the
   model does not change.
-
-  Args:
-    model: the model.
-    batches: batches of at most batch_size scenes.
-    batch_size: how many scenes are decomposed at a time.
-    seed: the latents are sampled from it.
-    num_scenes: stop after so many; None for all.
-    on_progress: called with the number of scenes done.
-    seeds: how often the latents of a scene are sampled: from seed, seed + 1 and
-      so on.
-    metrics: further ones beside the standard ones.
-    strategy: whose replicas share every batch; None for one device.
-
-  Raises:
-    errors.UserError: if there is no scene, a batch cannot be shared, or a
-      metric gives no values for them or has the name of another.
   """
-  strategy = strategy or tf.distribute.get_strategy()
-  replicas.check_batch_size(strategy, batch_size)
-  compiled = tf.function(
-    replicas.divided(strategy, functools.partial(scores.score_batch, model)),
-    autograph=False,
-  )
-  results: list[list[scores.Arrays]] = []
-  done = 0
-  for batch in batches:
-    size = batch["image"].shape[0]
-    if num_scenes is not None:
-      size = min(size, num_scenes - done)
-    if size <= 0:
-      break
-    padded = pad(batch, batch_size)
-    sampled = [
-      compiled(padded, scene_seeds(seed + s, done, batch_size))
-      for s in range(seeds)
-    ]
-    results.append([scores.to_numpy(result, size) for result in sampled])
-    if not done:
-      # What does not work should say so before the other batches.
-      _measure(scores.join(results), metrics)
-    done += size
-    on_progress(done)
-  if not results:
-    raise errors.UserError(
-      "there is no scene to evaluate: give `data.path` a file with scenes, or "
-      "widen `data.test` and the bounds on the number of objects"
+
+  def __init__(
+    self,
+    model: iodine.IODINE,
+    batch_size: int,
+    strategy: tf.distribute.Strategy | None = None,
+  ):
+    """Prepares the graph, which the first call makes.
+
+    Args:
+      model: the model.
+      batch_size: how many scenes are decomposed at a time.
+      strategy: whose replicas share every batch; None for one device.
+
+    Raises:
+      errors.UserError: if a batch cannot be shared.
+    """
+    strategy = strategy or tf.distribute.get_strategy()
+    replicas.check_batch_size(strategy, batch_size)
+    self._num_components = model.num_components
+    self._batch_size = batch_size
+    self._score = tf.function(
+      replicas.divided(strategy, functools.partial(scores.score_batch, model)),
+      autograph=False,
     )
-  return _summarize_all(scores.join(results), model.num_components, metrics)
+
+  def __call__(
+    self,
+    batches: Iterable[Data],
+    seed: int = 0,
+    num_scenes: int | None = None,
+    on_progress: Callable[[int], None] = lambda num_scenes: None,
+    seeds: int = 1,
+    metrics: Sequence[catalogue.Metric] = (),
+  ) -> Evaluation:
+    """Evaluates the model as it is now on every scene exactly once.
+
+    Args:
+      batches: batches of at most batch_size scenes.
+      seed: the latents are sampled from it.
+      num_scenes: stop after so many; None for all.
+      on_progress: called with the number of scenes done.
+      seeds: how often the latents of a scene are sampled: from seed, seed + 1
+        and so on.
+      metrics: further ones beside the standard ones.
+
+    Raises:
+      errors.UserError: if there is no scene, or a metric gives no values for
+        them or has the name of another.
+    """
+    results: list[list[scores.Arrays]] = []
+    done = 0
+    for batch in batches:
+      size = batch["image"].shape[0]
+      if num_scenes is not None:
+        size = min(size, num_scenes - done)
+      if size <= 0:
+        break
+      padded = pad(batch, self._batch_size)
+      sampled = [
+        self._score(padded, scene_seeds(seed + s, done, self._batch_size))
+        for s in range(seeds)
+      ]
+      results.append([scores.to_numpy(result, size) for result in sampled])
+      if not done:
+        # What does not work should say so before the other batches.
+        _measure(scores.join(results), metrics)
+      done += size
+      on_progress(done)
+    if not results:
+      raise errors.UserError(
+        "there is no scene to evaluate: give `data.path` a file with scenes, "
+        "or widen `data.test` and the bounds on the number of objects"
+      )
+    return _summarize_all(scores.join(results), self._num_components, metrics)
 
 
 def _measure(

@@ -437,7 +437,9 @@ class DeConv(PixelDecoder):
       raise errors.UserError(
         f"the MLP of `{self.name}` gives {self._num_features} features, which "
         f"do not fill a first map of {sizes[0][0]}x{sizes[0][1]}: make its "
-        f"last size a multiple of {positions}"
+        f"last size a multiple of {positions}; or give `image_dim` "
+        f"{self._nearest_size(shape)}, which is what it can take that is "
+        f"nearest to {list(shape[:2])}"
       )
     self.layers = [
       Conv2DTranspose(
@@ -457,6 +459,30 @@ class DeConv(PixelDecoder):
       height, width = sizes[0]
       sizes.insert(0, (-(-height // stride), -(-width // stride)))
     return sizes
+
+  def _nearest_size(self, shape: tuple[int, ...]) -> list[int]:
+    """Returns the height and width nearest to these whose first map is filled.
+
+    Those of a square are a square's.
+    """
+    stride = math.prod(self._strides)
+    number = self._num_features
+    counts = [n for n in range(1, number + 1) if number % n == 0]
+
+    def nearest(size: int, positions: int) -> int:
+      # This many positions stand for so many sizes of the image.
+      least = (positions - 1) * stride + 1
+      return min(max(size, least), positions * stride)
+
+    return min(
+      (
+        [nearest(shape[0], rows), nearest(shape[1], columns)]
+        for rows in counts
+        for columns in ([rows] if shape[0] == shape[1] else counts)
+        if number % (rows * columns) == 0
+      ),
+      key=lambda size: abs(size[0] - shape[0]) + abs(size[1] - shape[1]),
+    )
 
   def set_output_shape(self, shape: Sequence[int]) -> None:
     """Tells height, width and channels; unlike convolutions, for good.

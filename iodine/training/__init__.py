@@ -2,6 +2,7 @@
 
 from iodine.training.curriculum import Stage, plan
 from iodine.training.feeding import Feed
+from iodine.training.held_out import HeldOut
 from iodine.training.loop import Outcome, Report, Schedule, train
 from iodine.training.step import (
   compile_step,
@@ -18,6 +19,7 @@ from iodine.training.summaries import (
 
 __all__ = [
   "Feed",
+  "HeldOut",
   "Outcome",
   "OverviewImages",
   "Report",

@@ -32,17 +32,20 @@ class Schedule(NamedTuple):
     save_summaries_steps: between two reports.
     save_checkpoint_steps: between two checkpoints.
     save_images_steps: between two sets of overview images.
+    validate_every: between two validations; None for none.
   """
 
   stop_after_steps: int
   save_summaries_steps: int = 10
   save_checkpoint_steps: int = 1000
   save_images_steps: int = 1000
+  validate_every: int | None = None
 
   def steps_until_due(self, step: int) -> int:
     """Returns how many steps there are until one of these is due."""
     stop, *periods = self
-    return min(stop - step, *(period - step % period for period in periods))
+    due = (period - step % period for period in periods if period)
+    return min(stop - step, *due)
 
 
 class Report(NamedTuple):
@@ -86,6 +89,7 @@ def train(
   on_first_step: Callable[[], None] = lambda: None,
   on_report: Callable[[Report], None] = lambda report: None,
   on_images: Callable[[int], None] = lambda step: None,
+  on_validation: Callable[[int], float] = lambda step: math.nan,
   skip_nonfinite: int | None = None,
   steps_per_call: int = 1,
   agree_to_stop: Callable[[bool], bool] = bool,
@@ -108,6 +112,9 @@ def train(
     on_first_step: called after the first step, which makes the graph.
     on_report: called every `save_summaries_steps` and at the end.
     on_images: called with the step every `save_images_steps`.
+    on_validation: called with the step every `validate_every` and at the end;
+      returns the loss on held-out scenes, by which the best checkpoint is kept.
+      It leaves the state as it is.
     skip_nonfinite: how many updates in a row may be left out because they were
       not finite; None for none. `make_steps` leaves them out.
     steps_per_call: how many updates `make_steps` is asked for at most; fewer
@@ -122,6 +129,7 @@ def train(
       or if data or checkpoints cannot be read or written.
   """
   step, last = start_step, schedule.stop_after_steps
+  every = schedule.validate_every
   unread: list[Mapping[str, tf.Tensor]] = []  # of calls
   recent = _Means(step, batch_size)
   since_save = _Means(step, batch_size)
@@ -151,7 +159,9 @@ def train(
       report_due = is_last or step % schedule.save_summaries_steps == 0
       images_due = is_last or step % schedule.save_images_steps == 0
       save_due = is_last or step % schedule.save_checkpoint_steps == 0
+      validation_due = every is not None and (is_last or step % every == 0)
       is_due = is_first or report_due or images_due or save_due
+      is_due = is_due or validation_due
       if is_due or len(unread) * steps_per_call >= _MAX_UNREAD:
         read()
       if is_first:
@@ -163,9 +173,14 @@ def train(
         recent = _Means(step, batch_size)
       if images_due:
         on_images(step)
-      if save_due:
+      if save_due or validation_due:
         _check_state(state, step, store)
-        store.save(since_save.means().get("loss/total"))
+      if validation_due:
+        # Before the checkpoint, which knows what was best so far.
+        store.save_if_best(on_validation(step))
+      if save_due:
+        mean_loss = since_save.means().get("loss/total")
+        store.save(None if every else mean_loss)
         since_save = _Means(step, batch_size)
         saved = step
     if saved != step:
