@@ -61,6 +61,9 @@ def defaults():
 
   # make_data
   data_dir = None  # None: write to `data.path`
+  # "tfrecords", "npz", or "png" for a folder of images; None: as it is read
+  data_format = None
+  generator = None  # see iodine/synthetic/registry.py; None: the data set's own
   num_scenes = 1000
   data_seed = None  # of the scenes; None: `seed`
   # Where this is `data.path` and no file is there, whatever reads it makes it.
