@@ -139,6 +139,7 @@ def model(
   factors: Factors,
   hidden_sizes: Sequence[int] = (),
   scale_val: float = 0.03,
+  refinement_head: Config | None = None,
   **options: Any,
 ) -> Config:
   """Returns `model`: IODINE of these parts.
@@ -153,6 +154,7 @@ def model(
     factors: what is read off the latents, [(name, size, kind)].
     hidden_sizes: of the LSTM's layers; none: no recurrence.
     scale_val: of the pixels' logistic distribution.
+    refinement_head: makes the update of the latents; None: the paper's.
     **options: other arguments of `iodine.modules.iodine.IODINE`.
   """
   return {
@@ -177,9 +179,8 @@ def model(
         "constructor": "iodine.modules.networks.LSTM",
         "hidden_sizes": list(hidden_sizes),
       },
-      "refinement_head": {
-        "constructor": "iodine.modules.refinement.ResHead",
-      },
+      "refinement_head": refinement_head
+      or {"constructor": "iodine.modules.refinement.ResHead"},
     },
     "latent_dist": {
       "constructor": "iodine.modules.distributions.LocScaleDistribution",
@@ -328,9 +329,11 @@ def sprite_factors(num_colors: int = 3) -> Factors:
   ]
 
 
-def generated(name: str, num_scenes: int, data_seed: int) -> str:
+def generated(
+  name: str, num_scenes: int, data_seed: int, suffix: str = "tfrecords"
+) -> str:
   """Returns where the generated scenes of a data set are."""
-  return f"runs/data/{name}_{num_scenes}_of_seed_{data_seed}.tfrecords"
+  return f"runs/data/{name}_{num_scenes}_of_seed_{data_seed}.{suffix}"
 
 
 def split(num_train: int) -> Config:
