@@ -40,6 +40,15 @@ def explained(
     raise UserError(sentence) from error
 
 
+def find(call: Callable[[], Any]) -> str | None:
+  """Returns what the UserError says that a call raises; None for none."""
+  try:
+    call()
+  except UserError as error:
+    return str(error)
+  return None
+
+
 def abridge(reasons: Sequence[str], most: int = 8) -> str:
   """Joins reasons to a part of a sentence; counts those beyond `most`."""
   rest = len(reasons) - most

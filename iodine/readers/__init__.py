@@ -1,3 +1,13 @@
 """How scenes come from files: layouts, records, opening, streams, a cache."""
 
-__all__ = ["cache", "examples", "image_files", "layouts", "opening", "streams"]
+__all__ = [
+  "arrays",
+  "cache",
+  "examples",
+  "films",
+  "image_files",
+  "image_sets",
+  "layouts",
+  "opening",
+  "streams",
+]

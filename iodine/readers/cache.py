@@ -12,8 +12,6 @@ Dimensions:
 """
 
 import contextlib
-import dataclasses
-import hashlib
 import json
 import os
 import time
@@ -25,64 +23,72 @@ import tensorflow as tf
 import tree
 
 from iodine import errors, files
-from iodine.readers import opening, streams
+from iodine.readers import streams
 
 _DESCRIPTION = "cache.json"
+_IMAGE = "image"
 _MASK = "mask"
+
+_STACK_RANK = 4  # of a mask [L, H, W, 1]
 
 # Scenes that are written at a time; a CLEVR scene has 0.3 MB.
 _CHUNK = 32
 # Seconds between two reports of a cache that takes long to make.
 _REPORT_SECONDS = 10.0
 
-# What identifies a file: so many places in it, and bytes at each of them.
-_NUM_PLACES = 16
-_NUM_BYTES = 4096
 
-
-@dataclasses.dataclass(kw_only=True)
-class CachedStream(streams.SceneStream):
-  """The scenes of one subset, by their places in the arrays of a cache.
+class Cache:
+  """Scenes in the arrays of a cache, a `streams.Source`.
 
   Attributes:
-    arrays: {path of a part: [N, ...]}, such as "factors/color". The mask is
-      [N, H, W, 1], numbers of entities, or [N, L, H, W, 1] as stored.
-    structure: of a scene: nested dicts.
+    title: the folder.
+    num_scenes: N.
   """
 
-  arrays: dict[str, np.ndarray] = dataclasses.field(compare=False)
-  structure: Any = dataclasses.field(compare=False)
+  def __init__(
+    self, folder: str, arrays: Mapping[str, np.ndarray], structure: Any
+  ):
+    """Takes what a folder has.
 
-  def __post_init__(self):
-    super().__post_init__()
-    num_scenes = len(self.arrays[_MASK])
-    self._epoch_size = min(num_scenes, self.limit or num_scenes)
-    self._has_scenes = True
-
-  def epoch(self) -> tf.data.Dataset:
-    """Returns the places of the scenes, once and in order."""
-    return tf.data.Dataset.range(self._epoch_size)
+    Args:
+      folder: its path.
+      arrays: {path of a part: [N, ...]}, such as "factors/color". Masks are
+        as they were read, or [N, H, W, 1], the numbers of entities.
+      structure: of a scene: nested dicts.
+    """
+    self.title = f"`{folder}`"
+    self.num_scenes = len(arrays[_IMAGE])
+    self._arrays = list(arrays.values())
+    self._structure = structure
 
   def gather(self, places: tf.Tensor) -> dict[str, Any]:
     """Returns the scenes at some places [B], each part [B, ...]."""
-    arrays = list(self.arrays.values())
     parts = tf.numpy_function(
-      lambda chosen: [np.take(array, chosen, axis=0) for array in arrays],
+      lambda chosen: [np.take(array, chosen, axis=0) for array in self._arrays],
       [places],
-      [array.dtype for array in arrays],
+      [array.dtype for array in self._arrays],
       stateful=False,
     )
-    for part, array in zip(parts, arrays, strict=True):
+    for part, array in zip(parts, self._arrays, strict=True):
       part.set_shape([places.shape[0], *array.shape[1:]])
-    return tree.unflatten_as(self.structure, parts)
+    return tree.unflatten_as(self._structure, parts)
+
+  def find_problem(self, places: np.ndarray) -> str | None:
+    """Returns None: what is mapped into memory can be read."""
+    del places
+    return None
+
+  def fingerprint(self) -> list[Any]:
+    """Returns nothing, as no cache is made of a cache."""
+    return []
 
 
 def open_or_make(
   folder: str,
-  stream: streams.SceneStream,
+  stream: streams.Stream,
   scenes: tf.data.Dataset,
   options: Mapping[str, Any],
-) -> CachedStream:
+) -> streams.PlaceStream:
   """Opens the cache of a stream, which is made where there is none.
 
   Processes that make the same one at the same time do not disturb each other:
@@ -91,8 +97,9 @@ def open_or_make(
   Args:
     folder: of this stream alone.
     stream: the raw records.
-    scenes: what they are read to, single scenes: nested dicts with "mask", a
-      uint8 [L, H, W, 1].
+    scenes: what they are read to, single scenes: nested dicts with "image". A
+      "mask" that is a uint8 [L, H, W, 1] is kept as numbers of entities, where
+      every pixel has one.
     options: all else that the scenes depend on, {name: what JSON can hold}.
 
   Raises:
@@ -100,13 +107,15 @@ def open_or_make(
       or files, or damaged, or it cannot be written, or no scene passes the
       filter, or a record cannot be read.
   """
-  expected = json.loads(json.dumps({**options, **_identify(stream)}))
+  expected = json.loads(json.dumps({**options, **stream.identify()}))
   structure = scenes.element_spec
   if not os.path.lexists(folder):
     with stream.explained_errors(), files.new_folder(folder) as temporary:
       # Masks that overlap are found, as a rule, in the first scenes, so that
       # to begin again costs little.
-      num_scenes = _write(temporary, scenes, folder, with_labels=True)
+      mask = structure.get(_MASK)
+      is_stack = mask is not None and len(mask.shape) == _STACK_RANK
+      num_scenes = _write(temporary, scenes, folder, with_labels=is_stack)
       if num_scenes is None:
         num_scenes = _write(temporary, scenes, folder, with_labels=False)
       if not num_scenes:
@@ -125,36 +134,13 @@ def open_or_make(
     raise errors.UserError(
       f"the cache `{folder}` is damaged: delete it, so that it is made again"
     )
-  fields = dataclasses.fields(streams.SceneStream)
-  return CachedStream(
-    **{field.name: getattr(stream, field.name) for field in fields},
-    arrays=arrays,
-    structure=structure,
+  source = Cache(folder, arrays, structure)
+  return streams.PlaceStream(
+    range_name=stream.range_name,
+    source=source,
+    places=np.arange(source.num_scenes),
+    gather=source.gather,
   )
-
-
-def _identify(stream: streams.SceneStream) -> dict[str, Any]:
-  """Returns what decides which scenes a stream has, by option."""
-  return {
-    "data set": stream.layout.title,
-    stream.range_name: list(stream.scene_range),
-    "min_num_objects": stream.min_num_objects,
-    "max_num_objects": stream.max_num_objects,
-    "path": [_fingerprint(file) for file in stream.files],
-  }
-
-
-def _fingerprint(file: opening.File) -> list[Any]:
-  """Returns what differs for another file: not its name, it may be moved."""
-  size = os.path.getsize(file.path)
-  digest = hashlib.sha256()
-  with open(file.path, "rb") as content:
-    for place in np.linspace(0, max(size - _NUM_BYTES, 0), _NUM_PLACES):
-      content.seek(int(place))
-      digest.update(content.read(_NUM_BYTES))
-  # A compressed file ends in a checksum of all it holds.
-  changed = None if file.compression else os.stat(file.path).st_mtime_ns
-  return [size, digest.hexdigest(), changed]
 
 
 def _check(folder: str, expected: Mapping[str, Any]) -> None:
@@ -189,10 +175,10 @@ def _fits(
   """Returns whether all parts are there, in the shapes that they have to be."""
   if arrays.keys() != specs.keys():
     return False
-  num_scenes = len(arrays[_MASK])
+  num_scenes = len(arrays[_IMAGE])
   for name, spec in specs.items():
     shapes = [(num_scenes, *spec.shape)]
-    if name == _MASK:
+    if name == _MASK and len(spec.shape) == _STACK_RANK:
       shapes.append((num_scenes, *spec.shape[1:]))
     array = arrays[name]
     if array.shape not in shapes or array.dtype != spec.dtype.as_numpy_dtype:
@@ -235,7 +221,7 @@ def _write(
           headers[name] = np.lib.format.header_data_from_array_1_0(part)
           _write_header(writers[name], headers[name], 0)
         writers[name].write(part.tobytes())
-      done += len(parts[_MASK])
+      done += len(parts[_IMAGE])
       now = time.perf_counter()
       if now - reported > _REPORT_SECONDS:
         reported = now

@@ -20,12 +20,15 @@ from iodine import errors, files
 # What counts in a folder or a glob.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
+# A label image beside `photo.png` is `photo.mask.png`.
+MASK = ".mask"
+
 # Pillow's names of these formats, and ours.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 KINDS = "PNG, JPEG, WebP, BMP or TIFF"
 
 # What Pillow raises for files that are broken in one way or another.
-_READ_ERRORS = (
+READ_ERRORS = (
   EOFError,
   OSError,
   SyntaxError,
@@ -111,6 +114,31 @@ def read(image: Any) -> np.ndarray:
   return _from_array(np.asarray(image))
 
 
+def read_labels(path: str) -> np.ndarray:
+  """Reads a label image: a number for each pixel, 0 for the background.
+
+  Args:
+    path: a PNG, BMP or TIFF file of one channel, of up to 16 bits, or with a
+      palette, whose indices count.
+
+  Returns:
+    [H', W'] integers.
+
+  Raises:
+    errors.UserError: if it is none.
+  """
+  image = _open(path)
+  if isinstance(image, str):
+    raise errors.UserError(image)
+  if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
+    raise errors.UserError(
+      f"`{path}` is no label image, as its pixels have more than one number"
+      f" (mode {image.mode}): give a PNG of one channel, 0 for the background"
+    )
+  labels = np.asarray(image)
+  return labels.astype(np.uint8) if image.mode == "1" else labels
+
+
 def find_problem(path: str) -> str | None:
   """Returns what is wrong with a file, as `read` would say; None if nothing."""
   image = _open(path)
@@ -125,7 +153,7 @@ def _open(path: str) -> PIL.Image.Image | str:
     with PIL.Image.open(path, formats=_FORMATS) as image:
       image.load()
       return PIL.ImageOps.exif_transpose(image)
-  except _READ_ERRORS as error:
+  except READ_ERRORS as error:
     if isinstance(error, PermissionError):
       return f"`{path}` may not be read: change its permissions"
     return (
@@ -196,6 +224,40 @@ def center_region(
   new_width = min(width, max(1, round(scale * target_size[1])))
   top, left = (height - new_height) // 2, (width - new_width) // 2
   return (top, top + new_height), (left, left + new_width)
+
+
+def wanted_region(
+  image_size: Sequence[int],
+  crop_region: Sequence[Sequence[int]] | None,
+  target_size: Sequence[int] | None,
+) -> tuple[tuple[int, int], tuple[int, int]]:
+  """Returns the region of an image that a data set wants.
+
+  Args:
+    image_size: (H', W').
+    crop_region: ((top, bottom), (left, right)), ends excluded; None for all.
+    target_size: (H, W), in whose proportions the middle of that is kept; None
+      for all of it.
+
+  Returns:
+    ((top, bottom), (left, right)).
+
+  Raises:
+    errors.UserError: if crop_region is not within the image.
+  """
+  height, width = image_size
+  region = crop_region or ((0, height), (0, width))
+  (top, bottom), (left, right) = region
+  if bottom > height or right > width:
+    raise errors.UserError(
+      f"`crop_region` is {crop_region}, but an image has {height} x {width} "
+      "pixels: give a region within all images"
+    )
+  if target_size is not None:
+    rows, columns = center_region((bottom - top, right - left), target_size)
+    top, bottom = top + rows[0], top + rows[1]
+    left, right = left + columns[0], left + columns[1]
+  return (top, bottom), (left, right)
 
 
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:

@@ -133,6 +133,25 @@ LAYOUTS: tuple[Layout, ...] = (
 )
 
 
+def resized(layout: Layout, size: Sequence[int]) -> Layout:
+  """Returns the layout of files that have images of another size.
+
+  Args:
+    layout: that of the public files.
+    size: (H, W) of the stored images and masks, in pixels.
+  """
+  height, width = frame = tuple(size)
+  entities = (layout.num_entities,)
+  image = (height, width, layout.image_shape[-1])
+  mask = (*frame, *entities) if layout.entities_last else (*entities, *frame)
+  features = {
+    **layout.features,
+    "image": Feature(image, tf.uint8),
+    "mask": Feature((*mask, 1), tf.uint8),
+  }
+  return dataclasses.replace(layout, image_shape=image, features=features)
+
+
 def find_layout(name: str, variant: str | None = None) -> Layout:
   """Returns the layout of a data set.
 

@@ -1,17 +1,23 @@
 """Data files: finding them, opening them, and saying what is wrong in them."""
 
 import glob
+import hashlib
 import itertools
 import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
 from iodine import errors
 from iodine.readers import examples, layouts
+
+# What identifies a file: so many places in it, and bytes at each of them.
+_NUM_PLACES = 16
+_NUM_BYTES = 4096
 
 # Records, 3.2 MB each for CLEVR.
 _READ_AHEAD = 16
@@ -34,6 +40,28 @@ class File(NamedTuple):
   def records(self) -> tf.data.Dataset:
     """Returns the raw records, scalar strings, in the order of the file."""
     return tf.data.TFRecordDataset(self.path, self.compression)
+
+  def fingerprint(self) -> list[Any]:
+    """Returns what differs for another file: not its name, it may be moved."""
+    # A compressed file ends in a checksum of all it holds.
+    return fingerprint(self.path, ends_in_checksum=bool(self.compression))
+
+
+def fingerprint(path: str, ends_in_checksum: bool = False) -> list[Any]:
+  """Returns what differs, with great probability, for another file.
+
+  Args:
+    path: the file.
+    ends_in_checksum: of all it holds; otherwise its time of change counts.
+  """
+  size = os.path.getsize(path)
+  digest = hashlib.sha256()
+  with open(path, "rb") as content:
+    for place in np.linspace(0, max(size - _NUM_BYTES, 0), _NUM_PLACES):
+      content.seek(int(place))
+      digest.update(content.read(_NUM_BYTES))
+  changed = None if ends_in_checksum else os.stat(path).st_mtime_ns
+  return [size, digest.hexdigest(), changed]
 
 
 def read_files(files: Sequence[File]) -> tf.data.Dataset:

@@ -1,18 +1,20 @@
-"""Which scenes of the data files come, and in which order.
+"""Which scenes come, and in which order.
 
-The range and the filter handle serialised scenes and at most look at their
-visibility, so that they decode no image. Shuffling, too, would work on those,
-but what a scene is read to can be several times smaller.
+The range and the filter handle records, or places in a source of scenes, and at
+most look at their visibility, so that they decode no image. Shuffling, too,
+would work on records, but what one is read to can be several times smaller.
 
 Dimensions:
   L: entities of a scene, the background among them (entity 0).
 """
 
+import abc
 import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import tensorflow as tf
 
 from iodine import errors
@@ -23,43 +25,45 @@ _EPSILON = 1e-5
 
 
 @dataclasses.dataclass(kw_only=True)
-class SceneStream:
-  """The raw records of one subset of a data set.
+class Stream(abc.ABC):
+  """The scenes of one subset of a data set, in their order.
+
+  What stands for a scene until it is read is its record, or its place.
 
   Attributes:
-    files: the files, one after another.
-    layout: what their records hold.
-    range_name: the argument that sets `scene_range`, for messages.
-    scene_range: (start, stop) as scene indices over all files, before the
-      filter; a stop of None means the end.
-    min_num_objects: smallest sum of visibilities that passes; None: no bound.
-    max_num_objects: largest sum that passes; None: no bound.
+    range_name: the argument that sets the range of scenes, for messages.
     limit: number of passing scenes after which an epoch ends; None: all.
+    gather: reads a batch of scenes of what stands for them [B]; None where they
+      are read one by one.
   """
 
-  files: Sequence[opening.File]
-  layout: layouts.Layout
   range_name: str
-  scene_range: tuple[int, int | None]
-  min_num_objects: float | None = None
-  max_num_objects: float | None = None
   limit: int | None = None
+  gather: Callable[[tf.Tensor], dict[str, Any]] | None = None
 
   def __post_init__(self):
     # Known once a whole epoch was counted.
     self._epoch_size: int | None = None
-    self._has_scenes = False
 
+  @abc.abstractmethod
   def epoch(self) -> tf.data.Dataset:
-    """Returns the records (scalar strings) that pass, once and in order."""
-    scenes = opening.read_files(self.files)
-    start, stop = self.scene_range
-    scenes = scenes.skip(start)
-    if stop is not None:
-      scenes = scenes.take(stop - start)
-    if self.min_num_objects is not None or self.max_num_objects is not None:
-      scenes = scenes.filter(self._passes)
-    return scenes if self.limit is None else scenes.take(self.limit)
+    """Returns what stands for the scenes that pass, once and in order."""
+
+  @abc.abstractmethod
+  def require_scenes(self) -> None:
+    """Checks that there is a scene, as repeating none would never end.
+
+    Raises:
+      UserError: if there is none, with the reason.
+    """
+
+  @abc.abstractmethod
+  def explained_errors(self) -> contextlib.AbstractContextManager[None]:
+    """Turns errors in reading scenes into a UserError that says where."""
+
+  @abc.abstractmethod
+  def identify(self) -> dict[str, Any]:
+    """Returns what decides which scenes there are, by option."""
 
   def repeated(
     self,
@@ -109,6 +113,57 @@ class SceneStream:
 
     return epochs.flat_map(shuffled).skip(offset)
 
+  def _position(self, skip: int) -> tuple[int, int]:
+    """Returns the epoch, and the scenes to skip in it, to skip `skip` scenes.
+
+    Counting a large data set takes minutes. It ends early where `skip` lies
+    within the first epoch.
+    """
+    if not skip:
+      return 0, 0
+    if self._epoch_size is None:
+      with self.explained_errors():
+        size = count(self.epoch().take(skip + 1))
+      if size > skip:
+        return 0, skip
+      self._epoch_size = size
+    return divmod(skip, self._epoch_size)
+
+
+@dataclasses.dataclass(kw_only=True)
+class RecordStream(Stream):
+  """The raw records of one subset of a data set.
+
+  Attributes:
+    files: the files, one after another.
+    layout: what their records hold.
+    scene_range: (start, stop) as scene indices over all files, before the
+      filter; a stop of None means the end.
+    min_num_objects: smallest sum of visibilities that passes; None: no bound.
+    max_num_objects: largest sum that passes; None: no bound.
+  """
+
+  files: Sequence[opening.File]
+  layout: layouts.Layout
+  scene_range: tuple[int, int | None]
+  min_num_objects: float | None = None
+  max_num_objects: float | None = None
+
+  def __post_init__(self):
+    super().__post_init__()
+    self._has_scenes = False
+
+  def epoch(self) -> tf.data.Dataset:
+    """Returns the records (scalar strings) that pass, once and in order."""
+    scenes = opening.read_files(self.files)
+    start, stop = self.scene_range
+    scenes = scenes.skip(start)
+    if stop is not None:
+      scenes = scenes.take(stop - start)
+    if self.min_num_objects is not None or self.max_num_objects is not None:
+      scenes = scenes.filter(self._passes)
+    return scenes if self.limit is None else scenes.take(self.limit)
+
   def require_scenes(self) -> None:
     """Checks that there is a scene, as repeating none would never end.
 
@@ -150,21 +205,15 @@ class SceneStream:
       lambda _: opening.find_bad_record(self.files, self.layout),
     )
 
-  def _position(self, skip: int) -> tuple[int, int]:
-    """Returns the epoch, and the scenes to skip in it, to skip `skip` scenes.
-
-    Counting a large data set takes minutes. It ends early where `skip` lies
-    within the first epoch.
-    """
-    if not skip:
-      return 0, 0
-    if self._epoch_size is None:
-      with self.explained_errors():
-        size = count(self.epoch().take(skip + 1))
-      if size > skip:
-        return 0, skip
-      self._epoch_size = size
-    return divmod(skip, self._epoch_size)
+  def identify(self) -> dict[str, Any]:
+    """Returns what decides which scenes there are, by option."""
+    return {
+      "data set": self.layout.title,
+      self.range_name: list(self.scene_range),
+      "min_num_objects": self.min_num_objects,
+      "max_num_objects": self.max_num_objects,
+      "path": [file.fingerprint() for file in self.files],
+    }
 
   @tf.autograph.experimental.do_not_convert
   def _passes(self, record: tf.Tensor) -> tf.Tensor:
@@ -184,6 +233,103 @@ class SceneStream:
     if "visibility" not in self.layout.features:
       return tf.ones([self.layout.num_entities])
     return examples.parse(record, self.layout, ["visibility"])["visibility"]
+
+
+class Source(Protocol):
+  """Scenes that are at hand in any order, by their numbers.
+
+  Attributes:
+    title: what the user calls it, for messages.
+    num_scenes: N.
+  """
+
+  title: str
+  num_scenes: int
+
+  def find_problem(self, places: np.ndarray) -> str | None:
+    """Returns a sentence about scenes that cannot be read; None if all can."""
+
+  def fingerprint(self) -> list[Any]:
+    """Returns what is other, with great probability, for other scenes."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class PlaceStream(Stream):
+  """The scenes of one subset, by their places in a source.
+
+  Attributes:
+    source: has the scenes.
+    places: [n] numbers of those of the subset, in order.
+    options: all else that decides which these are, by name.
+  """
+
+  source: Source
+  places: np.ndarray
+  options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.limit is not None:
+      self.places = self.places[: self.limit]
+    self._epoch_size = len(self.places)
+
+  def epoch(self) -> tf.data.Dataset:
+    """Returns the places of the scenes, once and in order."""
+    return tf.data.Dataset.from_tensor_slices(self.places)
+
+  def require_scenes(self) -> None:
+    """Checks that there is a scene, as repeating none would never end.
+
+    Raises:
+      UserError: if there is none.
+    """
+    if not len(self.places):
+      chosen = ", ".join(f"`{k}` {v}" for k, v in self.options.items())
+      raise errors.UserError(
+        f"{self.source.title} has {self.source.num_scenes} scenes, none of"
+        f" which is chosen by {chosen}: change these"
+      )
+
+  def explained_errors(self) -> contextlib.AbstractContextManager[None]:
+    """Turns errors in reading scenes into a UserError.
+
+    Raises:
+      UserError: says which scenes cannot be read; all are tried to find them.
+    """
+    return errors.explained(
+      (tf.errors.InvalidArgumentError, tf.errors.UnknownError),
+      lambda _: self.source.find_problem(self.places),
+    )
+
+  def identify(self) -> dict[str, Any]:
+    """Returns what decides which scenes there are, by option."""
+    return {**self.options, "path": self.source.fingerprint()}
+
+
+def call(
+  reader: Callable[[np.ndarray], Sequence[np.ndarray]],
+  places: tf.Tensor,
+  types: Sequence[Any],
+) -> list[tf.Tensor]:
+  """Calls a reader of a source in a graph.
+
+  Args:
+    reader: reads scenes at some places; may raise a UserError.
+    places: its argument.
+    types: of the arrays that it returns.
+
+  Returns:
+    What it returns; where it raises, arrays of no elements, whose shape is to
+    be checked: TensorFlow would log Python's traceback.
+  """
+  nothing = [np.zeros([0], tf.as_dtype(kind).as_numpy_dtype) for kind in types]
+
+  def read_or_nothing(chosen: np.ndarray) -> list[np.ndarray]:
+    arrays: list[np.ndarray] = []
+    errors.find(lambda: arrays.extend(reader(chosen)))
+    return arrays or nothing
+
+  return tf.numpy_function(read_or_nothing, [places], types, stateful=False)
 
 
 def read(

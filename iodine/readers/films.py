@@ -1,0 +1,153 @@
+"""Frames of films: folders of images, GIFs, and videos where PyAV is installed.
+
+Dimensions: H' W' size of a frame, T frames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import PIL.ImageSequence
+
+from iodine import errors
+from iodine.readers import image_files
+
+# What the names of films end in; PyAV reads all but the first.
+SUFFIXES = (".gif", ".mp4", ".mov", ".avi", ".mkv", ".webm")
+
+
+def is_film(path: str) -> bool:
+  """Returns whether a path is that of a film rather than of an image."""
+  return path.lower().endswith(SUFFIXES)
+
+
+def by_number(name: str) -> list[Any]:
+  """Returns a key for sorting by which `frame_9` is before `frame_10`."""
+  parts = re.split(r"(\d+)", name)
+  # What is even is text, what is odd a number.
+  return [int(part) if i % 2 else part for i, part in enumerate(parts)]
+
+
+def read_film(path: str) -> np.ndarray:
+  """Reads all frames of a film.
+
+  Args:
+    path: a GIF, a video, or a folder of images, which are its frames in the
+      order of their names.
+
+  Returns:
+    [T, H', W', 3] float32 in [0, 1].
+
+  Raises:
+    errors.UserError: if it cannot be read, or frames have several sizes.
+  """
+  if os.path.isdir(path):
+    names = sorted(os.listdir(path), key=by_number)
+    paths = [os.path.join(path, n) for n in names if _is_frame(n)]
+    frames = [image_files.read(each) for each in paths]
+  else:
+    frames = read(path, range(count(path)))
+  frames = [image_files.to_channels(frame, 3) for frame in frames]
+  if len({frame.shape for frame in frames}) != 1:
+    raise errors.UserError(
+      f"`{path}` is no film, as it has no frames, or frames of several sizes:"
+      " give a folder of images of one size, a GIF or a video"
+    )
+  return np.stack(frames)
+
+
+def _is_frame(name: str) -> bool:
+  stem, suffix = os.path.splitext(name.lower())
+  is_shown = not name.startswith(".") and not stem.endswith(image_files.MASK)
+  return is_shown and suffix in image_files.SUFFIXES
+
+
+def count(path: str) -> int:
+  """Returns how many frames a GIF or a video has.
+
+  Raises:
+    errors.UserError: if it cannot be read.
+  """
+  if _is_gif(path):
+    with _open_gif(path) as film:
+      return getattr(film, "n_frames", 1)
+  with _open_video(path) as decode:
+    return sum(1 for _ in decode())
+
+
+def read(path: str, numbers: Sequence[int]) -> list[np.ndarray]:
+  """Reads some frames of a GIF or a video, in order.
+
+  Args:
+    path: the file.
+    numbers: which, from 0, ascending.
+
+  Returns:
+    Of each, [H', W', 1 or 3] float32 in [0, 1].
+
+  Raises:
+    errors.UserError: if they cannot be read.
+  """
+  wanted = set(numbers)
+  if _is_gif(path):
+    with _open_gif(path) as film:
+      frames = [
+        image_files.read(frame.convert("RGBA"))
+        for number, frame in enumerate(PIL.ImageSequence.Iterator(film))
+        if number in wanted
+      ]
+  else:
+    with _open_video(path) as decode:
+      frames = [
+        image_files.read(frame.to_ndarray(format="rgb24"))
+        for number, frame in zip(range(max(wanted) + 1), decode(), strict=False)
+        if number in wanted
+      ]
+  if len(frames) < len(wanted):
+    raise errors.UserError(
+      f"`{path}` ends before its frame {max(wanted)}: replace it, or leave it"
+      " out"
+    )
+  return frames
+
+
+def _is_gif(path: str) -> bool:
+  return path.lower().endswith(".gif")
+
+
+@contextlib.contextmanager
+def _open_gif(path: str) -> Iterator[PIL.Image.Image]:
+  with (
+    errors.explained(image_files.READ_ERRORS, lambda _: _broken(path)),
+    PIL.Image.open(path, formats=("GIF",)) as film,
+  ):
+    yield film
+
+
+@contextlib.contextmanager
+def _open_video(path: str) -> Iterator[Callable[[], Iterator[Any]]]:
+  """Gives a function that decodes the frames of a video."""
+  if importlib.util.find_spec("av") is None:
+    raise errors.UserError(
+      f"`{path}` is a video, which needs PyAV: install it with `pip install"
+      " av`, or give a folder of its frames"
+    )
+  import av  # not among the requirements
+
+  kinds = (av.error.FFmpegError, OSError, IndexError)
+  with (
+    errors.explained(kinds, lambda _: _broken(path)),
+    av.open(path) as container,
+  ):
+    yield lambda: container.decode(video=0)
+
+
+def _broken(path: str) -> str:
+  return f"`{path}` is not a film, or a broken one: replace it, or leave it out"
