@@ -203,3 +203,23 @@ def test_what_make_data_refuses(options, part, tmp_path, capsys):
     capsys, "make_data", "with", "tetrominoes", "num_scenes=1", *options
   )
   assert part in message
+
+
+def test_films_are_made_at_the_first_use_and_trained_on(tmp_path, capsys):
+  path = tmp_path / "films.npz"
+  tiny = [
+    *("n_z=3", "num_iters=1", "batch_size=2", "num_scenes=6"),
+    "model.decoder.pixel_decoder.cnn_opt.output_channels=[4,None]",
+    "model.refinement_core.encoder_net.cnn_opt.output_channels=[4]",
+    *("data.train=[0,4]", "data.test=[4,None]", "stop_after_steps=1"),
+    *(f"generated_path={path}", f"checkpoint_dir={tmp_path}/run"),
+  ]
+  helpers.run_main("with", "moving_sprites", *tiny)
+  with np.load(path) as arrays:
+    assert arrays["image"].shape == (6, 10, 24, 24, 3)
+  assert (tmp_path / "run_1/ckpt-1.index").exists()
+  capsys.readouterr()
+  helpers.run_main(
+    *("evaluate", "with", f"checkpoint_dir={tmp_path}/run_1", "batch_size=2")
+  )
+  assert "video_ari_nobg" in capsys.readouterr().out
