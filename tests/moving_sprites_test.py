@@ -1,5 +1,8 @@
 """Tests of films of moving sprites."""
 
+import colorsys
+import itertools
+
 import numpy as np
 import pytest
 
@@ -50,6 +53,10 @@ def test_labels_say_whose_colour_shows_in_every_frame(films):
     # Objects stand out against the background, which is grey.
     assert (film["color"][present][1:].max(axis=1) >= 0.7).all()
     assert len(set(film["color"][0])) == 1 and film["color"][0, 0] <= 0.2
+    hues = [colorsys.rgb_to_hsv(*c)[0] for c in film["color"][present][1:]]
+    for one, other in itertools.combinations(hues, 2):
+      distance = abs(one - other)
+      assert min(distance, 1 - distance) > 0.16
 
 
 def test_sprites_go_straight_on_and_bounce_off_the_border():

@@ -67,7 +67,7 @@ def make_film(rng: np.random.Generator) -> dict[str, np.ndarray]:
   }
   factors["visibility"][: count + 1] = 1
   factors["color"][0] = rng.uniform(0, MAX_GRAY)
-  factors["color"][1 : count + 1] = [_bright(rng) for _ in range(count)]
+  factors["color"][1 : count + 1] = _colors(rng, count)
   factors["shape"][1 : count + 1, 0] = shape
   factors["scale"][1 : count + 1, 0] = scale
   colors = np.round(255 * factors["color"]).astype(np.uint8)
@@ -104,7 +104,14 @@ def _cover(
   )
 
 
-def _bright(rng: np.random.Generator) -> tuple[float, float, float]:
-  """Draws a colour that stands out against dark grey."""
-  hue, saturation, value = rng.uniform([0.0, 0.5, 0.7], 1.0)
-  return colorsys.hsv_to_rgb(hue, saturation, value)
+def _colors(
+  rng: np.random.Generator, count: int
+) -> list[tuple[float, float, float]]:
+  """Draws colours that stand out against dark grey, of hues that differ."""
+  # At least a sixth of the circle apart where there are three.
+  hues = rng.random() + (np.arange(count) + rng.uniform(0, 0.5, count)) / count
+  lights = rng.uniform([0.5, 0.7], 1.0, (count, 2))
+  return [
+    colorsys.hsv_to_rgb(hue % 1, saturation, value)
+    for hue, (saturation, value) in zip(hues, lights, strict=True)
+  ]
