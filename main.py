@@ -49,6 +49,7 @@ _NAMED_CONFIGS = (
   "paper_data",
   "quick",
   "laptop",
+  "moving_sprites",
   "own",
   "pretrained",
   "sprites",

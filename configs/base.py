@@ -65,6 +65,9 @@ def defaults():
 
   # make_data
   data_dir = None  # None: write to `data.path`
+  # "tfrecords", "npz", or "png" for a folder of images; None: as it is read
+  data_format = None
+  generator = None  # see iodine/synthetic/registry.py; None: the data set's own
   num_scenes = 1000
   data_seed = None  # of the scenes; None: `seed`
   # Where this is `data.path` and no file is there, whatever reads it makes it.
@@ -140,6 +143,7 @@ def model(
   factors: Factors | None,
   hidden_sizes: Sequence[int] = (),
   scale_val: float = 0.03,
+  refinement_head: Config | None = None,
   **options: Any,
 ) -> Config:
   """Returns `model`: IODINE of these parts.
@@ -155,6 +159,7 @@ def model(
       None: nothing.
     hidden_sizes: of the LSTM's layers; none: no recurrence.
     scale_val: of the pixels' logistic distribution.
+    refinement_head: makes the update of the latents; None: the paper's.
     **options: other arguments of `iodine.modules.iodine.IODINE`.
   """
   return {
@@ -179,9 +184,8 @@ def model(
         "constructor": "iodine.modules.networks.LSTM",
         "hidden_sizes": list(hidden_sizes),
       },
-      "refinement_head": {
-        "constructor": "iodine.modules.refinement.ResHead",
-      },
+      "refinement_head": refinement_head
+      or {"constructor": "iodine.modules.refinement.ResHead"},
     },
     "latent_dist": {
       "constructor": "iodine.modules.distributions.LocScaleDistribution",
@@ -332,9 +336,11 @@ def sprite_factors(num_colors: int = 3) -> Factors:
   ]
 
 
-def generated(name: str, num_scenes: int, data_seed: int) -> str:
+def generated(
+  name: str, num_scenes: int, data_seed: int, suffix: str = "tfrecords"
+) -> str:
   """Returns where the generated scenes of a data set are."""
-  return f"runs/data/{name}_{num_scenes}_of_seed_{data_seed}.tfrecords"
+  return f"runs/data/{name}_{num_scenes}_of_seed_{data_seed}.{suffix}"
 
 
 def split(num_train: int) -> Config:

@@ -40,12 +40,14 @@ class Panel(NamedTuple):
   Attributes:
     title: above it.
     curves: names of files, each with its label.
-    paper: the paper's foreground ARI; None for a panel of the squared error.
+    paper: the paper's foreground ARI; None: it has none.
+    column: what is drawn.
   """
 
   title: str
   curves: dict[str, str]
   paper: float | None
+  column: str = "ari_nobg"
 
 
 PANELS = (
@@ -70,7 +72,10 @@ PANELS = (
     0.992,
   ),
   Panel("laptop sprites", {"multi_dsprites_hour": "seed 0"}, 0.767),
-  Panel("tetrominoes, on two cores", {"tetrominoes_full": "seed 0"}, None),
+  Panel(
+    "tetrominoes, on two cores", {"tetrominoes_full": "seed 0"}, None, "mse"
+  ),
+  Panel("moving_sprites, last frame", {"moving_sprites": "seed 0"}, None),
 )
 
 
@@ -101,23 +106,22 @@ def draw() -> None:
   """Draws all collected runs over their minutes."""
   figure = canvas.new_figure(1080, 1020)
   grid = figure.subplots(3, 2)
-  grid.flat[-1].axis("off")
-  for axes, (title, curves, paper) in zip(grid.flat, PANELS, strict=False):
-    for name, label in curves.items():
+  for axes, panel in zip(grid.flat, PANELS, strict=True):
+    for name, label in panel.curves.items():
       path = FOLDER / "results" / f"{name}.csv"
       rows = np.genfromtxt(path, delimiter=",", names=True)
-      values = rows["mse" if paper is None else "ari_nobg"]
-      charts.draw_smoothed(axes, rows["minutes"], values, label)
-    if paper is None:
+      charts.draw_smoothed(axes, rows["minutes"], rows[panel.column], label)
+    if panel.column == "mse":
       axes.set_ylabel("squared error", fontsize=9)
       axes.set_ylim(bottom=0.0)
     else:
-      axes.axhline(
-        paper, color="0.45", linestyle="--", linewidth=1, label="paper"
-      )
       axes.set_ylabel("ARI, foreground", fontsize=9)
       axes.set_ylim(-0.05, 1.02)
-    axes.set_title(title, fontsize=10)
+    if panel.paper is not None:
+      axes.axhline(
+        panel.paper, color="0.45", linestyle="--", linewidth=1, label="paper"
+      )
+    axes.set_title(panel.title, fontsize=10)
     axes.set_xlabel("minutes of training", fontsize=9)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")

@@ -5,10 +5,12 @@ import os
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import main
-from iodine import building, errors, pretrained
-from iodine.modules import data
+from iodine import building, errors, pretrained, training
+from iodine.modules import data, refinement
+from iodine.synthetic import moving_sprites
 
 PAPER = {
   # Z, K, batch, learning rate, decoder, kernel, encoder, MLP, LSTM, coordinates
@@ -85,7 +87,7 @@ def test_defaults():
   assert expected.items() <= config.items()
 
 
-@pytest.mark.parametrize("name", [*PAPER, "quick", "laptop"])
+@pytest.mark.parametrize("name", [*PAPER, "quick", "laptop", "moving_sprites"])
 def test_overrides_reach_everything_that_depends_on_them(name):
   config = main.get_config(
     (name,),
@@ -366,3 +368,37 @@ def test_minutes_is_what_the_log_did():
   assert (config["skip_nonfinite"], paper["skip_nonfinite"]) == (10, None)
   dataset = building.build(config["data"])
   assert (dataset.train, dataset.test) == ([0, 100000], [100000, None])
+
+
+def test_moving_sprites_make_a_step_frame_by_frame():
+  tiny = {
+    **{"n_z": 3, "num_iters": 2, "batch_size": 2},
+    "model.decoder.pixel_decoder.cnn_opt.output_channels": [4, None],
+    "model.refinement_core.encoder_net.cnn_opt.output_channels": [4],
+  }
+  config = main.get_config(("moving_sprites",), tiny)
+  assert config["data"]["frames"] == 3
+  model = building.build(config["model"])
+  head = model.refinement_core.refinement_head
+  assert isinstance(head, refinement.PredictorCorrectorHead)
+  films = [
+    moving_sprites.make_film(np.random.default_rng(seed)) for seed in (0, 1)
+  ]
+  film = {name: np.stack([f[name] for f in films]) for name in films[0]}
+  labels = film.pop("mask")[:, :, None, ..., None]
+  batch = {
+    "image": film.pop("image").astype(np.float32) / 255,
+    "mask": (labels == np.arange(4)[:, None, None, None]).astype(np.float32),
+    "visibility": film.pop("visibility"),
+    "factors": film,
+  }
+  batch = tf.nest.map_structure(tf.constant, batch)
+  optimizer = building.build(config["optimizer"])
+  scalars = training.train_step(model, optimizer, batch)
+  assert np.isfinite(scalars["loss/total"])
+  # In the last of the three frames, not in the first.
+  _, _, iterations = model(batch)
+  assert len(iterations["inputs"]) == 2
+  np.testing.assert_array_equal(
+    iterations["inputs"][1].spatial["image"], batch["image"][:, 1:2]
+  )

@@ -18,9 +18,10 @@ What `scores` has, in float64, is what `scores.score_batch` gives for all scenes
 and seeds: ari, ari_nobg, mse, recons, num_active_slots [S, N, T]; kl/slot
 [S, N, T, K]; contingency [S, N, T, L, K], the numbers of pixels that true
 entities and slots share (the background first in both, the slots' as
-`utils.background_first` says); total [S, N]; and with a factor
-regressor factor [S, N, T], objects [S, N, T, L], hits/<factor> [S, N, T],
-residual/<factor> [S, N, T, n] and target/<factor> [S, N, T, L, n].
+`utils.background_first` says); total [S, N]; frame [S, N, T], the number of the
+frame, which differs between the iterations of a sequential model only; and with
+a factor regressor factor [S, N, T], objects [S, N, T, L], hits/<factor>
+[S, N, T], residual/<factor> [S, N, T, n] and target/<factor> [S, N, T, L, n].
 
 Dimensions: S seeds, N scenes, T iterations + 1, K slots, L true entities, n
 values of a factor.
@@ -180,6 +181,20 @@ def _recall(scores: Arrays) -> np.ndarray:
   return np.where(num_visible, found / np.maximum(num_visible, 1), np.nan)
 
 
+def _video_ari(first_entity: int) -> Callable[[Arrays], np.ndarray | None]:
+  """Computes the ARI of all pixels of all frames, as if of one image."""
+
+  def compute(scores: Arrays) -> np.ndarray | None:
+    if "contingency" not in scores or not scores["frame"].any():
+      return None
+    tables = scores["contingency"][..., first_entity:, :].sum(axis=2)
+    folded = tables.reshape(-1, *tables.shape[2:])
+    ari = metrics_lib.ari_of_contingency(folded)
+    return np.reshape(ari, tables.shape[:2])
+
+  return compute
+
+
 def _kl_of_slots(scores: Arrays) -> Arrays:
   kl = scores["kl/slot"]
   return {str(k + 1): kl[..., k] for k in range(kl.shape[-1])}
@@ -234,6 +249,18 @@ STANDARD = (
     _score("ari_nobg"),
     main=True,
     charted=True,
+  ),
+  Metric(
+    "video_ari",
+    "video ARI",
+    "ARI of all frames of a film together: a slot has to keep its object",
+    _video_ari(0),
+  ),
+  Metric(
+    "video_ari_nobg",
+    "video ARI, foreground",
+    "the same over the pixels of objects only: the field's video ARI, FG-ARI",
+    _video_ari(1),
   ),
   Metric(
     "miou",

@@ -30,7 +30,8 @@ def score_batch(
 
   Returns:
     ari, ari_nobg, mse, recons, num_active_slots [B, T], kl/slot [B, T, K],
-    contingency [B, T, L, K], total [B], and those of `_score_factors`. The
+    contingency [B, T, L, K], total [B], and those of `_score_factors`; frame
+    [B, T], the number of the frame that an iteration is compared with. The
     background's slot comes first, see `utils.background_first`.
 
   Raises:
@@ -60,6 +61,9 @@ def score_batch(
     name: tf.reshape(value, [-1, len(estimates), *value.shape[1:]])
     for name, value in folded.items()
   }
+  scores["frame"] = tf.zeros_like(scores["mse"]) + tf.constant(
+    frames, scores["mse"].dtype
+  )
   kl = tf.reduce_sum(scores["kl/slot"], axis=2)
   loss = scores["recons"] + model.kl_weight * kl
   scores["total"] = tf.linalg.matvec(loss, tf.constant(model.iter_weights))

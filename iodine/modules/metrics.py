@@ -85,6 +85,14 @@ def adjusted_rand_index(
       "adjusted Rand index needs more points than groups"
     )
   counts = contingency(true_groups, pred_groups)
+  return sg.guard(ari_of_contingency(counts), "B")
+
+
+def ari_of_contingency(counts: tf.Tensor) -> tf.Tensor:
+  """Maps [B, L, K] `contingency` tables -> [B] `adjusted_rand_index`.
+
+  Tables of several images add up to that of all their points together.
+  """
   true_sizes = tf.reduce_sum(counts, axis=2)
   pred_sizes = tf.reduce_sum(counts, axis=1)
   num_points = tf.reduce_sum(true_sizes, axis=1)
@@ -101,7 +109,7 @@ def adjusted_rand_index(
   index = tf.math.divide_no_nan(together - expected, largest - expected)
   single = (true_pairs >= all_pairs) & (pred_pairs >= all_pairs)
   scattered = (true_pairs <= 0.0) & (pred_pairs <= 0.0)
-  return sg.guard(tf.where(single | scattered, 1.0, index), "B")
+  return tf.where(single | scattered, tf.ones_like(index), index)
 
 
 def contingency(true_groups: tf.Tensor, pred_groups: tf.Tensor) -> tf.Tensor:

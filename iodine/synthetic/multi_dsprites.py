@@ -44,6 +44,24 @@ def sprite_cover(
   span = SIZE - 2 * RADIUS
   right = ((centers - RADIUS - span * x) / (RADIUS * scale))[np.newaxis, :]
   down = ((centers - RADIUS - span * y) / (RADIUS * scale))[:, np.newaxis]
+  return is_inside(shape, right, down, orientation)
+
+
+def is_inside(
+  shape: int, right: np.ndarray, down: np.ndarray, orientation: float
+) -> np.ndarray:
+  """Returns which points lie within a sprite.
+
+  Args:
+    shape: a key of `SHAPES`.
+    right: horizontal distance from the sprite's centre, [1, W] or [H, W]; the
+      sprite just fits a circle of radius 1.
+    down: vertical distance, growing downwards, [H, 1] or [H, W].
+    orientation: clockwise rotation in radians.
+
+  Returns:
+    [H, W] bool.
+  """
   cos, sin = np.cos(orientation), np.sin(orientation)
   u = cos * right + sin * down
   v = cos * down - sin * right

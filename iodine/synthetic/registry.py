@@ -7,7 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from iodine.synthetic import clevr, multi_dsprites, tetrominoes
+from iodine.synthetic import (
+  clevr,
+  moving_sprites,
+  multi_dsprites,
+  tetrominoes,
+)
 
 
 class Dataset(NamedTuple):
@@ -16,13 +21,16 @@ class Dataset(NamedTuple):
   Attributes:
     file_name: name of the public file that the generated one stands in for.
     make_scene: draws one scene; returns {feature name: array}, every array
-      uint8 or float32 with the shape that the feature has in the file.
+      uint8 or float32 with the shape that the feature has in the file. A film
+      has image [T, H, W, C] and mask [T, H, W].
     seconds_per_scene: about what a scene costs on one core.
+    is_film: whether scenes have several frames.
   """
 
   file_name: str
   make_scene: Callable[[np.random.Generator], dict[str, np.ndarray]]
   seconds_per_scene: float
+  is_film: bool = False
 
 
 _COLORED_ON_GRAYSCALE = Dataset(
@@ -51,4 +59,7 @@ DATASETS: dict[str, Dataset] = {
   ),
   "clevr6": _CLEVR,
   "clevr": _CLEVR,
+  "moving_sprites": Dataset(
+    "moving_sprites.npz", moving_sprites.make_film, 0.001, is_film=True
+  ),
 }

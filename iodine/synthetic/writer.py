@@ -12,12 +12,14 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import process
+from typing import Any
 
 import numpy as np
 
 from iodine import errors, validation
-from iodine.synthetic import registry
+from iodine.synthetic import own_formats, registry
 
+FORMATS = ("tfrecords", "png", "npz")
 _COMPRESSIONS = ("GZIP", "", None)
 
 # Starting processes takes some seconds, more if the program that calls
@@ -36,16 +38,19 @@ def write_dataset(
   num_workers: int | None = None,
   compression: str | None = "GZIP",
   progress: Callable[[int, int], None] | None = None,
+  data_format: str = "tfrecords",
 ) -> None:
-  """Generates scenes and writes them to a TFRecord file.
+  """Generates scenes and writes them to a file, or to a folder of images.
 
-  The bytes depend on `name`, `num_scenes`, `seed` and `compression` only. The
-  file appears when it is complete: if anything goes wrong or the user
-  interrupts, what was at `path` before is still there, and nothing else.
+  The bytes depend on `name`, `num_scenes`, `seed`, `compression` and
+  `data_format` only. What is written appears when it is complete: if anything
+  goes wrong or the user interrupts, what was at `path` before is still there,
+  and nothing else.
 
   Args:
     name: a key of `DATASETS`.
-    path: the file to write; folders that are missing are made.
+    path: the file to write, or the folder of "png"; folders that are missing
+      are made.
     num_scenes: how many scenes, at least 1.
     seed: 0 or more; scene i is drawn from `default_rng([seed, i])`, so a
       longer file begins with the scenes of a shorter one.
@@ -53,17 +58,18 @@ def write_dataset(
       takes one for every core if there is enough work. As always with spawned
       processes, the script that calls must guard its own main code by
       `if __name__ == "__main__":`.
-    compression: "GZIP" (as the public files), or None or "" for none.
+    compression: of TFRecords: "GZIP" (as the public files), or None or "" for
+      none.
     progress: called as `progress(done, num_scenes)` after every scene.
+    data_format: "tfrecords", the public files'; "png" or "npz", see
+      `own_formats`; of films "npz" only.
 
   Raises:
     iodine.errors.UserError: if an argument is unusable, the file cannot be
       written, or worker processes do not start.
   """
   _check(name, num_scenes, seed, num_workers, compression)
-  # Not at the top: worker processes import this module and need no TensorFlow.
-  from iodine.synthetic import records
-
+  check_format(name, data_format)
   dataset = registry.DATASETS[name]
   if num_workers is None:
     num_workers = _default_workers(num_scenes * dataset.seconds_per_scene)
@@ -71,7 +77,32 @@ def write_dataset(
   with contextlib.closing(
     _make_scenes(dataset.make_scene, seed, num_scenes, num_workers)
   ) as scenes:
-    records.write(path, _reporting(scenes, num_scenes, progress), compression)
+    reporting = _reporting(scenes, num_scenes, progress)
+    if data_format == "png":
+      own_formats.write_pngs(path, reporting, num_scenes)
+    elif data_format == "npz":
+      own_formats.write_npz(path, reporting, num_scenes)
+    else:
+      # Not at the top: worker processes import this module and need no
+      # TensorFlow.
+      from iodine.synthetic import records
+
+      records.write(path, reporting, compression)
+
+
+def check_format(name: str, data_format: Any) -> None:
+  """Raises a UserError where scenes cannot be written in a format.
+
+  Args:
+    name: a key of `DATASETS`.
+    data_format: one of `FORMATS`.
+  """
+  validation.check_choice("data_format", data_format, FORMATS)
+  if registry.DATASETS[name].is_film and data_format != "npz":
+    raise errors.UserError(
+      f"`data_format` is {data_format!r}, and {name} are films: write them as "
+      "'npz'"
+    )
 
 
 def _reporting(

@@ -1,0 +1,117 @@
+"""Films of sprites that move, bounce off the border and pass each other.
+
+Glossary: T frames, L entities (entity 0 is the background), images 24 x 24
+pixels of 3 colour channels. Entities that a film lacks come last and are zero
+throughout. The sprites are those of `multi_dsprites`, on dark grey.
+"""
+
+from __future__ import annotations
+
+import colorsys
+
+import numpy as np
+
+from iodine.synthetic import multi_dsprites
+
+SIZE = 24
+NUM_FRAMES = 10
+NUM_ENTITIES = 4
+SCALES = np.linspace(0.75, 1.0, 3, dtype=np.float32)
+
+# At scale 1 a sprite just fits a circle of this radius in pixels. It bounces
+# where that circle meets the border, whatever its own scale.
+RADIUS = 4.5
+SPEEDS = (0.5, 1.5)  # pixels a frame
+MAX_GRAY = 0.2  # of the background
+
+# Anew where a sprite shows less of itself in the first frame. Later ones may
+# hide it.
+MIN_VISIBLE_SHARE = 0.75
+
+
+def make_film(rng: np.random.Generator) -> dict[str, np.ndarray]:
+  """Draws a film of 1 to 3 sprites; later ones pass in front.
+
+  Args:
+    rng: where the randomness comes from.
+
+  Returns:
+    image [T, 24, 24, 3] uint8; mask [T, 24, 24] uint8, the number of the
+    entity that shows, the same one in all frames; visibility [L], color [L, 3]
+    (in [0, 1]), shape [L, 1] (a key of `multi_dsprites.SHAPES`) and scale
+    [L, 1], all float32.
+  """
+  count = int(rng.integers(1, NUM_ENTITIES))
+  while True:
+    shape = rng.integers(1, len(multi_dsprites.SHAPES), count, endpoint=True)
+    scale = rng.choice(SCALES, count)
+    orientation = rng.uniform(0, 2 * np.pi, count)
+    places = paths(rng, count)
+    covers = np.stack(
+      [
+        _cover(int(shape[i]), places[:, i], orientation[i], scale[i])
+        for i in range(count)
+      ]
+    )
+    # The last sprite that covers a pixel shows there.
+    numbers = np.arange(1, count + 1, dtype=np.uint8)
+    mask = (covers * numbers[:, None, None, None]).max(axis=0)
+    shown = np.bincount(mask[0].ravel(), minlength=count + 1)[1:]
+    if np.all(shown >= MIN_VISIBLE_SHARE * covers[:, 0].sum(axis=(1, 2))):
+      break
+  factors = {
+    "visibility": np.zeros(NUM_ENTITIES, np.float32),
+    "color": np.zeros((NUM_ENTITIES, 3), np.float32),
+    "shape": np.zeros((NUM_ENTITIES, 1), np.float32),
+    "scale": np.zeros((NUM_ENTITIES, 1), np.float32),
+  }
+  factors["visibility"][: count + 1] = 1
+  factors["color"][0] = rng.uniform(0, MAX_GRAY)
+  factors["color"][1 : count + 1] = _colors(rng, count)
+  factors["shape"][1 : count + 1, 0] = shape
+  factors["scale"][1 : count + 1, 0] = scale
+  colors = np.round(255 * factors["color"]).astype(np.uint8)
+  return {"image": colors[mask], "mask": mask, **factors}
+
+
+def paths(rng: np.random.Generator, count: int) -> np.ndarray:
+  """Draws where sprites are, which move straight on between the borders.
+
+  Returns:
+    [T, count, 2]: x and y of the centres in pixels, y growing downwards.
+  """
+  room = SIZE - 2 * RADIUS
+  start = rng.uniform(0, room, (count, 2))
+  angle = rng.uniform(0, 2 * np.pi, count)
+  speed = rng.uniform(*SPEEDS, count)[:, None]
+  velocity = speed * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+  straight = start + velocity * np.arange(NUM_FRAMES)[:, None, None]
+  # Folded at the borders, which reflect.
+  return RADIUS + room - np.abs(straight % (2 * room) - room)
+
+
+def _cover(
+  shape: int, places: np.ndarray, orientation: float, scale: float
+) -> np.ndarray:
+  """Returns the pixels that a sprite at places [T, 2] covers, [T, H, W]."""
+  centers = np.arange(SIZE) + 0.5
+  offsets = (centers[None, :] - places[:, :, None]) / (RADIUS * scale)
+  return np.stack(
+    [
+      multi_dsprites.is_inside(shape, x[None, :], y[:, None], orientation)
+      for x, y in offsets
+    ]
+  )
+
+
+def _colors(
+  rng: np.random.Generator, count: int
+) -> list[tuple[float, float, float]]:
+  """Draws colours that stand out against dark grey, of hues that differ."""
+  # At least a sixth of the circle apart where there are three.
+  hues = rng.random() + (np.arange(count) + rng.uniform(0, 0.5, count)) / count
+  lights = rng.uniform([0.5, 0.7], 1.0, (count, 2))
+  return [
+    colorsys.hsv_to_rgb(hue % 1, saturation, value)
+    for hue, (saturation, value) in zip(hues, lights, strict=True)
+  ]
