@@ -197,20 +197,26 @@ def batch_part(data: dict[str, Any]) -> types.BatchPart | None:
   context = tf.distribute.get_replica_context()
   if context.num_replicas_in_sync == 1:
     return None
+  number, num_parts = (
+    context.replica_id_in_sync_group,
+    context.num_replicas_in_sync,
+  )
+  if "visibility" not in data:
+    return types.BatchPart(number, num_parts, tf.zeros([0, 0]), {})
   names = list(data["factors"])
   # As one tensor, since each that is gathered has to wait for all replicas.
   columns = [data["visibility"][..., None], *data["factors"].values()]
   columns = [tf.cast(column, tf.float32) for column in columns]
   packed = tf.concat(columns, axis=-1)
   gathered = context.all_gather(packed, axis=0)
-  size = context.num_replicas_in_sync * packed.shape[0]
+  size = num_parts * packed.shape[0]
   gathered = tf.ensure_shape(gathered, [size, *packed.shape[1:]])
   visibility, *factors = tf.split(
     gathered, [column.shape[-1] for column in columns], axis=-1
   )
   return types.BatchPart(
-    context.replica_id_in_sync_group,
-    context.num_replicas_in_sync,
+    number,
+    num_parts,
     visibility[..., 0],
     dict(zip(names, factors, strict=True)),
   )

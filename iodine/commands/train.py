@@ -121,7 +121,7 @@ def run(
       `training.plan`; or if another worker has gone.
   """
   schedule = _schedule(config)
-  plan = training.plan(config)
+  training.plan(config)  # a mistake in it is told before scenes are read
   validates = schedule.validate_every is not None
   skip_nonfinite = config["skip_nonfinite"]
   validation.check_whole(
@@ -142,13 +142,16 @@ def run(
     # Samples and the order of scenes go on as they would have.
     seed = checkpoints.read_seed(place.start)
     print(f"the run's own seed {seed} is used", flush=True)
-    reading.tell_changes(config, place.start.prefix)
   with workers.explained_loss(lambda: _after_a_loss(place.folder)):
     # Where none is given, each process has drawn its own.
     seed = workers.of_chief(seed)
     tf.random.set_seed(seed)
     dataset, example = workers.chief_first(lambda: _read_first(config, seed))
     replicas.check_batch_size(strategy, dataset.batch_size)
+    config = _as_read(config, dataset, example)
+    plan = training.plan(config)
+    if place.start is not None and place.goes_on:
+      reading.tell_changes(config, place.start.prefix)
     held_out = None
     if validates:
       for stage in plan:
@@ -258,6 +261,31 @@ def _read_first(
   make_data.provide(config)
   dataset = common.build_dataset(config["data"], seed)
   return dataset, next(iter(dataset.batches("summary")))
+
+
+def _as_read(
+  config: Config, dataset: data_lib.IODINEDataset, example: dict[str, tf.Tensor]
+) -> Config:
+  """Returns the config with what the scenes decide.
+
+  That is the size of images that keep theirs, and that there is no regressor
+  without factors.
+
+  Args:
+    config: the complete config.
+    dataset: the scenes.
+    example: a batch of them.
+  """
+  data, model = config["data"], config["model"]
+  if "image_dim" in data and data["image_dim"] is None:
+    data = {**data, "image_dim": list(dataset.image_shape[:2])}
+  if not example["factors"] and model.get("factor_evaluator") is not None:
+    print(
+      "the scenes have no factors: there will be no factor regressor",
+      flush=True,
+    )
+    model = {**model, "factor_evaluator": None}
+  return {**config, "data": data, "model": model}
 
 
 def _device_line(
@@ -377,8 +405,10 @@ class _Logs:
     print(_progress_line(report, self._last_step), flush=True)
     speed = {"debug/images_per_second": report.images_per_second}
     self._writer.scalars(report.step, {**report.means, **speed})
-    self._log_scalar("loss", report.means["loss/total"], report.step)
-    self._log_scalar("ari_nobg", report.means["loss/ari_nobg"], report.step)
+    for name, scalar in (("loss", "total"), ("ari_nobg", "ari_nobg")):
+      # There is no ARI without masks.
+      if f"loss/{scalar}" in report.means:
+        self._log_scalar(name, report.means[f"loss/{scalar}"], report.step)
 
   def validation(self, step: int, scores: dict[str, float]) -> None:
     """Logs scores on held-out scenes."""
@@ -423,11 +453,14 @@ def _validation_line(step: int, scores: dict[str, float]) -> str:
 
 def _progress_line(report: training.Report, last_step: int) -> str:
   minutes, seconds = divmod(int(report.seconds_left), 60)
+  means = report.means
+  line = f"step {report.step}/{last_step}  loss {means['loss/total']:.1f}"
+  if "loss/ari" in means:
+    line += f"  ARI {means['loss/ari']:.3f}"
+    line += f"  ARI-nobg {means['loss/ari_nobg']:.3f}"
+  else:
+    line += f"  squared error {means['loss/mse']:.5f}"
   return (
-    f"step {report.step}/{last_step}"
-    f"  loss {report.means['loss/total']:.1f}"
-    f"  ARI {report.means['loss/ari']:.3f}"
-    f"  ARI-nobg {report.means['loss/ari_nobg']:.3f}"
-    f"  {report.images_per_second:.1f} images/s"
+    f"{line}  {report.images_per_second:.1f} images/s"
     f"  {minutes}:{seconds:02d} left"
   )

@@ -47,7 +47,7 @@ def score_batch(
   mask = _fold_all(r.masks for r in renderings)
   recons = _fold_all(r.reconstruction for r in renderings)
   folded = {
-    **metrics.score(image, recons, true_mask, mask)._asdict(),
+    **metrics.score(image, recons, true_mask, mask),
     "contingency": metrics.mask_contingency(true_mask, mask),
     "recons": _fold_all(e.re for e in estimates),
     "kl/slot": _fold_all(e.kl for e in estimates),

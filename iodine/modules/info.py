@@ -35,17 +35,21 @@ def collect(
     factors: T records, or none.
 
   Returns:
-    data/{image,true_mask,visibility,factors}, inputs/{flat,spatial}/<name>
+    data/{image,true_mask,visibility,factors}, without masks image and factors
+    only, inputs/{flat,spatial}/<name>
     [B, T, ...] with a leading block of zeros, latent/{z,z_mean,z_std}
     [B, T, K, Z], outputs/{recons,pred_mask,pred_mask_logits,components},
     losses/{total,recons,kl,factor}, metrics/{ari,ari_nobg,mse} [B, T],
-    factor_regressor/{assignment,metrics,predictions}.
+    factor_regressor/{assignment,metrics,predictions}. Without masks there is
+    no ari and no ari_nobg.
   """
+  truth = {}
+  if "mask" in data:
+    truth = {"true_mask": data["mask"], "visibility": data["visibility"]}
   result = {
     "data": {
       "image": data["image"],
-      "true_mask": data["mask"],
-      "visibility": data["visibility"],
+      **truth,
       "factors": dict(data["factors"]),
     },
     "inputs": {
@@ -150,12 +154,12 @@ def _metrics(
     metrics.score(
       data["image"][:, frame : frame + 1],
       rendering.reconstruction,
-      data["mask"][:, frame],
+      data["mask"][:, frame] if "mask" in data else None,
       rendering.masks,
     )
     for frame, rendering in zip(frames, renderings, strict=True)
   ]
   return {
-    name: tf.stack([getattr(score, name) for score in scores], axis=1)
-    for name in metrics.Scores._fields
+    name: tf.stack([score[name] for score in scores], axis=1)
+    for name in scores[0]
   }

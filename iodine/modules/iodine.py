@@ -171,6 +171,8 @@ class IODINE(snt.Module):
     Args:
       data: image [B, T, H, W, C] in [0, 1], mask [B, T, L, H, W, 1],
         visibility [B, L], factors {name: [B, L, n]}. It is left unchanged.
+        Where the scenes have no masks there is neither mask nor visibility,
+        nor what is measured by them; without factors ({}) the regressor rests.
       z: recorded samples to replay, [num_iters + 1, B, K, Z] or a list.
       seed: [2] integers from which all samples are drawn; [B, 2] for a seed of
         its own for every image; None for the global random state.
@@ -200,7 +202,7 @@ class IODINE(snt.Module):
       ),
       "loss/recons": recons_loss,
     }
-    if self.factor_evaluator is not None:
+    if self.regresses(data):
       factors = self.evaluate_factors(
         data,
         tf.stop_gradient(last.z),
@@ -216,10 +218,10 @@ class IODINE(snt.Module):
     scores = metrics.score(
       self._frame(data["image"], self.num_iters),
       rendering.reconstruction,
-      data["mask"][:, -1],
+      data["mask"][:, -1] if "mask" in data else None,
       rendering.masks,
     )
-    for score, values in scores._asdict().items():
+    for score, values in scores.items():
       scalars[f"loss/{score}"] = tf.reduce_mean(values)
     return loss, scalars, iterations.as_lists(estimates, inputs)
 
@@ -466,7 +468,7 @@ class IODINE(snt.Module):
     renderings = [distributions.render(e.x_dist) for e in estimates]
     loss = tf.add_n(self._weighted_losses(estimates))
     factors = []
-    if self.factor_evaluator is not None:
+    if self.regresses(data):
       loss += self.evaluate_factors(
         data, estimates[-1].z, renderings[-1].masks, update=update
       ).loss
@@ -478,6 +480,10 @@ class IODINE(snt.Module):
     return info.collect(
       data, frames, estimates, renderings, inputs, loss, factors
     )
+
+  def regresses(self, data: Data) -> bool:
+    """Returns whether there are a factor regressor and factors to regress."""
+    return self.factor_evaluator is not None and bool(data["factors"])
 
   def evaluate_factors(
     self,
@@ -600,13 +606,11 @@ class IODINE(snt.Module):
         f"a sequential model with `num_iters` {self.num_iters} needs {needed} "
         f"frames, and the data has {num_frames}: lower `num_iters`"
       )
-    cut = {
-      **data,
-      "image": data["image"][:, :needed],
-      "mask": data["mask"][:, :needed],
-    }
+    cut = {**data, "image": data["image"][:, :needed]}
     sg = shapeguard.ShapeGuard()
     sg.guard(cut["image"], "B, T, H, W, C")
-    sg.guard(cut["mask"], "B, T, L, H, W, 1")
-    sg.guard(cut["visibility"], "B, L")
+    if "mask" in data:
+      cut["mask"] = data["mask"][:, :needed]
+      sg.guard(cut["mask"], "B, T, L, H, W, 1")
+      sg.guard(cut["visibility"], "B, L")
     return cut

@@ -18,42 +18,35 @@ import tensorflow as tf
 from iodine import errors
 
 
-class Scores(NamedTuple):
-  """How well images are decomposed, each [B].
-
-  Attributes:
-    ari: adjusted Rand index.
-    ari_nobg: the same, without the background.
-    mse: mean squared error of the reconstruction.
-  """
-
-  ari: tf.Tensor
-  ari_nobg: tf.Tensor
-  mse: tf.Tensor
-
-
 def score(
   image: tf.Tensor,
   reconstruction: tf.Tensor,
-  true_mask: tf.Tensor,
+  true_mask: tf.Tensor | None,
   pred_mask: tf.Tensor,
-) -> Scores:
+) -> dict[str, tf.Tensor]:
   """Scores the decomposition of images.
 
   Args:
     image: [B, 1, H, W, C].
     reconstruction: [B, 1, H, W, C].
-    true_mask: [B, L, H, W, 1], entity 0 is the background.
+    true_mask: [B, L, H, W, 1], entity 0 is the background; None where it is not
+      known.
     pred_mask: [B, K, H, W, 1].
+
+  Returns:
+    Each [B]: mse, the mean squared error of the reconstruction; and, with a
+    true mask, ari, the adjusted Rand index, and ari_nobg, the same without the
+    background.
 
   Raises:
     errors.UserError: see `adjusted_rand_index`.
   """
-  return Scores(
-    ari=mask_ari(true_mask, pred_mask),
-    ari_nobg=mask_ari(true_mask, pred_mask, foreground=True),
-    mse=mean_squared_error(image, reconstruction),
-  )
+  scores = {}
+  if true_mask is not None:
+    scores["ari"] = mask_ari(true_mask, pred_mask)
+    scores["ari_nobg"] = mask_ari(true_mask, pred_mask, foreground=True)
+  scores["mse"] = mean_squared_error(image, reconstruction)
+  return scores
 
 
 def adjusted_rand_index(

@@ -137,7 +137,7 @@ class BatchPart(NamedTuple):
   Attributes:
     number: of the part, from 0; an integer or a scalar tensor.
     num_parts: how many there are.
-    visibility: [B, L] of the whole batch.
+    visibility: [B, L] of the whole batch, of no use without masks.
     factors: {name: [B, L, n]} of the whole batch.
   """
 
@@ -195,7 +195,7 @@ class DataSet(Protocol):
   Attributes:
     image_shape: (H, W, C) of the images.
     batch_size: B.
-    num_true_objects: L.
+    num_true_objects: L, 0 without masks.
   """
 
   image_shape: tuple[int, int, int]
