@@ -181,6 +181,19 @@ def test_docs_data(empty_folder):
   assert os.listdir(empty_folder / "multi_object_datasets")
 
 
+def test_docs_own_data(empty_folder):
+  lines = commands("docs/own_data.md")
+  assert len(lines) == 5
+  for line in lines:
+    words = smaller_words(shlex.split(line)[1:])
+    if "own" in words:  # of which a hundred are held out
+      words += ["data.train=[8,None]", "data.test=[0,8]"]
+    main.ex.run_commandline(words)
+  assert len(os.listdir("photos")) == 48
+  assert os.path.exists("runs/own_1/report.html")
+  assert len(os.listdir("segments")) == 24
+
+
 def test_docs_comparing(empty_folder):
   golden = ROOT / "tests/golden/tiny_clevr"
   np.savez("reference.npz", **np.load(golden / "info.npz"))
