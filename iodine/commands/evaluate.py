@@ -255,6 +255,8 @@ def measure(subject: Subject) -> evaluation.Evaluation:
     generalisation=tuple(results[k] for k in subject.options.num_components)
   )
   _print_tables(own)
+  for sentence in own.left_out:
+    print(sentence, flush=True)
   return own
 
 

@@ -46,7 +46,7 @@ class Trained(NamedTuple):
 def generalisation_plot(
   curves: Sequence[SlotCurve], trained: Trained, titles: Mapping[str, str]
 ) -> Figure:
-  """Draws ARI and error over iterations and over slots.
+  """Draws ARI, if there is one, and error over iterations and over slots.
 
   Args:
     curves: of equally many iterations; for a single one there is no axis of
@@ -56,12 +56,13 @@ def generalisation_plot(
   """
   curves = sorted(curves, key=lambda curve: curve.num_components)
   num_columns = 1 if len(curves) == 1 else 2
-  figure = canvas.new_figure(540 * num_columns, 720)
+  names = [name for name in _NAMES if name in curves[0].means]
+  figure = canvas.new_figure(540 * num_columns, 360 * len(names))
   figure.set_layout_engine("constrained")
   grid = figure.subplots(
-    len(_NAMES), num_columns, squeeze=False, sharex="col", sharey="row"
+    len(names), num_columns, squeeze=False, sharex="col", sharey="row"
   )
-  for row, name in zip(grid, _NAMES, strict=True):
+  for row, name in zip(grid, names, strict=True):
     _draw_over_iterations(row[0], name, curves, trained)
     row[0].set_ylabel(titles[name])
     if num_columns == 2:

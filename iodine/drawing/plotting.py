@@ -87,7 +87,8 @@ def iterations_plot(
 ) -> Figure:
   """Draws all iterations of one scene, below the truth.
 
-  The first row has the image, its true mask, and the true entities, each above
+  The first row has the image and, where there are masks, its true mask, and the
+  true entities, each above
   the slot that overlaps it most and in that slot's colour; what is left over
   is grey and to the right. Below come reconstruction, mask and components of
   every iteration, and the mask logits of its slots.
@@ -147,6 +148,8 @@ class _Entity(NamedTuple):
 
 def _place_entities(info: Info, scene: int) -> list[_Entity]:
   """Places the true entities that have pixels at their slots' columns."""
+  if "true_mask" not in info["data"]:
+    return []
   true_mask = _frame(info["data"]["true_mask"][scene], -1, info)
   pred_mask = info["outputs"]["pred_mask"][scene, -1]
   slots = palette.match_entities(true_mask, pred_mask)
@@ -166,9 +169,11 @@ def _draw_truth(
 ) -> None:
   """Draws the first row of `iterations_plot`."""
   image = _frame(info["data"]["image"][scene], -1, info)
+  canvas.show(grid.add(0, 0), image, "image")
+  if "true_mask" not in info["data"]:
+    return
   true_mask = _frame(info["data"]["true_mask"][scene], -1, info)
   grid.write(0, "truth")
-  canvas.show(grid.add(0, 0), image, "image")
   mixed = palette.mix(
     true_mask[[entity.number for entity in truth]],
     np.array([entity.color for entity in truth]),

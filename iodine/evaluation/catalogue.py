@@ -52,7 +52,7 @@ class Metric(NamedTuple):
     meaning: in a line; `docs/evaluation.md` says it exactly.
     compute: takes the scores (see above) and returns values [S, N, T], or
       [S, N] where the iterations have one together; of a family a dict of them,
-      by what stands for {}; None where the model does not have it.
+      by what stands for {}; None where the model or the scenes do not have it.
     unit: empty for none.
     needs_objects: whether a scene without objects has no value (nan), and does
       not count. In all other metrics nan is an error that must not be hidden.
@@ -60,6 +60,7 @@ class Metric(NamedTuple):
       of a quotient over all scenes at once, see `scores.linearize`.
     main: whether it stands in the tables with a row for each iteration.
     charted: whether it has a panel in the charts over the iterations.
+    truth: what scenes have to have for it: "masks", "factors" or nothing.
 
   The last two say nothing of a metric that has one value for all iterations.
   """
@@ -73,6 +74,7 @@ class Metric(NamedTuple):
   of_scenes: bool = True
   main: bool = False
   charted: bool = False
+  truth: str = ""
 
   @property
   def label(self) -> str:
@@ -160,10 +162,12 @@ def _score(name: str) -> Callable[[Arrays], np.ndarray | None]:
 
 def _of_tables(
   function: Callable[[np.ndarray], float],
-) -> Callable[[Arrays], np.ndarray]:
+) -> Callable[[Arrays], np.ndarray | None]:
   """Computes a function of one contingency table [L, K] for all of them."""
 
-  def compute(scores: Arrays) -> np.ndarray:
+  def compute(scores: Arrays) -> np.ndarray | None:
+    if "contingency" not in scores:
+      return None
     tables = scores["contingency"]
     shape = tables.shape[:3]
     values = [function(tables[index]) for index in np.ndindex(*shape)]
@@ -172,8 +176,10 @@ def _of_tables(
   return compute
 
 
-def _recall(scores: Arrays) -> np.ndarray:
+def _recall(scores: Arrays) -> np.ndarray | None:
   """Computes the share of visible objects found; a slot finds one at most."""
+  if "contingency" not in scores:
+    return None
   counts = scores["contingency"]
   best = metrics_lib.pairwise_iou(counts)[..., 1:, :].max(axis=-1)
   num_visible = (counts[..., 1:, :].sum(axis=-1) > 0).sum(axis=-1)
@@ -241,6 +247,7 @@ STANDARD = (
     _score("ari"),
     main=True,
     charted=True,
+    truth="masks",
   ),
   Metric(
     "ari_nobg",
@@ -249,6 +256,7 @@ STANDARD = (
     _score("ari_nobg"),
     main=True,
     charted=True,
+    truth="masks",
   ),
   Metric(
     "video_ari",
@@ -269,6 +277,7 @@ STANDARD = (
     _of_tables(metrics_lib.mean_iou),
     needs_objects=True,
     main=True,
+    truth="masks",
   ),
   Metric(
     "msc",
@@ -277,6 +286,7 @@ STANDARD = (
     _of_tables(lambda x: metrics_lib.segmentation_covering(x).unweighted),
     needs_objects=True,
     main=True,
+    truth="masks",
   ),
   Metric(
     "sc",
@@ -284,6 +294,7 @@ STANDARD = (
     "the same, weighted by the sizes of the objects",
     _of_tables(lambda x: metrics_lib.segmentation_covering(x).weighted),
     needs_objects=True,
+    truth="masks",
   ),
   Metric(
     "recall",
@@ -291,6 +302,7 @@ STANDARD = (
     "share of the objects of which a slot has an IoU above 1/2",
     _recall,
     needs_objects=True,
+    truth="masks",
   ),
   Metric(
     "mse",
@@ -345,6 +357,7 @@ STANDARD = (
     "loss of the regressor from latents to true factors",
     _score("factor"),
     charted=True,
+    truth="factors",
   ),
   Metric(
     "accuracy/{}",
@@ -352,6 +365,7 @@ STANDARD = (
     "{}: share of visible objects whose class the regressor finds",
     _accuracies,
     of_scenes=False,
+    truth="factors",
   ),
   Metric(
     "r2/{}",
@@ -359,8 +373,26 @@ STANDARD = (
     "{}: variance of the factor, over visible objects, that it explains",
     _r2s,
     of_scenes=False,
+    truth="factors",
   ),
 )
+
+
+def left_out(truth: str) -> list[str]:
+  """Returns the standard metrics that scenes without `truth` do not have.
+
+  Args:
+    truth: see `Metric`.
+
+  Returns:
+    Their titles; of a family what its members have in common.
+  """
+  return [
+    metric.title.replace(", {}", "")
+    for metric in STANDARD
+    if metric.truth == truth
+  ]
+
 
 TITLES = {metric.name: metric.title for metric in STANDARD}
 

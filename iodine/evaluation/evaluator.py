@@ -65,6 +65,7 @@ class Evaluation(NamedTuple):
     seeds: how often the latents were sampled.
     generalisation: the same scenes with other numbers of slots, if asked for.
     catalogue: what there is to say about `metrics`, in their order.
+    left_out: sentences on what was not measured, and why.
   """
 
   num_scenes: int
@@ -75,6 +76,7 @@ class Evaluation(NamedTuple):
   seeds: int = 1
   generalisation: tuple[Evaluation, ...] = ()
   catalogue: tuple[catalogue.Metric, ...] = ()
+  left_out: tuple[str, ...] = ()
 
   @property
   def num_iters(self) -> int:
@@ -179,6 +181,7 @@ class Evaluator:
     strategy = strategy or tf.distribute.get_strategy()
     replicas.check_batch_size(strategy, batch_size)
     self._num_components = model.num_components
+    self._has_regressor = model.factor_evaluator is not None
     self._batch_size = batch_size
     self._score = tf.function(
       replicas.divided(strategy, functools.partial(scores.score_batch, model)),
@@ -210,6 +213,7 @@ class Evaluator:
         them or has the name of another.
     """
     results: list[list[scores.Arrays]] = []
+    left_out: list[str] = []
     done = 0
     for batch in batches:
       size = batch["image"].shape[0]
@@ -226,6 +230,7 @@ class Evaluator:
       if not done:
         # What does not work should say so before the other batches.
         _measure(scores.join(results), metrics)
+        left_out = self._left_out(batch)
       done += size
       on_progress(done)
     if not results:
@@ -233,7 +238,19 @@ class Evaluator:
         "there is no scene to evaluate: give `data.path` a file with scenes, "
         "or widen `data.test` and the bounds on the number of objects"
       )
-    return _summarize_all(scores.join(results), self._num_components, metrics)
+    result = _summarize_all(scores.join(results), self._num_components, metrics)
+    return result._replace(left_out=tuple(left_out))
+
+  def _left_out(self, batch: Data) -> list[str]:
+    """Returns what is not measured of such scenes, and why."""
+    missing = [] if "mask" in batch else ["masks"]
+    if self._has_regressor and not batch["factors"]:
+      missing.append("factors")
+    return [
+      f"the scenes have no {truth}: left out are "
+      + "; ".join(catalogue.left_out(truth))
+      for truth in missing
+    ]
 
 
 def _measure(

@@ -51,13 +51,14 @@ class Survey(NamedTuple):
   Attributes:
     num_scenes: how many.
     info: `losses` and `metrics` as in `Scene`, B being the scenes.
-    latents: [N, Z] means of the slots that overlap the true objects most.
+    latents: [N, Z] means of the slots that overlap the true objects most; None
+      without masks.
     factors: {name: [N, n]} of those objects.
   """
 
   num_scenes: int
   info: Info
-  latents: np.ndarray
+  latents: np.ndarray | None
   factors: dict[str, np.ndarray]
 
 
@@ -149,7 +150,7 @@ def _inspect(
   # These concern the batch with the copies that fill it up.
   del info["losses"]["total"]
   info.get("factor_regressor", {}).pop("metrics", None)
-  if model.factor_evaluator is not None:
+  if model.regresses(data):
     info["losses"]["factor"] = _factor_loss(model, data, estimates)
   order = _order(info)
   info = info_lib.reorder(info, order)
@@ -157,14 +158,16 @@ def _inspect(
   prior = model.latent_dist.default_prior()
   # Independent's own divergence is the sum over the latents.
   kl = tfd.kl_divergence(last.z_dist.distribution, prior.distribution)
+  inspected = {"info": info, "latent_kl": utils.reorder(kl, order)}
+  if "mask" not in data:
+    return inspected
   true_mask = info["data"]["true_mask"][:, -1]
   assignment = factor_eval.assign_slots(
     true_mask, info["outputs"]["pred_mask"][:, -1], data["visibility"]
   )
   has_pixels = tf.reduce_max(true_mask, axis=[2, 3, 4]) > 0
   return {
-    "info": info,
-    "latent_kl": utils.reorder(kl, order),
+    **inspected,
     "latents": tf.einsum(
       "blk,bkz->blz", assignment, info["latent"]["z_mean"][:, -1]
     ),
@@ -198,17 +201,19 @@ def _scene(parts: Info, number: int, row: int) -> Scene:
 
 def _survey(parts: Info, size: int) -> Info:
   """Returns what the survey keeps of the first scenes of a batch."""
-  present = parts["present"].numpy()[:size]
-  present[:, 0] = False  # the background is not an object
 
   def cut(tensor: tf.Tensor) -> np.ndarray:
     return tensor.numpy()[:size]
 
   info = parts["info"]
+  kept = {name: info[name] for name in ("losses", "metrics")}
+  surveyed = {"info": tf.nest.map_structure(cut, kept)}
+  if "present" not in parts:
+    return surveyed
+  present = cut(parts["present"]).copy()
+  present[:, 0] = False  # the background is not an object
   return {
-    "info": tf.nest.map_structure(
-      cut, {name: info[name] for name in ("losses", "metrics")}
-    ),
+    **surveyed,
     "latents": cut(parts["latents"])[present],
     "factors": {
       name: cut(values)[present]
@@ -219,7 +224,12 @@ def _survey(parts: Info, size: int) -> Info:
 
 def _join(surveyed: Sequence[Info]) -> Survey:
   joined = tf.nest.map_structure(lambda *x: np.concatenate(x), *surveyed)
-  return Survey(len(joined["info"]["losses"]["recons"]), **joined)
+  return Survey(
+    len(joined["info"]["losses"]["recons"]),
+    joined["info"],
+    joined.get("latents"),
+    joined.get("factors", {}),
+  )
 
 
 # --------------------------------------------------------- decoding latents

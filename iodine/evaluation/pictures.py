@@ -88,6 +88,8 @@ def _draw_model(
   yield "metrics", charts.metrics_plot(survey.info, catalogue.panels())
   samples = inspection.sample(decoder, seed=seed)
   yield "samples", latent_plots.samples_plot(samples.recons, samples.masks)
+  if survey.latents is None:
+    return
   regressor = decoder.model.factor_evaluator
   kinds = regressor.kinds if regressor is not None else {}
   yield (

@@ -31,7 +31,8 @@ def score_batch(
   Returns:
     ari, ari_nobg, mse, recons, num_active_slots [B, T], kl/slot [B, T, K],
     contingency [B, T, L, K], total [B], and those of `_score_factors`; frame
-    [B, T], the number of the frame that an iteration is compared with. The
+    [B, T], the number of the frame that an iteration is compared with. Without
+    masks there is no ari, ari_nobg and contingency. The
     background's slot comes first, see `utils.background_first`.
 
   Raises:
@@ -42,19 +43,24 @@ def score_batch(
   estimates, _ = model.encode(data["image"], seed=seed)
   frames = [model.frame_index(t) for t in range(len(estimates))]
   image = _fold(tf.gather(data["image"], frames, axis=1))[:, None]
-  true_mask = _fold(tf.gather(data["mask"], frames, axis=1))
+  true_mask = None
+  if "mask" in data:
+    true_mask = _fold(tf.gather(data["mask"], frames, axis=1))
   renderings = [distributions.render(e.x_dist) for e in estimates]
   mask = _fold_all(r.masks for r in renderings)
   recons = _fold_all(r.reconstruction for r in renderings)
   folded = {
     **metrics.score(image, recons, true_mask, mask),
-    "contingency": metrics.mask_contingency(true_mask, mask),
     "recons": _fold_all(e.re for e in estimates),
     "kl/slot": _fold_all(e.kl for e in estimates),
     "num_active_slots": metrics.num_active_groups(mask),
   }
+  per_slot = {"kl/slot": 2}
+  if true_mask is not None:
+    folded["contingency"] = metrics.mask_contingency(true_mask, mask)
+    per_slot["contingency"] = 3
   regressor = model.factor_evaluator
-  if regressor is not None:
+  if regressor is not None and data["factors"]:
     z = _fold_all(e.z for e in estimates)
     folded.update(_score_factors(regressor, data, z, true_mask, mask))
   scores = {
@@ -68,7 +74,7 @@ def score_batch(
   loss = scores["recons"] + model.kl_weight * kl
   scores["total"] = tf.linalg.matvec(loss, tf.constant(model.iter_weights))
   order = utils.background_first(renderings[-1].masks)
-  for name, axis in (("kl/slot", 2), ("contingency", 3)):
+  for name, axis in per_slot.items():
     scores[name] = utils.reorder(scores[name], order, axis)
   return scores
 

@@ -40,7 +40,8 @@ _SCENE = {
   ),
   "iterations": (
     "All iterations",
-    "On top the true objects, each above the slot that overlaps it most. "
+    "On top the true objects, where there are masks, each above the slot that "
+    "overlaps it most. "
     "Below, iteration by iteration, reconstruction, masks and contributions, "
     "and the mask logits, which compete for every pixel.",
   ),
@@ -101,7 +102,7 @@ def training(logged: Mapping[str, Sequence[tuple[int, float]]]) -> Caption:
 
 def latents(survey: evaluation.Survey) -> Caption:
   """Captions the map of the latents."""
-  objects = len(survey.latents)
+  objects = 0 if survey.latents is None else len(survey.latents)
   return Caption(
     f"Map of the latents of {objects} objects, coloured by their true factors",
     f"The latents of {objects} objects in {survey.num_scenes} scenes, on the "
@@ -111,9 +112,11 @@ def latents(survey: evaluation.Survey) -> Caption:
   )
 
 
-def notes(has_test_subset: bool, has_factors: bool) -> list[str]:
+def notes(
+  has_test_subset: bool, has_factors: bool, left_out: Iterable[str]
+) -> list[str]:
   """Returns what a reader of the metrics has to know."""
-  found = []
+  found = [f"{line[0].upper()}{line[1:]}." for line in left_out]
   if not has_test_subset:
     found.append(
       "data.test is not set: these are all scenes of the file, seen in "

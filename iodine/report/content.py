@@ -77,7 +77,9 @@ def collect(
     title=f"IODINE on {type(subject.dataset).__name__}",
     facts=_facts(config, subject, result),
     notes=captions.notes(
-      subject.dataset.test is not None, "factor" in result.metrics
+      subject.dataset.test is not None,
+      "factor" in result.metrics,
+      result.left_out,
     ),
     result=result,
     spread_titles=evaluation.spread_titles(result),
@@ -97,9 +99,7 @@ def collect(
       for scene in view.scenes
     ],
     samples=_image(drawn["samples", None], captions.SAMPLES),
-    latents=_image(
-      drawn["latents", None], captions.latents(view.survey), _CHART_SCALE
-    ),
+    latents=_latents(drawn.get(("latents", None)), view.survey),
     config=page.flatten(config),
   )
 
@@ -153,10 +153,12 @@ def _paths(path: str | Sequence[str]) -> str:
   return path if isinstance(path, str) else ", ".join(path)
 
 
-def _range(test: Sequence[int | None] | None) -> str:
-  """Returns the range of scene indices in words."""
+def _range(test: str | Sequence[int | None] | None) -> str:
+  """Returns the range of scene indices, or the name of the subset, in words."""
   if test is None:
     return "all scenes"
+  if isinstance(test, str):
+    return f"all scenes in {test}"
   start, stop = test
   end = "to the end" if stop is None else f"to {stop - 1}"
   return f"scenes {start or 0} {end} of the file, those that pass its filter"
@@ -185,8 +187,20 @@ def _chart(figure: Figure, caption: captions.Caption) -> page.Image:
   return page.Image(canvas.png(figure, _CHART_SCALE), caption, _CHART_SCALE)
 
 
+def _latents(
+  picture: evaluation.Picture | None, survey: evaluation.Survey
+) -> page.Image | None:
+  if picture is None:
+    return None
+  return _image(picture, captions.latents(survey), _CHART_SCALE)
+
+
 def _curves(result: evaluation.Evaluation) -> page.Image:
-  titles = evaluation.panels(result.catalogue)
+  titles = {
+    name: title
+    for name, title in evaluation.panels(result.catalogue).items()
+    if name in result.per_iteration or name == "factor"
+  }
   return _chart(
     charts.evaluation_plot(
       result.means(), result.standard_errors(), titles, result.num_scenes

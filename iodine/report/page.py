@@ -77,7 +77,7 @@ class Report(NamedTuple):
     training: what was logged in training; None if nothing is left of it.
     scenes: those that are shown.
     samples: from the prior.
-    latents: their map.
+    latents: their map; None without true masks.
     config: dotted names and values of all entries.
   """
 
@@ -91,7 +91,7 @@ class Report(NamedTuple):
   training: Image | None
   scenes: Sequence[Scene]
   samples: Image
-  latents: Image
+  latents: Image | None
   config: Sequence[tuple[str, str]]
 
 
