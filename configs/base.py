@@ -75,6 +75,8 @@ def defaults():
 
   # segment
   images = None  # a file, a folder, a glob, or a list of those
+  films = None  # a GIF, a video, a folder of frames, or a list of those
+  segment = {"batch_size": 1}  # how many images are decomposed at a time
 
   # export_tf1: the prefix to write; export_savedmodel, segment: the folder,
   # None for `segments`; report: the file, None for `report.html` beside the

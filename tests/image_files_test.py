@@ -188,12 +188,12 @@ def folder(tmp_path, monkeypatch):
   "images, found",
   [
     ("photos/b.PNG", ["b.PNG"]),
-    ("photos", ["a.jpeg", "b.PNG"]),
-    ("photos/", ["a.jpeg", "b.PNG"]),
+    ("photos", ["a.jpeg", "b.PNG", "more/c.jpg"]),
+    ("photos/", ["a.jpeg", "b.PNG", "more/c.jpg"]),
     ("photos/*", ["a.jpeg", "b.PNG"]),
     ("photos/*.jp*", ["a.jpeg"]),
     ("photos/**/*", ["a.jpeg", "b.PNG", "more/c.jpg"]),
-    (["photos/b.PNG", "photos"], ["b.PNG", "a.jpeg"]),
+    (["photos/b.PNG", "photos"], ["b.PNG", "a.jpeg", "more/c.jpg"]),
     (["photos/b.PNG", "./photos/b.PNG"], ["b.PNG"]),
     # What is named itself counts, whatever it is called.
     ("photos/notes.txt", ["notes.txt"]),

@@ -11,6 +11,7 @@ import PIL.Image
 import pytest
 
 from iodine import files, segmentation
+from iodine.commands import segment as segment_command
 from iodine.drawing import palette
 
 SEED = 3
@@ -122,11 +123,51 @@ def test_names_that_read_as_numbers(checkpoint, photos, capsys):
     assert [x["image"] for x in found["images"]] == expected, images
 
 
+def test_a_batch_size_changes_nothing_but_the_speed(
+  checkpoint, photos, capsys, monkeypatch
+):
+  monkeypatch.setattr(segment_command, "_FEW", 2)
+  trained = "model.refinement_batch_size=4"
+  segment(checkpoint, "images=photos", "output=one", trained)
+  options = ["images=photos", "output=three", "segment.batch_size=3"]
+  capsys.readouterr()
+  segment(checkpoint, *options, trained)
+  assert "4/4" in capsys.readouterr().out
+  assert all_files("one") == all_files("three")
+  for name in ("cat_1", "cat_2", "cat_3", "dog"):
+    one, three = (
+      np.load(f"{folder}/{name}/segmentation.npz")
+      for folder in ("one", "three")
+    )
+    for part in one:
+      np.testing.assert_allclose(three[part], one[part], atol=2e-4)
+
+
+def test_a_mask_is_as_large_as_the_photo(checkpoint, photos):
+  segment(checkpoint, "images=photos/cat.jpg")
+  full = PIL.Image.open("segments/cat/mask_full.png")
+  assert full.size == PIL.Image.open("photos/cat.jpg").size == (17, 30)
+  labels = np.asarray(full)
+  # The model's images are squares.
+  seen = np.zeros([30, 17], bool)
+  seen[6:23] = True
+  np.testing.assert_array_equal(labels == 255, ~seen)
+  found = np.load("segments/cat/segmentation.npz")
+  small = found["masks"].argmax(axis=0)
+  assert set(np.unique(labels[seen])) <= set(np.unique(small))
+  # In the middle of a pixel of the model nothing is between two slots.
+  assert labels[6, 0] == small[0, 0]
+  palette_full = full.getpalette()[: 3 * len(found["masks"])]
+  mask = PIL.Image.open("segments/cat/mask.png")
+  assert palette_full == mask.getpalette()[: len(palette_full)]
+
+
 def _check_files(folder, found):
   """Compares all files with the segmentation that they are of."""
   slots = [f"slot_{k + 1}.png" for k in found.active_slots()]
   assert sorted(os.listdir(folder)) == [
-    *("mask.png", "overlay.png", "overview.png", "segmentation.npz", *slots),
+    *("mask.png", "mask_full.png", "overlay.png", "overview.png"),
+    *("segmentation.npz", *slots),
   ]
   saved = np.load(f"{folder}/segmentation.npz")
   assert sorted(saved) == sorted(found._fields)

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import main
-from iodine import evaluation, replicas, training
+from iodine import building, evaluation, replicas, training
 from iodine.modules import data
 
 SMALL = {
@@ -55,13 +55,18 @@ def config(photos, name="bare", **updates):
 
 
 def build(photos, name):
-  options = config(photos, name)
-  model, optimizer = helpers.model_and_optimizer(options, (8, 8, 3))
-  dataset = data.Images(**{**SMALL_DATA, "path": str(photos / name)})
-  return model, optimizer, dataset
+  dataset = data.Images(
+    path=str(photos / name), batch_size=2, image_dim=[8, 8], shuffle_buffer=None
+  )
+  return *model_and_optimizer(config(photos, name)), dataset
 
 
-SMALL_DATA = {"batch_size": 2, "image_dim": [8, 8], "shuffle_buffer": None}
+def model_and_optimizer(options):
+  model = building.build(options["model"])
+  model.initialize((8, 8, 3))
+  optimizer = building.build(options["optimizer"])
+  optimizer.initialize(model.trainable_variables)
+  return model, optimizer
 
 
 @pytest.mark.parametrize("name", ["bare", "masked"])
@@ -116,9 +121,7 @@ def test_two_replicas_share_scenes_without_masks(photos):
   batch = next(iter(dataset("train")))
   expected = training.train_step(model, optimizer, batch, seed=[0, 1])
   with replicas.scope(strategy):
-    shared, its_optimizer = helpers.model_and_optimizer(
-      config(photos), (8, 8, 3)
-    )
+    shared, its_optimizer = model_and_optimizer(config(photos))
   feed = training.Feed(dataset, strategy)
   step = training.compile_step(shared, its_optimizer, 0, num_replicas=2)
   steps = training.compile_steps(step, strategy, feed.expand)

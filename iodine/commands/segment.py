@@ -1,33 +1,38 @@
-"""Decomposing images from outside."""
+"""Decomposing images and films from outside."""
 
 from __future__ import annotations
 
 import collections
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from iodine import checkpoints, errors, files, segmentation, validation
 from iodine.commands import common
+from iodine.readers import films as film_readers
 from iodine.readers import image_files
 
 Config = common.Config
 
 _OUTPUT = "segments"
+# Of more images than this, not every one has a line.
+_FEW = 20
+_REPORT_SECONDS = 10.0
 
 
 def run(
   config: Config, checkpoint_dir: str, images: Any, output: str | None
 ) -> dict[str, Any]:
-  """Decomposes images and writes a folder of files for each.
+  """Decomposes images, or films, and writes a folder of files for each.
 
-  All images are read before the first is decomposed: where one is broken,
+  All of them are read before the first is decomposed: where one is broken,
   nothing is written.
 
   Args:
-    config: the complete config.
+    config: the complete config, of which `films` may stand in for images.
     checkpoint_dir: see `checkpoints.find`.
     images: see `image_files.find`.
     output: folder to write to; None for `segments`. An image's folder in it
@@ -35,7 +40,7 @@ def run(
       that of an earlier run is replaced.
 
   Returns:
-    What `json_path` gets: the seed, and for each image its path,
+    What `json_path` gets: the seed, and for each image or film its path,
     folder, active slots (from 1) and mean squared error.
 
   Raises:
@@ -43,37 +48,97 @@ def run(
       or the checkpoint does not fit.
   """
   prefix = checkpoints.find(checkpoint_dir)
-  paths = image_files.find(images)
-  folders = _folders(paths, output)
+  batch_size = _read_batch_size(config)
+  is_film = config["films"] is not None
+  if is_film and images is not None:
+    raise errors.UserError(
+      "`images` and `films` are both set: decompose them one after the other"
+    )
+  paths = _find_films(config["films"]) if is_film else image_files.find(images)
+  ours = (
+    segmentation.film_files.are_all_ours
+    if is_film
+    else (segmentation.are_all_ours)
+  )
+  folders = _folders(paths, output, ours)
   if config["json_path"] is not None:
     files.check_writable(config["json_path"])
-  _check_all(paths)
-  model = common.restore(checkpoints.as_evaluated(config), prefix).model
-  files.make_folder(os.path.dirname(folders[0]) or ".")
-  segmenter = segmentation.Segmenter(
-    model, model.output_dist.output_shape, config["seed"]
-  )
+  find_problem = _find_film_problem if is_film else image_files.find_problem
+  _check_all(paths, find_problem)
+  config = checkpoints.as_evaluated(config)
+  model = None if is_film else common.restore(config, prefix).model
   print(
     f"decomposing with {prefix}, samples drawn from seed {config['seed']}",
     flush=True,
   )
-  described = []
-  for i, (path, folder) in enumerate(zip(paths, folders, strict=True)):
-    described.append(_segment_one(segmenter, path, folder))
-    print(f"{i + 1}/{len(paths)} {_describe(described[-1])}", flush=True)
-  result = {"seed": config["seed"], "images": described}
+  files.make_folder(os.path.dirname(folders[0]) or ".")
+  report = _Progress(len(paths))
+  if model is None:
+    described = _segment_films(config, prefix, paths, folders, report)
+  else:
+    segmenter = segmentation.Segmenter(
+      model, model.output_dist.output_shape, config["seed"], batch_size
+    )
+    described = []
+    for start in range(0, len(paths), batch_size):
+      part = slice(start, start + batch_size)
+      described += _segment_batch(segmenter, paths[part], folders[part])
+      report(described)
+  report.end()
+  kind = "films" if is_film else "images"
+  result = {"seed": config["seed"], kind: described}
   if config["json_path"] is not None:
     files.write_json(config["json_path"], result)
     print(f"metrics: {config['json_path']}", flush=True)
   return result
 
 
-def _folders(paths: Sequence[str], output: Any) -> list[str]:
+def _read_batch_size(config: Config) -> int:
+  """Reads `segment.batch_size`.
+
+  Raises:
+    errors.UserError: if it is no number of images, or images of a batch would
+      not be independent.
+  """
+  size: int = config["segment"]["batch_size"]
+  validation.check_whole("segment.batch_size", size, 1)
+  if size > 1 and config["model"].get("refinement_batch_size") is None:
+    raise errors.UserError(
+      f"`segment.batch_size` is {size}, but without a "
+      "`model.refinement_batch_size` images of a batch depend on each other: "
+      "set it to the batch size of the training, or decompose them one by one"
+    )
+  return size
+
+
+def _find_films(films: Any) -> list[str]:
+  """Returns the paths of films.
+
+  Raises:
+    errors.UserError: if one is not there.
+  """
+  entries = films if isinstance(films, (list, tuple)) else [films]
+  paths = [files.as_written(entry) for entry in entries]
+  for path in paths:
+    need = "the path of a GIF, a video or a folder of frames"
+    validation.check_path("films", path, need)
+    validation.require(os.path.exists(path), "films", path, need)
+  return paths
+
+
+def _find_film_problem(path: str) -> str | None:
+  return errors.find(lambda: film_readers.read_film(path))
+
+
+def _folders(
+  paths: Sequence[str], output: Any, are_all_ours: Callable[[str], bool]
+) -> list[str]:
   """Returns a folder for each image, none of them twice."""
   if output is None:
     output = _OUTPUT
   validation.check_path("output", output, "the path of a folder to write to")
-  stems = [os.path.splitext(os.path.basename(path))[0] for path in paths]
+  names = [os.path.basename(os.path.normpath(path)) for path in paths]
+  stems = [os.path.splitext(name)[0] for name in names]
   counts = collections.Counter(stems)
   taken = set(stems)
   folders = []
@@ -86,55 +151,133 @@ def _folders(paths: Sequence[str], output: Any) -> list[str]:
     taken.add(name)
     folders.append(os.path.join(output, name))
   for folder in folders:
-    _check_replaceable(folder)
+    if os.path.lexists(folder) and not (
+      os.path.isdir(folder) and are_all_ours(folder)
+    ):
+      raise errors.UserError(
+        f"`{folder}` is there already and was not written by `segment`: give "
+        "another `output`"
+      )
   return folders
 
 
-def _check_replaceable(folder: str) -> None:
-  """Raises where a folder holds what an earlier run did not write."""
-  if os.path.lexists(folder) and not (
-    os.path.isdir(folder) and segmentation.are_all_ours(folder)
-  ):
-    raise errors.UserError(
-      f"`{folder}` is there already and was not written by `segment`: give "
-      "another `output`"
-    )
-
-
-def _check_all(paths: Sequence[str]) -> None:
-  """Raises a UserError that names the images that cannot be read."""
-  problems = map(image_files.find_problem, paths)
-  messages = [problem for problem in problems if problem is not None]
+def _check_all(
+  paths: Sequence[str], find_problem: Callable[[str], str | None]
+) -> None:
+  """Raises a UserError that names what cannot be read."""
+  messages = [
+    problem for problem in map(find_problem, paths) if problem is not None
+  ]
   if len(messages) == 1:
     raise errors.UserError(messages[0])
   if messages:
     raise errors.UserError(
       f"{len(messages)} of {len(paths)} images cannot be read: "
-      + "; ".join(messages)
+      + errors.abridge(messages)
     )
 
 
-def _segment_one(
-  segmenter: segmentation.Segmenter, path: str, folder: str
+def _segment_batch(
+  segmenter: segmentation.Segmenter,
+  paths: Sequence[str],
+  folders: Sequence[str],
+) -> list[dict[str, Any]]:
+  """Decomposes images and writes their files; returns what to say of each."""
+  originals = [image_files.read(path) for path in paths]
+  described = []
+  for path, folder, original, found in zip(
+    paths, folders, originals, segmenter.segment(originals), strict=True
+  ):
+    with files.replaced_folder(folder) as temporary:
+      segmentation.write(temporary, found, original)
+    described.append(_description("image", path, folder, found))
+  return described
+
+
+def _segment_films(
+  config: Config,
+  prefix: str,
+  paths: Sequence[str],
+  folders: Sequence[str],
+  report: _Progress,
+) -> list[dict[str, Any]]:
+  """Decomposes films and writes their files; returns what to say of each."""
+  models: dict[int, Any] = {}
+  described: list[dict[str, Any]] = []
+  for path, folder in zip(paths, folders, strict=True):
+    frames = film_readers.read_film(path)
+    num_iters = len(frames) - 1
+    if num_iters not in models:
+      # Weights do not depend on how many frames there are; the weights of the
+      # losses may, and play no role here.
+      options = {"num_iters": num_iters, "iter_loss_weight": 1.0}
+      longer = {**config, "model": {**config["model"], **options}}
+      models[num_iters] = common.restore(longer, prefix).model
+    model = models[num_iters]
+    shape = model.output_dist.output_shape
+    found = segmentation.segment_film(model, shape, frames, config["seed"])
+    with files.replaced_folder(folder) as temporary:
+      segmentation.film_files.write(temporary, found, frames)
+    described.append(_description("film", path, folder, found))
+    report(described)
+  return described
+
+
+def _description(
+  kind: str,
+  path: str,
+  folder: str,
+  found: segmentation.Segmentation | segmentation.FilmSegmentation,
 ) -> dict[str, Any]:
-  """Decomposes one image and writes its files; returns what to say of it."""
-  original = image_files.read(path)
-  found = segmenter(original)
-  with files.replaced_folder(folder) as temporary:
-    segmentation.write(temporary, found, original)
   mse = np.square(found.image - found.reconstruction).mean(dtype=np.float64)
   return {
-    "image": path,
+    kind: path,
     "folder": folder,
     "active_slots": [k + 1 for k in found.active_slots()],
     "mse": float(mse),
   }
 
 
+class _Progress:
+  """Prints a line for each of a few images, or now and then for many."""
+
+  def __init__(self, total: int):
+    self._total = total
+    self._shown = 0
+    self._start = self._reported = time.monotonic()
+    # Without what the first batch takes, in which the graph is made.
+    self._first: tuple[int, float] | None = None
+
+  def __call__(self, described: Sequence[dict[str, Any]]) -> None:
+    """Tells what is done so far."""
+    now, done = time.monotonic(), len(described)
+    if self._total <= _FEW:
+      for i in range(self._shown, done):
+        print(f"{i + 1}/{self._total} {_describe(described[i])}", flush=True)
+    elif now - self._reported > _REPORT_SECONDS:
+      self._reported = now
+      print(f"{done}/{self._total}{self._rate(done, now)}", flush=True)
+    self._shown = done
+    self._first = self._first or (done, now)
+
+  def end(self) -> None:
+    """Tells how fast it was."""
+    if self._total > _FEW:
+      rate = self._rate(self._shown, time.monotonic())
+      print(f"{self._shown}/{self._total}{rate}", flush=True)
+
+  def _rate(self, done: int, now: float) -> str:
+    if self._first is None or done == self._first[0]:
+      return ""
+    first, since = self._first
+    return f", {(done - first) / (now - since):.1f} images/s"
+
+
 def _describe(image: dict[str, Any]) -> str:
+  path = image.get("image") or image.get("film")
   slots = image["active_slots"]
   return (
-    f"{image['image']} -> {image['folder']}: slot"
+    f"{path} -> {image['folder']}: slot"
     f"{'s' * (len(slots) > 1)} {', '.join(map(str, slots))}, squared error "
     f"{image['mse']:.5f}"
   )

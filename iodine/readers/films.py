@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -28,13 +27,6 @@ def is_film(path: str) -> bool:
   return path.lower().endswith(SUFFIXES)
 
 
-def by_number(name: str) -> list[Any]:
-  """Returns a key for sorting by which `frame_9` is before `frame_10`."""
-  parts = re.split(r"(\d+)", name)
-  # What is even is text, what is odd a number.
-  return [int(part) if i % 2 else part for i, part in enumerate(parts)]
-
-
 def read_film(path: str) -> np.ndarray:
   """Reads all frames of a film.
 
@@ -49,9 +41,12 @@ def read_film(path: str) -> np.ndarray:
     errors.UserError: if it cannot be read, or frames have several sizes.
   """
   if os.path.isdir(path):
-    names = sorted(os.listdir(path), key=by_number)
-    paths = [os.path.join(path, n) for n in names if _is_frame(n)]
-    frames = [image_files.read(each) for each in paths]
+    names = sorted(os.listdir(path), key=image_files.by_number)
+    frames = [
+      image_files.read(os.path.join(path, name))
+      for name in names
+      if image_files.counts(name) and not image_files.is_mask(name)
+    ]
   else:
     frames = read(path, range(count(path)))
   frames = [image_files.to_channels(frame, 3) for frame in frames]
@@ -61,12 +56,6 @@ def read_film(path: str) -> np.ndarray:
       " give a folder of images of one size, a GIF or a video"
     )
   return np.stack(frames)
-
-
-def _is_frame(name: str) -> bool:
-  stem, suffix = os.path.splitext(name.lower())
-  is_shown = not name.startswith(".") and not stem.endswith(image_files.MASK)
-  return is_shown and suffix in image_files.SUFFIXES
 
 
 def count(path: str) -> int:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,9 +43,8 @@ def find(images: Any) -> list[str]:
   """Returns the files that `images` means, none of them twice.
 
   Args:
-    images: a file, a folder (whose images count, not those of folders in
-      it), a glob (likewise), or a list of those. What one folder
-      or glob gives is sorted.
+    images: a file, a folder, whose subfolders count, too, a glob, or a list of
+      those. What one folder or glob gives is sorted, and has no label images.
 
   Raises:
     errors.UserError: if `images` or one of its entries gives nothing.
@@ -70,8 +70,7 @@ def _expand(entry: Any) -> list[str]:
       "folders, or globs" + errors.quoting(entry, "images")
     )
   if os.path.isdir(entry):
-    found = [os.path.join(entry, name) for name in os.listdir(entry)]
-    kind = "folder"
+    found, kind = [path for _, path in walk(entry)], "folder"
   elif os.path.exists(entry):
     return [entry]
   elif glob.has_magic(entry):
@@ -81,13 +80,51 @@ def _expand(entry: Any) -> list[str]:
       f"there is nothing at `{entry}`: give `images` the path of an image or "
       "of a folder with some"
     )
-  found = [path for path in found if path.lower().endswith(SUFFIXES)]
+  found = [path for path in found if counts(path) and not is_mask(path)]
   if not found:
     raise errors.UserError(
       f"the {kind} `{entry}` gives no image: files count whose names end in "
       f"{', '.join(SUFFIXES)}"
     )
-  return sorted(found)
+  return sorted(found, key=by_number)
+
+
+def walk(
+  folder: str, suffixes: Sequence[str] = SUFFIXES
+) -> Iterator[tuple[str, str]]:
+  """Yields the files of a folder and of those in it, see `counts`.
+
+  Args:
+    folder: its path.
+    suffixes: as for `counts`.
+
+  Yields:
+    The path within the folder, and the path.
+  """
+  for place, folders, names in os.walk(folder, followlinks=True):
+    folders[:] = [name for name in folders if not name.startswith(".")]
+    for name in names:
+      path = os.path.join(place, name)
+      if counts(path, suffixes):
+        yield os.path.relpath(path, folder), path
+
+
+def counts(path: str, suffixes: Sequence[str] = SUFFIXES) -> bool:
+  """Returns whether a file counts: by what its name ends in, and no dot."""
+  name = os.path.basename(path)
+  return not name.startswith(".") and name.lower().endswith(tuple(suffixes))
+
+
+def is_mask(path: str) -> bool:
+  """Returns whether a file has the name of a label image beside a photo."""
+  return os.path.splitext(path)[0].endswith(MASK)
+
+
+def by_number(name: str) -> list[Any]:
+  """Returns a key for sorting by which `frame_9` is before `frame_10`."""
+  parts = re.split(r"(\d+)", name)
+  # What is even is text, what is odd a number.
+  return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 
 
 def read(image: Any) -> np.ndarray:

@@ -67,14 +67,16 @@ def find_images(path: object, suffixes: Sequence[str]) -> dict[str, str]:
   for entry in entries:
     place = os.path.expanduser(os.fspath(entry))
     if os.path.isdir(place):
-      names = dict(_walk(place, suffixes))
+      names = dict(image_files.walk(place, suffixes))
       if len(entries) > 1:  # files of several folders may be called alike
         names = {each: each for each in names.values()}
     elif os.path.exists(place):
       names = {place: place}
     else:
       matches = glob.glob(place, recursive=True)
-      names = {name: name for name in matches if _counts(name, suffixes)}
+      names = {
+        name: name for name in matches if image_files.counts(name, suffixes)
+      }
       if not names and not glob.has_magic(place):
         raise errors.UserError(
           f"`path` is `{place}`, but there is nothing: give a folder of images,"
@@ -86,22 +88,9 @@ def find_images(path: object, suffixes: Sequence[str]) -> dict[str, str]:
         f" to end in {', '.join(suffixes)}"
       )
     found.update(names)
-  return {name: found[name] for name in sorted(found, key=films.by_number)}
-
-
-def _walk(folder: str, suffixes: Sequence[str]) -> Iterable[tuple[str, str]]:
-  """Yields names and paths of the files of a folder and those below."""
-  for place, folders, names in os.walk(folder, followlinks=True):
-    folders[:] = [name for name in folders if not name.startswith(".")]
-    for name in names:
-      path = os.path.join(place, name)
-      if _counts(path, suffixes):
-        yield os.path.relpath(path, folder), path
-
-
-def _counts(path: str, suffixes: Sequence[str]) -> bool:
-  name = os.path.basename(path)
-  return not name.startswith(".") and name.lower().endswith(tuple(suffixes))
+  return {
+    name: found[name] for name in sorted(found, key=image_files.by_number)
+  }
 
 
 def find_scenes(path: object, masks: str | None) -> list[Scene]:
@@ -117,7 +106,7 @@ def find_scenes(path: object, masks: str | None) -> list[Scene]:
   """
   found = find_images(path, image_files.SUFFIXES)
   stems = {name: _stem(name) for name in found}
-  images = {n: p for n, p in found.items() if not _is_mask(n)}
+  images = {n: p for n, p in found.items() if not image_files.is_mask(n)}
   beside = {
     stems[n].removesuffix(image_files.MASK): p
     for n, p in found.items()
@@ -201,20 +190,16 @@ def _entries(path: object) -> Sequence[str]:
 
 def _of_folder(folder: str, names: Sequence[str]) -> Scene:
   """Returns the film that the images of a folder are."""
-  images = {name: name for name in names if not _is_mask(name)}
+  images = {name: name for name in names if not image_files.is_mask(name)}
   labels = {
     _stem(name).removesuffix(image_files.MASK): name
     for name in names
-    if _is_mask(name)
+    if image_files.is_mask(name)
   }
   stems = {name: _stem(name) for name in images}
   masks = _match(images, stems, labels)
   frames = tuple(mask for each in masks.values() for mask in each)
   return Scene(folder or ".", tuple(images), frames)
-
-
-def _is_mask(name: str) -> bool:
-  return _stem(name).endswith(image_files.MASK)
 
 
 def _cut(film: Scene, num_frames: int, stride: int) -> Iterable[Scene]:

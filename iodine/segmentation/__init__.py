@@ -1,11 +1,14 @@
 """Images from outside, decomposed: results as files, exports."""
 
+from iodine.segmentation import film_files
 from iodine.segmentation.saved_model import export
 from iodine.segmentation.segmenter import (
+  FilmSegmentation,
   Segmentation,
   Segmenter,
   infer,
   segment,
+  segment_film,
 )
 from iodine.segmentation.user_files import (
   are_all_ours,
@@ -15,6 +18,7 @@ from iodine.segmentation.user_files import (
 )
 
 __all__ = [
+  "FilmSegmentation",
   "Segmentation",
   "Segmenter",
   "are_all_ours",
@@ -22,6 +26,8 @@ __all__ = [
   "infer",
   "overlay",
   "overview",
+  "film_files",
   "segment",
+  "segment_film",
   "write",
 ]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from iodine import checkpoints, pretrained
+from iodine import checkpoints, errors, pretrained
 from iodine.modules import data, distributions, iodine, types, utils
 from iodine.readers import image_files
 
@@ -57,16 +57,21 @@ class Segmentation(NamedTuple):
 class Segmenter:
   """Decomposes images with one model, which is compiled at the first.
 
-  Each image is a batch of its own, decomposed as in the batches of the training
-  (see `refinement_batch_size` of `IODINE`). Its samples are drawn from the same
+  Each image is decomposed as in the batches of the training (see
+  `refinement_batch_size` of `IODINE`). Its samples are drawn from the same
   seed as those of the others, so that the result is the same every time.
 
   Attributes:
     image_shape: (H, W, C) of the images that the model sees.
+    batch_size: B, how many it decomposes at a time.
   """
 
   def __init__(
-    self, model: iodine.IODINE, image_shape: Sequence[int], seed: int = 0
+    self,
+    model: iodine.IODINE,
+    image_shape: Sequence[int],
+    seed: int = 0,
+    batch_size: int = 1,
   ):
     """Takes a restored model.
 
@@ -74,9 +79,13 @@ class Segmenter:
       model: the model; changes of its variables are seen.
       image_shape: (H, W, C) of the images that it was trained on.
       seed: the latents are sampled from it.
+      batch_size: how many images are decomposed at a time. What comes of one
+        is the same for every size, but for rounding, where the model has a
+        `refinement_batch_size`.
     """
     self.image_shape = tuple(image_shape)
-    images = tf.TensorSpec([1, *image_shape], tf.float32)
+    self.batch_size = batch_size
+    images = tf.TensorSpec([batch_size, *image_shape], tf.float32)
     self._infer = tf.function(
       lambda image: infer(model, image, seed),
       input_signature=[images],
@@ -111,32 +120,59 @@ class Segmenter:
     return cls(model, model.output_dist.output_shape, seed)
 
   def __call__(self, image: Any) -> Segmentation:
-    """Decomposes one image.
+    """Decomposes one image, see `segment`."""
+    (found,) = self.segment([image])
+    return found
+
+  def segment(self, images: Sequence[Any]) -> list[Segmentation]:
+    """Decomposes at most `batch_size` images.
 
     The largest region in its middle that has the proportions of the model's
     images is resized to them as the data sets' images are. An image from
     outside has no margins like CLEVR's, which are cut off in training.
 
     Args:
-      image: a path, a PIL image or an array, see `image_files.read`.
+      images: paths, PIL images or arrays, see `image_files.read`.
 
     Raises:
-      errors.UserError: if it is not an image.
+      errors.UserError: if one is not an image.
     """
-    pixels = image_files.read(image)
-    height, width, channels = self.image_shape
-    region = image_files.center_region(pixels.shape[:2], (height, width))
-    (top, bottom), (left, right) = region
-    resized = data.resize(
-      pixels[None, top:bottom, left:right], (height, width)
-    ).numpy()
-    seen = image_files.to_channels(resized, channels)
-    found = self._infer(seen)
-    return Segmentation(
-      **{name: value[0].numpy() for name, value in found.items()},
-      image=seen[0],
-      region=region,
-    )
+    prepared = [prepare(image_files.read(i), self.image_shape) for i in images]
+    seen = np.stack([image for image, _ in prepared])
+    # A smaller batch is filled up, so that there is one graph.
+    missing = self.batch_size - len(seen)
+    found = self._infer(np.concatenate([seen, seen[:1].repeat(missing, 0)]))
+    arrays = {name: value.numpy() for name, value in found.items()}
+    return [
+      Segmentation(
+        **{name: value[i] for name, value in arrays.items()},
+        image=image,
+        region=region,
+      )
+      for i, (image, region) in enumerate(prepared)
+    ]
+
+
+def prepare(
+  pixels: np.ndarray, image_shape: Sequence[int]
+) -> tuple[np.ndarray, tuple[tuple[int, int], tuple[int, int]]]:
+  """Returns what a model sees of an image, and which region that is.
+
+  Args:
+    pixels: [H', W', 1 or 3] in [0, 1]; or frames [T, H', W', 1 or 3].
+    image_shape: (H, W, C).
+
+  Returns:
+    [H, W, C], or [T, H, W, C]; and ((top, bottom), (left, right)).
+  """
+  height, width, channels = image_shape
+  region = image_files.center_region(pixels.shape[-3:-1], (height, width))
+  (top, bottom), (left, right) = region
+  cut = pixels[..., top:bottom, left:right, :]
+  frames = cut if cut.ndim == 4 else cut[None]
+  resized = data.resize(frames, (height, width)).numpy()
+  seen = image_files.to_channels(resized, channels)
+  return (seen if cut.ndim == 4 else seen[0]), region
 
 
 def segment(
@@ -176,7 +212,10 @@ def infer(
   frames = tf.repeat(
     images[:, None], model.frame_index(model.num_iters) + 1, axis=1
   )
-  estimates, _ = model.encode(frames, seed=tf.constant([seed, 0], tf.int64))
+  seeds = tf.constant([seed, 0], tf.int64)
+  if images.shape[0] > 1:  # the same for every image
+    seeds = tf.repeat(seeds[None], images.shape[0], axis=0)
+  estimates, _ = model.encode(frames, seed=seeds)
   last = estimates[-1]
   found = {
     **render(last.x_dist),
@@ -189,6 +228,79 @@ def infer(
     name: value if name == "reconstruction" else utils.reorder(value, order)
     for name, value in found.items()
   }
+
+
+class FilmSegmentation(NamedTuple):
+  """A film, decomposed frame by frame. All numbers are float32.
+
+  A slot is the same in all frames. The one that most pixels of all frames
+  belong to comes first.
+
+  Attributes:
+    masks: [T, K, H, W] probability that a pixel belongs to a slot.
+    components: [T, K, H, W, C] what every slot alone looks like.
+    reconstruction: [T, H, W, C].
+    latents: [T, K, Z] the samples that were decoded.
+    image: [T, H, W, C] what the model saw, in [0, 1].
+    region: of the frames that this is, as for `Segmentation`.
+  """
+
+  masks: np.ndarray
+  components: np.ndarray
+  reconstruction: np.ndarray
+  latents: np.ndarray
+  image: np.ndarray
+  region: tuple[tuple[int, int], tuple[int, int]]
+
+  def labels(self) -> np.ndarray:
+    """Returns the slots of the largest masks, from 0, [T, H, W] int64."""
+    return self.masks.argmax(axis=1)
+
+  def active_slots(self) -> list[int]:
+    """Returns the slots, from 0, whose mask is the largest somewhere."""
+    return np.unique(self.labels()).tolist()
+
+
+def segment_film(
+  model: iodine.IODINE,
+  image_shape: Sequence[int],
+  frames: np.ndarray,
+  seed: int = 0,
+) -> FilmSegmentation:
+  """Decomposes a film with a sequential model, which sees a frame an iteration.
+
+  Args:
+    model: a restored model whose `num_iters` is T - 1.
+    image_shape: (H, W, C) of the images that it was trained on.
+    frames: [T, H', W', 3] in [0, 1].
+    seed: the latents are sampled from it.
+
+  Raises:
+    errors.UserError: if the model is one for stills, or of another length.
+  """
+  if not model.frame_index(1):
+    raise errors.UserError(
+      "this model was trained on stills, and sees no more than the first frame "
+      "of a film: give `images` to decompose frames by themselves, or train on "
+      "films, such as `python main.py with moving_sprites`"
+    )
+  seen, region = prepare(frames, image_shape)
+
+  @tf.function(autograph=False)
+  def infer_film(film: tf.Tensor) -> dict[str, tf.Tensor]:
+    estimates, _ = model.encode(film, seed=tf.constant([seed, 0], tf.int64))
+    found = [{**render(e.x_dist), "latents": e.z} for e in estimates]
+    return {name: tf.stack([f[name][0] for f in found]) for name in found[0]}
+
+  arrays = {
+    name: value.numpy() for name, value in infer_film(seen[None]).items()
+  }
+  # One below the other, the frames are an image that has the slots' order.
+  masks = np.concatenate(list(arrays["masks"]), axis=1)[None, ..., None]
+  (order,) = utils.background_first(tf.constant(masks)).numpy()
+  for name in ("masks", "components", "latents"):
+    arrays[name] = arrays[name][:, order]
+  return FilmSegmentation(**arrays, image=seen, region=region)
 
 
 def render(x_dist: types.Distribution) -> dict[str, tf.Tensor]:

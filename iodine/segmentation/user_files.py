@@ -21,10 +21,11 @@ from iodine.segmentation import segmenter
 # How much of the slot's colour is in an overlay.
 _TINT = 0.45
 _MIN_OVERLAY_SIZE = 512
+_NOT_SEEN = 255  # in mask_full.png
 _SIZE_PER_LINE_WIDTH = 300  # of the borders between slots
 
 _NAMES = re.compile(
-  r"mask\.png|overlay\.png|overview\.png|slot_\d+\.png|segmentation\.npz"
+  r"mask(_full)?\.png|overlay\.png|overview\.png|slot_\d+\.png|segmentation\.npz"
 )
 
 
@@ -40,7 +41,9 @@ def write(
 
   mask.png: [H, W] with a palette: the index is the slot, from 0, and the
     colour that of the slot in all pictures.
-  segmenter.npz: the fields of `found`.
+  mask_full.png: the same in the size of the whole original, 255 where it was
+    not seen.
+  segmentation.npz: the fields of `found`.
   slot_1.png and so on: a cut-out for each active slot, [H', W'] RGB with the
     mask as opacity.
   overlay.png: the region of the original, tinted with the slots' colours.
@@ -55,9 +58,11 @@ def write(
   pixels = image_files.to_channels(original[top:bottom, left:right], 3)
   colors = palette.slot_colors(len(found.masks))
 
-  mask = PIL.Image.fromarray(found.labels().astype(np.uint8))
-  mask.putpalette(_to_bytes(colors).tobytes())
-  mask.save(os.path.join(folder, "mask.png"))
+  labels = found.labels().astype(np.uint8)
+  save_labels(os.path.join(folder, "mask.png"), labels, colors)
+  whole = np.full(original.shape[:2], _NOT_SEEN, np.uint8)
+  whole[top:bottom, left:right] = _labels(found, pixels.shape[:2])
+  save_labels(os.path.join(folder, "mask_full.png"), whole, colors)
 
   np.savez_compressed(
     os.path.join(folder, "segmentation.npz"), **found._asdict()
@@ -66,12 +71,21 @@ def write(
   for k in found.active_slots():
     opacity = _enlarge(found.masks[k, ..., None], pixels.shape[:2])
     cutout = np.concatenate([pixels, opacity], axis=-1)
-    PIL.Image.fromarray(_to_bytes(cutout)).save(
+    PIL.Image.fromarray(to_bytes(cutout)).save(
       os.path.join(folder, f"slot_{k + 1}.png")
     )
 
   overlay(found, pixels).save(os.path.join(folder, "overlay.png"))
   canvas.save(overview(found), os.path.join(folder, "overview.png"))
+
+
+def save_labels(path: str, labels: np.ndarray, colors: np.ndarray) -> None:
+  """Writes a label image, [H, W] uint8, with the colours [K, 3] of slots."""
+  palette_bytes = np.zeros([256, 3], np.uint8)
+  palette_bytes[: len(colors)] = to_bytes(colors)
+  mask = PIL.Image.fromarray(labels)
+  mask.putpalette(palette_bytes.tobytes())
+  mask.save(path)
 
 
 def overlay(
@@ -94,7 +108,7 @@ def overlay(
   lowest = scipy.ndimage.minimum_filter(labels, width)
   is_border = lowest != scipy.ndimage.maximum_filter(labels, width)
   tinted[is_border] = colors[labels[is_border]]
-  return PIL.Image.fromarray(_to_bytes(tinted))
+  return PIL.Image.fromarray(to_bytes(tinted))
 
 
 def _labels(found: segmenter.Segmentation, size: tuple[int, int]) -> np.ndarray:
@@ -132,6 +146,6 @@ def _enlarge(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   return data.resize(image[None], size)[0].numpy()
 
 
-def _to_bytes(values: np.ndarray) -> np.ndarray:
+def to_bytes(values: np.ndarray) -> np.ndarray:
   """Maps [0, 1] to 0 to 255."""
   return np.rint(255.0 * np.clip(values, 0.0, 1.0)).astype(np.uint8)
