@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import concurrent.futures
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -79,11 +80,7 @@ def run(
     segmenter = segmentation.Segmenter(
       model, model.output_dist.output_shape, config["seed"], batch_size
     )
-    described = []
-    for start in range(0, len(paths), batch_size):
-      part = slice(start, start + batch_size)
-      described += _segment_batch(segmenter, paths[part], folders[part])
-      report(described)
+    described = _segment_images(segmenter, paths, folders, report)
   report.end()
   kind = "films" if is_film else "images"
   result = {"seed": config["seed"], kind: described}
@@ -177,17 +174,38 @@ def _check_all(
     )
 
 
-def _segment_batch(
+def _segment_images(
   segmenter: segmentation.Segmenter,
   paths: Sequence[str],
   folders: Sequence[str],
+  report: _Progress,
 ) -> list[dict[str, Any]]:
   """Decomposes images and writes their files; returns what to say of each."""
-  originals = [image_files.read(path) for path in paths]
+  described: list[dict[str, Any]] = []
+  size = segmenter.batch_size
+  # One batch is written, which takes as long, while the next is decomposed.
+  with concurrent.futures.ThreadPoolExecutor(1) as writer:
+    writing: list[concurrent.futures.Future[list[dict[str, Any]]]] = []
+    for start in range(0, len(paths), size):
+      part = slice(start, start + size)
+      originals = [image_files.read(path) for path in paths[part]]
+      found = segmenter.segment(originals)
+      for batch in writing:
+        described += batch.result()
+        report(described)
+      writing = [
+        writer.submit(_write, paths[part], folders[part], originals, found)
+      ]
+    for batch in writing:
+      described += batch.result()
+      report(described)
+  return described
+
+
+def _write(*lists: Sequence[Any]) -> list[dict[str, Any]]:
+  """Writes the files of images; the lists are those of `_segment_images`."""
   described = []
-  for path, folder, original, found in zip(
-    paths, folders, originals, segmenter.segment(originals), strict=True
-  ):
+  for path, folder, original, found in zip(*lists, strict=True):
     with files.replaced_folder(folder) as temporary:
       segmentation.write(temporary, found, original)
     described.append(_description("image", path, folder, found))
