@@ -2,9 +2,12 @@
 
   python docs/draw_results.py collect RUN_FOLDER NAME
   python docs/draw_results.py draw
+  python docs/draw_results.py films RUN_FOLDER
 
 The first writes docs/results/NAME.csv from the TensorBoard logs of a run, the
-second draws docs/results.png from those files.
+second draws docs/results.png from those files. The third draws
+docs/moving_sprites.gif from held-out films and a run of `moving_sprites`, in
+whose working folder it is called.
 """
 
 from __future__ import annotations
@@ -17,12 +20,13 @@ import sys
 from typing import NamedTuple
 
 import numpy as np
+import PIL.Image
 
 FOLDER = pathlib.Path(__file__).parent
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, str(FOLDER.parent))
 
-from iodine import training  # noqa: E402
+from iodine import checkpoints, segmentation, training  # noqa: E402
 from iodine.drawing import canvas, charts  # noqa: E402
 
 TAGS = {
@@ -102,6 +106,33 @@ def collect(run_folder: str, name: str) -> None:
   print(f"wrote {path}")
 
 
+def draw_films(run_folder: str, num_films: int = 3) -> None:
+  """Draws the first films of several sprites that a run did not train on."""
+  model, config = checkpoints.restore_model(run_folder)
+  first = config["data"]["test"][0]
+  arrays = np.load(config["data"]["path"])
+  has_several = arrays["visibility"][first:].sum(axis=1) > 2
+  chosen = first + np.flatnonzero(has_several)[:num_films]
+  films = arrays["image"][chosen]
+  shape = model.output_dist.output_shape
+  drawn = []
+  for film in films / np.float32(255):
+    found = segmentation.segment_film(model, shape, film, config["seed"])
+    drawn.append(segmentation.film_files.draw(found, film))
+  stacked = [
+    np.concatenate([np.asarray(frame)[::2, ::2] for frame in frames])
+    for frames in zip(*drawn, strict=True)
+  ]
+  first_frame, *others = map(PIL.Image.fromarray, stacked)
+  first_frame.save(
+    FOLDER / "moving_sprites.gif",
+    save_all=True,
+    append_images=others,
+    duration=300,
+    loop=0,
+  )
+
+
 def draw() -> None:
   """Draws all collected runs over their minutes."""
   figure = canvas.new_figure(1080, 1020)
@@ -136,5 +167,7 @@ if __name__ == "__main__":
       collect(run_folder, name)
     case ["draw"]:
       draw()
+    case ["films", run_folder]:
+      draw_films(run_folder)
     case _:
       sys.exit(__doc__)

@@ -72,7 +72,8 @@ def run(
     f"decomposing with {prefix}, samples drawn from seed {config['seed']}",
     flush=True,
   )
-  files.make_folder(os.path.dirname(folders[0]) or ".")
+  if not is_film:  # whose model may yet turn out to be another one
+    files.make_folder(os.path.dirname(folders[0]) or ".")
   report = _Progress(len(paths))
   if model is None:
     described = _segment_films(config, prefix, paths, folders, report)

@@ -99,7 +99,7 @@ def as_list(path: Any) -> Sequence[str]:
   ):
     raise errors.UserError(
       f"`path` is {path!r}: give a file, a glob, or a list of those"
-      + errors.quoting(path)
+      + errors.quoting(path, "data.path")
     )
   return paths
 

@@ -287,7 +287,7 @@ class PlaceStream(Stream):
       chosen = ", ".join(f"`{k}` {v}" for k, v in self.options.items())
       raise errors.UserError(
         f"{self.source.title} has {self.source.num_scenes} scenes, none of"
-        f" which is chosen by {chosen}: change these"
+        f" which is chosen by {chosen}: change these entries of `data`"
       )
 
   def explained_errors(self) -> contextlib.AbstractContextManager[None]:

@@ -49,7 +49,7 @@ def write(
   np.savez_compressed(
     os.path.join(folder, "segmentation.npz"), **found._asdict()
   )
-  first, *others = _draw(found, frames, colors)
+  first, *others = draw(found, frames)
   first.save(
     os.path.join(folder, "film.gif"),
     save_all=True,
@@ -59,10 +59,11 @@ def write(
   )
 
 
-def _draw(
-  found: segmenter.FilmSegmentation, frames: np.ndarray, colors: np.ndarray
+def draw(
+  found: segmenter.FilmSegmentation, frames: np.ndarray
 ) -> list[PIL.Image.Image]:
-  """Returns the frames of the GIF."""
+  """Draws the frames of the GIF; arguments as for `write`."""
+  colors = palette.slot_colors(found.masks.shape[1])
   (top, bottom), (left, right) = found.region
   pixels = frames[:, top:bottom, left:right]
   size = pixels.shape[1:3]
