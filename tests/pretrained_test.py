@@ -37,6 +37,7 @@ def committed():
   return {p: p.stat().st_mtime_ns for p in FOLDER.rglob("*")}
 
 
+@pytest.mark.slow  # a minute on two cores
 def test_evaluate_with_nothing_else_finds_the_objects(
   empty_folder, committed, capsys
 ):
@@ -57,6 +58,7 @@ def test_evaluate_with_nothing_else_finds_the_objects(
   assert committed == {p: p.stat().st_mtime_ns for p in FOLDER.rglob("*")}
 
 
+@pytest.mark.slow  # a minute on two cores
 def test_scenes_of_another_seed_are_made_for_it(empty_folder):
   options = ["num_scenes=32", "batch_size=32", "json_path=a.json"]
   run("evaluate", "with", *options, "data_seed=77")

@@ -78,7 +78,9 @@ def python_main(line):
 def smaller_words(words):
   """Returns a command, from its script on, made smaller."""
   command = words[1] if words[1] in main.ex.commands else "train"
-  generates = words[-1] == command or {"laptop", "minutes"} & set(words)
+  generates = words[-1] == command or (
+    {"laptop", "minutes", "moving_sprites"} & set(words)
+  )
   if "with" not in words:
     words.append("with")
   words += SMALLER.get(command, [])
@@ -169,7 +171,7 @@ def test_docs_results(empty_folder):
     else:
       python_main(line)
   assert sorted(os.listdir("runs")) == [
-    *("data", "laptop_1", "laptop_sprites_1", "pretrained"),
+    *("data", "laptop_1", "laptop_sprites_1", "moving_sprites_1", "pretrained"),
     *("tetrominoes_1", "tetrominoes_on"),
   ]
   assert os.path.exists("iodine/checkpoints/tetrominoes_1/ckpt-1.index")
