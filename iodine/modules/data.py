@@ -9,6 +9,7 @@ Dimensions: see `iodine.modules.datasets`.
 
 import abc
 import dataclasses
+import functools
 import numbers
 import os
 from collections.abc import Sequence
@@ -366,7 +367,14 @@ class _PlacedScenes(datasets.SceneDataset):
     return stream
 
   def _stream_of(self, **arguments: Any) -> streams.PlaceStream:
-    return streams.PlaceStream(**arguments)
+    gather = functools.partial(self._gather_from, arguments["source"])
+    return streams.PlaceStream(
+      **arguments, gather=datasets.untransformed(gather)
+    )
+
+  @abc.abstractmethod
+  def _gather_from(self, source: Any, places: tf.Tensor) -> dict[str, Any]:
+    """Returns the scenes at some places [B], masks of the final size."""
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -392,34 +400,65 @@ class _FileScenes(_PlacedScenes):
     source, places = self._find(None)
     return source, places[source.are_in(split)]
 
-  @datasets.untransformed
-  def _read(self, raw: tf.Tensor) -> dict[str, Any]:
-    source = self._training_source()
+  def _gather_from(self, source: Any, places: tf.Tensor) -> dict[str, Any]:
     types = [tf.float32, tf.uint8, tf.float32][: 3 if source.has_masks else 1]
-    image, *truth = streams.call(source.read, raw, types)
-    num_frames, size = source.num_frames, self.image_size
-    image = tf.ensure_shape(image, [num_frames, None, None, None])
-    image = datasets.preprocess_image(image, size, self.grayscale)
-    scene = {
-      "image": tf.ensure_shape(image, [num_frames, *self.image_shape]),
+    lead = [places.shape[0], source.num_frames]
+    image, *truth = streams.call(
+      lambda chosen: self._read_all(source, chosen), places, types
+    )
+    scenes = {
+      "image": tf.ensure_shape(image, [*lead, *self.image_shape]),
       "factors": {},
     }
     if truth:
       mask, visibility = truth
-      mask.set_shape([num_frames, None, None, 1])
-      mask = datasets.resize_labels(mask, size)[:, tf.newaxis]
-      visibility.set_shape([source.num_entities])
-      scene.update(mask=mask, visibility=visibility)
-    return scene
+      shape = [*lead, 1, *self.image_size, 1]
+      scenes["mask"] = tf.ensure_shape(mask, shape)
+      shape = [places.shape[0], source.num_entities]
+      scenes["visibility"] = tf.ensure_shape(visibility, shape)
+    return scenes
 
-  _read_kept = _read
+  def _read_all(
+    self, source: image_sets.FileSource, places: np.ndarray
+  ) -> list[np.ndarray]:
+    """Returns image [B, T, H, W, C], and mask and visibility if there are."""
+    scenes = [source.read(place) for place in places]
+    # At once what is of one size, as it mostly is.
+    shapes = [scene[0].shape for scene in scenes]
+    parts: list[list[np.ndarray]] = [[] for _ in scenes]
+    for shape in dict.fromkeys(shapes):
+      rows = [row for row, other in enumerate(shapes) if other == shape]
+      resized = self._resize([scenes[row] for row in rows])
+      for row, *final in zip(rows, *resized, strict=True):
+        parts[row] = final
+    return [np.stack(part) for part in zip(*parts, strict=True)]
 
-  def _finish_read(
+  def _resize(
+    self, scenes: Sequence[tuple[np.ndarray, ...]]
+  ) -> list[np.ndarray]:
+    """Returns scenes of one size in their final size, see `_read_all`."""
+    images, *truth = (np.stack(parts) for parts in zip(*scenes, strict=True))
+    size, num_frames = self.image_size, images.shape[1]
+    is_final = images.shape[2:4] == size
+    if not is_final or images.shape[-1] != self.image_shape[-1]:
+      frames = images.reshape(-1, *images.shape[2:])
+      frames = datasets.preprocess_image(
+        tf.constant(frames), size, self.grayscale
+      )
+      images = datasets.unfold_frames(frames, num_frames).numpy()
+    if not truth:
+      return [images]
+    masks, visibility = truth
+    if not is_final:
+      frames = masks.reshape(-1, *masks.shape[2:])
+      frames = datasets.resize_labels(tf.constant(frames), size)
+      masks = datasets.unfold_frames(frames, num_frames).numpy()
+    return [images, masks[:, :, np.newaxis], visibility]
+
+  def _finish_kept(
     self, batch: dict[str, Any], compact: bool
   ) -> dict[str, Any]:
     return batch if compact else self.expand(batch)
-
-  _finish_kept = _finish_read
 
   kept_options: ClassVar[tuple[str, ...]] = ("grayscale",)
 
@@ -536,15 +575,9 @@ class Arrays(_PlacedScenes):
     low, high = self.min_num_objects, self.max_num_objects
     arguments["places"] = source.passing(arguments["places"], low, high)
     arguments["options"].update(min_num_objects=low, max_num_objects=high)
-    return streams.PlaceStream(
-      **arguments, gather=lambda places: self._gather(source, places)
-    )
+    return super()._stream_of(**arguments)
 
-  @datasets.untransformed
-  def _gather(
-    self, source: arrays.ArraySource, places: tf.Tensor
-  ) -> dict[str, Any]:
-    """Returns the scenes at some places [B], masks of the final size."""
+  def _gather_from(self, source: Any, places: tf.Tensor) -> dict[str, Any]:
     image, *truth = (
       tf.ensure_shape(part, [places.shape[0], *shape])
       for part, shape in zip(
@@ -560,17 +593,6 @@ class Arrays(_PlacedScenes):
       scenes["mask"] = datasets.unfold_frames(mask, source.num_frames)
       scenes["factors"] = dict(zip(source.factors, factors, strict=True))
     return scenes
-
-  def _read(self, raw: tf.Tensor) -> dict[str, Any]:
-    raise NotImplementedError  # scenes are gathered in batches
-
-  def _read_kept(self, raw: tf.Tensor) -> dict[str, Any]:
-    raise NotImplementedError
-
-  def _finish_read(
-    self, batch: dict[str, Any], compact: bool
-  ) -> dict[str, Any]:
-    raise NotImplementedError
 
   def _finish_kept(
     self, batch: dict[str, Any], compact: bool

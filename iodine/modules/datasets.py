@@ -524,21 +524,28 @@ class SceneDataset(abc.ABC):
     return batches.prefetch(tf.data.AUTOTUNE)
 
   @abc.abstractmethod
-  def _read(self, raw: tf.Tensor) -> dict[str, Any]:
-    """Returns one scene, of what stands for it in the stream."""
-
-  @abc.abstractmethod
-  def _read_kept(self, raw: tf.Tensor) -> dict[str, Any]:
-    """Returns one scene as a cache keeps it: with masks of the final size."""
-
-  @abc.abstractmethod
-  def _finish_read(
-    self, batch: dict[str, Any], compact: bool
-  ) -> dict[str, Any]:
-    """Returns a batch of what `_read` gives in the form of `__call__`."""
-
-  @abc.abstractmethod
   def _finish_kept(
     self, batch: dict[str, Any], compact: bool
   ) -> dict[str, Any]:
-    """Returns a batch of what a cache or `gather` gives likewise."""
+    """Returns a batch that a cache or `gather` gives in the form of `__call__`.
+
+    Args:
+      batch: such as `_read_kept` gives.
+      compact: as for `__call__`.
+    """
+
+  # Of data sets whose streams do not gather:
+
+  def _read(self, raw: tf.Tensor) -> dict[str, Any]:
+    """Returns one scene, of what stands for it in the stream."""
+    raise NotImplementedError
+
+  def _read_kept(self, raw: tf.Tensor) -> dict[str, Any]:
+    """Returns one scene as a cache keeps it: with masks of the final size."""
+    raise NotImplementedError
+
+  def _finish_read(
+    self, batch: dict[str, Any], compact: bool
+  ) -> dict[str, Any]:
+    """Returns a batch that `_read` gives in the form of `__call__`."""
+    raise NotImplementedError

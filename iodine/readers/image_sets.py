@@ -313,7 +313,7 @@ class FileSource:
     start = reported = time.monotonic()
     most = 0
     for done, scene in enumerate(self.scenes, 1):
-      most = max(most, len(np.union1d(self._read_labels(scene), [0])))
+      most = max(most, int(_present(self._read_labels(scene)).sum()))
       if most > _MOST_ENTITIES:
         raise errors.UserError(
           f"`{scene.masks[0]}` has {most} different labels: give a label image,"
@@ -361,10 +361,10 @@ class FileSource:
         f"the mask `{scene.masks[0]}` has {_size(labels[0])} pixels, but its"
         f" image {_size(whole)}: give masks of the size of their images"
       )
-    # The background is entity 0, whether it is to be seen or not.
-    values = np.union1d(labels, [0])
-    numbers = np.searchsorted(values, labels).astype(np.uint8)
-    visibility = np.arange(self.num_entities) < len(values)
+    is_there = _present(labels)
+    order = np.cumsum(is_there) - 1
+    numbers = order.astype(np.uint8)[labels]
+    visibility = np.arange(self.num_entities) < is_there.sum()
     return (
       frames,
       self._crop(numbers[..., np.newaxis]),
@@ -435,6 +435,13 @@ class FileSource:
         entry = (scene.name, scene.numbers, status.st_size, status.st_mtime_ns)
         digest.update(repr(entry).encode())
     return [digest.hexdigest()]
+
+
+def _present(labels: np.ndarray) -> np.ndarray:
+  """Returns [largest label + 1] whether a label is there; 0 always counts."""
+  is_there = np.bincount(labels.ravel()) > 0
+  is_there[0] = True
+  return is_there
 
 
 def _size(shape: np.ndarray | Sequence[int]) -> str:
