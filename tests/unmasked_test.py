@@ -11,6 +11,7 @@ import tensorflow as tf
 
 import main
 from iodine import building, evaluation, replicas, training
+from iodine.benchmark import measuring
 from iodine.modules import data
 
 SMALL = {
@@ -111,6 +112,15 @@ def test_what_is_measured_and_what_is_left_out(photos, name):
   masks = [line for line in result.left_out if "no masks" in line]
   assert len(masks) == (not has_masks)
   assert has_masks or "ARI, foreground; mean IoU" in masks[0]
+
+
+def test_the_benchmark_makes_up_no_masks(photos):
+  model, optimizer, dataset = build(photos, "bare")
+  mapping = config(photos)["model"]["factor_evaluator"]["mapping"]
+  batch = measuring.synthetic_batch(dataset, mapping)
+  assert batch.keys() == next(iter(dataset("train"))).keys()
+  assert batch["image"].shape == (2, 1, 8, 8, 3) and batch["factors"] == {}
+  assert "loss/mse" in training.train_step(model, optimizer, batch)
 
 
 def test_two_replicas_share_scenes_without_masks(photos):

@@ -243,6 +243,8 @@ def synthetic_batch(
 ) -> Data:
   """Returns noise in the shape of a data set's batches; no file is read.
 
+  Where the scenes have no masks there are neither masks nor factors.
+
   Args:
     dataset: gives B, H, W, C and L.
     mapping: the factors, see `FactorRegressor`.
@@ -251,6 +253,9 @@ def synthetic_batch(
   rng = np.random.default_rng(seed)
   batch_size, num_entities = dataset.batch_size, dataset.num_true_objects
   height, width, channels = dataset.image_shape
+  if not num_entities:
+    image = rng.uniform(size=(batch_size, 1, height, width, channels))
+    return {"image": tf.constant(image, tf.float32), "factors": {}}
   owner = rng.integers(num_entities, size=(batch_size, 1, height, width))
   mask = owner[:, :, None] == np.arange(num_entities)[:, None, None]
   factors = {}
