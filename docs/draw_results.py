@@ -114,10 +114,12 @@ def draw_films(run_folder: str, num_films: int = 3) -> None:
   has_several = arrays["visibility"][first:].sum(axis=1) > 2
   chosen = first + np.flatnonzero(has_several)[:num_films]
   films = arrays["image"][chosen]
-  shape = model.output_dist.output_shape
+  segmenter = segmentation.FilmSegmenter(
+    model, model.output_dist.output_shape, config["seed"]
+  )
   drawn = []
   for film in films / np.float32(255):
-    found = segmentation.segment_film(model, shape, film, config["seed"])
+    found = segmenter(film)
     drawn.append(segmentation.film_files.draw(found, film))
   stacked = [
     np.concatenate([np.asarray(frame)[::2, ::2] for frame in frames])

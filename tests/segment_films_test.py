@@ -76,7 +76,7 @@ def test_iterations_see_the_frames(film):
   model.initialize((8, 8, 3))
   helpers.perturb(model)
   frames = film / np.float32(255)
-  found = segmentation.segment_film(model, (8, 8, 3), frames, SEED)
+  found = segmentation.FilmSegmenter(model, (8, 8, 3), SEED)(frames)
   assert found.masks.shape == (NUM_FRAMES, 3, 8, 8)
   frames = tf.constant(found.image[None])
   estimates, _ = model.encode(frames, seed=tf.constant([SEED, 0], tf.int64))
@@ -93,11 +93,11 @@ def test_iterations_see_the_frames(film):
   assert len(orders) == 1 and sorted(*orders) == [0, 1, 2]
 
 
-def test_a_model_of_stills_is_refused(film):
+def test_a_model_of_stills_is_refused():
   model = helpers.tiny_model({"data.image_dim": [8, 8]})
   model.initialize((8, 8, 3))
   with pytest.raises(errors.UserError, match="trained on stills"):
-    segmentation.segment_film(model, (8, 8, 3), film / np.float32(255))
+    segmentation.FilmSegmenter(model, (8, 8, 3))
 
 
 @pytest.mark.parametrize(

@@ -221,20 +221,21 @@ def _segment_films(
   report: _Progress,
 ) -> list[dict[str, Any]]:
   """Decomposes films and writes their files; returns what to say of each."""
-  models: dict[int, Any] = {}
+  segmenters: dict[int, segmentation.FilmSegmenter] = {}
   described: list[dict[str, Any]] = []
   for path, folder in zip(paths, folders, strict=True):
     frames = film_readers.read_film(path)
     num_iters = len(frames) - 1
-    if num_iters not in models:
+    if num_iters not in segmenters:
       # Weights do not depend on how many frames there are; the weights of the
       # losses may, and play no role here.
       options = {"num_iters": num_iters, "iter_loss_weight": 1.0}
       longer = {**config, "model": {**config["model"], **options}}
-      models[num_iters] = common.restore(longer, prefix).model
-    model = models[num_iters]
-    shape = model.output_dist.output_shape
-    found = segmentation.segment_film(model, shape, frames, config["seed"])
+      model = common.restore(longer, prefix).model
+      segmenters[num_iters] = segmentation.FilmSegmenter(
+        model, model.output_dist.output_shape, config["seed"]
+      )
+    found = segmenters[num_iters](frames)
     with files.replaced_folder(folder) as temporary:
       segmentation.film_files.write(temporary, found, frames)
     described.append(_description("film", path, folder, found))

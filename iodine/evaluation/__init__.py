@@ -13,6 +13,7 @@ from iodine.evaluation.evaluator import (
   Evaluator,
   Summary,
   evaluate,
+  pad,
   summarize,
 )
 from iodine.evaluation.inspection import (
@@ -67,6 +68,7 @@ __all__ = [
   "iteration_table",
   "linearize",
   "look",
+  "pad",
   "panels",
   "r2",
   "sample",

@@ -304,6 +304,8 @@ class _PlacedScenes(datasets.SceneDataset):
   to be as many scenes as a batch has.
   """
 
+  kept_options: ClassVar[tuple[str, ...]] = ("grayscale",)
+
   def __post_init__(self):
     super().__post_init__()
     self._opened: dict[str | None, tuple[Any, np.ndarray]] = {}
@@ -441,17 +443,15 @@ class _FileScenes(_PlacedScenes):
     size, num_frames = self.image_size, images.shape[1]
     is_final = images.shape[2:4] == size
     if not is_final or images.shape[-1] != self.image_shape[-1]:
-      frames = images.reshape(-1, *images.shape[2:])
       frames = datasets.preprocess_image(
-        tf.constant(frames), size, self.grayscale
+        datasets.fold_frames(images), size, self.grayscale
       )
       images = datasets.unfold_frames(frames, num_frames).numpy()
     if not truth:
       return [images]
     masks, visibility = truth
     if not is_final:
-      frames = masks.reshape(-1, *masks.shape[2:])
-      frames = datasets.resize_labels(tf.constant(frames), size)
+      frames = datasets.resize_labels(datasets.fold_frames(masks), size)
       masks = datasets.unfold_frames(frames, num_frames).numpy()
     return [images, masks[:, :, np.newaxis], visibility]
 
@@ -459,8 +459,6 @@ class _FileScenes(_PlacedScenes):
     self, batch: dict[str, Any], compact: bool
   ) -> dict[str, Any]:
     return batch if compact else self.expand(batch)
-
-  kept_options: ClassVar[tuple[str, ...]] = ("grayscale",)
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)

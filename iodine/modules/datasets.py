@@ -491,9 +491,9 @@ class SceneDataset(abc.ABC):
     is_test = subset == "test"
     skip = skip_batches * self.batch_size
     is_partial = stop - start < self.batch_size
-    is_placed = isinstance(stream, streams.PlaceStream)
+    reads_batches = stream.gather is not None
     buffer_size = self.shuffle_buffer if subset == "train" else None
-    if buffer_size is not None and not is_placed and not is_partial:
+    if buffer_size is not None and not reads_batches and not is_partial:
       # What a record is read to is smaller than the record.
       scenes = stream.repeated(self._read, skip, buffer_size, self.seed)
     else:
@@ -503,7 +503,6 @@ class SceneDataset(abc.ABC):
       else:
         raw = stream.repeated(None, skip, buffer_size, self.seed)
       chosen = streams.choose_rows(raw, (start, stop), self.batch_size)
-      reads_batches = stream.gather is not None
       scenes = streams.read(chosen, None if reads_batches else self._read)
     batches = scenes.batch(stop - start, drop_remainder=not is_test)
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ def read_film(path: str) -> np.ndarray:
       if image_files.counts(name) and not image_files.is_mask(name)
     ]
   else:
-    frames = read(path, range(count(path)))
+    frames = read(path)
   frames = [image_files.to_channels(frame, 3) for frame in frames]
   if len({frame.shape for frame in frames}) != 1:
     raise errors.UserError(
@@ -71,12 +72,12 @@ def count(path: str) -> int:
     return sum(1 for _ in decode())
 
 
-def read(path: str, numbers: Sequence[int]) -> list[np.ndarray]:
-  """Reads some frames of a GIF or a video, in order.
+def read(path: str, numbers: Sequence[int] | None = None) -> list[np.ndarray]:
+  """Reads frames of a GIF or a video, in order.
 
   Args:
     path: the file.
-    numbers: which, from 0, ascending.
+    numbers: which, from 0, ascending; None for all.
 
   Returns:
     Of each, [H', W', 1 or 3] float32 in [0, 1].
@@ -84,27 +85,35 @@ def read(path: str, numbers: Sequence[int]) -> list[np.ndarray]:
   Raises:
     errors.UserError: if they cannot be read.
   """
-  wanted = set(numbers)
   if _is_gif(path):
     with _open_gif(path) as film:
       frames = [
         image_files.read(frame.convert("RGBA"))
-        for number, frame in enumerate(PIL.ImageSequence.Iterator(film))
-        if number in wanted
+        for frame in _chosen(PIL.ImageSequence.Iterator(film), numbers)
       ]
   else:
     with _open_video(path) as decode:
       frames = [
         image_files.read(frame.to_ndarray(format="rgb24"))
-        for number, frame in zip(range(max(wanted) + 1), decode(), strict=False)
-        if number in wanted
+        for frame in _chosen(decode(), numbers)
       ]
-  if len(frames) < len(wanted):
+  if numbers is not None and len(frames) < len(numbers):
     raise errors.UserError(
-      f"`{path}` ends before its frame {max(wanted)}: replace it, or leave it"
+      f"`{path}` ends before its frame {numbers[-1]}: replace it, or leave it"
       " out"
     )
   return frames
+
+
+def _chosen(
+  frames: Iterable[Any], numbers: Sequence[int] | None
+) -> Iterator[Any]:
+  """Returns frames by their numbers; none after the last is decoded."""
+  if numbers is None:
+    return iter(frames)
+  wanted = set(numbers)
+  first_ones = itertools.islice(frames, numbers[-1] + 1)
+  return (frame for i, frame in enumerate(first_ones) if i in wanted)
 
 
 def _is_gif(path: str) -> bool:

@@ -69,24 +69,45 @@ def _expand(entry: Any) -> list[str]:
       f"`images` has {entry!r}, which is not a path: give paths of images, of "
       "folders, or globs" + errors.quoting(entry, "images")
     )
+  found = expand(entry)
   if os.path.isdir(entry):
-    found, kind = [path for _, path in walk(entry)], "folder"
+    kind = "folder"
   elif os.path.exists(entry):
     return [entry]
   elif glob.has_magic(entry):
-    found, kind = glob.glob(entry, recursive=True), "glob"
+    kind = "glob"
   else:
     raise errors.UserError(
       f"there is nothing at `{entry}`: give `images` the path of an image or "
       "of a folder with some"
     )
-  found = [path for path in found if counts(path) and not is_mask(path)]
-  if not found:
+  paths = [path for path in found.values() if not is_mask(path)]
+  if not paths:
     raise errors.UserError(
       f"the {kind} `{entry}` gives no image: files count whose names end in "
       f"{', '.join(SUFFIXES)}"
     )
-  return sorted(found, key=by_number)
+  return sorted(paths, key=by_number)
+
+
+def expand(entry: str, suffixes: Sequence[str] = SUFFIXES) -> dict[str, str]:
+  """Returns the files that a path means: itself, or those of a folder or glob.
+
+  Args:
+    entry: the path.
+    suffixes: as for `counts`, by which a file that is named itself is not
+      chosen.
+
+  Returns:
+    {name: path}; the name of a file in a folder is its path within that, of
+    any other its path. Nothing where there is nothing.
+  """
+  if os.path.isdir(entry):
+    return dict(walk(entry, suffixes))
+  if os.path.exists(entry):
+    return {entry: entry}
+  matches = glob.glob(entry, recursive=True)
+  return {path: path for path in matches if counts(path, suffixes)}
 
 
 def walk(

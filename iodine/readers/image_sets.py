@@ -66,22 +66,14 @@ def find_images(path: object, suffixes: Sequence[str]) -> dict[str, str]:
     raise errors.UserError("`path` is an empty list: give a folder, or files")
   for entry in entries:
     place = os.path.expanduser(os.fspath(entry))
-    if os.path.isdir(place):
-      names = dict(image_files.walk(place, suffixes))
-      if len(entries) > 1:  # files of several folders may be called alike
-        names = {each: each for each in names.values()}
-    elif os.path.exists(place):
-      names = {place: place}
-    else:
-      matches = glob.glob(place, recursive=True)
-      names = {
-        name: name for name in matches if image_files.counts(name, suffixes)
-      }
-      if not names and not glob.has_magic(place):
-        raise errors.UserError(
-          f"`path` is `{place}`, but there is nothing: give a folder of images,"
-          " a glob, or a list of files"
-        )
+    names = image_files.expand(place, suffixes)
+    if len(entries) > 1:  # files of several folders may be called alike
+      names = {each: each for each in names.values()}
+    if not (os.path.exists(place) or glob.has_magic(place)):
+      raise errors.UserError(
+        f"`path` is `{place}`, but there is nothing: give a folder of images,"
+        " a glob, or a list of files"
+      )
     if not names:
       raise errors.UserError(
         f"`path` is `{place}`, where there is no file that counts: names have"
@@ -276,9 +268,7 @@ class FileSource:
     scenes: where each scene is.
     num_scenes: how many.
     num_frames: T.
-    size: (H, W) that images are wanted in; None: that of the first.
-    crop_region: see `datasets.SceneDataset`.
-    num_channels: 3, or 1 where images of grey are wanted.
+    has_masks: whether there are label images.
   """
 
   def __init__(
@@ -289,7 +279,16 @@ class FileSource:
     crop_region: Sequence[Sequence[int]] | None,
     grayscale: bool,
   ):
-    """Takes scenes, all of which have as many frames; arguments as above."""
+    """Takes what is known of the scenes, without reading them.
+
+    Args:
+      path: what the user calls them.
+      scenes: where each is; all have as many frames.
+      size: (H, W) whose proportions are wanted; None: all images have the size
+        of the first.
+      crop_region: see `image_files.wanted_region`.
+      grayscale: whether images of one channel may stay so.
+    """
     self.title = f"`{path}`"
     self.scenes = scenes
     self.num_scenes = len(scenes)

@@ -4,11 +4,11 @@ from iodine.segmentation import film_files
 from iodine.segmentation.saved_model import export
 from iodine.segmentation.segmenter import (
   FilmSegmentation,
+  FilmSegmenter,
   Segmentation,
   Segmenter,
   infer,
   segment,
-  segment_film,
 )
 from iodine.segmentation.user_files import (
   are_all_ours,
@@ -19,6 +19,7 @@ from iodine.segmentation.user_files import (
 
 __all__ = [
   "FilmSegmentation",
+  "FilmSegmenter",
   "Segmentation",
   "Segmenter",
   "are_all_ours",
@@ -28,6 +29,5 @@ __all__ = [
   "overview",
   "film_files",
   "segment",
-  "segment_film",
   "write",
 ]

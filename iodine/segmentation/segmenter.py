@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from iodine import checkpoints, errors, pretrained
+from iodine import checkpoints, errors, evaluation, pretrained
 from iodine.modules import data, distributions, iodine, types, utils
 from iodine.readers import image_files
 
@@ -140,8 +140,9 @@ class Segmenter:
     prepared = [prepare(image_files.read(i), self.image_shape) for i in images]
     seen = np.stack([image for image, _ in prepared])
     # A smaller batch is filled up, so that there is one graph.
-    missing = self.batch_size - len(seen)
-    found = self._infer(np.concatenate([seen, seen[:1].repeat(missing, 0)]))
+    found = self._infer(
+      evaluation.pad({"image": seen}, self.batch_size)["image"]
+    )
     arrays = {name: value.numpy() for name, value in found.items()}
     return [
       Segmentation(
@@ -261,46 +262,63 @@ class FilmSegmentation(NamedTuple):
     return np.unique(self.labels()).tolist()
 
 
-def segment_film(
-  model: iodine.IODINE,
-  image_shape: Sequence[int],
-  frames: np.ndarray,
-  seed: int = 0,
-) -> FilmSegmentation:
-  """Decomposes a film with a sequential model, which sees a frame an iteration.
+class FilmSegmenter:
+  """Decomposes films of one length with one sequential model.
 
-  Args:
-    model: a restored model whose `num_iters` is T - 1.
-    image_shape: (H, W, C) of the images that it was trained on.
-    frames: [T, H', W', 3] in [0, 1].
-    seed: the latents are sampled from it.
-
-  Raises:
-    errors.UserError: if the model is one for stills, or of another length.
+  Iteration t sees frame t. The model is compiled at the first film.
   """
-  if not model.frame_index(1):
-    raise errors.UserError(
-      "this model was trained on stills, and sees no more than the first frame "
-      "of a film: give `images` to decompose frames by themselves, or train on "
-      "films, such as `python main.py with moving_sprites`"
+
+  def __init__(
+    self, model: iodine.IODINE, image_shape: Sequence[int], seed: int = 0
+  ):
+    """Takes a restored model.
+
+    Args:
+      model: the model, whose `num_iters` is T - 1.
+      image_shape: (H, W, C) of the images that it was trained on.
+      seed: the latents are sampled from it.
+
+    Raises:
+      errors.UserError: if the model is one for stills.
+    """
+    if not model.frame_index(1):
+      raise errors.UserError(
+        "this model was trained on stills, and sees no more than the first "
+        "frame of a film: give `images` to decompose frames by themselves, or "
+        "train on films, such as `python main.py with moving_sprites`"
+      )
+    self._image_shape = tuple(image_shape)
+    self._infer = tf.function(
+      lambda film: _infer_film(model, film, seed), autograph=False
     )
-  seen, region = prepare(frames, image_shape)
 
-  @tf.function(autograph=False)
-  def infer_film(film: tf.Tensor) -> dict[str, tf.Tensor]:
-    estimates, _ = model.encode(film, seed=tf.constant([seed, 0], tf.int64))
-    found = [{**render(e.x_dist), "latents": e.z} for e in estimates]
-    return {name: tf.stack([f[name][0] for f in found]) for name in found[0]}
+  def __call__(self, frames: np.ndarray) -> FilmSegmentation:
+    """Decomposes one film.
 
-  arrays = {
-    name: value.numpy() for name, value in infer_film(seen[None]).items()
-  }
-  # One below the other, the frames are an image that has the slots' order.
-  masks = np.concatenate(list(arrays["masks"]), axis=1)[None, ..., None]
-  (order,) = utils.background_first(tf.constant(masks)).numpy()
-  for name in ("masks", "components", "latents"):
-    arrays[name] = arrays[name][:, order]
-  return FilmSegmentation(**arrays, image=seen, region=region)
+    Args:
+      frames: [T, H', W', 3] in [0, 1].
+
+    Raises:
+      errors.UserError: if the film is too short.
+    """
+    seen, region = prepare(frames, self._image_shape)
+    found = self._infer(seen[None])
+    arrays = {name: value.numpy() for name, value in found.items()}
+    # One below the other, the frames are an image that has the slots' order.
+    masks = np.concatenate(list(arrays["masks"]), axis=1)[None, ..., None]
+    (order,) = utils.background_first(tf.constant(masks)).numpy()
+    for name in ("masks", "components", "latents"):
+      arrays[name] = arrays[name][:, order]
+    return FilmSegmentation(**arrays, image=seen, region=region)
+
+
+def _infer_film(
+  model: iodine.IODINE, film: tf.Tensor, seed: int
+) -> dict[str, tf.Tensor]:
+  """Returns what the model says about every frame of a film [1, T, H, W, C]."""
+  estimates, _ = model.encode(film, seed=tf.constant([seed, 0], tf.int64))
+  found = [{**render(e.x_dist), "latents": e.z} for e in estimates]
+  return {name: tf.stack([f[name][0] for f in found]) for name in found[0]}
 
 
 def render(x_dist: types.Distribution) -> dict[str, tf.Tensor]:
