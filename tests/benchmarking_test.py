@@ -121,6 +121,10 @@ def test_synthetic_batches_look_like_the_real_ones(tmp_path, name):
       assert np.max(values) < size
   again = measuring.synthetic_batch(dataset, mapping)
   tf.nest.map_structure(np.testing.assert_array_equal, made, again)
+  films = measuring.synthetic_batch(dataset, mapping, num_frames=3)
+  for entry in ("image", "mask"):
+    assert films[entry].shape[:2] == (2, 3)
+    assert films[entry].shape[2:] == made[entry].shape[2:]
 
 
 def test_segmentation_is_the_end_of_eval():

@@ -10,8 +10,10 @@ import pytest
 import tensorflow as tf
 
 import main
-from iodine import building, evaluation, replicas, training
+from iodine import building, checkpoints, evaluation, replicas, training
 from iodine.benchmark import measuring
+from iodine.commands import train
+from iodine.evaluation import catalogue
 from iodine.modules import data
 
 SMALL = {
@@ -121,6 +123,36 @@ def test_the_benchmark_makes_up_no_masks(photos):
   assert batch.keys() == next(iter(dataset("train"))).keys()
   assert batch["image"].shape == (2, 1, 8, 8, 3) and batch["factors"] == {}
   assert "loss/mse" in training.train_step(model, optimizer, batch)
+
+
+def test_what_is_left_out_of_films_without_masks():
+  titles = catalogue.left_out("masks", of_films=True)
+  assert "video ARI, foreground" in titles
+  of_stills = catalogue.left_out("masks", of_films=False)
+  assert set(titles) - set(of_stills) == {"video ARI", "video ARI, foreground"}
+
+
+def test_stages_lose_their_regressor_and_a_trained_one_rests(photos, capsys):
+  options = config(photos)
+  changed = {"factor_evaluator": {"name": "x"}, "num_iters": 2}
+  options = {**options, "stages": [{"until": 1, "model": changed}]}
+  model, optimizer, dataset = build(photos, "bare")
+  batch = next(iter(dataset("train")))
+  fresh = train._as_read(options, dataset, batch, None)
+  assert "will be no factor regressor" in capsys.readouterr().out
+  assert fresh["model"]["factor_evaluator"] is None
+  assert fresh["stages"] == [{"until": 1, "model": {"num_iters": 2}}]
+  assert training.plan(fresh)[0].model["num_iters"] == 2
+
+  shapes = {"model/factor_evaluator/predict_latents/w": (3, 4)}
+  start = checkpoints.Opened("somewhere/ckpt-1", None, shapes)
+  rests = train._as_read(options, dataset, batch, start)
+  assert "the factor regressor rests" in capsys.readouterr().out
+  assert rests["model"]["factor_evaluator"] and rests["stages"]
+  regressor = model.factor_evaluator.predict_latents
+  before = regressor.w.numpy()
+  training.train_step(model, optimizer, batch)
+  np.testing.assert_array_equal(regressor.w.numpy(), before)
 
 
 def test_two_replicas_share_scenes_without_masks(photos):

@@ -5,7 +5,7 @@ is slower at one moment than at the next. So a large matrix product is timed
 after every step: the share of its rate that a step reaches says more than the
 step's time alone.
 
-Dimensions: B batch, L true entities, H W C image.
+Dimensions: B batch, T frames, L true entities, H W C image.
 """
 
 from __future__ import annotations
@@ -240,6 +240,7 @@ def synthetic_batch(
   dataset: data_lib.IODINEDataset,
   mapping: Sequence[tuple[str, int, str]] = (),
   seed: int = 0,
+  num_frames: int = 1,
 ) -> Data:
   """Returns noise in the shape of a data set's batches; no file is read.
 
@@ -249,14 +250,15 @@ def synthetic_batch(
     dataset: gives B, H, W, C and L.
     mapping: the factors, see `FactorRegressor`.
     seed: the noise follows from it.
+    num_frames: T.
   """
   rng = np.random.default_rng(seed)
   batch_size, num_entities = dataset.batch_size, dataset.num_true_objects
-  height, width, channels = dataset.image_shape
+  lead = (batch_size, num_frames)
+  image = rng.uniform(size=(*lead, *dataset.image_shape))
   if not num_entities:
-    image = rng.uniform(size=(batch_size, 1, height, width, channels))
     return {"image": tf.constant(image, tf.float32), "factors": {}}
-  owner = rng.integers(num_entities, size=(batch_size, 1, height, width))
+  owner = rng.integers(num_entities, size=(*lead, *dataset.image_shape[:2]))
   mask = owner[:, :, None] == np.arange(num_entities)[:, None, None]
   factors = {}
   for name, size, kind in mapping:
@@ -267,7 +269,6 @@ def synthetic_batch(
       num_values = 1 if kind == "angle" else size
       values = rng.uniform(size=(batch_size, num_entities, num_values))
       factors[name] = tf.constant(values, tf.float32)
-  image = rng.uniform(size=(batch_size, 1, height, width, channels))
   return {
     "image": tf.constant(image, tf.float32),
     "mask": tf.constant(mask[..., None], tf.float32),

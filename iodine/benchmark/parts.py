@@ -93,7 +93,12 @@ def measure(config: Config, options: Options) -> dict[str, Any]:
     model: iodine.IODINE = building.build(config["model"], "model")
     model.initialize(dataset.image_shape)
   evaluator = config["model"].get("factor_evaluator") or {}
-  batch = measuring.synthetic_batch(dataset, evaluator.get("mapping", ()))
+  batch = measuring.synthetic_batch(
+    dataset,
+    evaluator.get("mapping", ()),
+    # A data set of one's own may say nothing of films.
+    num_frames=getattr(dataset, "num_frames", 1),
+  )
   subject = _Subject(dataset, model, batch, strategy)
   # The training step before all else, for its time since the start of the
   # process and for its memory.

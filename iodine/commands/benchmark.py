@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from iodine import benchmark, files, replicas
-from iodine.commands import common
+from iodine.commands import common, make_data
+from iodine.modules import data
 
 Config = common.Config
 
@@ -14,7 +15,8 @@ def run(config: Config, script: str) -> dict[str, Any]:
   """Measures a config; table and JSON, and a picture of a sweep.
 
   Args:
-    config: the complete config. No data is needed, nor is a checkpoint.
+    config: the complete config. No checkpoint is needed, nor are scenes, but
+      where their files say how large they are.
     script: path of `main.py`, which measures every point of a sweep in a
       process of its own.
 
@@ -31,6 +33,8 @@ def run(config: Config, script: str) -> dict[str, Any]:
   common.require_experiment(config["model"])
   if config["json_path"] is not None:
     files.check_writable(config["json_path"])
+  if isinstance(common.build_dataset(config["data"], 0), data.Arrays):
+    make_data.provide(config)
   if points:
     result = benchmark.measure_sweep(config, options.parts, points, script)
   else:

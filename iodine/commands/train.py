@@ -148,7 +148,7 @@ def run(
     tf.random.set_seed(seed)
     dataset, example = workers.chief_first(lambda: _read_first(config, seed))
     replicas.check_batch_size(strategy, dataset.batch_size)
-    config = _as_read(config, dataset, example)
+    config = _as_read(config, dataset, example, place.start)
     plan = training.plan(config)
     if place.start is not None and place.goes_on:
       reading.tell_changes(config, place.start.prefix)
@@ -264,28 +264,42 @@ def _read_first(
 
 
 def _as_read(
-  config: Config, dataset: data_lib.IODINEDataset, example: dict[str, tf.Tensor]
+  config: Config,
+  dataset: data_lib.IODINEDataset,
+  example: dict[str, tf.Tensor],
+  start: checkpoints.Opened | None,
 ) -> Config:
   """Returns the config with what the scenes decide.
 
   That is the size of images that keep theirs, and that there is no regressor
-  without factors.
+  without factors; one that was trained before rests.
 
   Args:
     config: the complete config.
     dataset: the scenes.
     example: a batch of them.
+    start: what the training begins with.
   """
-  data, model = config["data"], config["model"]
+  data, model, stages = config["data"], config["model"], config["stages"]
   if "image_dim" in data and data["image_dim"] is None:
     data = {**data, "image_dim": list(dataset.image_shape[:2])}
-  if not example["factors"] and model.get("factor_evaluator") is not None:
-    print(
-      "the scenes have no factors: there will be no factor regressor",
-      flush=True,
-    )
-    model = {**model, "factor_evaluator": None}
-  return {**config, "data": data, "model": model}
+  entry = "factor_evaluator"
+  if not example["factors"] and model.get(entry) is not None:
+    if start is not None and any(entry in name for name in start.shapes):
+      # Adam's moments are in the order of the variables, its own among them.
+      outcome = "the factor regressor rests"
+    else:
+      outcome = "there will be no factor regressor"
+      model = {**model, entry: None}
+      stages = [
+        {
+          **stage,
+          "model": dict(x for x in stage["model"].items() if x[0] != entry),
+        }
+        for stage in stages
+      ]
+    print(f"the scenes have no factors: {outcome}", flush=True)
+  return {**config, "data": data, "model": model, "stages": stages}
 
 
 def _device_line(

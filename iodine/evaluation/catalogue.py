@@ -61,8 +61,10 @@ class Metric(NamedTuple):
     main: whether it stands in the tables with a row for each iteration.
     charted: whether it has a panel in the charts over the iterations.
     truth: what scenes have to have for it: "masks", "factors" or nothing.
+    of_films: whether it is of films only.
 
-  The last two say nothing of a metric that has one value for all iterations.
+  `main` and `charted` say nothing of a metric that has one value for all
+  iterations.
   """
 
   name: str
@@ -75,6 +77,7 @@ class Metric(NamedTuple):
   main: bool = False
   charted: bool = False
   truth: str = ""
+  of_films: bool = False
 
   @property
   def label(self) -> str:
@@ -263,12 +266,16 @@ STANDARD = (
     "video ARI",
     "ARI of all frames of a film together: a slot has to keep its object",
     _video_ari(0),
+    truth="masks",
+    of_films=True,
   ),
   Metric(
     "video_ari_nobg",
     "video ARI, foreground",
     "the same over the pixels of objects only: the field's video ARI, FG-ARI",
     _video_ari(1),
+    truth="masks",
+    of_films=True,
   ),
   Metric(
     "miou",
@@ -378,11 +385,12 @@ STANDARD = (
 )
 
 
-def left_out(truth: str) -> list[str]:
+def left_out(truth: str, of_films: bool) -> list[str]:
   """Returns the standard metrics that scenes without `truth` do not have.
 
   Args:
     truth: see `Metric`.
+    of_films: whether the scenes are films.
 
   Returns:
     Their titles; of a family what its members have in common.
@@ -390,7 +398,7 @@ def left_out(truth: str) -> list[str]:
   return [
     metric.title.replace(", {}", "")
     for metric in STANDARD
-    if metric.truth == truth
+    if metric.truth == truth and (of_films or not metric.of_films)
   ]
 
 

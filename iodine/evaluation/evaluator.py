@@ -230,7 +230,8 @@ class Evaluator:
       if not done:
         # What does not work should say so before the other batches.
         _measure(scores.join(results), metrics)
-        left_out = self._left_out(batch)
+        of_films = bool(results[0][0]["frame"].any())
+        left_out = self._left_out(batch, of_films)
       done += size
       on_progress(done)
     if not results:
@@ -241,14 +242,14 @@ class Evaluator:
     result = _summarize_all(scores.join(results), self._num_components, metrics)
     return result._replace(left_out=tuple(left_out))
 
-  def _left_out(self, batch: Data) -> list[str]:
+  def _left_out(self, batch: Data, of_films: bool) -> list[str]:
     """Returns what is not measured of such scenes, and why."""
     missing = [] if "mask" in batch else ["masks"]
     if self._has_regressor and not batch["factors"]:
       missing.append("factors")
     return [
       f"the scenes have no {truth}: left out are "
-      + "; ".join(catalogue.left_out(truth))
+      + "; ".join(catalogue.left_out(truth, of_films))
       for truth in missing
     ]
 

@@ -335,6 +335,11 @@ class _PlacedScenes(datasets.SceneDataset):
     """Returns L, the background included; 0 without masks."""
     return self._training_source().num_entities
 
+  @property
+  def num_frames(self) -> int:
+    """Returns T, 1 for stills."""
+    return self._training_source().num_frames
+
   def _training_source(self) -> Any:
     return self._find(self.train)[0]
 

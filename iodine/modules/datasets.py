@@ -282,6 +282,11 @@ class SceneDataset(abc.ABC):
     """Returns L, the background included; 0 without masks."""
 
   @property
+  def num_frames(self) -> int:
+    """Returns T, 1 for stills."""
+    return 1
+
+  @property
   def image_size(self) -> tuple[int, int]:
     """Returns (H, W) of the images that come out."""
     assert self.image_dim is not None
