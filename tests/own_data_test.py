@@ -326,6 +326,61 @@ def test_masks_and_images_belong_together(photos):
   assert "is no label image" in images_sentence(photos)
 
 
+@pytest.mark.parametrize("is_flat", [True, False])
+def test_masks_are_found_by_the_ends_of_paths(tmp_path, is_flat):
+  folder = tmp_path / "all"
+  for i in range(4):
+    part, name = ("train", "test")[i % 2], str(i) if is_flat else str(i // 2)
+    save(folder / f"photos/{part}/{name}.png", noise([8, 8, 3]))
+    labels = np.full([8, 8], 0, np.uint8)
+    labels[: i + 1] = 3
+    place = "" if is_flat else f"{part}/"
+    save(folder / f"photos/labels/{place}{name}.png", labels)
+  masks = f"{folder}/photos/labels"
+  parts = [f"{folder}/photos/{part}" for part in ("test", "train")]
+  for path in (f"{folder}/photos", f"{folder}/photos/t*/*.png", parts):
+    own = data.Images(path=path, masks=masks, batch_size=4, train=[0, 4])
+    assert own.num_true_objects == 2
+    (batch,) = own("test")
+    covered = batch["mask"].numpy()[:, 0, 1, :, 0, 0].sum(axis=1)
+    np.testing.assert_array_equal(covered, [2, 4, 1, 3])
+
+
+def test_a_mask_has_one_image_and_an_image_one_mask(photos):
+  for i in range(6):
+    save(f"{photos}/{i}.mask.png", noise([8, 8], 2))
+  save(f"{photos}/0.bmp", noise([8, 8, 3]))
+  sentence = images_sentence(photos)
+  assert "0.mask.png` is the mask of two images" in sentence
+  os.remove(f"{photos}/0.bmp")
+  save(f"{photos}/0.mask.bmp", noise([8, 8], 2))
+  assert "are masks of the same image" in images_sentence(photos)
+  os.remove(f"{photos}/0.mask.bmp")
+  os.remove(f"{photos}/0.mask.png")
+  save(f"{photos}/0.mask.tif", np.full([8, 8], -1, np.int32))
+  assert "has the number -1" in images_sentence(photos)
+
+
+def test_numbers_that_are_no_pixels_are_named(photos):
+  save(f"{photos}/6.tif", np.full([8, 8], 200.0, np.float32))
+  sentence = images_sentence(photos)
+  assert f"in `{photos}/6.tif`: an array of numbers from 200 to" in sentence
+  save(f"{photos}/6.tif", np.full([8, 8], 70000, np.int32))
+  assert "pixels from 70000 to 70000" in images_sentence(photos)
+
+
+def test_texts_are_no_factors_and_nan_no_object(tmp_path):
+  path = str(tmp_path / "own.npz")
+  image, mask = noise([5, 8, 8, 3]), noise([5, 8, 8], 2)
+  texts = {"factors/name": np.full([5, 2], "red")}
+  np.savez(path, image=image, mask=mask, **texts)
+  (batch, *_) = data.Arrays(path=path, batch_size=5)("test")
+  assert batch["factors"] == {}
+  np.savez(path, image=image, mask=np.full([5, 8, 8], np.nan))
+  with pytest.raises(errors.UserError, match="has the number nan"):
+    data.Arrays(path=path, batch_size=5)("test")
+
+
 def test_there_have_to_be_images(tmp_path, photos):
   os.makedirs(tmp_path / "empty")
   assert "no file that counts" in images_sentence(str(tmp_path / "empty"))
@@ -333,7 +388,14 @@ def test_there_have_to_be_images(tmp_path, photos):
   assert "quote a name that reads as a number" in images_sentence(2024)
   assert "quote a name" in images_sentence(photos, masks=2024)
   assert "no images in a folder `val`" in images_sentence(photos, train="val")
-  assert "none of which is chosen" in images_sentence(photos, train=[9, 12])
+  assert "none is chosen by" in images_sentence(photos, train=[9, 12])
+  assert "no images in a folder `./v`" in images_sentence(photos, train="./v")
+  assert "`data.constructor=iodine.modules.data.Arrays`" in images_sentence(
+    "a.npz"
+  )
+  (tmp_path / "void").mkdir()
+  sentence = images_sentence(photos, masks=str(tmp_path / "void"))
+  assert "`masks` is `" in sentence and "no file that counts" in sentence
   save(tmp_path / "one/a.png", noise([8, 8, 3]))
   assert "1 for a batch of 4" in images_sentence(str(tmp_path / "one"))
 

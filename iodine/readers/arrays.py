@@ -26,6 +26,7 @@ Dimensions:
 from __future__ import annotations
 
 import functools
+import math
 import os
 import shutil
 import tempfile
@@ -299,6 +300,10 @@ class ArraySource:
         if name not in ("image", "mask", "visibility")
         and tuple(array.shape[:2]) == lead
       }
+    # Texts are no factors.
+    found = {
+      k: array for k, array in found.items() if array.dtype.kind in "biuf"
+    }
     for name, array in found.items():
       if len(array.shape) not in (2, 3) or array.shape[0] != self.num_scenes:
         raise errors.UserError(
@@ -325,10 +330,15 @@ class ArraySource:
       told["mask"] = self._mask.shape[self._stack_axis]
     if not told:
       most = max(
-        int(np.max(self._mask[start : start + _BLOCK]))
+        float(np.max(self._mask[start : start + _BLOCK]))
         for start in range(0, self.num_scenes, _BLOCK)
       )
-      told["mask"] = most + 1
+      if not math.isfinite(most):
+        raise errors.UserError(
+          f"`mask` of {self.title} has the number {most}: give numbers of"
+          " objects, with 0 for the background"
+        )
+      told["mask"] = int(most) + 1
     if len(set(told.values())) > 1:
       counts = ", ".join(f"{n} in `{name}`" for name, n in told.items())
       raise errors.UserError(

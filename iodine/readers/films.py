@@ -41,6 +41,11 @@ def read_film(path: str) -> np.ndarray:
   Raises:
     errors.UserError: if it cannot be read, or frames have several sizes.
   """
+  if not os.path.exists(path):
+    raise errors.UserError(
+      f"there is no film at `{path}`: give the path of a GIF, a video or a"
+      " folder of images"
+    )
   if os.path.isdir(path):
     names = sorted(os.listdir(path), key=image_files.by_number)
     frames = [

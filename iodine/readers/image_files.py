@@ -5,6 +5,7 @@ Dimensions: H' W' size of an image as it comes, H W size that a model wants.
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
 import re
@@ -164,9 +165,13 @@ def read(image: Any) -> np.ndarray:
       the array is.
   """
   if isinstance(image, (str, os.PathLike)):
-    image = _open(os.fspath(image))
+    path = os.fspath(image)
+    image = _open(path)
     if isinstance(image, str):
       raise errors.UserError(image)
+    explain = functools.partial("in `{}`: {}".format, path)
+    with errors.explained((errors.UserError,), explain):
+      return _from_pil(image)
   if isinstance(image, PIL.Image.Image):
     return _from_pil(image)
   return _from_array(np.asarray(image))
@@ -194,13 +199,22 @@ def read_labels(path: str) -> np.ndarray:
       f" (mode {image.mode}): give a PNG of one channel, 0 for the background"
     )
   labels = np.asarray(image)
+  if labels.min() < 0:
+    raise errors.UserError(
+      f"`{path}` is no label image, as it has the number {labels.min()}: give"
+      " numbers from 0, 0 for the background"
+    )
   return labels.astype(np.uint8) if image.mode == "1" else labels
 
 
 def find_problem(path: str) -> str | None:
   """Returns what is wrong with a file, as `read` would say; None if nothing."""
   image = _open(path)
-  return image if isinstance(image, str) else None
+  if isinstance(image, str):
+    return image
+  # Of all others any number will do.
+  has_any_numbers = image.mode in ("F", "I")
+  return errors.find(lambda: read(path)) if has_any_numbers else None
 
 
 def _open(path: str) -> PIL.Image.Image | str:
@@ -224,7 +238,13 @@ def _from_pil(image: PIL.Image.Image) -> np.ndarray:
   """Returns [H', W', 1 or 3] float32 in [0, 1]."""
   if image.mode.startswith("I"):
     # 16 bits of grey; Pillow would cut what is above 255.
-    return _from_array(np.asarray(image).astype(np.float32) / 65535.0)
+    pixels = np.asarray(image)
+    if pixels.min() < 0 or pixels.max() > 65535:
+      raise errors.UserError(
+        f"pixels from {pixels.min()} to {pixels.max()} are not an image: give"
+        " 8 or 16 bits, or floating-point numbers from 0 to 1"
+      )
+    return _from_array(pixels.astype(np.float32) / 65535.0)
   if image.mode == "F":
     return _from_array(np.asarray(image))
   if image.has_transparency_data:

@@ -21,6 +21,8 @@ import numpy as np
 from iodine import errors
 from iodine.readers import films, image_files, opening
 
+_ARRAYS = (".npz", ".h5", ".hdf5")
+
 _MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
 
 _MOST_ENTITIES = 255
@@ -45,13 +47,16 @@ class Scene(NamedTuple):
   numbers: tuple[int, ...] = ()
 
 
-def find_images(path: object, suffixes: Sequence[str]) -> dict[str, str]:
+def find_images(
+  path: object, suffixes: Sequence[str], option: str = "path"
+) -> dict[str, str]:
   """Returns the files that a data set's `path` means, by their names.
 
   Args:
     path: a folder, whose subfolders count, too, a glob, or a list of files and
       of those. Files and folders whose names begin with a dot do not count.
     suffixes: what the names of files in folders and globs end in.
+    option: what the user calls `path`.
 
   Returns:
     {name: path}, sorted by name, `photo_9` before `photo_10`. The name of a
@@ -66,18 +71,23 @@ def find_images(path: object, suffixes: Sequence[str]) -> dict[str, str]:
     raise errors.UserError("`path` is an empty list: give a folder, or files")
   for entry in entries:
     place = os.path.expanduser(os.fspath(entry))
+    if place.lower().endswith(_ARRAYS):
+      raise errors.UserError(
+        f"`{option}` is `{place}`, a file of arrays: they are read with"
+        " `data.constructor=iodine.modules.data.Arrays`"
+      )
     names = image_files.expand(place, suffixes)
     if len(entries) > 1:  # files of several folders may be called alike
       names = {each: each for each in names.values()}
     if not (os.path.exists(place) or glob.has_magic(place)):
       raise errors.UserError(
-        f"`path` is `{place}`, but there is nothing: give a folder of images,"
-        " a glob, or a list of files"
+        f"`{option}` is `{place}`, but there is nothing: give a folder of"
+        " images, a glob, or a list of files"
       )
     if not names:
       raise errors.UserError(
-        f"`path` is `{place}`, where there is no file that counts: names have"
-        f" to end in {', '.join(suffixes)}"
+        f"`{option}` is `{place}`, where there is no file that counts: names"
+        f" have to end in {', '.join(suffixes)}"
       )
     found.update(names)
   return {
@@ -90,35 +100,35 @@ def find_scenes(path: object, masks: str | None) -> list[Scene]:
 
   Args:
     path: see `find_images`.
-    masks: folder of label images that are named as the photos are; None for
-      those beside the photos, `photo.mask.png` for `photo.png`.
+    masks: folder of label images that are named as the photos are, with the
+      folders these are in as far as the label images have some; None for those
+      beside the photos, `photo.mask.png` for `photo.png`. A photo is what is
+      not in it.
 
   Raises:
     errors.UserError: if there is no image, or masks and images do not match.
   """
   found = find_images(path, image_files.SUFFIXES)
-  stems = {name: _stem(name) for name in found}
+  if masks is not None:
+    masks = _as_folder(masks)
+    inside = os.path.join(os.path.realpath(masks), "")
+    found = {
+      name: place
+      for name, place in found.items()
+      if not os.path.realpath(place).startswith(inside)
+    }
   images = {n: p for n, p in found.items() if not image_files.is_mask(n)}
-  beside = {
-    stems[n].removesuffix(image_files.MASK): p
-    for n, p in found.items()
-    if n not in images
-  }
+  stems = {name: _stem(name) for name in images}
   if not images:
     raise errors.UserError(
       f"`path` is `{path}`, where there are label images only: give the folder"
       " of the photos, too"
     )
-  labels = beside
-  if masks is not None:
-    _check_folder(masks)
-    labels = {
-      _stem(name).removesuffix(image_files.MASK): found
-      for name, found in find_images(masks, _MASK_SUFFIXES).items()
-    }
-    if not os.path.isdir(str(path)):
-      labels = {os.path.basename(stem): found for stem, found in labels.items()}
-      stems = {name: os.path.basename(stem) for name, stem in stems.items()}
+  if masks is None:
+    labels = _labels({n: p for n, p in found.items() if n not in images})
+  else:
+    labels = _labels(find_images(masks, _MASK_SUFFIXES, "masks"))
+    stems = {name: _shared_end(stem, labels) for name, stem in stems.items()}
   return [
     Scene(name, (images[name],), tuple(found))
     for name, found in _match(images, stems, labels).items()
@@ -183,11 +193,7 @@ def _entries(path: object) -> Sequence[str]:
 def _of_folder(folder: str, names: Sequence[str]) -> Scene:
   """Returns the film that the images of a folder are."""
   images = {name: name for name in names if not image_files.is_mask(name)}
-  labels = {
-    _stem(name).removesuffix(image_files.MASK): name
-    for name in names
-    if image_files.is_mask(name)
-  }
+  labels = _labels({name: name for name in names if name not in images})
   stems = {name: _stem(name) for name in images}
   masks = _match(images, stems, labels)
   frames = tuple(mask for each in masks.values() for mask in each)
@@ -214,13 +220,41 @@ def _stem(name: str) -> str:
   return os.path.splitext(name)[0]
 
 
-def _check_folder(masks: object) -> None:
-  """Checks the option `masks`."""
-  if not isinstance(masks, str) or not os.path.isdir(masks):
+def _as_folder(masks: object) -> str:
+  """Returns the option `masks` as a path."""
+  folder = os.path.expanduser(masks) if isinstance(masks, str) else ""
+  if not os.path.isdir(folder):
     raise errors.UserError(
       f"`masks` is {masks!r}: give the folder of the label images"
       + errors.quoting(masks, "data.masks")
     )
+  return folder
+
+
+def _labels(found: Mapping[str, str]) -> dict[str, str]:
+  """Returns label images by what their photos are called.
+
+  Args:
+    found: their paths by name.
+
+  Raises:
+    errors.UserError: if two are called alike.
+  """
+  labels: dict[str, str] = {}
+  for name, path in found.items():
+    first = labels.setdefault(_stem(name).removesuffix(image_files.MASK), path)
+    if first != path:
+      raise errors.UserError(
+        f"`{first}` and `{path}` are masks of the same image: remove one"
+      )
+  return labels
+
+
+def _shared_end(stem: str, labels: Mapping[str, str]) -> str:
+  """Returns as much of the end of a path as a label image is called by."""
+  parts = stem.split(os.sep)
+  ends = (os.sep.join(parts[i:]) for i in range(len(parts)))
+  return next((end for end in ends if end in labels), stem)
 
 
 def _match(
@@ -234,7 +268,8 @@ def _match(
     labels: the label images by that.
 
   Raises:
-    errors.UserError: if there are some, but one has no photo, or a photo none.
+    errors.UserError: if there are some, but one has no photo or several, or a
+      photo none.
   """
   if not labels:
     return {name: [] for name in images}
@@ -252,6 +287,15 @@ def _match(
       f" `{images[bare[0]]}`: add a label image for each, or remove all masks"
       " to train without"
     )
+  owners: dict[str, str] = {}
+  for name, path in images.items():
+    first = owners.setdefault(stems[name], path)
+    if first != path:
+      raise errors.UserError(
+        f"`{labels[stems[name]]}` is the mask of two images, `{first}` and"
+        f" `{path}`: give each one of its own, in the same folders, under the"
+        " same name"
+      )
   return {name: [labels[stems[name]]] for name in images}
 
 
@@ -381,7 +425,7 @@ class FileSource:
     frames = [image_files.to_channels(frame, channels) for frame in frames]
     shapes = {frame.shape for frame in frames}
     if len(shapes) > 1:
-      sizes = " and ".join(sorted(map(_size, frames)))
+      sizes = " and ".join(sorted({_size(frame) for frame in frames}))
       raise errors.UserError(
         f"the frames of `{scene.name}` have several sizes, {sizes}: give all"
         " frames of a film one size"
@@ -405,7 +449,7 @@ class FileSource:
     Raises:
       errors.UserError: if none is.
     """
-    start = folder.rstrip("/") + "/"
+    start = os.path.join(os.path.normpath(folder), "")
     found = np.array([f"{s.name}/".startswith(start) for s in self.scenes])
     if not found.any():
       raise errors.UserError(

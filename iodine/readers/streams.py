@@ -269,6 +269,7 @@ class PlaceStream(Stream):
 
   def __post_init__(self):
     super().__post_init__()
+    self._without_limit = self.places
     if self.limit is not None:
       self.places = self.places[: self.limit]
     self._epoch_size = len(self.places)
@@ -285,9 +286,10 @@ class PlaceStream(Stream):
     """
     if not len(self.places):
       chosen = ", ".join(f"`{k}` {v}" for k, v in self.options.items())
+      num = self.source.num_scenes
       raise errors.UserError(
-        f"{self.source.title} has {self.source.num_scenes} scenes, none of"
-        f" which is chosen by {chosen}: change these entries of `data`"
+        f"{self.source.title} has {num} scene{'s' if num > 1 else ''}, and none"
+        f" is chosen by {chosen}: change these entries of `data`"
       )
 
   def explained_errors(self) -> contextlib.AbstractContextManager[None]:
@@ -298,7 +300,7 @@ class PlaceStream(Stream):
     """
     return errors.explained(
       (tf.errors.InvalidArgumentError, tf.errors.UnknownError),
-      lambda _: self.source.find_problem(self.places),
+      lambda _: self.source.find_problem(self._without_limit),
     )
 
   def identify(self) -> dict[str, Any]:
