@@ -18,6 +18,7 @@ from iodine.checkpoints.finding import (
   open_checkpoint,
   run_folder,
 )
+from iodine.checkpoints.locking import locked
 from iodine.checkpoints.restoring import Restored, restore, restore_model
 from iodine.checkpoints.store import CheckpointStore
 from iodine.checkpoints.tf1 import (
@@ -45,6 +46,7 @@ __all__ = [
   "first_line",
   "latest",
   "leaves",
+  "locked",
   "model_variables",
   "open_checkpoint",
   "read_seed",
