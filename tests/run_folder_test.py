@@ -11,9 +11,10 @@ import helpers
 import numpy as np
 import pytest
 
+import main
 from iodine import building, checkpoints, errors
 from iodine.checkpoints import locking
-from iodine.commands import train
+from iodine.commands import make_data, train
 
 
 @pytest.fixture(scope="module")
@@ -390,3 +391,52 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(locking.fcntl, "lockf", lockf)
   with checkpoints.locked(str(tmp_path)):
     assert "has no locks" in capsys.readouterr().out
+
+
+# --------------------------------------------------------- as users run it
+
+
+def test_a_run_goes_on_from_an_older_checkpoint(tmp_path, capsys):
+  scenes = make_data.make_data(
+    {**main.get_config(("tetrominoes",))["data"]}, f"{tmp_path}/[1]", 4, seed=0
+  )
+  options = [
+    *("with", "tetrominoes", f"data.path={scenes}", "data.image_dim=[8,8]"),
+    *(f"{key}={value}" for key, value in helpers.TINY.items()),
+    *("batch_size=2", "data.shuffle_buffer=4", "save_checkpoint_steps=1"),
+    *("seed=3", "save_images_steps=100", "num_iters=1"),
+  ]
+  helpers.run_main(
+    *options, f"checkpoint_dir={tmp_path}/r", "stop_after_steps=3"
+  )
+  folder = tmp_path / "r_1"
+  _flip(data_file(f"{folder}/ckpt-3"))
+  (folder / "checkpoint").write_bytes(b"")
+  before = snapshot(folder)
+  options += ["continue_run=True", "stop_after_steps=2"]
+  other = other_process(folder)
+  assert other.stdout.readline() == "locked\n"
+  sentence = helpers.fails_with_sentence(
+    capsys, *options, f"checkpoint_dir={folder}"
+  )
+  assert "another training" in sentence
+  other.communicate("")
+  assert snapshot(folder) == before
+  helpers.run_main(*options, f"checkpoint_dir={folder}/ckpt-1")
+  out = capsys.readouterr().out
+  assert f"continuing from {folder}/ckpt-1\n" in out
+  place = folder / "newer_than_1"
+  assert f"left behind, as `{place}/ckpt-2`; `{place}/ckpt-3`" in out
+  assert {
+    name: value for name, value in before.items() if "ckpt-3" in name
+  } == {
+    name: value for name, value in snapshot(place).items() if "ckpt-3" in name
+  }
+  # What comes is what was there, to the bit.
+  left = checkpoints.open_checkpoint(f"{place}/ckpt-2")
+  again = checkpoints.open_checkpoint(folder)
+  assert again.prefix == f"{folder}/ckpt-2"
+  names = [n for n in left.shapes if n.startswith(("model/", "optimizer/"))]
+  assert len(names) > 20
+  for name in names:
+    np.testing.assert_array_equal(left.read(name), again.read(name))

@@ -115,13 +115,18 @@ def reading(prefix: str) -> Iterator[None]:
     ) from error
 
 
+def is_pattern(path: str) -> bool:
+  """Returns whether TensorFlow takes a path for one of several."""
+  return re.search(r"[][?*\\]", path) is not None
+
+
 def literal(prefix: str) -> str:
   """Returns a prefix of the same files that TensorFlow takes for no pattern.
 
   It looks for the files that it reads by patterns, in which `[` and others have
   a meaning. Links to them have names without.
   """
-  if not re.search(r"[][?*\\]", prefix):
+  if not is_pattern(prefix):
     return prefix
   place = tempfile.mkdtemp(dir=_links().name)
   start = os.path.basename(prefix)

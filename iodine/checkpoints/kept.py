@@ -51,7 +51,7 @@ class Folder:
   def save(self, checkpoint: tf.train.Checkpoint, step: int) -> str:
     """Writes a checkpoint; removes the oldest where there are too many.
 
-    Its index gets its name as the last, and once that is there it is whole.
+    Its index gets its place as the last, and once that is there it is whole.
 
     Returns:
       Its prefix.
@@ -65,10 +65,9 @@ class Folder:
       name = os.path.join(unfinished, os.path.basename(prefix))
       *data, index = finding.parts(checkpoint.write(name))
       steps = [*(s for s in self._steps if s != step), step]
+      _list(self.path, steps)  # While nothing is changed, as it may fail.
       _remove(prefix)
-      _move(data, self.path)
-      _list(self.path, steps)
-      _move([index], self.path)
+      _move([*data, index], self.path)
     finally:
       _remove_folder(unfinished)
     self._steps = steps[-self._max_to_keep :]
@@ -150,7 +149,7 @@ def _list(folder: str, steps: list[int]) -> None:
 
 def _move(paths: list[str], folder: str) -> None:
   for path in paths:
-    os.replace(path, os.path.join(folder, os.path.basename(path)))
+    files.move(path, os.path.join(folder, os.path.basename(path)))
 
 
 def _remove(prefix: str) -> None:

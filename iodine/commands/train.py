@@ -233,7 +233,7 @@ def run(
         validates=validates,
       )
       if place.start is not None and place.goes_on:
-        _go_on(store, place.start, place.named)
+        _leave_newer(store, place.start, place.named)
       if step in [stage.last_step for stage in plan[: number - 1]]:
         store.forget_best()  # the losses of this stage are of another model
       print(_opening_line(model, step, stage, place.folder), flush=True)
@@ -390,7 +390,7 @@ def _restore(
   return f"continuing from the TF1 checkpoint {prefix}{fresh}"
 
 
-def _go_on(
+def _leave_newer(
   store: checkpoints.CheckpointStore,
   start: checkpoints.Opened,
   named: str | None,
