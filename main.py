@@ -227,8 +227,8 @@ def quickstart(_run: Any, _config: Config, checkpoint_dir: str) -> Config:
   """Shows a trained model, then trains one; reuses what is there."""
   command = _command("quickstart", _config)
   _run.info["tensorflow"] = {"logdirs": [checkpoint_dir]}
-  command.show(get_config(PRETRAINED, {"seed": 0}))
-  return command.run(_config, ex.log_scalar).as_json()
+  trained = get_config(PRETRAINED, {"seed": 0})
+  return command.run(_config, ex.log_scalar, trained).as_json()
 
 
 if __name__ == "__main__":

@@ -130,6 +130,16 @@ def replaced(
       _remove(temporary + suffix)
 
 
+def move(temporary: str, path: str) -> None:
+  """Puts a file that is complete in its place.
+
+  Raises:
+    errors.UserError: if that fails.
+  """
+  with _explained(path, "cannot write"):
+    os.replace(temporary, path)
+
+
 @contextlib.contextmanager
 def replaced_folder(
   folder: str, failures: tuple[type[Exception], ...] = (OSError,)

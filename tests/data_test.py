@@ -665,6 +665,12 @@ def test_more_files_than_are_read_ahead(tmp_path):
 def test_a_name_that_looks_like_a_glob_is_taken_as_it_is(tmp_path):
   path = write(tmp_path / "scenes[1].tfrecords", [numbered(3)])
   assert flat(indices(tetrominoes(path)("test"))) == [3]
+  (tmp_path / "x[1]").mkdir()
+  (tmp_path / "x1").mkdir()
+  write(tmp_path / "x[1]/a.tfrecords", [numbered(4)])
+  write(tmp_path / "x1/a.tfrecords", [numbered(5)])
+  glob = f"{tmp_path}/x[1]/*.tfrecords"
+  assert flat(indices(tetrominoes(glob)("test"))) == [4]
 
 
 def test_nothing_is_read_before_the_call():

@@ -207,6 +207,11 @@ def test_files_are_found(folder, images, found):
 def test_a_name_with_brackets_is_no_glob(folder):
   path = save("photos/x[1].png", noise([3, 3, 3]))
   assert image_files.find(path) == [path]
+  os.mkdir("x[1]")
+  os.mkdir("x1")
+  path = save("x[1]/a.png", noise([3, 3, 3]))
+  save("x1/b.png", noise([3, 3, 3]))
+  assert image_files.find("x[1]/*.png") == [path]
 
 
 @pytest.mark.parametrize(

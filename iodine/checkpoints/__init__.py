@@ -14,10 +14,12 @@ from iodine.checkpoints.finding import (
   Opened,
   find,
   first_line,
+  is_pattern,
   latest,
   open_checkpoint,
   run_folder,
 )
+from iodine.checkpoints.locking import locked
 from iodine.checkpoints.restoring import Restored, restore, restore_model
 from iodine.checkpoints.store import CheckpointStore
 from iodine.checkpoints.tf1 import (
@@ -43,8 +45,10 @@ __all__ = [
   "export",
   "find",
   "first_line",
+  "is_pattern",
   "latest",
   "leaves",
+  "locked",
   "model_variables",
   "open_checkpoint",
   "read_seed",

@@ -22,7 +22,7 @@ _ABSENT = "nothing"
 
 def config_path(prefix: str) -> str:
   """Returns where a training leaves the config of its checkpoints."""
-  return os.path.join(finding.run_folder(prefix), "config.json")
+  return os.path.join(finding.run_folder(prefix), finding.CONFIG_FILE)
 
 
 def config_beside(prefix: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import os
 import tensorflow as tf
 
 from iodine import errors, files, optimizers
-from iodine.checkpoints import finding, tf2
+from iodine.checkpoints import finding, kept, tf2
 from iodine.modules import iodine
 
 
@@ -57,32 +57,28 @@ class CheckpointStore:
     self._checkpoint = tf.train.Checkpoint(**self._objects)
     if writes:
       files.make_folder(folder)
-    self._latest = tf.train.CheckpointManager(
-      self._checkpoint, folder, max_to_keep=max_to_keep
-    )
-    self._best = tf.train.CheckpointManager(
-      self._checkpoint, os.path.join(folder, finding.BEST_FOLDER), max_to_keep=1
-    )
+    self._latest = kept.Folder(folder, max_to_keep)
+    self._best = kept.Folder(os.path.join(folder, finding.BEST_FOLDER), 1)
 
   @property
   def latest(self) -> str | None:
     """Returns the prefix of the newest checkpoint, or None."""
     if not self._writes:
       return finding.latest(self.folder)  # of the process that does
-    return self._latest.latest_checkpoint
+    return self._latest.newest
 
   @property
   def best(self) -> str | None:
     """Returns the prefix of the one with the lowest loss, or None."""
-    return self._best.latest_checkpoint
+    return self._best.newest
 
   def save(self, mean_loss: float | None = None) -> str | None:
     """Writes a checkpoint under the optimizer's step; returns its prefix.
 
     None where another process writes.
 
-    TensorFlow writes to temporary files and renames them at the end, so an
-    interrupted save leaves the older checkpoints as they are.
+    It is written elsewhere and gets its name at the end, so an interrupted save
+    leaves the older checkpoints as they are.
 
     Args:
       mean_loss: mean training loss since the last save; where it is the
@@ -113,23 +109,66 @@ class CheckpointStore:
     """Has the next loss be the lowest so far, where losses become others."""
     self._best_loss.assign(float("inf"))
 
-  def _save(self, manager: tf.train.CheckpointManager) -> str:
+  def _save(self, folder: kept.Folder) -> str:
     """Writes a checkpoint under the optimizer's step; returns its prefix."""
-    step = int(self._optimizer.global_step.numpy())
+    step = self._step
     try:
-      path: str = manager.save(checkpoint_number=step)
+      return folder.save(self._checkpoint, step)
     except (tf.errors.OpError, OSError) as error:
       raise errors.UserError(
         f"cannot write a checkpoint to `{self.folder}` at step {step}: make "
         "room or choose another `checkpoint_dir`, then go on with "
         f"`continue_run=True` ({finding.first_line(error)})"
       ) from error
-    return path
 
-  def restore(self) -> str:
-    """Restores the newest checkpoint of the folder; returns its prefix.
+  @property
+  def _step(self) -> int:
+    return int(self._optimizer.global_step.numpy())
+
+  def restore(self, start: finding.Opened | None = None) -> str:
+    """Restores a checkpoint; returns its prefix.
+
+    Args:
+      start: the checkpoint; None for the newest of the folder.
 
     Raises:
       errors.UserError: if there is none, or it does not fit.
     """
-    return tf2.restore(self.folder, **self._objects)
+    return tf2.restore(start or self.folder, **self._objects)
+
+  def go_on(self, prefix: str, leaves_best: bool = False) -> list[str]:
+    """Makes what was restored the newest checkpoint, and clears left-overs.
+
+    Newer ones are moved to `newer_than_<step>` in the folder: they stay, and
+    nothing takes them for newer ones of what comes now.
+
+    Args:
+      prefix: of the checkpoint that was restored.
+      leaves_best: whether a newer best one is moved, too. Where the run is not
+        changed it finds that one again.
+
+    Returns:
+      The prefixes of what was moved, as they are now.
+
+    Raises:
+      errors.UserError: if that cannot be done.
+    """
+    if not self._writes:
+      return []
+    own = self._latest.prefix(self._step)
+    is_own = os.path.realpath(prefix) == os.path.realpath(own)
+    with errors.explained((OSError,), self._cannot_change):
+      for folder in (self._latest, self._best):
+        folder.clear()
+      moved = self._latest.go_back(self._step, is_own)
+      if leaves_best:
+        moved += self._best.go_back(self._step, is_kept=True)
+    if not is_own:
+      self._save(self._latest)
+    return moved
+
+  def _cannot_change(self, error: Exception) -> str:
+    return (
+      f"cannot change the folder `{self.folder}` ({error}): see to it that you "
+      "may write there"
+    )

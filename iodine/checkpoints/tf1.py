@@ -322,10 +322,7 @@ def export(
       f"`{os.path.join(path, 'model.ckpt')}`"
     )
   folder, name = os.path.split(path)
-  latest = (
-    finding.latest(folder or ".") if os.path.isdir(folder or ".") else None
-  )
-  if latest is not None and not finding.open_checkpoint(latest).is_tf1:
+  if finding.holds_run(folder or "."):
     raise errors.UserError(
       f"the folder `{folder}` holds a run of this project, which an export "
       "would hide: give `output` a prefix in another folder"

@@ -44,7 +44,8 @@ def restore(path: Any, **objects: Any) -> str:
   }
   _check_fit(opened.prefix, saved, variables_by_path(checkpoint), objects)
   with finding.reading(opened.prefix):
-    status = checkpoint.read(opened.prefix).assert_existing_objects_matched()
+    status = checkpoint.read(finding.literal(opened.prefix))
+    status.assert_existing_objects_matched()
     status.expect_partial()  # what is only in the checkpoint is no surprise
   return opened.prefix
 

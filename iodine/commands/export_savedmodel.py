@@ -37,6 +37,12 @@ def run(config: Config, checkpoint_dir: str, output: str | None) -> str:
   with files.replaced_folder(output, (OSError, tf.errors.OpError)) as temporary:
     segmentation.export(temporary, model, image_shape, config["seed"])
   print(f"written: {output}", flush=True)
+  if checkpoints.is_pattern(output):
+    print(
+      "TensorFlow takes such a path for a pattern when it loads a model: move "
+      "the folder to a name without any of []?*\\",
+      flush=True,
+    )
   return output
 
 

@@ -109,7 +109,7 @@ def _place(
       f"`data.path` is {path}, and `data_format` {data_format!r}: give "
       "`data_dir`, the folder to write to"
     )
-  if glob.has_magic(path):
+  if data_dir is None and glob.has_magic(path):
     raise errors.UserError(
       f"`data.path` is {path}, a glob: give `data_dir`, the folder to write "
       "the generated file to"

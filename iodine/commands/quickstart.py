@@ -43,9 +43,16 @@ def show(config: Config) -> None:
 
 
 def run(
-  config: Config, log_scalar: Callable[[str, float, int], None]
+  config: Config,
+  log_scalar: Callable[[str, float, int], None],
+  trained: Config | None = None,
 ) -> evaluation.Evaluation:
   """Makes data, trains, evaluates and draws; reuses what is there.
+
+  Args:
+    config: the complete config.
+    log_scalar: takes name, value and step.
+    trained: that of a trained model, which is shown before; None for none.
 
   Raises:
     errors.UserError: see the commands that it runs.
@@ -58,6 +65,17 @@ def run(
       f"`data.path` is {path!r}: quickstart makes and reads a single file"
       + errors.quoting(path, "data.path")
     )
+  with checkpoints.locked(folder):
+    if trained is not None:
+      show(trained)
+    return _make(config, log_scalar)
+
+
+def _make(
+  config: Config, log_scalar: Callable[[str, float, int], None]
+) -> evaluation.Evaluation:
+  """Makes what is missing, up to the pictures."""
+  folder, path = config["checkpoint_dir"], config["data"]["path"]
   if os.path.exists(path):
     print(f"data: {path} (already there)", flush=True)
   else:

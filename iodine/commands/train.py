@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -36,11 +37,14 @@ class Place(NamedTuple):
     folder: for checkpoints and TensorBoard logs.
     start: the checkpoint to begin with, open; None to begin afresh.
     is_new: whether the folder has yet to be made, and belongs to nobody else.
+    named: the checkpoint that the user wants to go on from; None for the
+      newest.
   """
 
   folder: str
   start: checkpoints.Opened | None
   is_new: bool
+  named: str | None = None
 
   @property
   def goes_on(self) -> bool:
@@ -51,9 +55,10 @@ class Place(NamedTuple):
 def find_place(checkpoint_dir: str, run_id: Any, continue_run: bool) -> Place:
   """Returns where a run goes, and what it begins with.
 
-  A continued run goes on in exactly `checkpoint_dir`. A new one, and one that
-  goes on from a TF1 checkpoint, gets `<checkpoint_dir>_<run_id>`, 1 if no
-  observer gave an id.
+  A continued run goes on in exactly `checkpoint_dir`; where that is one of a
+  run's checkpoints, or its best one's folder, in the folder of that run. A new
+  one, and one that goes on from a TF1 checkpoint, gets
+  `<checkpoint_dir>_<run_id>`, 1 if no observer gave an id.
 
   Raises:
     errors.UserError: if a run is to be continued that is not there.
@@ -65,12 +70,12 @@ def find_place(checkpoint_dir: str, run_id: Any, continue_run: bool) -> Place:
   if continue_run:
     start = checkpoints.open_checkpoint(checkpoint_dir)
     if not start.is_tf1:
-      if not os.path.isdir(checkpoint_dir):
-        raise errors.UserError(
-          f"`{checkpoint_dir}` is a checkpoint, and a run is continued in its "
-          "folder: give `checkpoint_dir="
-          f"{os.path.dirname(start.prefix) or '.'}`"
-        )
+      folder = checkpoints.run_folder(start.prefix)
+      is_named = not os.path.isdir(checkpoint_dir) or not os.path.samefile(
+        checkpoint_dir, folder
+      )
+      if is_named:
+        return Place(folder, start, is_new=False, named=start.prefix)
       return Place(checkpoint_dir, start, is_new=False)
     checkpoint_dir = checkpoint_dir.rstrip("/")
   return Place(f"{checkpoint_dir}_{run_id or 1}", start, is_new=True)
@@ -83,10 +88,29 @@ def place_in(folder: str) -> Place:
   return Place(folder, start, is_new=False)
 
 
-def _claim(place: Place, workers: replicas.Workers) -> str:
+def _keep(
+  place: Place, workers: replicas.Workers, stack: contextlib.ExitStack
+) -> Place:
+  """Locks the folder of a run that is there; returns what it goes on from.
+
+  Who had the lock before may have saved since it was looked at.
+  """
+  if place.is_new:
+    return place
+  if workers.is_chief:
+    stack.enter_context(checkpoints.locked(place.folder))
+  if place.start is None:
+    return place_in(place.folder)
+  start = checkpoints.open_checkpoint(place.named or place.folder)
+  return place._replace(start=start)
+
+
+def _claim(
+  place: Place, workers: replicas.Workers, stack: contextlib.ExitStack
+) -> str:
   """Makes the folder of a run; the next free number where one is taken.
 
-  The first worker does, and tells the others its number.
+  The first worker does, locks it, and tells the others its number.
   """
   if not place.is_new:
     if workers.is_chief:
@@ -98,6 +122,7 @@ def _claim(place: Place, workers: replicas.Workers) -> str:
     while not files.make_new_folder(folder):
       next_number += 1
       folder = f"{stem}_{next_number}"
+    stack.enter_context(checkpoints.locked(folder))
   claimed = workers.of_chief(next_number)
   return folder if workers.is_chief else f"{stem}_{claimed or number}"
 
@@ -118,7 +143,8 @@ def run(
 
   Raises:
     errors.UserError: see `training.train`, `checkpoints.restore` and
-      `training.plan`; or if another worker has gone.
+      `training.plan`; or if another worker has gone, or another process trains
+      in the folder.
   """
   schedule = _schedule(config)
   training.plan(config)  # a mistake in it is told before scenes are read
@@ -138,11 +164,15 @@ def run(
   if unused is not None:
     print(unused, flush=True)
   seed = config["seed"]
-  if place.start is not None and place.goes_on:
-    # Samples and the order of scenes go on as they would have.
-    seed = checkpoints.read_seed(place.start)
-    print(f"the run's own seed {seed} is used", flush=True)
-  with workers.explained_loss(lambda: _after_a_loss(place.folder)):
+  with (
+    contextlib.ExitStack() as stack,
+    workers.explained_loss(lambda: _after_a_loss(place.folder)),
+  ):
+    place = _keep(place, workers, stack)
+    if place.start is not None and place.goes_on:
+      # Samples and the order of scenes go on as they would have.
+      seed = checkpoints.read_seed(place.start)
+      print(f"the run's own seed {seed} is used", flush=True)
     # Where none is given, each process has drawn its own.
     seed = workers.of_chief(seed)
     tf.random.set_seed(seed)
@@ -193,7 +223,7 @@ def run(
       )
       if held_out:
         held_out.read()
-      place = place._replace(folder=_claim(place, workers), is_new=False)
+      place = place._replace(folder=_claim(place, workers, stack), is_new=False)
       store = checkpoints.CheckpointStore(
         place.folder,
         model,
@@ -202,8 +232,8 @@ def run(
         writes=workers.is_chief,
         validates=validates,
       )
-      if place.goes_on:
-        store.restore()  # what it knows of earlier checkpoints, too
+      if place.start is not None and place.goes_on:
+        _leave_newer(store, place.start, place.named)
       if step in [stage.last_step for stage in plan[: number - 1]]:
         store.forget_best()  # the losses of this stage are of another model
       print(_opening_line(model, step, stage, place.folder), flush=True)
@@ -372,6 +402,22 @@ def _restore(
     return f"continuing from {prefix}"
   fresh = ", Adam starts afresh" if report.left_fresh else ""
   return f"continuing from the TF1 checkpoint {prefix}{fresh}"
+
+
+def _leave_newer(
+  store: checkpoints.CheckpointStore,
+  start: checkpoints.Opened,
+  named: str | None,
+) -> None:
+  """Restores what a store knows, too, and says what is left behind."""
+  store.restore(start)
+  moved = store.go_on(start.prefix, leaves_best=named is not None)
+  if moved:
+    names = errors.abridge([f"`{prefix}`" for prefix in moved])
+    print(
+      f"what is newer than `{start.prefix}` is left behind, as {names}",
+      flush=True,
+    )
 
 
 def _validate(

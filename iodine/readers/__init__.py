@@ -5,6 +5,7 @@ __all__ = [
   "cache",
   "examples",
   "films",
+  "globs",
   "image_files",
   "image_sets",
   "layouts",

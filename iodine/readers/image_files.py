@@ -18,6 +18,7 @@ import PIL.Image
 import PIL.ImageOps
 
 from iodine import errors, files
+from iodine.readers import globs
 
 # What counts in a folder or a glob.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -107,8 +108,8 @@ def expand(entry: str, suffixes: Sequence[str] = SUFFIXES) -> dict[str, str]:
     return dict(walk(entry, suffixes))
   if os.path.exists(entry):
     return {entry: entry}
-  matches = glob.glob(entry, recursive=True)
-  return {path: path for path in matches if counts(path, suffixes)}
+  found = globs.matches(entry)
+  return {path: path for path in found if counts(path, suffixes)}
 
 
 def walk(

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from iodine import errors
-from iodine.readers import films, image_files, opening
+from iodine.readers import films, globs, image_files, opening
 
 _ARRAYS = (".npz", ".h5", ".hdf5")
 
@@ -185,8 +185,8 @@ def _entries(path: object) -> Sequence[str]:
   entries: list[str] = []
   for entry in opening.as_list(path):
     place = os.path.expanduser(os.fspath(entry))
-    matches = glob.glob(place, recursive=True) if glob.has_magic(place) else []
-    entries += [match for match in matches if os.path.isdir(match)] or [place]
+    found = [] if os.path.exists(place) else globs.matches(place)
+    entries += [match for match in found if os.path.isdir(match)] or [place]
   return entries
 
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from absl import logging
 
 from iodine import errors
-from iodine.readers import examples, layouts
+from iodine.readers import examples, globs, layouts
 
 # What identifies a file: so many places in it, and bytes at each of them.
 _NUM_PLACES = 16
@@ -145,7 +145,7 @@ def _expand(path: str, layout: layouts.Layout) -> list[str]:
     )
   if os.path.exists(path):
     return [path]
-  matches = sorted(filter(os.path.isfile, glob.glob(path, recursive=True)))
+  matches = list(filter(os.path.isfile, globs.matches(path)))
   if not matches:
     # A glob is not a place to write to.
     is_glob = glob.has_magic(path)
