@@ -30,6 +30,7 @@ def run(config: Config, checkpoint_dir: str, output: str | None) -> str:
       f"`{output}` is there already and no empty folder: give another "
       "`output`, or remove it"
     )
+  files.check_folder(output)
   prefix = checkpoints.find(checkpoint_dir)
   model = common.restore(checkpoints.as_evaluated(config), prefix).model
   image_shape = tuple(model.output_dist.output_shape)

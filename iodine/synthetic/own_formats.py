@@ -50,8 +50,11 @@ def check_png_folder(folder: str | os.PathLike[str]) -> None:
   """
   if not os.path.lexists(folder):
     return
+  files.check_replaceable(os.fspath(folder))
   names = os.listdir(folder) if os.path.isdir(folder) else [os.fspath(folder)]
-  others = sorted(name for name in names if not _PNG.fullmatch(name))
+  others = sorted(
+    name for name in names if name != files.MARK and not _PNG.fullmatch(name)
+  )
   if others or os.path.samefile(folder, os.curdir):
     raise errors.UserError(
       f"`{os.fspath(folder)}` is there already"
@@ -110,7 +113,7 @@ def write_npz(
   files.check_writable(path)
   first = _arrays(next(scenes))
   suffixes = {name: f".{name.replace('/', '.')}" for name in first}
-  with files.replaced(path, ["", *suffixes.values()]) as temporary:
+  with files.replaced(path) as temporary:
     # A zip file takes one array after the other, and scenes come with all.
     with contextlib.ExitStack() as stack:
       parts = {
