@@ -61,7 +61,7 @@ def reason(error: Exception) -> str:
 
 
 def abridge(
-  reasons: Sequence[object], most: int = 8, separator: str = "; "
+  reasons: Sequence[str], most: int = 8, separator: str = "; "
 ) -> str:
   """Joins reasons, or names, to a part of a sentence.
 
@@ -72,7 +72,15 @@ def abridge(
   """
   rest = len(reasons) - most
   shown = [*reasons[:most], *([f"and {rest:,} more"] if rest > 0 else [])]
-  return separator.join(map(str, shown))
+  return separator.join(shown)
+
+
+def shorten(value: object, most: int = 300) -> str:
+  """Returns a value as Python shows it; the beginning and end of a long one."""
+  text = repr(value)
+  if len(text) <= most:
+    return text
+  return f"{text[: most // 2]} ... {text[-most // 4 :]}"
 
 
 def quoting(value: Any, name: str = "") -> str:

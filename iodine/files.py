@@ -13,6 +13,7 @@ import ctypes
 import errno
 import fcntl
 import functools
+import glob
 import json
 import os
 import shutil
@@ -144,19 +145,25 @@ def check_replaceable(folder: str) -> None:
 
 
 def check_readable(path: str | os.PathLike[str]) -> None:
-  """Checks that nothing but permissions keeps a file or folder from being read.
+  """Checks that permissions do not keep a file or folder from being read.
 
   Whatever else is wrong with it, also that it is not there, is left to those
   that read it.
 
+  Args:
+    path: of a glob the folder that it begins with counts.
+
   Raises:
     errors.UserError: if it may not be read or, a folder, not be listed.
   """
+  path = os.fspath(path)
+  while glob.has_magic(path) and not os.path.lexists(path):
+    path = os.path.dirname(path) or os.curdir
   with errors.explained(
     (PermissionError,),
     lambda _: (
-      f"`{os.fspath(path)}` may not be read (no permission): change its "
-      "permissions, or those of the folders that it is in"
+      f"`{path}` may not be read (no permission): change its permissions, or "
+      "those of the folders that it is in"
     ),
   ):
     found = None
@@ -346,7 +353,7 @@ def _folder_beside(
   """Gives an empty folder beside one, and removes it if it is there then."""
   parent = os.path.dirname(folder)
   make_folder(parent)
-  kinds = (OSError, *failures)
+  kinds: tuple[type[Exception], ...] = (OSError, *failures)
   with (
     _explained(folder, "cannot write the folder", kinds),
     _workspace(parent) as workspace,

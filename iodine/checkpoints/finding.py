@@ -160,4 +160,4 @@ def find(path: Any) -> str:
 
 def first_line(error: Exception) -> str:
   """Returns what an error of TensorFlow says, without the details."""
-  return errors.reason(error)
+  return str(error).strip().split("\n")[0]

@@ -248,7 +248,8 @@ def _check_fit(
   if all(_is_of_optimizer(name) for name in differences):
     raise errors.UserError(
       f"the TF1 checkpoint `{prefix}` holds an incomplete state of the "
-      "optimizer, use one that is whole: " + "; ".join(differences.values())
+      "optimizer, use one that is whole: "
+      + errors.abridge(list(differences.values()))
     )
   # Many sizes follow from n_z: where it differs, it is the one to name.
   causes = [

@@ -120,6 +120,7 @@ def _find_films(films: Any) -> list[str]:
   for path in paths:
     need = "the path of a GIF, a video or a folder of frames"
     validation.check_path("films", path, need)
+    files.check_readable(path)
     validation.require(os.path.exists(path), "films", path, need)
   return paths
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from iodine import errors
+from iodine import errors, files
 from iodine.readers import films, image_files, opening
 
 _MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
@@ -106,8 +106,8 @@ def find_scenes(path: object, masks: str | None) -> list[Scene]:
   }
   if not images:
     raise errors.UserError(
-      f"`path` is `{path}`, where there are label images only: give the folder"
-      " of the photos, too"
+      f"`path` is {opening.title(path)}, where there are label images only:"
+      " give the folder of the photos, too"
     )
   labels = beside
   if masks is not None:
@@ -164,8 +164,8 @@ def find_clips(
   clips = [clip for s in whole for clip in _cut(s, num_frames, stride)]
   if len({bool(clip.masks) for clip in clips}) > 1:
     raise errors.UserError(
-      f"some films of `{path}` have masks and others none: add label images for"
-      " all frames, or remove all to train without"
+      f"some films of {opening.title(path)} have masks and others none: add"
+      " label images for all frames, or remove all to train without"
     )
   return clips
 
@@ -216,6 +216,8 @@ def _stem(name: str) -> str:
 
 def _check_folder(masks: object) -> None:
   """Checks the option `masks`."""
+  if isinstance(masks, str):
+    files.check_readable(masks)
   if not isinstance(masks, str) or not os.path.isdir(masks):
     raise errors.UserError(
       f"`masks` is {masks!r}: give the folder of the label images"
@@ -289,7 +291,7 @@ class FileSource:
       crop_region: see `image_files.wanted_region`.
       grayscale: whether images of one channel may stay so.
     """
-    self.title = f"`{path}`"
+    self.title = opening.title(path)
     self.scenes = scenes
     self.num_scenes = len(scenes)
     self.num_frames = len(scenes[0].numbers or scenes[0].images)

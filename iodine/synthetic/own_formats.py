@@ -43,14 +43,13 @@ def labels(scene: Scene) -> np.ndarray:
 
 
 def check_png_folder(folder: str | os.PathLike[str]) -> None:
-  """Checks that a folder can be filled: new, empty, or filled so before.
+  """Checks that a folder can be filled: new, empty, or filled by this project.
 
   Raises:
     errors.UserError: if it has other things in it, which would be lost.
   """
   if not os.path.lexists(folder):
     return
-  files.check_replaceable(os.fspath(folder))
   names = os.listdir(folder) if os.path.isdir(folder) else [os.fspath(folder)]
   others = sorted(
     name for name in names if name != files.MARK and not _PNG.fullmatch(name)
@@ -61,6 +60,7 @@ def check_png_folder(folder: str | os.PathLike[str]) -> None:
       + (f" and has other things in it ({others[0]})" if others else "")
       + ": choose a new or an empty folder"
     )
+  files.check_replaceable(os.fspath(folder))
 
 
 def write_pngs(
