@@ -371,12 +371,14 @@ def _swap(new: str, folder: str) -> None:
   both beside it, and the old one is put back when something is written there.
   """
   _keep_rights(folder, new)
-  if not os.path.isdir(folder):
-    os.rename(new, folder)
-  elif not _exchange(new, folder):
-    old = os.path.join(os.path.dirname(new), _OLD)
-    os.mkdir(old)
-    os.rename(folder, os.path.join(old, os.path.basename(folder)))
+  with contextlib.suppress(OSError):
+    os.rename(new, folder)  # There is none, or an empty one.
+    return
+  if not _exchange(new, folder):
+    if os.path.isdir(folder):
+      old = os.path.join(os.path.dirname(new), _OLD)
+      os.mkdir(old)
+      os.rename(folder, os.path.join(old, os.path.basename(folder)))
     os.rename(new, folder)
 
 
