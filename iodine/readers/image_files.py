@@ -126,8 +126,11 @@ def walk(
   Raises:
     errors.UserError: if a folder may not be listed.
   """
-  for place, folders, names in os.walk(folder, followlinks=True):
-    files.check_readable(place)
+
+  def tell(error: OSError) -> None:
+    files.check_readable(error.filename)
+
+  for place, folders, names in os.walk(folder, onerror=tell, followlinks=True):
     folders[:] = [name for name in folders if not name.startswith(".")]
     for name in names:
       path = os.path.join(place, name)
