@@ -139,8 +139,9 @@ def check_replaceable(folder: str) -> None:
     names = os.listdir(folder) if os.path.isdir(folder) else [folder]
   if names and MARK not in names:
     raise errors.UserError(
-      f"`{folder}` is there already and was not made by this project, or by "
-      "an older version of it: choose another place, or remove it"
+      f"`{folder}` is there already, and no mark in it says that this project "
+      "made it, which older versions left out: choose another place, or remove "
+      "it"
     )
 
 
@@ -314,14 +315,13 @@ def replaced_folder(
   Raises:
     errors.UserError: if something cannot be written, or would be lost.
   """
-  folder = os.path.realpath(folder)
   check_replaceable(folder)
   with _folder_beside(folder, failures) as new:
     yield new
     with open(os.path.join(new, MARK), "w") as file:
       file.write(_MARK_TEXT)
     check_replaceable(folder)  # Somebody may have written there meanwhile.
-    _swap(new, folder)
+    _swap(new, os.path.realpath(folder))
 
 
 @contextlib.contextmanager
@@ -337,13 +337,13 @@ def new_folder(folder: str) -> Iterator[str]:
   Raises:
     errors.UserError: if something cannot be written.
   """
-  folder = os.path.realpath(folder)
   with _folder_beside(folder) as new:
     yield new
+    place = os.path.realpath(folder)
     with contextlib.suppress(OSError):
-      os.rename(new, folder)
-    if not os.path.isdir(folder):
-      os.rename(new, folder)  # Says what is wrong.
+      os.rename(new, place)
+    if not os.path.isdir(place):
+      os.rename(new, place)  # Says what is wrong.
 
 
 @contextlib.contextmanager
@@ -351,7 +351,7 @@ def _folder_beside(
   folder: str, failures: tuple[type[Exception], ...] = (OSError,)
 ) -> Iterator[str]:
   """Gives an empty folder beside one, and removes it if it is there then."""
-  parent = os.path.dirname(folder)
+  parent = os.path.dirname(os.path.realpath(folder))
   make_folder(parent)
   kinds: tuple[type[Exception], ...] = (OSError, *failures)
   with (
@@ -498,10 +498,14 @@ def _explained(
   """Makes what the file system refuses a UserError about `path`."""
 
   def explain(error: Exception) -> str:
+    reason = errors.reason(error)
+    if _PREFIX in reason:
+      # TensorFlow names the temporary file, too.
+      reason = reason.rpartition("; ")[2]
     # The place that was refused, a file or one of the folders above it.
     return (
-      f"{failure} `{os.fspath(path)}` ({errors.reason(error)}): choose a place "
-      "with room that you may write to"
+      f"{failure} `{os.fspath(path)}` ({reason}): choose a place with room "
+      "that you may write to"
     )
 
   return errors.explained(failures, explain)

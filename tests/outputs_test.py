@@ -320,7 +320,7 @@ def test_a_folder_without_a_mark_is_not_replaced(name, tmp_path):
   (tmp_path / "mine").mkdir()
   (tmp_path / "mine" / name).write_text("precious")
   with (
-    pytest.raises(errors.UserError, match="there already and was not made"),
+    pytest.raises(errors.UserError, match="there already, and no mark"),
     files.replaced_folder(str(tmp_path / "mine")),
   ):
     pytest.fail("it began to write")
@@ -328,7 +328,7 @@ def test_a_folder_without_a_mark_is_not_replaced(name, tmp_path):
     own_formats.check_png_folder(tmp_path / "mine")
   # Nor one that somebody filled meanwhile.
   with (
-    pytest.raises(errors.UserError, match="there already and was not made"),
+    pytest.raises(errors.UserError, match="there already, and no mark"),
     files.replaced_folder(str(tmp_path / "new")),
   ):
     shutil.copytree(tmp_path / "mine", tmp_path / "new")
