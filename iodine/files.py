@@ -133,7 +133,7 @@ def check_replaceable(folder: str) -> None:
   Raises:
     errors.UserError: if it has things in it that would be lost.
   """
-  if not os.path.lexists(folder):
+  if not os.path.lexists(os.path.realpath(folder)):
     return
   with _explained(folder, "cannot write the folder"):
     names = os.listdir(folder) if os.path.isdir(folder) else [folder]

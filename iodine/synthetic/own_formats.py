@@ -48,7 +48,7 @@ def check_png_folder(folder: str | os.PathLike[str]) -> None:
   Raises:
     errors.UserError: if it has other things in it, which would be lost.
   """
-  if not os.path.lexists(folder):
+  if not os.path.exists(folder):
     return
   names = os.listdir(folder) if os.path.isdir(folder) else [os.fspath(folder)]
   others = sorted(
