@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from iodine import checkpoints, errors, optimizers, training
+from iodine import files as permissions
 from iodine.drawing import palette
 from iodine.modules import iodine, utils
 
@@ -86,6 +87,7 @@ def read_reference(path: str) -> Reference:
   Raises:
     errors.UserError: if it is missing, broken, or lacks a key.
   """
+  permissions.check_readable(path)
   if not os.path.isdir(path):
     info = _read_npz(path)
     _require_keys(path, info, _REQUIRED)
@@ -117,6 +119,7 @@ def read_reference(path: str) -> Reference:
 
 
 def _read_npz(path: str) -> Arrays:
+  permissions.check_readable(path)
   if not os.path.exists(path):
     raise errors.UserError(
       f"there is no reference at `{path}`: give `reference` an npz file or a "
@@ -148,7 +151,7 @@ def _require_keys(path: str, arrays: Arrays, keys: tuple[str, ...]) -> None:
   missing = [key for key in keys if key not in arrays]
   if missing:
     raise errors.UserError(
-      f"the reference `{path}` lacks {', '.join(missing)}: save the whole "
+      f"the reference `{path}` lacks {errors.abridge(missing)}: save the whole "
       "`info` dict as in docs/comparing.md"
     )
 
@@ -445,9 +448,9 @@ def _other_config(
   path: str, names: list[str], has: str, computes: str
 ) -> errors.UserError:
   return errors.UserError(
-    f"the reference `{path}` {has} {', '.join(names)}, which this "
-    f"configuration {computes}: give the named config and updates that it was "
-    "recorded with"
+    f"the reference `{path}` {has} {errors.abridge(names, separator=', ')}, "
+    f"which this configuration {computes}: give the named config and updates "
+    "that it was recorded with"
   )
 
 

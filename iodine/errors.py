@@ -1,6 +1,7 @@
 """The one kind of error that a user, not a programmer, has to mend."""
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -49,11 +50,37 @@ def find(call: Callable[[], Any]) -> str | None:
   return None
 
 
-def abridge(reasons: Sequence[str], most: int = 8) -> str:
-  """Joins reasons to a part of a sentence; counts those beyond `most`."""
+def reason(error: Exception) -> str:
+  """Returns what an error says in one line, in the words of the system.
+
+  That is without the operation and the device that TensorFlow names.
+  """
+  line = str(error).strip().split("\n")[0]
+  words = re.sub(r"\{\{.*?\}\}\s*|\s*\[Op:.*", "", line)
+  return getattr(error, "strerror", None) or words
+
+
+def abridge(
+  reasons: Sequence[str], most: int = 8, separator: str = "; "
+) -> str:
+  """Joins reasons, or names, to a part of a sentence.
+
+  Args:
+    reasons: what is joined.
+    most: how many are shown; those beyond are counted.
+    separator: between them.
+  """
   rest = len(reasons) - most
-  shown = [*reasons[:most], *([f"and {rest} more"] if rest > 0 else [])]
-  return "; ".join(shown)
+  shown = [*reasons[:most], *([f"and {rest:,} more"] if rest > 0 else [])]
+  return separator.join(shown)
+
+
+def shorten(value: object, most: int = 300) -> str:
+  """Returns a value as Python shows it; the beginning and end of a long one."""
+  text = repr(value)
+  if len(text) <= most:
+    return text
+  return f"{text[: most // 2]} ... {text[-most // 4 :]}"
 
 
 def quoting(value: Any, name: str = "") -> str:

@@ -27,7 +27,7 @@ def require(condition: bool, name: str, value: Any, need: str) -> None:
     errors.UserError: if it does not hold.
   """
   if not condition:
-    raise errors.UserError(f"`{name}` is {value!r}: give {need}")
+    raise errors.UserError(f"`{name}` is {errors.shorten(value)}: give {need}")
 
 
 def is_whole(value: Any, least: int) -> bool:

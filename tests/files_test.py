@@ -1,5 +1,3 @@
-import os
-
 import pytest
 
 from iodine import errors, files
@@ -47,15 +45,15 @@ def test_an_interruption_leaves_the_old_file(tmp_path, error):
   assert listing(tmp_path) == ["file"]
 
 
-def test_files_that_share_a_prefix_are_replaced_together(tmp_path):
-  suffixes = (".data", ".index")
+def test_what_is_written_beside_goes_as_it_is_moved(tmp_path):
+  names = ("x.data", "x.index")
   for content in ("old", "new"):
-    with files.replaced(tmp_path / "x", suffixes) as temporary:
-      for suffix in suffixes:
-        with open(temporary + suffix, "w") as file:
-          file.write(content)
-      assert not os.path.exists(temporary)
-    assert [(tmp_path / f"x{s}").read_text() for s in suffixes] == [content] * 2
+    with files.beside(str(tmp_path / "x")) as folder:
+      for name in (*names, "scrap"):
+        files.write(f"{folder}/{name}", content)
+      for name in names:
+        files.move(f"{folder}/{name}", str(tmp_path / name))
+    assert [(tmp_path / name).read_text() for name in names] == [content] * 2
   assert listing(tmp_path) == ["x.data", "x.index"]
 
 
@@ -82,14 +80,14 @@ def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
     assert not folder.exists()
   with files.replaced_folder(f"{folder}/") as temporary:
     files.write(f"{temporary}/two", "2")
-  assert listing(folder) == ["two"]
+  assert listing(folder) == [files.MARK, "two"]
   with (
     pytest.raises(ZeroDivisionError),
     files.replaced_folder(str(folder)) as temporary,
   ):
     files.write(f"{temporary}/three", "3")
     raise ZeroDivisionError
-  assert listing(folder) == ["two"]
+  assert listing(folder) == [files.MARK, "two"]
   assert listing(folder.parent) == ["folder"]
 
 

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from iodine import errors
+from iodine.files import MARK as FOLDER_MARK
 from iodine.synthetic import DATASETS, own_formats, write_dataset
 
 NAMES = [
@@ -52,7 +53,7 @@ def test_all_formats_hold_the_same_pixels(name, tmp_path):
   images, masks = recorded(name, tmp_path / "tfrecords")
   files = sorted(os.listdir(tmp_path / "png"))
   expected = [f"scene_0000{i}{s}.png" for i in range(3) for s in (".mask", "")]
-  assert files == expected
+  assert files == [FOLDER_MARK, *expected]
   with np.load(tmp_path / "npz") as arrays:
     np.testing.assert_array_equal(arrays["image"], images)
     for i in range(3):
@@ -118,12 +119,12 @@ def test_a_folder_with_other_things_stays(tmp_path, monkeypatch):
   folder = tmp_path / "photos"
   write("tetrominoes", folder, 3, "png")
   write("tetrominoes", folder, 2, "png")  # again: what it wrote is replaced
-  assert len(os.listdir(folder)) == 4
+  assert len(os.listdir(folder)) == 4 + 1  # and the mark
   (folder / "me.png").write_text("mine")
   with pytest.raises(errors.UserError, match=r"other things in it \(me.png\)"):
     write("tetrominoes", folder, 1, "png")
   assert (folder / "me.png").read_text() == "mine"
-  assert len(os.listdir(folder)) == 5
+  assert len(os.listdir(folder)) == 5 + 1
   with pytest.raises(errors.UserError, match="is there already"):
     write("tetrominoes", folder / "me.png", 1, "png")
   (tmp_path / "empty").mkdir()

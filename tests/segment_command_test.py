@@ -166,8 +166,8 @@ def _check_files(folder, found):
   """Compares all files with the segmentation that they are of."""
   slots = [f"slot_{k + 1}.png" for k in found.active_slots()]
   assert sorted(os.listdir(folder)) == [
-    *("mask.png", "mask_full.png", "overlay.png", "overview.png"),
-    *("segmentation.npz", *slots),
+    *(files.MARK, "mask.png", "mask_full.png", "overlay.png"),
+    *("overview.png", "segmentation.npz", *slots),
   ]
   saved = np.load(f"{folder}/segmentation.npz")
   assert sorted(saved) == sorted(found._fields)
@@ -308,7 +308,8 @@ def test_folders_come_into_being_at_once(tmp_path):
     with open(f"{temporary}/new", "w") as file:
       file.write("new")
     assert not folder.exists()
-  assert all_files(tmp_path) == ["a/b/new"]
+  expected = [f"a/b/{files.MARK}", "a/b/new"]
+  assert all_files(tmp_path) == expected
   for error in (KeyboardInterrupt, OSError(28, "No space left on device")):
     with (
       pytest.raises((KeyboardInterrupt, ValueError), match="No space|^$"),
@@ -317,5 +318,5 @@ def test_folders_come_into_being_at_once(tmp_path):
       with open(f"{temporary}/newer", "w") as file:
         file.write("newer")
       raise error
-    assert all_files(tmp_path) == ["a/b/new"]
+    assert all_files(tmp_path) == expected
     assert os.listdir(tmp_path / "a") == ["b"]

@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from iodine import building, errors, segmentation
+from iodine import building, errors, files, segmentation
 
 SEED = 3
 UPDATES = {
@@ -51,7 +51,7 @@ def test_a_film_gets_a_folder(checkpoint, film, tmp_path, monkeypatch, capsys):
   assert "frames -> segments/frames: slot" in capsys.readouterr().out
   names = [f"mask_{t:03}.png" for t in range(NUM_FRAMES)]
   assert sorted(os.listdir("segments/frames")) == [
-    *("film.gif", *names, "segmentation.npz"),
+    *(files.MARK, "film.gif", *names, "segmentation.npz"),
   ]
   saved = np.load("segments/frames/segmentation.npz")
   labels = saved["masks"].argmax(axis=1)

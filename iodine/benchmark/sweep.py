@@ -167,7 +167,7 @@ def run(
     quantity the straight lines through step time and peak memory.
   """
   folder = config["pictures_dir"] or "benchmark"
-  files.make_folder(folder)
+  files.check_folder(folder)
   # In a process of its own like the points, so that memory compares.
   print("measuring the config itself", flush=True)
   result = measure_in_child(config, parts, script)

@@ -25,6 +25,7 @@ from iodine.checkpoints.store import CheckpointStore
 from iodine.checkpoints.tf1 import (
   Report,
   all_variables,
+  check_export,
   export,
   model_variables,
 )
@@ -38,6 +39,7 @@ __all__ = [
   "all_variables",
   "as_evaluated",
   "as_trained",
+  "check_export",
   "config_beside",
   "config_path",
   "differences",

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from iodine import errors, validation
+from iodine import errors, files, validation
 from iodine.checkpoints import finding
 
 Config = Mapping[str, Any]
@@ -32,6 +32,7 @@ def config_beside(prefix: str) -> dict[str, Any]:
     errors.UserError: if there is none, or it cannot be read.
   """
   path = config_path(prefix)
+  files.check_readable(path)
   if not os.path.exists(path):
     raise errors.UserError(
       f"there is no `{path}`, which says what model the checkpoint is of: "
@@ -129,11 +130,16 @@ def differences(
   }
   # What an older config does not know is off in a newer one, by 0 or None.
   return [
-    f"{path} {value} ({other} there)"
+    f"{path} {_short(value)} ({_short(other)} there)"
     for path, (value, other) in pairs.items()
     if value != other
     and not (_ABSENT in (value, other) and not (value and other))
   ]
+
+
+def _short(value: Any) -> str:
+  """Returns a value as text, of a list of many the first and last ones."""
+  return errors.shorten(value) if isinstance(value, list) else str(value)
 
 
 def leaves(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -158,15 +158,7 @@ def parts(prefix: str) -> list[str]:
 def _check_permission(prefix: str) -> None:
   """Raises a UserError where files are there that may not be read."""
   for path in parts(prefix):
-    _check_readable(path, os.R_OK)
-
-
-def _check_readable(path: str, mode: int) -> None:
-  if os.path.exists(path) and not os.access(path, mode):
-    raise errors.UserError(
-      f"there is no permission to read `{path}`: ask its owner for it, or use "
-      "a copy"
-    )
+    files.check_readable(path)
 
 
 def run_folder(prefix: str) -> str:
@@ -249,7 +241,7 @@ def _names(folder: str) -> set[str]:
   """Returns the names of the checkpoints in a folder; none where it is none."""
   if not os.path.isdir(folder):
     return set()
-  _check_readable(folder, os.R_OK | os.X_OK)
+  files.check_readable(folder)
   return {
     name.removesuffix(_INDEX)
     for name in os.listdir(folder)
@@ -286,7 +278,7 @@ def find(path: Any) -> str:
   path = as_path(files.as_written(path))
   if os.path.isdir(path):
     return _newest(path)
-  _check_readable(os.path.dirname(path) or ".", os.X_OK)
+  files.check_readable(os.path.dirname(path) or ".")
   if not tf.io.gfile.exists(path + _INDEX):
     raise errors.UserError(
       f"there is no checkpoint at `{path}`: give `checkpoint_dir` the folder "

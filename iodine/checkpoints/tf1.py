@@ -7,6 +7,7 @@ layout, so that going there and back returns to the bit.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -21,7 +22,6 @@ Variables = dict[str, tf.Variable]
 
 _SLOTS = {"Adam": "m", "Adam_1": "v"}
 _GLOBAL_STEP = "global_step"
-_SUFFIXES = (".data-00000-of-00001", ".index")
 _POWERS = ("beta1_power", "beta2_power")
 
 # Where the size of a variable comes from, by the beginning of its name.
@@ -248,7 +248,8 @@ def _check_fit(
   if all(_is_of_optimizer(name) for name in differences):
     raise errors.UserError(
       f"the TF1 checkpoint `{prefix}` holds an incomplete state of the "
-      "optimizer, use one that is whole: " + "; ".join(differences.values())
+      "optimizer, use one that is whole: "
+      + errors.abridge(list(differences.values()))
     )
   # Many sizes follow from n_z: where it differs, it is the one to name.
   causes = [
@@ -289,12 +290,40 @@ def _is_of_optimizer(name: str) -> bool:
 # ------------------------------------------------------------------- export
 
 
+def check_export(path: Any) -> None:
+  """Checks early that `export` can write a checkpoint, and leaves nothing.
+
+  Args:
+    path: the prefix.
+
+  Raises:
+    errors.UserError: if it cannot, or would hide a run of this project.
+  """
+  path = finding.as_path(path)
+  if os.path.isdir(path) or not os.path.basename(path):
+    raise errors.UserError(
+      f"`{path}` is a folder: give a checkpoint's prefix, such as "
+      f"`{os.path.join(path, 'model.ckpt')}`"
+    )
+  folder = os.path.dirname(path) or "."
+  files.check_writable(f"{path}.index")
+  files.check_writable(os.path.join(folder, "checkpoint"))
+  if finding.holds_run(folder):
+    raise errors.UserError(
+      f"the folder `{folder}` holds a run of this project, which an export "
+      "would hide: give `output` a prefix in another folder"
+    )
+
+
 def export(
   path: str,
   model: iodine.IODINE,
   optimizer: optimizers.Adam | None = None,
 ) -> str:
   """Writes a checkpoint as TF1's Saver would have, with its state file.
+
+  One that is there under the same prefix is replaced at once, by that of the
+  index: the new one has its tensors in other files, of another number.
 
   Args:
     path: the prefix to write, such as `folder/model.ckpt`; the folder is
@@ -315,29 +344,45 @@ def export(
     tensors = {**model_variables(model), _GLOBAL_STEP: tf.zeros([], tf.int64)}
   else:
     tensors = {**all_variables(model, optimizer)}
+  check_export(path)
   path = finding.as_path(path)
-  if os.path.isdir(path) or not os.path.basename(path):
-    raise errors.UserError(
-      f"`{path}` is a folder: give a checkpoint's prefix, such as "
-      f"`{os.path.join(path, 'model.ckpt')}`"
-    )
   folder, name = os.path.split(path)
-  if finding.holds_run(folder or "."):
-    raise errors.UserError(
-      f"the folder `{folder}` holds a run of this project, which an export "
-      "would hide: give `output` a prefix in another folder"
-    )
-  names = sorted(tensors)
-  with files.replaced(path, _SUFFIXES, (tf.errors.OpError,)) as temporary:
-    tf.raw_ops.SaveV2(
-      prefix=temporary,
-      tensor_names=names,
-      shape_and_slices=[""] * len(names),
-      tensors=[tf.convert_to_tensor(tensors[name]) for name in names],
-    )
+  num_shards = 1
+  while os.path.isfile(path + _shards(num_shards)[0]):
+    num_shards += 1
+  with files.beside(f"{path}.index", (tf.errors.OpError,)) as temporary:
+    _save(os.path.join(temporary, name), tensors, num_shards)
+    for suffix in (*_shards(num_shards), ".index"):
+      files.move(os.path.join(temporary, name + suffix), path + suffix)
   # The state file has a relative path, so that the folder can be moved.
   files.write(
     os.path.join(folder, "checkpoint"),
     f'model_checkpoint_path: "{name}"\nall_model_checkpoint_paths: "{name}"\n',
   )
+  is_shard = re.compile(rf"{re.escape(name)}(\.data-\d+-of-\d+)")
+  for found in map(is_shard.fullmatch, os.listdir(folder or ".")):
+    if found and found[1] not in _shards(num_shards):
+      files.remove(path + found[1])
   return path
+
+
+def _shards(number: int) -> list[str]:
+  """Returns what the names of so many files of tensors end in."""
+  return [f".data-{i:05}-of-{number:05}" for i in range(number)]
+
+
+def _save(prefix: str, tensors: Mapping[str, Any], num_shards: int) -> None:
+  """Writes tensors to so many files, and their index."""
+  names = sorted(tensors)
+  parts = [f"{prefix}_part_{i}" for i in range(num_shards)]
+  for i, part in enumerate(parts):
+    chosen = names[i::num_shards]
+    tf.raw_ops.SaveV2(
+      prefix=part,
+      tensor_names=chosen,
+      shape_and_slices=[""] * len(chosen),
+      tensors=[tf.convert_to_tensor(tensors[name]) for name in chosen],
+    )
+  tf.raw_ops.MergeV2Checkpoints(
+    checkpoint_prefixes=parts, destination_prefix=prefix, delete_old_dirs=False
+  )

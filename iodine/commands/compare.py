@@ -39,6 +39,8 @@ def run(
   validation.check_number("tolerance", tolerance, above=0.0)
   if config["json_path"] is not None:
     files.check_writable(config["json_path"])
+  folder = config["pictures_dir"] or "comparison"
+  files.check_folder(folder)
   # Rounded to TF32, results would lie beyond the bounds.
   tf.config.experimental.enable_tensor_float_32_execution(False)
   recorded = comparison.read_reference(reference)
@@ -49,8 +51,6 @@ def run(
   if recorded.info:
     found, info = comparison.compare_info(restored.model, recorded, tolerance)
     deviations += found
-    folder = config["pictures_dir"] or "comparison"
-    files.make_folder(folder)
     picture = os.path.join(folder, "comparison.png")
     rows = comparison.picture_rows(info, recorded.info)
     steps = [f"step {t}" for t in range(restored.model.num_iters + 1)]

@@ -126,7 +126,7 @@ def run(
   prefix = checkpoints.find(checkpoint_dir)
   options = read_options(config)
   folder = pictures_folder(config, prefix)
-  files.make_folder(folder)
+  files.check_folder(folder)
   subject = restore(config, prefix, options)
   workers = replicas.Workers(subject.strategy)
   with workers.explained_loss(lambda: "start all of them again"):

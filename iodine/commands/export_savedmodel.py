@@ -25,11 +25,12 @@ def run(config: Config, checkpoint_dir: str, output: str | None) -> str:
       "`output=saved_model`"
     )
   validation.check_path("output", output, "the path of a folder to write")
-  if os.path.lexists(output) and not _is_empty_folder(output):
+  if os.path.exists(output) and not _is_empty_folder(output):
     raise errors.UserError(
       f"`{output}` is there already and no empty folder: give another "
       "`output`, or remove it"
     )
+  files.check_folder(output)
   prefix = checkpoints.find(checkpoint_dir)
   model = common.restore(checkpoints.as_evaluated(config), prefix).model
   image_shape = tuple(model.output_dist.output_shape)

@@ -20,6 +20,7 @@ def run(config: Config, checkpoint_dir: str, output: str | None) -> str:
       "as `output=tf1/model.ckpt`"
     )
   validation.check_path("output", output, "the prefix of a checkpoint to write")
+  checkpoints.check_export(output)
   restored = common.restore(config, checkpoint_dir)
   prefix = checkpoints.export(output, restored.model, restored.optimizer)
   print(f"written: {prefix}", flush=True)

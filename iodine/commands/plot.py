@@ -43,7 +43,7 @@ def run(config: Config, checkpoint_dir: str) -> list[str]:
   folder = config["pictures_dir"] or common.results_path(
     config, prefix, "plots"
   )
-  files.make_folder(folder)
+  files.check_folder(folder)
   make_data.provide(config)
   dataset = common.build_dataset(config["data"], config["seed"])
   batches = dataset.batches("test")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import os
+import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ def run(
     images: see `image_files.find`.
     output: folder to write to; None for `segments`. An image's folder in it
       is named after the image, with a number where several are called alike;
-      that of an earlier run is replaced.
+      that of an earlier run is replaced, unless it holds one of the images.
 
   Returns:
     What `json_path` gets: the seed, and for each image or film its path,
@@ -62,6 +63,7 @@ def run(
     else (segmentation.are_all_ours)
   )
   folders = _folders(paths, output, ours)
+  files.check_folder(os.path.dirname(folders[0]) or ".")
   if config["json_path"] is not None:
     files.check_writable(config["json_path"])
   find_problem = _find_film_problem if is_film else image_files.find_problem
@@ -72,8 +74,6 @@ def run(
     f"decomposing with {prefix}, samples drawn from seed {config['seed']}",
     flush=True,
   )
-  if not is_film:  # whose model may yet turn out to be another one
-    files.make_folder(os.path.dirname(folders[0]) or ".")
   report = _Progress(len(paths))
   if model is None:
     described = _segment_films(config, prefix, paths, folders, report)
@@ -120,6 +120,7 @@ def _find_films(films: Any) -> list[str]:
   for path in paths:
     need = "the path of a GIF, a video or a folder of frames"
     validation.check_path("films", path, need)
+    files.check_readable(path)
     validation.require(os.path.exists(path), "films", path, need)
   return paths
 
@@ -148,15 +149,29 @@ def _folders(
       name = f"{stem}_{number}"
     taken.add(name)
     folders.append(os.path.join(output, name))
+  places = {os.path.realpath(folder): folder for folder in folders}
+  for path in paths:
+    for above in _and_parents(os.path.realpath(path)):
+      if above in places:
+        raise errors.UserError(
+          f"`{places[above]}` would be replaced, and holds `{path}`, which is "
+          "to be decomposed: give another `output`"
+        )
   for folder in folders:
-    if os.path.lexists(folder) and not (
-      os.path.isdir(folder) and are_all_ours(folder)
-    ):
+    files.check_replaceable(folder)
+    if os.path.isdir(folder) and not are_all_ours(folder):
       raise errors.UserError(
-        f"`{folder}` is there already and was not written by `segment`: give "
-        "another `output`"
+        f"`{folder}` is there already and has other things in it than "
+        "`segment` writes: give another `output`"
       )
   return folders
+
+
+def _and_parents(path: str) -> Iterator[str]:
+  """Yields a path and the folders that it is in."""
+  yield path
+  for parent in pathlib.PurePath(path).parents:
+    yield str(parent)
 
 
 def _check_all(

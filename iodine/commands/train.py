@@ -163,6 +163,10 @@ def run(
   unused = devices.unused_gpu()
   if unused is not None:
     print(unused, flush=True)
+  if workers.is_chief:
+    # Before scenes are read, which may take hours.
+    parent = os.path.dirname(place.folder) or "."
+    files.check_folder(parent if place.is_new else place.folder)
   seed = config["seed"]
   with (
     contextlib.ExitStack() as stack,

@@ -37,7 +37,7 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
-from iodine import errors
+from iodine import errors, files
 from iodine.readers import image_files, opening
 
 # Other names of ours.
@@ -70,6 +70,7 @@ def open_file(path: str, group: str | None = None) -> dict[str, Array]:
     errors.UserError: if there is no such file or group, or it is broken or of
       another kind.
   """
+  files.check_readable(path)
   if not os.path.isfile(path):
     raise errors.UserError(
       f"`path` is `{path}`, but there is no such file: give an NPZ or HDF5 file"
@@ -96,7 +97,8 @@ def _open_hdf5(path: str, group: str | None) -> dict[str, Array]:
   file = h5py.File(path, "r", rdcc_nbytes=_CHUNK_CACHE)
   if group is not None and not isinstance(file.get(group), h5py.Group):
     raise errors.UserError(
-      f"`{path}` has no group `{group}`, but {', '.join(file)}: name one of"
+      f"`{path}` has no group `{group}`, but"
+      f" {errors.abridge(list(file), separator=', ')}: name one of"
       " them, or give a range of scenes"
     )
   found: dict[str, Array] = {}
@@ -204,7 +206,8 @@ class ArraySource:
     arrays = {_ALIASES.get(name, name): array for name, array in found.items()}
     if "image" not in arrays:
       raise errors.UserError(
-        f"{self.title} has no array `image`, but {', '.join(arrays) or 'none'}:"
+        f"{self.title} has no array `image`, but"
+        f" {errors.abridge(list(arrays), separator=', ') or 'none'}:"
         " name it so, or choose an HDF5 group by `train` and `test`"
       )
     self._image = arrays["image"]

@@ -121,8 +121,14 @@ def open_or_make(
       if not num_scenes:
         stream.require_scenes()
       files.write_json(os.path.join(temporary, _DESCRIPTION), expected)
-  _check(folder, expected)
   names = _names(structure)
+  parts = [
+    os.path.join(folder, _DESCRIPTION),
+    *(_path(folder, n) for n in names),
+  ]
+  for path in (folder, *parts):
+    files.check_readable(path)
+  _check(folder, expected)
   arrays: dict[str, np.ndarray] = {}
   # A file that is missing, cut off or of another kind is told below.
   with contextlib.suppress(OSError, ValueError, EOFError):

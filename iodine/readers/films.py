@@ -16,7 +16,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageSequence
 
-from iodine import errors
+from iodine import errors, files
 from iodine.readers import image_files
 
 # What the names of films end in; PyAV reads all but the first.
@@ -41,6 +41,7 @@ def read_film(path: str) -> np.ndarray:
   Raises:
     errors.UserError: if it cannot be read, or frames have several sizes.
   """
+  files.check_readable(path)
   if not os.path.exists(path):
     raise errors.UserError(
       f"there is no film at `{path}`: give the path of a GIF, a video or a"
@@ -70,6 +71,7 @@ def count(path: str) -> int:
   Raises:
     errors.UserError: if it cannot be read.
   """
+  files.check_readable(path)
   if _is_gif(path):
     with _open_gif(path) as film:
       return getattr(film, "n_frames", 1)
@@ -90,6 +92,7 @@ def read(path: str, numbers: Sequence[int] | None = None) -> list[np.ndarray]:
   Raises:
     errors.UserError: if they cannot be read.
   """
+  files.check_readable(path)
   if _is_gif(path):
     with _open_gif(path) as film:
       frames = [

@@ -104,6 +104,7 @@ def expand(entry: str, suffixes: Sequence[str] = SUFFIXES) -> dict[str, str]:
     {name: path}; the name of a file in a folder is its path within that, of
     any other its path. Nothing where there is nothing.
   """
+  files.check_readable(entry)
   if os.path.isdir(entry):
     return dict(walk(entry, suffixes))
   if os.path.exists(entry):
@@ -123,8 +124,15 @@ def walk(
 
   Yields:
     The path within the folder, and the path.
+
+  Raises:
+    errors.UserError: if a folder may not be listed.
   """
-  for place, folders, names in os.walk(folder, followlinks=True):
+
+  def tell(error: OSError) -> None:
+    files.check_readable(error.filename)
+
+  for place, folders, names in os.walk(folder, onerror=tell, followlinks=True):
     folders[:] = [name for name in folders if not name.startswith(".")]
     for name in names:
       path = os.path.join(place, name)
@@ -220,15 +228,16 @@ def find_problem(path: str) -> str | None:
 
 def _open(path: str) -> PIL.Image.Image | str:
   """Returns an image, upright; or a sentence where it cannot be read."""
+  problem = errors.find(lambda: files.check_readable(path))
+  if problem is not None:
+    return problem
   if not os.path.isfile(path):
     return f"there is no image at `{path}`: give the path of one"
   try:
     with PIL.Image.open(path, formats=_FORMATS) as image:
       image.load()
       return PIL.ImageOps.exif_transpose(image)
-  except READ_ERRORS as error:
-    if isinstance(error, PermissionError):
-      return f"`{path}` may not be read: change its permissions"
+  except READ_ERRORS:
     return (
       f"`{path}` is not an image ({KINDS}), or a broken one: replace it, or "
       "leave it out"

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from iodine import errors
+from iodine import errors, files
 from iodine.readers import films, globs, image_files, opening
 
 _ARRAYS = (".npz", ".h5", ".hdf5")
@@ -121,8 +121,8 @@ def find_scenes(path: object, masks: str | None) -> list[Scene]:
   stems = {name: _stem(name) for name in images}
   if not images:
     raise errors.UserError(
-      f"`path` is `{path}`, where there are label images only: give the folder"
-      " of the photos, too"
+      f"`path` is {opening.title(path)}, where there are label images only:"
+      " give the folder of the photos, too"
     )
   if masks is None:
     labels = _labels({n: p for n, p in found.items() if n not in images})
@@ -174,8 +174,8 @@ def find_clips(
   clips = [clip for s in whole for clip in _cut(s, num_frames, stride)]
   if len({bool(clip.masks) for clip in clips}) > 1:
     raise errors.UserError(
-      f"some films of `{path}` have masks and others none: add label images for"
-      " all frames, or remove all to train without"
+      f"some films of {opening.title(path)} have masks and others none: add"
+      " label images for all frames, or remove all to train without"
     )
   return clips
 
@@ -223,6 +223,8 @@ def _stem(name: str) -> str:
 def _as_folder(masks: object) -> str:
   """Returns the option `masks` as a path."""
   folder = os.path.expanduser(masks) if isinstance(masks, str) else ""
+  if folder:
+    files.check_readable(folder)
   if not os.path.isdir(folder):
     raise errors.UserError(
       f"`masks` is {masks!r}: give the folder of the label images"
@@ -333,7 +335,7 @@ class FileSource:
       crop_region: see `image_files.wanted_region`.
       grayscale: whether images of one channel may stay so.
     """
-    self.title = f"`{path}`"
+    self.title = opening.title(path)
     self.scenes = scenes
     self.num_scenes = len(scenes)
     self.num_frames = len(scenes[0].numbers or scenes[0].images)

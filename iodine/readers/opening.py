@@ -13,6 +13,7 @@ import tensorflow as tf
 from absl import logging
 
 from iodine import errors
+from iodine import files as permissions
 from iodine.readers import examples, globs, layouts
 
 # What identifies a file: so many places in it, and bytes at each of them.
@@ -98,10 +99,16 @@ def as_list(path: Any) -> Sequence[str]:
     isinstance(each, str | os.PathLike) for each in paths
   ):
     raise errors.UserError(
-      f"`path` is {path!r}: give a file, a glob, or a list of those"
-      + errors.quoting(path, "data.path")
+      f"`path` is {errors.shorten(path)}: give a file, a glob, or a list of"
+      " those" + errors.quoting(path, "data.path")
     )
   return paths
+
+
+def title(path: Any) -> str:
+  """Returns what a data set's `path` is called in a message."""
+  paths = [f"`{os.fspath(each)}`" for each in as_list(path)]
+  return errors.abridge(paths, most=3, separator=", ")
 
 
 def open_files(path: str | Sequence[str], layout: layouts.Layout) -> list[File]:
@@ -137,6 +144,7 @@ def open_files(path: str | Sequence[str], layout: layouts.Layout) -> list[File]:
 def _expand(path: str, layout: layouts.Layout) -> list[str]:
   """Returns the files that a path or glob stands for; UserError if none."""
   path = os.path.expanduser(os.fspath(path))
+  permissions.check_readable(path)
   if os.path.isdir(path):
     example = os.path.join(path, "*.tfrecords")
     raise errors.UserError(

@@ -178,7 +178,9 @@ class RecordStream(Stream):
         self._has_scenes = True
         return
       total = sum(count(file.records()) for file in self.files)
-    names = ", ".join(file.path for file in self.files)
+    names = errors.abridge(
+      [file.path for file in self.files], most=3, separator=", "
+    )
     start, stop = self.scene_range
     if start >= total:
       raise errors.UserError(

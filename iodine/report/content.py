@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from iodine import devices, evaluation
+from iodine import devices, errors, evaluation
 from iodine.drawing import canvas, charts, curves
 from iodine.modules import data as data_lib
 from iodine.modules import iodine
@@ -150,7 +150,7 @@ def _environment(environment: Mapping[str, str]) -> str:
 
 
 def _paths(path: str | Sequence[str]) -> str:
-  return path if isinstance(path, str) else ", ".join(path)
+  return path if isinstance(path, str) else errors.abridge(path, separator=", ")
 
 
 def _range(test: str | Sequence[int | None] | None) -> str:

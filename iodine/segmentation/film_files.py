@@ -11,6 +11,7 @@ import re
 import numpy as np
 import PIL.Image
 
+from iodine import files
 from iodine.drawing import palette
 from iodine.modules import data
 from iodine.segmentation import segmenter, user_files
@@ -22,7 +23,8 @@ _FRAME_MILLISECONDS = 200
 
 def are_all_ours(folder: str) -> bool:
   """Returns whether a folder holds only what `write` might have made."""
-  return all(_NAMES.fullmatch(name) for name in os.listdir(folder))
+  names = set(os.listdir(folder)) - {files.MARK}
+  return all(map(_NAMES.fullmatch, names))
 
 
 def write(

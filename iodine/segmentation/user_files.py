@@ -13,6 +13,7 @@ import PIL.Image
 import scipy.ndimage
 from matplotlib.figure import Figure
 
+from iodine import files
 from iodine.drawing import canvas, palette, plotting
 from iodine.modules import data
 from iodine.readers import image_files
@@ -31,7 +32,8 @@ _NAMES = re.compile(
 
 def are_all_ours(folder: str) -> bool:
   """Returns whether a folder holds only what `write` might have made."""
-  return all(_NAMES.fullmatch(name) for name in os.listdir(folder))
+  names = set(os.listdir(folder)) - {files.MARK}
+  return all(map(_NAMES.fullmatch, names))
 
 
 def write(

@@ -43,21 +43,24 @@ def labels(scene: Scene) -> np.ndarray:
 
 
 def check_png_folder(folder: str | os.PathLike[str]) -> None:
-  """Checks that a folder can be filled: new, empty, or filled so before.
+  """Checks that a folder can be filled: new, empty, or filled by this project.
 
   Raises:
     errors.UserError: if it has other things in it, which would be lost.
   """
-  if not os.path.lexists(folder):
+  if not os.path.exists(folder):
     return
   names = os.listdir(folder) if os.path.isdir(folder) else [os.fspath(folder)]
-  others = sorted(name for name in names if not _PNG.fullmatch(name))
+  others = sorted(
+    name for name in names if name != files.MARK and not _PNG.fullmatch(name)
+  )
   if others or os.path.samefile(folder, os.curdir):
     raise errors.UserError(
       f"`{os.fspath(folder)}` is there already"
       + (f" and has other things in it ({others[0]})" if others else "")
       + ": choose a new or an empty folder"
     )
+  files.check_replaceable(os.fspath(folder))
 
 
 def write_pngs(
@@ -110,7 +113,7 @@ def write_npz(
   files.check_writable(path)
   first = _arrays(next(scenes))
   suffixes = {name: f".{name.replace('/', '.')}" for name in first}
-  with files.replaced(path, ["", *suffixes.values()]) as temporary:
+  with files.replaced(path) as temporary:
     # A zip file takes one array after the other, and scenes come with all.
     with contextlib.ExitStack() as stack:
       parts = {
