@@ -16,6 +16,7 @@ LAYERS = [
   {"errors", "nvidia", "pretrained"},
   {"validation", "files"},
   {"building"},
+  {"config_files"},
   {"ops", "readers", "synthetic", "drawing"},
   {"modules", "devices"},
   {"replicas"},

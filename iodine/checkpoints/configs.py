@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from iodine import errors, validation
+from iodine import config_files, errors, validation
 from iodine.checkpoints import finding
 
 Config = Mapping[str, Any]
@@ -29,7 +29,8 @@ def config_beside(prefix: str) -> dict[str, Any]:
   """Reads the config that the training of a checkpoint left beside it.
 
   Raises:
-    errors.UserError: if there is none, or it cannot be read.
+    errors.UserError: if there is none, it cannot be read, or it names code that
+      is not trusted, see `building.trust`.
   """
   path = config_path(prefix)
   if not os.path.exists(path):
@@ -37,13 +38,7 @@ def config_beside(prefix: str) -> dict[str, Any]:
       f"there is no `{path}`, which says what model the checkpoint is of: "
       f"{_REMEDY}"
     )
-  try:
-    with open(path, encoding="utf-8") as file:
-      config = json.load(file)
-  except (OSError, ValueError) as error:  # no permission, or no JSON
-    raise errors.UserError(
-      f"`{path}` cannot be read ({error}): {_REMEDY_FILE}"
-    ) from error
+  config = config_files.read(path, _REMEDY_FILE)
   check_complete(config, f"`{path}`", _REMEDY_FILE)
   return config
 
