@@ -61,8 +61,8 @@ _REPLACE = "replace"
 
 # The config beside a checkpoint, while a run is made of it.
 _STORED = "config beside the checkpoint"
-# A config file, likewise; not its name, or Sacred would read it.
-_KEY = "<{}>"
+# Those that `with FILE` names, likewise, by their numbers.
+_FILE = "config of file {}"
 
 # By which a command writes, besides `config_files`: where it trains or draws.
 _PLACES = {
@@ -252,26 +252,29 @@ class Experiment(sacred.Experiment):
       errors.UserError: if one is no config, or is not to be followed, see
         `config_files`.
     """
-    read = {}
+    names: list[str] = []
+    read: dict[str, Any] = {}
     for name in named_configs:
-      if name in self.named_configs:
-        continue
-      if not os.path.exists(name):
+      if name not in self.named_configs and not os.path.exists(name):
         raise errors.UserError(
           f"there is no named config `{name}`: use one of "
           f"{', '.join(sorted(self.named_configs))}"
         )
-      config = config_files.read(name)
-      places = _PLACES.get(command_name or "", ())
-      config_files.check_named(config, name, updates, places)
-      read[name] = config
+      if name not in self.named_configs:
+        config = config_files.read(name)
+        places = _PLACES.get(command_name or "", ())
+        config_files.check_named(config, name, updates, places)
+        # Not the name of the file: Sacred would read that.
+        name = _FILE.format(len(read))
+        read[name] = config
+      names.append(name)
     try:
       for name, config in read.items():
-        self._add_read_config(_KEY.format(name), config)
-      yield [_KEY.format(n) if n in read else n for n in named_configs]
+        self._add_read_config(name, config)
+      yield names
     finally:
       for name in read:
-        self.named_configs.pop(_KEY.format(name), None)
+        self.named_configs.pop(name, None)
 
   def _add_read_config(self, name: str, config: Mapping[str, Any]) -> None:
     """Adds a named config from a file, which may have all entries there are.
@@ -281,9 +284,7 @@ class Experiment(sacred.Experiment):
     """
     with errors.explained(
       (KeyError, TypeError, ValueError),
-      lambda error: (
-        f"`{name.strip('<>')}` is not a config ({error}): write it again"
-      ),
+      lambda error: f"the {name} is not a config ({error}): write it again",
     ):
       self.named_configs[name] = config_dict.ConfigDict(config)
     known = self._added_entries(self.named_configs)
