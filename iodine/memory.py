@@ -7,19 +7,19 @@ import os
 
 from iodine import errors, nvidia
 
-# More than the GPUs of one machine have together.
-_OF_GPUS = 4 * 2**40
+# More than a GPU has.
+_OF_A_GPU = 2**39
 _GIGABYTE = 10**9
 
 
 @functools.cache
 def available() -> int:
   """Returns how many bytes there are, a bound that is never too low."""
+  of_a_gpu = _OF_A_GPU if nvidia.is_there() else 0
   names = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")
-  if not hasattr(os, "sysconf") or not set(names) <= set(os.sysconf_names):
-    return _OF_GPUS
-  num_bytes = os.sysconf(names[0]) * os.sysconf(names[1])
-  return num_bytes + (_OF_GPUS if nvidia.is_there() else 0)
+  if not set(names) <= set(getattr(os, "sysconf_names", ())):
+    return _OF_A_GPU  # a system that does not tell
+  return max(os.sysconf(names[0]) * os.sysconf(names[1]), of_a_gpu)
 
 
 def require(num_bytes: int, what: str, remedy: str) -> None:
