@@ -55,7 +55,9 @@ _NAMED_CONFIGS = (
   "sprites",
 )
 
-ex = experiment.Experiment("iodine")
+ex = experiment.Experiment(
+  "iodine", additional_cli_options=[experiment.trust_option]
+)
 ex.logger = experiment.quiet_logger()  # type: ignore[assignment]
 ex.records(
   os.path.join(_FOLDER, "configs"),
@@ -85,11 +87,13 @@ def get_config(
   """Returns the complete config of an experiment as a plain dict.
 
   Args:
-    named_configs: names of named configs, later ones after earlier ones.
+    named_configs: names of named configs or paths of JSON files with some,
+      later ones after earlier ones.
     config_updates: nested or dotted keys, as at the command line.
 
   Raises:
-    errors.UserError: if a name or a key is unknown.
+    errors.UserError: if a name or a key is unknown, or a file names code that
+      is not trusted, see `building.trust`.
   """
   run = ex._create_run("train", copy.deepcopy(config_updates), named_configs)
   return copy.deepcopy(dict(run.config))

@@ -8,14 +8,21 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from iodine import pretrained
-from iodine.building import build
+from iodine.building import build, trust
 
 if TYPE_CHECKING:
   from iodine import segmentation
   from iodine.modules.iodine import IODINE
   from iodine.segmentation import Segmenter
 
-__all__ = ["Segmenter", "build", "load_config", "restore", "segment"]
+__all__ = [
+  "Segmenter",
+  "build",
+  "load_config",
+  "restore",
+  "segment",
+  "trust",
+]
 
 # The Sacred experiment and the named configs are `iodine.main` and
 # `iodine.configs`: in a wheel they lie in this folder, in a checkout beside it.
@@ -40,12 +47,13 @@ def load_config(
   """Returns the complete config of an experiment as a plain dict.
 
   Args:
-    name: a named config, such as "tetrominoes", or several, later ones after
-      earlier ones.
+    name: a named config, such as "tetrominoes", the path of a JSON file with
+      one, or several, later ones after earlier ones.
     updates: nested or dotted keys, as at the command line.
 
   Raises:
-    iodine.errors.UserError: if a name or a key is unknown.
+    iodine.errors.UserError: if a name or a key is unknown, or a file names
+      code that is not trusted, see `iodine.trust`.
   """
   main = importlib.import_module("iodine.main")
   return main.get_config((name,) if isinstance(name, str) else name, updates)
@@ -66,7 +74,8 @@ def restore(
 
   Raises:
     iodine.errors.UserError: if the checkpoint or the config is missing or
-      broken, or they do not fit each other.
+      broken, they do not fit each other, or the config beside the checkpoint
+      names code that is not trusted, see `iodine.trust`.
   """
   from iodine import checkpoints
 
@@ -101,7 +110,8 @@ def segment(
 
   Raises:
     iodine.errors.UserError: if the image, the checkpoint or the config is
-      missing or broken, or they do not fit each other.
+      missing or broken, they do not fit each other, or the config beside the
+      checkpoint names code that is not trusted, see `iodine.trust`.
   """
   from iodine import segmentation
 

@@ -3,18 +3,54 @@
 A dict with the key "constructor" stands for a call of what that dotted path
 names, with the other entries as keyword arguments; dicts without one stay
 dicts. Everything is built afresh at every call.
+
+A constructor may be anything that Python can import. So a config that comes
+from a file, which a stranger may have written, is checked by `check_trusted`
+before anything that it names is imported: it may name the parts of this
+project, and what the user has named.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from iodine import errors, validation
 
 CONSTRUCTOR = "constructor"
+
+# What a config file may name. Written out, so that a name can be checked
+# without importing anything; a test compares it with the classes there are.
+REGISTERED = frozenset(
+  f"iodine.{module}.{name}"
+  for module, names in {
+    "modules.data": (
+      "Arrays CLEVR Films Images MultiDSprites ObjectsRoom Tetrominoes"
+    ),
+    "modules.decoder": "ComponentDecoder",
+    "modules.distributions": (
+      "BernoulliOutput LocScaleDistribution MaskedMixture"
+    ),
+    "modules.factor_eval": "FactorRegressor OnlineMeanVarEstimator",
+    "modules.iodine": "IODINE",
+    "modules.networks": (
+      "BroadcastConv CNN Conv2D Conv2DTranspose ConvNet2D DeConv LSTM LSTMLayer"
+      " MLP"
+    ),
+    "modules.refinement": "PredictorCorrectorHead RefinementCore ResHead",
+    "modules.refinement_inputs": "RefinementInputMaker",
+    "optimizers": "Adam ExponentialDecay LossScale",
+  }.items()
+  for name in names.split()
+)
+# Entries that may have dotted paths of functions in a list, beside names.
+_LISTS = ("inputs", "metrics", "preprocess", "stop_gradients")
+
+# What else config files may name: packages, modules and single names.
+_trusted: list[str] = []
 
 
 def build(config: Mapping[str, Any], path: str = "config") -> Any:
@@ -79,6 +115,125 @@ def path_of(frame: types.FrameType) -> str | None:
   """Returns the path of what is built in a frame of a traceback, if any is."""
   is_ours = frame.f_code is _construct.__code__
   return frame.f_locals["path"] if is_ours else None
+
+
+def trust(*names: str) -> None:
+  """Lets config files name code outside of this project, from now on.
+
+  Code that a config names is run. So give only what you know.
+
+  Args:
+    *names: dotted paths of packages or modules, such as "mypackage", or of
+      single classes and functions in them.
+
+  Raises:
+    errors.UserError: if one is not a dotted path.
+  """
+  for name in names:
+    need = "the dotted path of a package, such as `mypackage`"
+    validation.require(is_dotted(name), "trust", name, need)
+  _trusted.extend(names)
+
+
+@contextlib.contextmanager
+def trusting(names: Iterable[str]) -> Iterator[None]:
+  """Trusts names as `trust` does, until the context ends."""
+  before = list(_trusted)
+  trust(*names)
+  try:
+    yield
+  finally:
+    _trusted[:] = before
+
+
+def foreign_names(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+  """Yields the path and name of all code in a config that is not ours.
+
+  Args:
+    config: a nested dict, or a part of one.
+    path: of this part in the whole.
+  """
+  if isinstance(config, Mapping):
+    for key, value in config.items():
+      place = f"{path}.{key}" if path else str(key)
+      # Sacred reads dots in a key as a path.
+      last = str(key).rpartition(".")[2]
+      if last == CONSTRUCTOR and not (
+        isinstance(value, str) and value in REGISTERED
+      ):
+        yield place, value
+      elif last in _LISTS:
+        yield from ((place, name) for name in _texts(value) if "." in name)
+      yield from foreign_names(value, place)
+  elif isinstance(config, (list, tuple)):
+    for i, value in enumerate(config):
+      yield from foreign_names(value, f"{path}[{i}]")
+
+
+def _texts(value: Any) -> Iterator[str]:
+  """Yields a string, or those in a list."""
+  if isinstance(value, str):
+    yield value
+  elif isinstance(value, (list, tuple)):
+    for each in value:
+      yield from _texts(each)
+
+
+def check_trusted(config: Any, source: str) -> None:
+  """Checks what a config file names, before anything is built or imported.
+
+  Args:
+    config: what is in the file.
+    source: what it is called, for the message.
+
+  Raises:
+    errors.UserError: if it names something that is neither a part of this
+      project nor trusted, see `trust`.
+  """
+  found = list(foreign_names(config))
+  for path, name in found:
+    if not any(_is_within(name, trusted) for trusted in _trusted):
+      raise errors.UserError(_not_trusted(name, path, source))
+  # Only now that all of them may be imported.
+  for path, name in found:
+    # A trusted module may have imported what nobody meant, such as `system`.
+    if name not in _trusted and not _is_own(resolve(name)):
+      raise errors.UserError(_not_trusted(name, path, source, whole=True))
+
+
+def is_dotted(name: Any) -> bool:
+  """Returns whether a name has the form of a dotted path."""
+  return isinstance(name, str) and all(
+    part.isidentifier() for part in name.split(".")
+  )
+
+
+def _is_own(found: Any) -> bool:
+  """Returns whether a class or function was written in what is trusted."""
+  qualname = getattr(found, "__qualname__", None)
+  if qualname is None:
+    return True  # an object that a trusted module has made
+  origin = f"{found.__module__}.{qualname}"
+  return origin in REGISTERED or any(_is_within(origin, t) for t in _trusted)
+
+
+def _is_within(name: Any, trusted: str) -> bool:
+  return isinstance(name, str) and f"{name}.".startswith(f"{trusted}.")
+
+
+def _not_trusted(name: Any, path: str, source: str, whole: bool = False) -> str:
+  """Returns the sentence for a name; whether it needs trust by its own name."""
+  if not is_dotted(name):
+    return (
+      f"{source} names {repr(name)[:80]} in `{path}`, which is not the dotted "
+      "path of a class: correct it"
+    )
+  wanted = name if whole else name.rpartition(".")[0] or name
+  return (
+    f"{source} names `{name}` in `{path}`, which is not a part of this project "
+    f"and would be run: if you know that code, add `--trust {wanted}` to the "
+    f'command, or in Python call `iodine.trust("{wanted}")` before'
+  )
 
 
 def _resolve(name: Any, path: str) -> Callable[..., Any]:

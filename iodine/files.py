@@ -300,16 +300,6 @@ def remove(path: str) -> None:
     os.remove(path)
 
 
-def move(temporary: str, path: str) -> None:
-  """Puts a file that is complete in its place.
-
-  Raises:
-    errors.UserError: if that fails.
-  """
-  with _explained(path, "cannot write"):
-    os.replace(temporary, path)
-
-
 @contextlib.contextmanager
 def replaced_folder(
   folder: str, failures: tuple[type[Exception], ...] = (OSError,)

@@ -53,7 +53,11 @@ def run(line, leave_out=()):
 
 
 def commands_with(name):
-  return [line for line in COMMANDS if f"{name}." in line]
+  return [
+    line
+    for line in COMMANDS
+    if f"{name}." in line or f"--trust {name} " in line
+  ]
 
 
 def trained(capsys, line, leave_out=()):
@@ -94,13 +98,24 @@ def test_every_file_is_short():
 
 
 def test_pixel_decoder(folder, capsys):
-  (line,) = commands_with("my_decoder")
+  train, evaluate = commands_with("my_decoder")
   part = "model.decoder.pixel_decoder"
-  config = trained(capsys, line, leave_out=[part])
+  config = trained(capsys, train, leave_out=[part])
   assert config["model"]["decoder"]["pixel_decoder"] == {
     "constructor": "my_decoder.PixelMLP",
     "hidden_sizes": [64, 64],
   }
+  # What is read has its sizes in its config.
+  options = [*helpers.TINY, "batch_size", "num_iters", "stop_", "save_"]
+  assert run(evaluate, leave_out=options).result["num_scenes"] == 3
+  untrusted = evaluate.replace("--trust my_decoder ", "").split()[3:]
+  assert helpers.fails_with_sentence(capsys, *untrusted) == (
+    "error: `iodine/checkpoints/tetrominoes_1/config.json` names "
+    "`my_decoder.PixelMLP` in `model.decoder.pixel_decoder.constructor`, which "
+    "is not a part of this project and would be run: if you know that code, "
+    "add `--trust my_decoder` to the command, or in Python call "
+    '`iodine.trust("my_decoder")` before'
+  )
 
 
 def test_head(folder, capsys):

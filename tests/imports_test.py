@@ -14,8 +14,9 @@ ROOT = pathlib.Path(__file__).parents[1]
 # layers and itself, neither its neighbours nor later ones.
 LAYERS = [
   {"errors", "nvidia", "pretrained"},
-  {"validation", "files"},
+  {"validation", "files", "memory"},
   {"building"},
+  {"config_files"},
   {"ops", "readers", "synthetic", "drawing"},
   {"modules", "devices"},
   {"replicas"},

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import tabulate
 
-from iodine import errors, files, validation
+from iodine import building, config_files, errors, files, validation
 from iodine.benchmark import measuring, table
 from iodine.drawing import charts
 
@@ -223,12 +223,20 @@ def measure_in_child(
     config_path = os.path.join(folder, "config.json")
     json_path = os.path.join(folder, "measurements.json")
     options = {**config["benchmark"], "parts": list(parts), "sweep": None}
-    files.write_json(
-      config_path,
-      {**config, "benchmark": options, "json_path": json_path},
-    )
+    config = {**config, "benchmark": options}
+    files.write_json(config_path, config)
+    # What a file may not say by itself.
+    writes = {
+      **config_files.writing_entries(config),
+      "json_path": json_path,
+    }
+    named = {str(name) for _, name in building.foreign_names(config)}
     child = subprocess.run(
-      [sys.executable, script, "benchmark", "with", config_path],
+      [
+        *(sys.executable, script, "benchmark", "with", config_path),
+        *(f"{entry}={value!r}" for entry, value in writes.items()),
+        *(("--trust", ",".join(sorted(named))) if named else ()),
+      ],
       stdout=subprocess.DEVNULL,
       stderr=subprocess.PIPE,
       text=True,

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from iodine import errors, files, validation
+from iodine import config_files, errors, files, validation
 from iodine.checkpoints import finding
 
 Config = Mapping[str, Any]
@@ -29,7 +29,8 @@ def config_beside(prefix: str) -> dict[str, Any]:
   """Reads the config that the training of a checkpoint left beside it.
 
   Raises:
-    errors.UserError: if there is none, or it cannot be read.
+    errors.UserError: if there is none, it cannot be read, or it names code that
+      is not trusted, see `building.trust`.
   """
   path = config_path(prefix)
   files.check_readable(path)
@@ -38,13 +39,7 @@ def config_beside(prefix: str) -> dict[str, Any]:
       f"there is no `{path}`, which says what model the checkpoint is of: "
       f"{_REMEDY}"
     )
-  try:
-    with open(path, encoding="utf-8") as file:
-      config = json.load(file)
-  except (OSError, ValueError) as error:  # no permission, or no JSON
-    raise errors.UserError(
-      f"`{path}` cannot be read ({error}): {_REMEDY_FILE}"
-    ) from error
+  config = config_files.read(path, _REMEDY_FILE)
   check_complete(config, f"`{path}`", _REMEDY_FILE)
   return config
 

@@ -19,11 +19,11 @@ from importlib import metadata
 from typing import Any, NamedTuple, TypeVar
 
 import sacred
-from sacred import dependencies
+from sacred import commandline_options, dependencies
 from sacred import utils as sacred_utils
 from sacred.config import config_dict, custom_containers
 
-from iodine import building, errors, nvidia
+from iodine import building, config_files, errors, nvidia
 
 # What Sacred says at every run, and what it adds to our own error messages. A
 # named config adds all of its entries to the few defaults; what is misspelt is
@@ -61,6 +61,35 @@ _REPLACE = "replace"
 
 # The config beside a checkpoint, while a run is made of it.
 _STORED = "config beside the checkpoint"
+# Those that `with FILE` names, likewise, by their numbers.
+_FILE = "config of file {}"
+
+# By which a command writes, besides `config_files`: where it trains or draws.
+_PLACES = {
+  "make_data": ("data.path",),
+  **dict.fromkeys(
+    (
+      "compare",
+      "evaluate",
+      "export_savedmodel",
+      "export_tf1",
+      "plot",
+      "quickstart",
+      "report",
+    ),
+    ("checkpoint_dir",),
+  ),
+}
+
+
+@commandline_options.cli_option("-T", "--trust")
+def trust_option(args: str, run: Any) -> None:
+  """Let config files name code of these packages or modules, which is run.
+
+  Several are separated by commas.
+  """
+  del args, run  # `Experiment` has read it by then
+
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -153,12 +182,27 @@ class Experiment(sacred.Experiment):
       signal.signal(signal.SIGTERM, previous)
       self._at_command_line = False
 
-  def run(self, *args: Any, **kwargs: Any) -> Any:
+  def run(
+    self,
+    command_name: str | None = None,
+    config_updates: dict[str, Any] | None = None,
+    named_configs: Sequence[str] = (),
+    info: dict[str, Any] | None = None,
+    meta_info: dict[str, Any] | None = None,
+    options: dict[str, Any] | None = None,
+  ) -> Any:
     """Runs a command, see `sacred.Experiment.run`."""
+
+    def run_it() -> Any:
+      with building.trusting(_named_by_user(config_updates, options)):
+        return super(Experiment, self).run(
+          command_name, config_updates, named_configs, info, meta_info, options
+        )
+
     if not self._at_command_line:
-      return super().run(*args, **kwargs)
+      return run_it()
     try:
-      return super().run(*args, **kwargs)
+      return run_it()
     except BrokenPipeError:
       # Whoever read the output (`| head`) has seen enough.
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -180,34 +224,95 @@ class Experiment(sacred.Experiment):
     command_name: str | None = None,
     config_updates: dict[str, Any] | None = None,
     named_configs: Sequence[str] = (),
-    *args: Any,
-    **kwargs: Any,
+    info: Any = None,
+    meta_info: Any = None,
+    options: dict[str, Any] | None = None,
   ) -> Any:
+    updates = sacred_utils.convert_to_nested_dict(config_updates or {})
+    with (
+      building.trusting(_named_by_user(updates, options)),
+      self._read_files(command_name, updates, named_configs) as names,
+    ):
+      return self._make_run(
+        command_name, updates, names, info, meta_info, options
+      )
+
+  @contextlib.contextmanager
+  def _read_files(
+    self,
+    command_name: str | None,
+    updates: Mapping[str, Any],
+    named_configs: Sequence[str],
+  ) -> Iterator[list[str]]:
+    """Reads those named configs that are files, for as long as a run is made.
+
+    Sacred would unpickle them.
+
+    Raises:
+      errors.UserError: if one is no config, or is not to be followed, see
+        `config_files`.
+    """
+    names: list[str] = []
+    read: dict[str, Any] = {}
     for name in named_configs:
       if name not in self.named_configs and not os.path.exists(name):
         raise errors.UserError(
           f"there is no named config `{name}`: use one of "
           f"{', '.join(sorted(self.named_configs))}"
         )
-    seed = (config_updates or {}).get("seed", 0)
+      if name not in self.named_configs:
+        config = config_files.read(name)
+        places = _PLACES.get(command_name or "", ())
+        config_files.check_named(config, name, updates, places)
+        # Not the name of the file: Sacred would read that.
+        name = _FILE.format(len(read))
+        read[name] = config
+      names.append(name)
+    try:
+      for name, config in read.items():
+        self._add_read_config(name, config)
+      yield names
+    finally:
+      for name in read:
+        self.named_configs.pop(name, None)
+
+  def _add_read_config(self, name: str, config: Mapping[str, Any]) -> None:
+    """Adds a named config from a file, which may have all entries there are.
+
+    Raises:
+      errors.UserError: if its keys are not those of a config.
+    """
+    with errors.explained(
+      (KeyError, TypeError, ValueError),
+      lambda error: f"the {name} is not a config ({error}): write it again",
+    ):
+      self.named_configs[name] = config_dict.ConfigDict(config)
+    known = self._added_entries(self.named_configs)
+    self.adds_entries(name, known.keys() & config.keys())
+
+  def _make_run(
+    self,
+    command_name: str | None,
+    config_updates: dict[str, Any],
+    named_configs: Sequence[str],
+    *args: Any,
+  ) -> Any:
+    """Makes a run; arguments as for Sacred, without files."""
+    seed = config_updates.get("seed", 0)
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
       raise errors.UserError(
         f"`seed` is {seed!r}: give a whole number from 0 to {2**32 - 1}"
       )
-    updates, parts = _split_off_parts(
-      sacred_utils.convert_to_nested_dict(config_updates or {})
-    )
+    updates, parts = _split_off_parts(config_updates)
     reading: Reading | None = getattr(
       self.commands.get(command_name), "reading", None
     )
     if reading is None:
-      run = self._plain_run(
-        command_name, updates, named_configs, *args, **kwargs
-      )
+      run = self._plain_run(command_name, updates, named_configs, *args)
       _put_all(run, parts)
     else:
       run = self._reading_run(
-        reading, command_name, updates, parts, named_configs, *args, **kwargs
+        reading, command_name, updates, parts, named_configs, *args
       )
     if run.observers:
       _describe_host(run)
@@ -224,7 +329,6 @@ class Experiment(sacred.Experiment):
     parts: Mapping[str, Any],
     named_configs: Sequence[str],
     *args: Any,
-    **kwargs: Any,
   ) -> Any:
     """Makes the run of a command that reads a checkpoint, see `reads`."""
     if not (named_configs or "model" in updates or "checkpoint_dir" in updates):
@@ -242,18 +346,14 @@ class Experiment(sacred.Experiment):
       trained = self._plain_run(command_name, {}, named_configs).config
     # The run that is made last is the current one to Sacred.
     if stored is None:
-      run = self._plain_run(
-        command_name, updates, named_configs, *args, **kwargs
-      )
+      run = self._plain_run(command_name, updates, named_configs, *args)
     else:
-      self.named_configs[_STORED] = config_dict.ConfigDict(stored)
-      known = self._added_entries(self.named_configs)
-      self.adds_entries(_STORED, known.keys() & stored.keys())
       try:
+        self._add_read_config(_STORED, stored)
         names = [_STORED, *named_configs]
-        run = self._plain_run(command_name, updates, names, *args, **kwargs)
+        run = self._plain_run(command_name, updates, names, *args)
       finally:
-        del self.named_configs[_STORED]
+        self.named_configs.pop(_STORED, None)
     _put_all(run, parts)
     if reading.decomposes:
       library.decompose_as_trained(run.config, trained, updates)
@@ -267,7 +367,6 @@ class Experiment(sacred.Experiment):
     updates: Mapping[str, Any],
     named_configs: Sequence[str],
     *args: Any,
-    **kwargs: Any,
   ) -> Any:
     """Makes a run as Sacred does."""
     # Sacred takes what is in named configs only for mistakes.
@@ -275,7 +374,7 @@ class Experiment(sacred.Experiment):
     self.configurations.insert(0, added)
     try:
       return super()._create_run(
-        command_name, copy.deepcopy(updates), named_configs, *args, **kwargs
+        command_name, copy.deepcopy(updates), named_configs, *args
       )
     except sacred_utils.ConfigAddedError as error:
       name = next(iter(error.__conflicting_configs__))
@@ -299,6 +398,18 @@ class Experiment(sacred.Experiment):
     configs = [self.named_configs.get(name) for name in named_configs]
     entries = [getattr(config, "entries", ()) for config in configs]
     return dict.fromkeys(itertools.chain(*entries))
+
+
+def _named_by_user(
+  updates: Mapping[str, Any] | None, options: Mapping[str, Any] | None
+) -> list[str]:
+  """Returns what code a call names, in its updates and by `--trust`."""
+  named = [name for _, name in building.foreign_names(updates or {})]
+  flag = (options or {}).get(trust_option.get_flag())
+  return [
+    *filter(building.is_dotted, named),
+    *(flag.split(",") if flag else ()),
+  ]
 
 
 def _describe_host(run: Any) -> None:

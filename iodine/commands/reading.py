@@ -10,7 +10,7 @@ from typing import Any
 from sacred import utils as sacred_utils
 from sacred.config import utils as config_utils
 
-from iodine import checkpoints, errors
+from iodine import checkpoints, config_files, errors
 
 Config = Mapping[str, Any]
 
@@ -73,7 +73,8 @@ def find_config(checkpoint_dir: Any, is_named: Any) -> dict[str, Any] | None:
     return None
   config = checkpoints.config_beside(prefix)
   config["model"].setdefault("refinement_batch_size", None)
-  config["data"].pop("cache", None)  # of the machine that trained
+  # The cache is of the machine that trained, and so on.
+  config = config_files.without_writing_entries(config)
   return {k: v for k, v in config.items() if k not in _OF_ONE_CALL}
 
 

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 import shapeguard
 import tensorflow as tf
 
-from iodine import validation
+from iodine import memory, validation
 from iodine.ops import resizing
 from iodine.readers import cache, streams
 
@@ -275,6 +275,12 @@ class SceneDataset(abc.ABC):
       validation.check_path("cache", self.cache, need)
     if self.image_dim is not None:
       check_image_dim(self.image_dim)
+    height, width = self.image_dim or (1, 1)
+    memory.require(
+      4 * self.batch_size * height * width * (1 if self.grayscale else 3),
+      f"`batch_size` {self.batch_size} of {height} x {width} pixels",
+      "lower it, or `image_dim`",
+    )
 
   @property
   @abc.abstractmethod

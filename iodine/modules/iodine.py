@@ -17,7 +17,7 @@ import sonnet as snt
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from iodine import errors, validation
+from iodine import errors, memory, validation
 from iodine.modules import (
   decoder as decoder_lib,
 )
@@ -39,6 +39,9 @@ Data = dict[str, Any]
 
 # FIDELITY: the decoder sees this constant behind every latent.
 CAPACITY = 5.0
+
+# The graph of one refinement, some thousand operations.
+_BYTES_OF_ITERATION = 2**20
 
 
 class IODINE(snt.Module):
@@ -98,7 +101,8 @@ class IODINE(snt.Module):
     Raises:
       errors.UserError: if a number is too small, a part is not of its
         class, parts disagree on K, the loss weights are of an
-        unknown kind or number, or an input or coord_type is unknown.
+        unknown kind or number, an input or coord_type is unknown, or no
+        memory is large enough.
     """
     super().__init__(name=name)
     validation.check_whole("n_z", n_z, 1)
@@ -124,6 +128,7 @@ class IODINE(snt.Module):
       validation.check_part(
         "factor_evaluator", factor_evaluator, factor_eval.FactorRegressor
       )
+    _check_sizes(n_z, num_components, num_iters)
     output_dist.set_num_components(num_components)
     self.num_iters = num_iters
     self.num_components = num_components
@@ -245,6 +250,7 @@ class IODINE(snt.Module):
     """
     sg = shapeguard.ShapeGuard()
     sg.guard(images, "B, T, H, W, C")
+    self._require_memory(sg.B, images.shape[2:])
     self.initialize(images.shape[2:])
     samplers = iterations.samplers(
       self.num_iters, self.latent_dist, z, seed, part
@@ -383,8 +389,31 @@ class IODINE(snt.Module):
     Done at the first use otherwise. Images of other sizes may follow where the
     parts allow it, as convolutions do.
     """
+    self._require_memory(1, image_shape)
     self._set_image_shape(image_shape)
-    self._create_variables(image_shape)
+    with errors.explained(
+      (tf.errors.ResourceExhaustedError,),
+      lambda _: (
+        "the model is too large for the memory: lower `n_z`, "
+        "`num_components`, or the channels or sizes of its layers"
+      ),
+    ):
+      self._create_variables(image_shape)
+
+  def _require_memory(
+    self, batch_size: int, image_shape: Sequence[int]
+  ) -> None:
+    """Raises a UserError where B decoded images find no room."""
+    height, width, channels = image_shape
+    num_pixels = batch_size * self.num_components * height * width
+    # Pixels and masks as the decoder's last layer gives them and in parts; log
+    # densities of pixels, masks and both. Layers before have more channels.
+    memory.require(
+      4 * num_pixels * (2 * (channels + 1) + 3),
+      f"`num_components` {self.num_components} for {batch_size} images of "
+      f"{height} x {width} pixels",
+      "lower it, `batch_size` or `image_dim`",
+    )
 
   @snt.once
   def _create_variables(self, image_shape: Sequence[int]) -> None:
@@ -614,3 +643,17 @@ class IODINE(snt.Module):
       sg.guard(cut["mask"], "B, T, L, H, W, 1")
       sg.guard(cut["visibility"], "B, L")
     return cut
+
+
+def _check_sizes(n_z: int, num_components: int, num_iters: int) -> None:
+  """Raises a UserError for numbers that no memory is large enough for."""
+  # Mean and scale as they come and as they are used, and a sample; more for
+  # gradients and for the layers around.
+  memory.require(
+    4 * num_components * 5 * n_z,
+    f"`n_z` {n_z} for `num_components` {num_components}",
+    "lower one of them",
+  )
+  memory.require(
+    _BYTES_OF_ITERATION * num_iters, f"`num_iters` {num_iters}", "lower it"
+  )

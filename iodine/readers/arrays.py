@@ -37,7 +37,7 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
-from iodine import errors, files
+from iodine import errors, files, memory
 from iodine.readers import image_files, opening
 
 # Other names of ours.
@@ -46,6 +46,8 @@ _FACTORS = "factors/"
 
 # Of an HDF5 file, for chunks that were read and may be needed soon.
 _CHUNK_CACHE = 128 * 1024**2
+# A larger chunk is unpacked as a whole to read one scene.
+_LARGEST_CHUNK = 2**30
 # Scenes that are looked at together.
 _BLOCK = 256
 
@@ -115,6 +117,12 @@ def _mapped(path: str, array: h5py.Dataset) -> Array:
   """Returns an array mapped into memory, where it lies in one piece."""
   offset = array.id.get_offset()
   if offset is None or array.external or array.is_virtual:
+    chunk = math.prod(array.chunks or ()) * array.dtype.itemsize
+    if chunk > _LARGEST_CHUNK:
+      raise errors.UserError(
+        f"`{array.name}` of `{path}` is stored in chunks of {chunk:,} bytes: "
+        "write it again in chunks of a scene each"
+      )
     return array
   return np.memmap(path, array.dtype, "r", offset, array.shape)
 
@@ -155,6 +163,14 @@ def _map_member(
         lengths = np.frombuffer(file.read(4), "<u2")
       start += info.header_offset + 30 + int(lengths.sum())
       return np.memmap(path, dtype, "r", start, shape, order)
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    if info.file_size > free:
+      raise errors.UserError(
+        f"`{info.filename}` of `{path}` unpacks to {info.file_size:,} bytes, "
+        f"and `{tempfile.gettempdir()}` has room for {free:,}: write the file "
+        "by `numpy.savez`, which does not compress, or let the environment "
+        "variable `TMPDIR` name a larger disk"
+      )
     # Gone when nothing maps it any longer.
     unpacked = tempfile.TemporaryFile()  # noqa: SIM115
     shutil.copyfileobj(content, unpacked)
@@ -211,7 +227,7 @@ class ArraySource:
         " name it so, or choose an HDF5 group by `train` and `test`"
       )
     self._image = arrays["image"]
-    self._check_image()
+    self._check_image(arrays)
     shape = tuple(self._image.shape)
     if len(shape) == 3:  # grey
       shape = (*shape, 1)
@@ -236,7 +252,7 @@ class ArraySource:
     self.dtypes = [array.dtype for array in sample]
     self.shapes = [array.shape[1:] for array in sample]
 
-  def _check_image(self) -> None:
+  def _check_image(self, arrays: Mapping[str, Array]) -> None:
     shape, dtype = tuple(self._image.shape), self._image.dtype
     fits = len(shape) == 3 or (len(shape) in (4, 5) and shape[-1] in (1, 3))
     if not fits or 0 in shape:
@@ -249,6 +265,18 @@ class ArraySource:
       raise errors.UserError(
         f"`image` of {self.title} is {dtype}: give uint8, or floating-point"
         " numbers from 0 to 1"
+      )
+    is_film = len(shape) == 5
+    height, width = shape[2:4] if is_film else shape[1:3]
+    image_files.check_size(self._path, width, height)
+    # What nobody has written into an HDF5 file takes no bytes there.
+    for name, array in arrays.items():
+      per_scene = math.prod(array.shape[1:])
+      whole = shape[0] * (per_scene if name == "visibility" else 1)
+      memory.require(
+        4 * max(per_scene, whole),
+        f"`{name}` of {self.title}",
+        "write the file again with smaller or fewer scenes",
       )
     self._scale(self._image[:1])
 

@@ -16,7 +16,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageSequence
 
-from iodine import errors, files
+from iodine import errors, files, memory
 from iodine.readers import image_files
 
 # What the names of films end in; PyAV reads all but the first.
@@ -93,24 +93,36 @@ def read(path: str, numbers: Sequence[int] | None = None) -> list[np.ndarray]:
     errors.UserError: if they cannot be read.
   """
   files.check_readable(path)
+  frames = []
   if _is_gif(path):
     with _open_gif(path) as film:
-      frames = [
-        image_files.read(frame.convert("RGBA"))
-        for frame in _chosen(PIL.ImageSequence.Iterator(film), numbers)
-      ]
+      # A frame takes some bytes in the file, however large it is.
+      num = len(numbers) if numbers else getattr(film, "n_frames", 1)
+      _require_memory(path, num, film.size)
+      for frame in _chosen(PIL.ImageSequence.Iterator(film), numbers):
+        image_files.check_size(path, *frame.size)
+        frames.append(image_files.read(frame.convert("RGBA")))
   else:
     with _open_video(path) as decode:
-      frames = [
-        image_files.read(frame.to_ndarray(format="rgb24"))
-        for frame in _chosen(decode(), numbers)
-      ]
+      for frame in _chosen(decode(), numbers):
+        image_files.check_size(path, frame.width, frame.height)
+        _require_memory(path, len(frames) + 1, (frame.width, frame.height))
+        frames.append(image_files.read(frame.to_ndarray(format="rgb24")))
   if numbers is not None and len(frames) < len(numbers):
     raise errors.UserError(
       f"`{path}` ends before its frame {numbers[-1]}: replace it, or leave it"
       " out"
     )
   return frames
+
+
+def _require_memory(path: str, num: int, size: tuple[int, int]) -> None:
+  """Raises a UserError where there is no room for so many frames, twice."""
+  memory.require(
+    2 * num * size[0] * size[1] * 3 * 4,
+    f"{num} frames of `{path}`",
+    "cut it into shorter films, or make it smaller",
+  )
 
 
 def _chosen(
@@ -130,10 +142,17 @@ def _is_gif(path: str) -> bool:
 
 @contextlib.contextmanager
 def _open_gif(path: str) -> Iterator[PIL.Image.Image]:
+  def explain(error: Exception) -> str | None:
+    if isinstance(error, errors.UserError):
+      return None
+    is_large = isinstance(error, PIL.Image.DecompressionBombError)
+    return image_files.too_large(path) if is_large else _broken(path)
+
   with (
-    errors.explained(image_files.READ_ERRORS, lambda _: _broken(path)),
+    errors.explained(image_files.READ_ERRORS, explain),
     PIL.Image.open(path, formats=("GIF",)) as film,
   ):
+    image_files.check_size(path, *film.size)
     yield film
 
 

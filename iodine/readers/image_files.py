@@ -10,6 +10,7 @@ import glob
 import os
 import re
 import struct
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -30,6 +31,9 @@ MASK = ".mask"
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 KINDS = "PNG, JPEG, WebP, BMP or TIFF"
 
+# TIFF's numbers of these tags.
+_TILE_WIDTH, _TILE_HEIGHT = 322, 323
+
 # What Pillow raises for files that are broken in one way or another.
 READ_ERRORS = (
   EOFError,
@@ -39,6 +43,13 @@ READ_ERRORS = (
   struct.error,
   PIL.Image.DecompressionBombError,
 )
+
+# The largest number of pixels of an image, in the place of Pillow's.
+_LIMIT = "IODINE_MAX_IMAGE_PIXELS"
+if os.environ.get(_LIMIT, "").isdigit():
+  PIL.Image.MAX_IMAGE_PIXELS = int(os.environ[_LIMIT])
+# It is an error here.
+warnings.filterwarnings("ignore", category=PIL.Image.DecompressionBombWarning)
 
 
 def find(images: Any) -> list[str]:
@@ -235,13 +246,43 @@ def _open(path: str) -> PIL.Image.Image | str:
     return f"there is no image at `{path}`: give the path of one"
   try:
     with PIL.Image.open(path, formats=_FORMATS) as image:
+      check_size(path, *image.size)
+      # TIFF's tiles may be larger than the image.
+      tags = getattr(image, "tag_v2", {})
+      check_size(path, tags.get(_TILE_WIDTH, 0), tags.get(_TILE_HEIGHT, 0))
       image.load()
       return PIL.ImageOps.exif_transpose(image)
-  except READ_ERRORS:
+  except READ_ERRORS as error:
+    if isinstance(error, errors.UserError):
+      return str(error)
+    if isinstance(error, PIL.Image.DecompressionBombError):
+      return too_large(path)
     return (
       f"`{path}` is not an image ({KINDS}), or a broken one: replace it, or "
       "leave it out"
     )
+
+
+def check_size(path: str, width: int, height: int) -> None:
+  """Checks the size of an image before it is decoded.
+
+  A file of some kilobytes may unpack to gigabytes.
+
+  Raises:
+    errors.UserError: if it has more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
+  """
+  limit = PIL.Image.MAX_IMAGE_PIXELS
+  if limit is not None and width * height > limit:
+    raise errors.UserError(too_large(path))
+
+
+def too_large(path: str) -> str:
+  """Returns the sentence for an image that has too many pixels."""
+  return (
+    f"`{path}` has more than {PIL.Image.MAX_IMAGE_PIXELS:,} pixels: make it "
+    f"smaller, or raise the limit by the environment variable `{_LIMIT}`, in "
+    "Python by `PIL.Image.MAX_IMAGE_PIXELS`"
+  )
 
 
 def _from_pil(image: PIL.Image.Image) -> np.ndarray:
@@ -274,13 +315,15 @@ def _from_array(array: np.ndarray) -> np.ndarray:
       "or [height, width, channels] with 1, 3 or 4 channels"
     )
   if array.dtype == np.uint8:
-    array = array.astype(np.float32) / np.float32(255.0)
+    array = array.astype(np.float32)
+    array /= np.float32(255.0)
   elif not np.issubdtype(array.dtype, np.floating):
     raise errors.UserError(
       f"an array of {array.dtype} is not an image: give uint8, or "
       "floating-point numbers from 0 to 1"
     )
-  array = array.astype(np.float32)
+  else:
+    array = array.astype(np.float32)
   low, high = array.min(), array.max()
   if not (low >= 0.0 and high <= 1.0):  # the other way round NaN would pass
     raise errors.UserError(

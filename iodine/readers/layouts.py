@@ -12,6 +12,7 @@ Dimensions:
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -61,6 +62,16 @@ class Layout:
     if self.name == "multi_dsprites":
       return f"{self.name}_{self.variant}"
     return {"clevr_with_masks": "clevr"}.get(self.name, self.name)
+
+  @property
+  def num_bytes(self) -> int:
+    """Returns about how many bytes a record has; never more than it has."""
+    # A string takes two bytes beside its own.
+    sizes = {tf.uint8: 3, tf.float32: 4}
+    return sum(
+      sizes[feature.dtype] * math.prod(feature.shape)
+      for feature in self.features.values()
+    )
 
   @property
   def title(self) -> str:

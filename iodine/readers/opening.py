@@ -1,12 +1,17 @@
 """Data files: finding them, opening them, and saying what is wrong in them."""
 
+import contextlib
+import functools
 import glob
+import gzip
 import hashlib
 import itertools
 import math
 import os
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -22,6 +27,13 @@ _NUM_BYTES = 4096
 
 # Records, 3.2 MB each for CLEVR.
 _READ_AHEAD = 16
+
+# A record this many times as long as those of any layout is none of them.
+_MOST_TIMES = 4
+# How far the lengths of records are looked at before they are read.
+_MOST_RECORDS = 10_000
+_MOST_COMPRESSED = 2**24
+_MOST_INFLATED = 2**30
 
 # What reading a damaged file, or a record of another layout, can raise. The
 # last, when TensorFlow quotes bytes of a record that are not text.
@@ -134,7 +146,12 @@ def open_files(path: str | Sequence[str], layout: layouts.Layout) -> list[File]:
     )
   names = itertools.chain.from_iterable(_expand(p, layout) for p in paths)
   files = [File(name, _compression(name)) for name in names]
+  most = _MOST_TIMES * max(
+    known.num_bytes for known in (*layouts.LAYOUTS, layout)
+  )
   for file in files:
+    status = os.stat(file.path)
+    _check_lengths(file, most, status.st_size, status.st_mtime_ns)
     sentence = _explain_record(file, 0, layout)
     if sentence:
       raise errors.UserError(sentence)
@@ -204,6 +221,77 @@ def _compression(path: str) -> str:
   if not magic:
     raise errors.UserError(f"`{path}` is empty: download or write it again")
   return "GZIP" if magic == b"\x1f\x8b" else ""
+
+
+@functools.lru_cache
+def _check_lengths(file: File, most: int, size: int, _: int) -> None:
+  """Checks how long a file says that its records are.
+
+  TensorFlow takes that much memory before it reads a record. All records of
+  small files are looked at, of larger ones the first.
+
+  Args:
+    file: the file.
+    most: bytes that a record may have.
+    size: of the file.
+    _: its time of change, with which what was found may change.
+
+  Raises:
+    UserError: a record is longer.
+  """
+  opener: Any = open
+  num, farthest = _MOST_RECORDS, size
+  if file.compression:
+    opener, farthest = gzip.open, _MOST_INFLATED
+    num = _MOST_RECORDS if size <= _MOST_COMPRESSED else 1
+  found = None
+  # What is broken is for TensorFlow to say, which compares all checksums.
+  with (
+    contextlib.suppress(OSError, EOFError, zlib.error, struct.error),
+    opener(file.path, "rb") as content,
+  ):
+    found = _find_long_record(content, most, num, farthest)
+  if found is not None:
+    index, length = found
+    raise errors.UserError(
+      f"record {index} of `{file.path}` has {length:,} bytes, many times more "
+      "than a scene takes: check the path, or download or write it again"
+    )
+
+
+def _find_long_record(
+  content: IO[bytes], most: int, num: int, farthest: int
+) -> tuple[int, int] | None:
+  """Returns the number and the length of a record of more than `most` bytes.
+
+  Args:
+    content: of the file.
+    most: see above.
+    num: how many records to look at.
+    farthest: the place in `content` where to stop.
+  """
+  place = 0
+  for index in range(num):
+    content.seek(place)
+    header = content.read(12)
+    length, checksum = struct.unpack("<QI", header)
+    if length > most:
+      return (index, length) if checksum == _checksum(header[:8]) else None
+    place += 12 + length + 4
+    if place >= farthest:
+      break
+  return None
+
+
+def _checksum(data: bytes) -> int:
+  """Returns the masked CRC-32C of TFRecord files."""
+  crc = 2**32 - 1
+  for byte in data:
+    crc ^= byte
+    for _ in range(8):
+      crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+  crc ^= 2**32 - 1
+  return (crc >> 15 | crc << 17) + 0xA282EAD8 & 2**32 - 1
 
 
 def find_bad_record(

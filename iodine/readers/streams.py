@@ -11,6 +11,7 @@ Dimensions:
 import abc
 import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -19,6 +20,12 @@ import tensorflow as tf
 
 from iodine import errors
 from iodine.readers import examples, layouts, opening
+
+# Blanks of so many scenes take no memory to speak of.
+_SMALL_BUFFER = 10_000
+# By how much the public files, which hold more masks than anything, are
+# compressed, and twice that.
+_MOST_INFLATION = 64
 
 # Slack for a sum of visibilities, which are floats.
 _EPSILON = 1e-5
@@ -48,6 +55,10 @@ class Stream(abc.ABC):
   @abc.abstractmethod
   def epoch(self) -> tf.data.Dataset:
     """Returns what stands for the scenes that pass, once and in order."""
+
+  @abc.abstractmethod
+  def most_scenes(self) -> int:
+    """Returns about how many scenes there may be, rather too many."""
 
   @abc.abstractmethod
   def require_scenes(self) -> None:
@@ -98,7 +109,9 @@ class Stream(abc.ABC):
     if shuffle_buffer is None:
       in_order = epochs.flat_map(lambda _: scenes).skip(offset)
       return read(in_order, read_scene)
-    buffer_size = shuffle_buffer
+    # Blanks take memory, too. Small buffers stay as they are: they decide the
+    # order.
+    buffer_size = min(shuffle_buffer, max(self.most_scenes(), _SMALL_BUFFER))
 
     def shuffled(number: tf.Tensor) -> tf.data.Dataset:
       # A shuffle is seeded by the pair (seed of the graph it is built in, own
@@ -163,6 +176,14 @@ class RecordStream(Stream):
     if self.min_num_objects is not None or self.max_num_objects is not None:
       scenes = scenes.filter(self._passes)
     return scenes if self.limit is None else scenes.take(self.limit)
+
+  def most_scenes(self) -> int:
+    """Returns about how many scenes the files may have, rather too many."""
+    inflated = sum(
+      os.path.getsize(file.path) * (_MOST_INFLATION if file.compression else 1)
+      for file in self.files
+    )
+    return 1 + inflated // self.layout.num_bytes
 
   def require_scenes(self) -> None:
     """Checks that there is a scene, as repeating none would never end.
@@ -279,6 +300,10 @@ class PlaceStream(Stream):
   def epoch(self) -> tf.data.Dataset:
     """Returns the places of the scenes, once and in order."""
     return tf.data.Dataset.from_tensor_slices(self.places)
+
+  def most_scenes(self) -> int:
+    """Returns how many scenes there are."""
+    return len(self.places)
 
   def require_scenes(self) -> None:
     """Checks that there is a scene, as repeating none would never end.

@@ -6,6 +6,7 @@ comes, Z latent size.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from iodine import checkpoints, errors, evaluation, pretrained
+from iodine import checkpoints, errors, evaluation, memory, pretrained
 from iodine.modules import data, distributions, iodine, types, utils
 from iodine.readers import image_files
 
@@ -85,6 +86,11 @@ class Segmenter:
     """
     self.image_shape = tuple(image_shape)
     self.batch_size = batch_size
+    memory.require(
+      4 * batch_size * math.prod(image_shape),
+      f"`segment.batch_size` {batch_size}",
+      "lower it",
+    )
     images = tf.TensorSpec([batch_size, *image_shape], tf.float32)
     self._infer = tf.function(
       lambda image: infer(model, image, seed),

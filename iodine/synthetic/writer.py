@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -28,6 +29,9 @@ _SECONDS_WORTH_WORKERS = 20.0
 
 # Scenes a worker hands over at a time; a CLEVR scene has 1 MB.
 _CHUNK = 8
+
+# Of a scene, compressed.
+_LEAST_BYTES = 500
 
 
 def write_dataset(
@@ -70,6 +74,7 @@ def write_dataset(
   """
   _check(name, num_scenes, seed, num_workers, compression)
   check_format(name, data_format)
+  _check_room(path, num_scenes)
   dataset = registry.DATASETS[name]
   if num_workers is None:
     num_workers = _default_workers(num_scenes * dataset.seconds_per_scene)
@@ -130,6 +135,19 @@ def _check(
   validation.check_whole("seed", seed, 0)
   validation.check_whole("num_workers", num_workers, 1, "None for all cores")
   validation.check_choice("compression", compression, _COMPRESSIONS)
+
+
+def _check_room(path: str | os.PathLike[str], num_scenes: int) -> None:
+  """Raises a UserError where a disk has no room for so many scenes."""
+  folder = os.path.abspath(path)
+  while not os.path.exists(folder):
+    folder = os.path.dirname(folder)
+  free = shutil.disk_usage(folder).free
+  if num_scenes * _LEAST_BYTES > free:
+    raise errors.UserError(
+      f"`num_scenes` is {num_scenes}, and `{folder}` has room for {free:,} "
+      "bytes: give fewer, or another place"
+    )
 
 
 def _default_workers(seconds: float) -> int:
