@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -55,6 +56,12 @@ class CheckpointStore:
       self._best_loss = tf.Variable(float("inf"), trainable=False)
       self._objects[tf2.BEST_VALIDATION] = self._best_loss
     self._checkpoint = tf.train.Checkpoint(**self._objects)
+    # Of variables that replicas have copies of, each copy.
+    self._parts = [
+      part
+      for variable in tf2.variables_by_path(self._checkpoint).values()
+      for part in getattr(variable, "values", [variable])
+    ]
     if writes:
       files.make_folder(folder)
     self._latest = tf.train.CheckpointManager(
@@ -112,6 +119,20 @@ class CheckpointStore:
   def forget_best(self) -> None:
     """Has the next loss be the lowest so far, where losses become others."""
     self._best_loss.assign(float("inf"))
+
+  def hold(self) -> Callable[[], None]:
+    """Returns a function that has all that is saved be as it is now again.
+
+    Nothing is copied until a variable changes. Of several processes each holds
+    its own.
+    """
+    held = [(part, part.read_value()) for part in self._parts]
+
+    def put_back() -> None:
+      for part, value in held:
+        part.assign(value)
+
+    return put_back
 
   def _save(self, manager: tf.train.CheckpointManager) -> str:
     """Writes a checkpoint under the optimizer's step; returns its prefix."""
