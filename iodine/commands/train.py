@@ -425,7 +425,7 @@ class _Logs:
     """Writes events, until that fails as on a full disk, which is said once."""
     if not self._writes_events:
       return
-    kinds = (tf.errors.OpError, errors.UserError)
+    kinds = (tf.errors.OpError, errors.UserError, OSError)
     reason = errors.find(lambda: write(step, values), kinds)
     if reason is not None:
       self._writes_events = False

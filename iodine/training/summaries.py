@@ -7,7 +7,7 @@ import glob
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,8 +33,8 @@ class SummaryWriter:
 
     Args:
       folder: it is created if missing.
-      after_step: what older files have of later steps no longer counts, as the
-        run goes on from this one; None leaves it.
+      after_step: what older files have of later steps is dropped, as the run
+        goes on from this one; None leaves it.
     """
     self._folder = folder
     self._after_step = after_step
@@ -43,12 +43,14 @@ class SummaryWriter:
   def _file(self) -> tf.io.TFRecordWriter:
     """Opens the file, which is there once something is written."""
     files.make_folder(self._folder)
+    if self._after_step is not None:
+      _purge(self._folder, self._after_step)
     writer = tf.io.TFRecordWriter(_next_path(self._folder))
     writer.write(_event(file_version="brain.Event:2"))
     if self._after_step is not None:
       start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
-      # TensorBoard drops nothing at the first that it finds, and files that
-      # are older than this class have none.
+      # For a TensorBoard that has read the older files. It drops nothing at the
+      # first that it finds, which they may not have.
       for _ in range(2):
         writer.write(_event(step=self._after_step + 1, session_log=start))
     return writer
@@ -92,6 +94,39 @@ def _event(**fields: Any) -> bytes:
 def _event_files(folder: str) -> list[str]:
   """Returns the paths of event files in the order in which they are read."""
   return sorted(glob.glob(os.path.join(glob.escape(folder), "*.tfevents.*")))
+
+
+def _events(path: str) -> Iterator[tuple[bytes, Any]]:
+  """Yields the events of a file, as they are and parsed, as far as it is whole.
+
+  It is cut off where a training was, or still is, writing.
+  """
+  try:
+    for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
+      yield record, tf.compat.v1.Event.FromString(record)
+  except (tf.errors.OpError, message.DecodeError):
+    return
+
+
+def _purge(folder: str, last_step: int) -> None:
+  """Drops what event files have of later steps.
+
+  TensorBoard has several readers, which know more or less of continued runs.
+
+  Raises:
+    errors.UserError: if a file cannot be replaced.
+  """
+  for path in _event_files(folder):
+    if path.endswith(".tmp"):
+      os.remove(path)  # what is left of a purge that was killed
+    elif any(event.step > last_step for _, event in _events(path)):
+      with (
+        files.replaced(path, failures=(tf.errors.OpError,)) as temporary,
+        tf.io.TFRecordWriter(temporary) as writer,
+      ):
+        for record, event in _events(path):
+          if event.step <= last_step:
+            writer.write(record)
 
 
 def _next_path(folder: str) -> str:
@@ -156,23 +191,19 @@ def read_scalars(
   found: dict[str, dict[int, float]] = {tag: {} for tag in tags}
   for path in _event_files(folder):
     is_first = True
-    try:
-      for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
-        event = tf.compat.v1.Event.FromString(record)
-        # Runs that are older than this class do not say where they begin.
-        if is_first and (event.summary.value or event.HasField("session_log")):
-          is_first = False
-          _forget_from(found, event.step)
-        for value in event.summary.value:
-          if value.tag in found:
-            # TF1's are plain numbers, and those of TF2 tensors.
-            is_tensor = value.HasField("tensor")
-            number = (
-              tf.make_ndarray(value.tensor) if is_tensor else value.simple_value
-            )
-            found[value.tag][event.step] = float(number)
-    except (tf.errors.OpError, message.DecodeError):
-      continue  # cut off where the training was, or still is, writing
+    for _, event in _events(path):
+      # Runs that are older than this class do not say where they begin.
+      if is_first and (event.summary.value or event.HasField("session_log")):
+        is_first = False
+        _forget_from(found, event.step)
+      for value in event.summary.value:
+        if value.tag in found:
+          # TF1's are plain numbers, and those of TF2 tensors.
+          is_tensor = value.HasField("tensor")
+          number = (
+            tf.make_ndarray(value.tensor) if is_tensor else value.simple_value
+          )
+          found[value.tag][event.step] = float(number)
   return {
     tag: curve
     for tag, values in found.items()
