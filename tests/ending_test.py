@@ -143,55 +143,6 @@ def test_other_workers_that_are_lost_leave_the_last_step(tmp_path, whole):
   training_test.assert_same_bits(run.state(), whole)
 
 
-def test_a_reader_that_fails_within_a_call_of_a_graph(tmp_path):
-  """What of a step does not need its batch may have run."""
-  run = training_test.Run(tmp_path)
-  make_steps = training.compile_steps(run.step, tf.distribute.get_strategy())
-
-  def train(num_good):
-    first = int(run.optimizer.global_step)
-    batches = [helpers.make_batch(seed=first + i) for i in range(6)]
-    stacked = tf.nest.map_structure(lambda *x: tf.stack(x), *batches)
-    scenes = tf.data.Dataset.from_tensor_slices(stacked).enumerate()
-
-    def fail(number, batch):
-      message = "this record is broken"
-      with tf.control_dependencies(
-        [tf.debugging.assert_less(number, tf.cast(num_good, tf.int64), message)]
-      ):
-        return tf.nest.map_structure(tf.identity, batch)
-
-    iterator = iter(scenes.map(fail))
-    return training.train(
-      lambda number: make_steps(iterator, number),
-      [*run.model.trainable_variables, *run.optimizer.m, *run.optimizer.v],
-      2,
-      run.store,
-      training.Schedule(6, 2, 100, 100),
-      start_step=first,
-      steps_per_call=2,
-    )
-
-  start = [v.numpy() for v in [*run.model.variables, *run.optimizer.variables]]
-  train(6)
-  expected = run.state()
-  for variable, value in zip(
-    [*run.model.variables, *run.optimizer.variables], start, strict=True
-  ):
-    variable.assign(value)
-  shutil.rmtree(tmp_path)
-  run.store = helpers.checkpoints.CheckpointStore(
-    str(tmp_path), run.model, run.optimizer
-  )
-  with pytest.raises(tf.errors.InvalidArgumentError, match="record is broken"):
-    train(3)
-  assert run.store.latest == str(tmp_path / "ckpt-2")
-  run.store.restore()
-  train(6)
-  assert make_steps.experimental_get_tracing_count() == 1
-  training_test.assert_same_bits(run.state(), expected)
-
-
 def test_state_that_is_not_finite_is_not_saved_first(tmp_path):
   run, error = Run(tmp_path), OSError("elsewhere")
   count = run.counting_step()
