@@ -92,8 +92,9 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize("calls", [1, 3], ids=["step", "call of 3 steps"])
-@pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize(
+  "error, calls", zip(ERRORS, [1, 3, 1, 3], strict=True), ids=str
+)
 def test_a_step_that_fails_is_undone_and_the_rest_saved(
   tmp_path, whole, error, calls
 ):
@@ -213,6 +214,24 @@ def test_a_save_that_fails_too_is_no_second_error(
     )
   assert info.value is error
   assert told == [(2, "the disk is full")]
+
+
+def test_a_full_disk_is_told_once_and_leaves_no_best_loss(
+  tmp_path, monkeypatch
+):
+  run = Run(tmp_path)
+
+  def save(manager):
+    where = os.path.basename(manager.directory)
+    raise errors.UserError(f"cannot write: make room ({where} is full)")
+
+  monkeypatch.setattr(run.store, "_save", save)
+  with pytest.raises(errors.UserError, match=r"room \(best is full\)"):
+    run.train(9, save_checkpoint_steps=3)
+  assert run.rescued == []
+  monkeypatch.undo()
+  run.store.save(2.0)
+  assert run.store.best == str(tmp_path / "best/ckpt-3")
 
 
 def test_a_second_ctrl_c_and_a_first_step_save_nothing(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 
@@ -113,8 +114,11 @@ class CheckpointStore:
       errors.UserError: if the files cannot be written.
     """
     if self._writes and loss < self._best_loss.numpy():
-      self._best_loss.assign(loss)
-      self._save(self._best)
+      with contextlib.ExitStack() as unsaved:
+        unsaved.callback(self._best_loss.assign, self._best_loss.numpy())
+        self._best_loss.assign(loss)
+        self._save(self._best)
+        unsaved.pop_all()
 
   def forget_best(self) -> None:
     """Has the next loss be the lowest so far, where losses become others."""

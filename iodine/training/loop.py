@@ -169,7 +169,7 @@ def train(
     if not isinstance(error, Exception) or step == start_step:
       return  # A second Ctrl-C should not wait.
     reason = errors.find(save_state, (Exception,))
-    if reason != str(error):
+    if reason is None or _gist(reason) != _gist(str(error)):
       # What cannot be told, as the output is full, is no second error.
       errors.find(lambda: on_rescue(step, reason), (Exception,))
 
@@ -214,6 +214,11 @@ def train(
     save_state()
   told = caught or ([signal.SIGTERM] if step < last else [])
   return Outcome(step, store.latest, told[0] if told else None)
+
+
+def _gist(sentence: str) -> str:
+  """Returns it without the details, such as which file was written."""
+  return sentence.partition(" (")[0]
 
 
 def _fetch(calls: Sequence[Mapping[str, tf.Tensor]]) -> list[dict[str, float]]:
