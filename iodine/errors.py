@@ -41,12 +41,14 @@ def explained(
     raise UserError(sentence) from error
 
 
-def find(call: Callable[[], Any]) -> str | None:
-  """Returns what the UserError says that a call raises; None for none."""
+def find(
+  call: Callable[[], Any], kinds: tuple[type[Exception], ...] = (UserError,)
+) -> str | None:
+  """Returns what an error of these kinds says that a call raises, or None."""
   try:
     call()
-  except UserError as error:
-    return str(error)
+  except kinds as error:
+    return str(error) or type(error).__name__
   return None
 
 

@@ -53,6 +53,23 @@ class Scenes:
     )
 
 
+class BrokenScenes(Scenes):
+  """The batch of a step, and all after it, cannot be read."""
+
+  def __init__(self, batch_size, step):
+    super().__init__(batch_size)
+    self._num_good = step - 1
+
+  def __call__(self, subset, skip_batches=0):
+    def check(number, batch):
+      is_good = tf.debugging.assert_less(number, last, "a broken record")
+      with tf.control_dependencies([is_good]):
+        return tf.nest.map_structure(tf.identity, batch)
+
+    last = tf.constant(self._num_good - skip_batches, tf.int64)
+    return super().__call__(subset, skip_batches).enumerate().map(check)
+
+
 class Run:
   """A tiny model on so many devices, whose steps are compiled once.
 
@@ -240,6 +257,35 @@ def test_an_update_is_left_out_by_all_or_none(runs):
   for variable in [*run.model.variables, *run.optimizer.variables]:
     first, second = run.strategy.experimental_local_results(variable)
     np.testing.assert_array_equal(first, second, variable.name)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_reader_that_fails_leaves_the_call_before(runs, number, tmp_path):
+  """Of a step, what does not need the batch may have run."""
+  run = runs[number].reset()
+  run.train(6)
+  expected = run.state()
+  run.reset()
+  model, adam, store = run.model, run.optimizer, run.store(tmp_path)
+  feed = training.Feed(BrokenScenes(4, step=4), run.strategy)
+  with pytest.raises(tf.errors.InvalidArgumentError, match="a broken record"):
+    training.train(
+      lambda num_steps: run._make_steps(feed.batches, num_steps),
+      [*model.trainable_variables, *adam.m, *adam.v],
+      4,
+      store,
+      training.Schedule(6),
+      steps_per_call=2,
+    )
+  assert store.latest == str(tmp_path / "ckpt-2")
+  for variable in [*model.variables, *adam.variables]:
+    first, *others = run.strategy.experimental_local_results(variable)
+    for other in others:
+      np.testing.assert_array_equal(first, other, variable.name)
+  run.reset()
+  store.restore()
+  run.train(6)
+  assert_same_bits(run.state(), expected)
 
 
 def test_a_checkpoint_goes_on_with_any_number_of_devices(runs, tmp_path):

@@ -256,7 +256,9 @@ def test_a_real_nan_is_noticed(tmp_path):
     run.train(2)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+  "number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM]
+)
 def test_a_signal_saves_and_ends_the_training(tmp_path, number):
   run = Run(tmp_path)
   before = signal.getsignal(number)

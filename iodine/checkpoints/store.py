@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -55,6 +57,12 @@ class CheckpointStore:
       self._best_loss = tf.Variable(float("inf"), trainable=False)
       self._objects[tf2.BEST_VALIDATION] = self._best_loss
     self._checkpoint = tf.train.Checkpoint(**self._objects)
+    # Of variables that replicas have copies of, each copy.
+    self._parts = [
+      part
+      for variable in tf2.variables_by_path(self._checkpoint).values()
+      for part in getattr(variable, "values", [variable])
+    ]
     if writes:
       files.make_folder(folder)
     self._latest = kept.Folder(folder, max_to_keep)
@@ -102,12 +110,29 @@ class CheckpointStore:
       errors.UserError: if the files cannot be written.
     """
     if self._writes and loss < self._best_loss.numpy():
-      self._best_loss.assign(loss)
-      self._save(self._best)
+      with contextlib.ExitStack() as unsaved:
+        unsaved.callback(self._best_loss.assign, self._best_loss.numpy())
+        self._best_loss.assign(loss)
+        self._save(self._best)
+        unsaved.pop_all()
 
   def forget_best(self) -> None:
     """Has the next loss be the lowest so far, where losses become others."""
     self._best_loss.assign(float("inf"))
+
+  def hold(self) -> Callable[[], None]:
+    """Returns a function that has all that is saved be as it is now again.
+
+    Nothing is copied until a variable changes. Of several processes each holds
+    its own.
+    """
+    held = [(part, part.read_value()) for part in self._parts]
+
+    def put_back() -> None:
+      for part, value in held:
+        part.assign(value)
+
+    return put_back
 
   def _save(self, folder: kept.Folder) -> str:
     """Writes a checkpoint under the optimizer's step; returns its prefix."""

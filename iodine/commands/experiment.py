@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import difflib
+import errno
 import importlib
 import itertools
 import logging
@@ -170,7 +171,12 @@ class Experiment(sacred.Experiment):
   def run_commandline(self, argv: Any = None) -> Any:
     """Runs the command line, see the class."""
     self._at_command_line = True
-    previous = signal.signal(signal.SIGTERM, _interrupt)
+    previous = {
+      number: signal.signal(number, _interrupt)
+      for number in (signal.SIGTERM, signal.SIGHUP)
+      # With `nohup` a command outlives its terminal.
+      if signal.getsignal(number) != signal.SIG_IGN
+    }
     try:
       return super().run_commandline(argv)
     except KeyboardInterrupt as interrupt:
@@ -179,7 +185,8 @@ class Experiment(sacred.Experiment):
       print("interrupted", file=sys.stderr)
       sys.exit(128 + int(signal_number))
     finally:
-      signal.signal(signal.SIGTERM, previous)
+      for number, handler in previous.items():
+        signal.signal(number, handler)
       self._at_command_line = False
 
   def run(
@@ -522,7 +529,7 @@ def _place(error: Exception, config: Mapping[str, Any]) -> str | None:
 
 
 def _interrupt(number: int, _: Any) -> None:
-  """Makes SIGTERM end a command as Ctrl-C does, cleaning up on the way."""
+  """Makes a signal end a command as Ctrl-C does, cleaning up on the way."""
   raise KeyboardInterrupt(number)
 
 
@@ -544,6 +551,11 @@ def _sentence(error: Exception) -> str | None:
     return (
       f"`{error.filename}` cannot be used ({error.strerror}): check that the "
       "path is right, and that you may read and write there"
+    )
+  if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    return (
+      f"the output of this command cannot be written ({error.strerror}): make "
+      "room where it goes"
     )
   return None
 

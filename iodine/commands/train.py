@@ -247,12 +247,14 @@ def run(
         # For whoever finds the checkpoints.
         config_path = os.path.join(place.folder, "config.json")
         files.write_json(config_path, dict(config))
-        logs = _Logs(model, example, place.folder, stage.last_step, log_scalar)
+        logs = _Logs(
+          model, example, place.folder, step, stage.last_step, log_scalar
+        )
         listeners = logs.listeners()
       if held_out:
         score = held_out.scorer(model, strategy)
         listeners["on_validation"] = functools.partial(_validate, score, logs)
-      with feed.explained_errors():
+      with _explained_memory(), feed.explained_errors():
         outcome = training.train(
           functools.partial(make_steps, feed.batches),
           [*model.trainable_variables, *optimizer.m, *optimizer.v],
@@ -268,10 +270,9 @@ def run(
       workers.total(0)  # until the last checkpoint is whole
       outcome = outcome._replace(checkpoint=store.latest)
       if outcome.interrupted_by:
+        name = outcome.interrupted_by.name
         print(
-          f"stopped by {outcome.interrupted_by.name} at step {outcome.step}; "
-          "go on with the same command and `continue_run=True "
-          f"checkpoint_dir={shlex.quote(place.folder)}`",
+          f"stopped by {name} at step {outcome.step}; {_go_on(place.folder)}",
           flush=True,
         )
       print(f"checkpoint: {outcome.checkpoint}", flush=True)
@@ -359,6 +360,24 @@ def _after_a_loss(folder: str) -> str:
   return f"{remedy} with `continue_run=True checkpoint_dir={folder}`"
 
 
+def _go_on(folder: str) -> str:
+  return (
+    "go on with the same command and `continue_run=True "
+    f"checkpoint_dir={shlex.quote(folder)}`"
+  )
+
+
+def _explained_memory() -> contextlib.AbstractContextManager[None]:
+  """Turns what is raised where memory is full into a UserError."""
+  return errors.explained(
+    (tf.errors.ResourceExhaustedError, MemoryError),
+    lambda error: (
+      f"there is not enough memory ({checkpoints.first_line(error)}): give a "
+      "smaller `batch_size` or `recompute=True`, or end what else takes memory"
+    ),
+  )
+
+
 def _stage_line(number: int, num_stages: int, stage: training.Stage) -> str:
   line = f"stage {number} of {num_stages}, to step {stage.last_step}"
   return line + (f", with {json.dumps(stage.changes)}" if stage.changes else "")
@@ -442,10 +461,13 @@ class _Logs:
     model: iodine.IODINE,
     example: dict[str, tf.Tensor],
     folder: str,
+    step: int,
     last_step: int,
     log_scalar: Callable[[str, float, int], None],
   ):
-    self._writer = training.SummaryWriter(folder)
+    self._folder = folder
+    self._writer = training.SummaryWriter(folder, after_step=step)
+    self._writes_events = True
     self._draw = training.OverviewImages(model)
     self._example = example
     self._last_step = last_step
@@ -457,7 +479,30 @@ class _Logs:
       "on_first_step": self._first_step,
       "on_report": self._report,
       "on_images": self._images,
+      "on_rescue": self._rescue,
     }
+
+  def _events(
+    self, write: Callable[[int, Any], None], step: int, values: Any
+  ) -> None:
+    """Writes events, until that fails as on a full disk, which is said once."""
+    if not self._writes_events:
+      return
+    kinds = (tf.errors.OpError, errors.UserError, OSError)
+    reason = errors.find(lambda: write(step, values), kinds)
+    if reason is not None:
+      self._writes_events = False
+      print(
+        "the training goes on without TensorBoard logs, which can no more be "
+        f"written ({reason}): make room before it saves in `{self._folder}`",
+        flush=True,
+      )
+
+  def _rescue(self, step: int, reason: str | None) -> None:
+    """Says what an error that follows leaves of the training."""
+    done = f"the state after step {step} is saved: {_go_on(self._folder)}"
+    failed = f"the state after step {step} could not be saved ({reason})"
+    print(done if reason is None else failed, flush=True)
 
   def _first_step(self) -> None:
     """Says how long it took to get there."""
@@ -468,7 +513,7 @@ class _Logs:
     """Logs scalars."""
     print(_progress_line(report, self._last_step), flush=True)
     speed = {"debug/images_per_second": report.images_per_second}
-    self._writer.scalars(report.step, {**report.means, **speed})
+    self._events(self._writer.scalars, report.step, {**report.means, **speed})
     for name, scalar in (("loss", "total"), ("ari_nobg", "ari_nobg")):
       # There is no ARI without masks.
       if f"loss/{scalar}" in report.means:
@@ -478,13 +523,13 @@ class _Logs:
     """Logs scores on held-out scenes."""
     print(_validation_line(step, scores), flush=True)
     scores = {f"validation/{name}": value for name, value in scores.items()}
-    self._writer.scalars(step, scores)
+    self._events(self._writer.scalars, step, scores)
     for name, value in scores.items():
       self._log_scalar(name, value, step)
 
   def _images(self, step: int) -> None:
     """Logs the overview images."""
-    self._writer.images(step, self._draw(self._example))
+    self._events(self._writer.images, step, self._draw(self._example))
 
 
 def _schedule(config: Config) -> training.Schedule:

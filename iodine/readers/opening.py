@@ -40,6 +40,10 @@ _MOST_INFLATED = 2**30
 RECORD_ERRORS = (
   tf.errors.DataLossError,
   tf.errors.InvalidArgumentError,
+  # Of files that were there before.
+  tf.errors.FailedPreconditionError,
+  tf.errors.NotFoundError,
+  tf.errors.PermissionDeniedError,
   UnicodeDecodeError,
 )
 
@@ -312,6 +316,7 @@ def find_bad_record(
   """
   logging.warning("A record cannot be read: looking for it in all files.")
   for file in files:
+    _compression(file.path)  # which a file may have lost that was there before
     scenes = file.records().map(
       lambda record: examples.parse(record, layout),
       num_parallel_calls=tf.data.AUTOTUNE,

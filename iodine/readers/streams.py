@@ -103,7 +103,7 @@ class Stream(abc.ABC):
     Raises:
       UserError: a file turned out to be corrupt in counting its scenes.
     """
-    scenes = self.epoch()
+    scenes = _not_empty(self.epoch())
     first_epoch, offset = self._position(skip)
     epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
     if shuffle_buffer is None:
@@ -413,6 +413,30 @@ def shuffle(
   marked = blanks.concatenate(scenes.map(lambda scene: (True, scene)))
   return (
     marked.shuffle(buffer_size, seed=seed, reshuffle_each_iteration=False)
+    .filter(lambda is_scene, _: is_scene)
+    .map(lambda _, scene: scene)
+  )
+
+
+def _not_empty(scenes: tf.data.Dataset) -> tf.data.Dataset:
+  """Returns the same scenes; reading fails where there is none.
+
+  Files may be emptied while a run reads them. To repeat none would never end,
+  and TensorFlow hears no signal meanwhile.
+  """
+  spec = scenes.element_spec
+  end = tf.data.Dataset.from_tensors((False, tf.zeros(spec.shape, spec.dtype)))
+
+  def note(seen: tf.Tensor, marked: Any) -> tuple[tf.Tensor, Any]:
+    is_scene, scene = marked
+    check = tf.debugging.Assert(seen | is_scene, ["there is no scene left"])
+    with tf.control_dependencies([check]):
+      return seen | is_scene, (is_scene, tf.identity(scene))
+
+  return (
+    scenes.map(lambda scene: (True, scene))
+    .concatenate(end)
+    .scan(tf.constant(False), note)
     .filter(lambda is_scene, _: is_scene)
     .map(lambda _, scene: scene)
   )

@@ -90,11 +90,15 @@ def train(
   on_report: Callable[[Report], None] = lambda report: None,
   on_images: Callable[[int], None] = lambda step: None,
   on_validation: Callable[[int], float] = lambda step: math.nan,
+  on_rescue: Callable[[int, str | None], None] = lambda step, reason: None,
   skip_nonfinite: int | None = None,
   steps_per_call: int = 1,
   agree_to_stop: Callable[[bool], bool] = bool,
 ) -> Outcome:
-  """Trains until the last step, SIGINT or SIGTERM, and saves.
+  """Trains until the last step, SIGHUP, SIGINT, SIGTERM or an error, and saves.
+
+  An error is raised after the save, which is that of the last step that was
+  complete. Only a second signal ends the training without one.
 
   Scalars stay on the device until a report or a save needs them. Then those of
   every step so far are read at once and checked, before anything is saved.
@@ -115,6 +119,8 @@ def train(
     on_validation: called with the step every `validate_every` and at the end;
       returns the loss on held-out scenes, by which the best checkpoint is kept.
       It leaves the state as it is.
+    on_rescue: called with the step that was saved before an error is raised;
+      where that could not be done, with the reason.
     skip_nonfinite: how many updates in a row may be left out because they were
       not finite; None for none. `make_steps` leaves them out.
     steps_per_call: how many updates `make_steps` is asked for at most; fewer
@@ -150,10 +156,32 @@ def train(
       since_save.add(scalars)
     unread.clear()
 
-  with _catch_signals() as caught:
+  def save_state() -> None:
+    nonlocal saved
+    if saved != step:
+      read()
+      _check_state(state, step, store)
+      store.save()
+      saved = step
+
+  def rescue(_: Any, error: BaseException | None, __: Any) -> None:
+    """Saves before an error ends the training; it stays the one raised."""
+    if not isinstance(error, Exception) or step == start_step:
+      return  # A second Ctrl-C should not wait.
+    reason = errors.find(save_state, (Exception,))
+    if reason is None or _gist(reason) != _gist(str(error)):
+      # What cannot be told, as the output is full, is no second error.
+      errors.find(lambda: on_rescue(step, reason), (Exception,))
+
+  with _catch_signals() as caught, contextlib.ExitStack() as stack:
+    stack.push(rescue)
     while step < last and not agree_to_stop(bool(caught)):
       num_steps = min(steps_per_call, schedule.steps_until_due(step))
-      unread.append(make_steps(tf.constant(num_steps)))
+      with contextlib.ExitStack() as unfinished:
+        # An error may leave a part of the variables, or of the steps, updated.
+        unfinished.callback(store.hold())
+        unread.append(make_steps(tf.constant(num_steps)))
+        unfinished.pop_all()
       step += num_steps
       is_first, is_last = step == start_step + num_steps, step == last
       report_due = is_last or step % schedule.save_summaries_steps == 0
@@ -183,12 +211,14 @@ def train(
         store.save(None if every else mean_loss)
         since_save = _Means(step, batch_size)
         saved = step
-    if saved != step:
-      read()
-      _check_state(state, step, store)
-      store.save()
+    save_state()
   told = caught or ([signal.SIGTERM] if step < last else [])
   return Outcome(step, store.latest, told[0] if told else None)
+
+
+def _gist(sentence: str) -> str:
+  """Returns it without the details, such as which file was written."""
+  return sentence.partition(" (")[0]
 
 
 def _fetch(calls: Sequence[Mapping[str, tf.Tensor]]) -> list[dict[str, float]]:
@@ -288,9 +318,12 @@ def _diverged(
 
 @contextlib.contextmanager
 def _catch_signals() -> Iterator[list[signal.Signals]]:
-  """Collects the first SIGINT or SIGTERM; a second one acts as usual."""
+  """Collects the first signal that asks to end; a second one acts as usual."""
   caught: list[signal.Signals] = []
-  numbers = (signal.SIGINT, signal.SIGTERM)
+  numbers = [signal.SIGINT, signal.SIGTERM]
+  # With `nohup` a training outlives its terminal.
+  if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+    numbers.append(signal.SIGHUP)
 
   def catch(number: int, _: Any) -> None:
     caught.append(signal.Signals(number))
