@@ -222,7 +222,7 @@ def test_a_full_disk_is_told_once_and_leaves_no_best_loss(
   run = Run(tmp_path)
 
   def save(manager):
-    where = os.path.basename(manager.directory)
+    where = os.path.basename(manager.path)
     raise errors.UserError(f"cannot write: make room ({where} is full)")
 
   monkeypatch.setattr(run.store, "_save", save)

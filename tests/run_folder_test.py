@@ -209,10 +209,12 @@ def test_what_may_not_be_read_is_called_that(folder, monkeypatch):
   denied = data_file(f"{folder}/ckpt-12")
   access = os.access
   monkeypatch.setattr(  # as root may read everything
-    os, "access", lambda path, mode: path != denied and access(path, mode)
+    os,
+    "access",
+    lambda path, *args, **kw: path != denied and access(path, *args, **kw),
   )
   for path in (folder, f"{folder}/ckpt-12"):
-    with pytest.raises(errors.UserError, match=f"permission to read `{denied}"):
+    with pytest.raises(errors.UserError, match=f"{denied}` may not be read"):
       checkpoints.open_checkpoint(path)
 
 
