@@ -157,6 +157,7 @@ def parts(prefix: str) -> list[str]:
 
 def _check_permission(prefix: str) -> None:
   """Raises a UserError where files are there that may not be read."""
+  _check_readable(os.path.dirname(prefix) or ".", os.R_OK | os.X_OK)
   for path in parts(prefix):
     _check_readable(path, os.R_OK)
 
@@ -286,7 +287,7 @@ def find(path: Any) -> str:
   path = as_path(files.as_written(path))
   if os.path.isdir(path):
     return _newest(path)
-  _check_readable(os.path.dirname(path) or ".", os.X_OK)
+  _check_readable(os.path.dirname(path) or ".", os.R_OK | os.X_OK)
   if not tf.io.gfile.exists(path + _INDEX):
     raise errors.UserError(
       f"there is no checkpoint at `{path}`: give `checkpoint_dir` the folder "
@@ -327,10 +328,14 @@ def _newest(folder: str) -> str:
         )
       return prefix
     problems.append(f"`{prefix}` cannot be read ({damage})")
+  best = os.path.join(folder, BEST_FOLDER)
+  has_best = any(_damage(prefix) is None for prefix in candidates(best))
   raise errors.UserError(
     f"the folder `{folder}` holds no checkpoint that can be read, their files "
-    "are broken or incomplete: put copies of them back, or move the folder "
-    f"away and start afresh ({errors.abridge(problems)})"
+    "are broken or incomplete: "
+    + (f"give `checkpoint_dir={best}`, or " if has_best else "")
+    + "put copies of them back, or move the folder away and start afresh "
+    f"({errors.abridge(problems)})"
   )
 
 
