@@ -36,8 +36,8 @@ READ_ERRORS = (
   RuntimeError,
   UnicodeDecodeError,
 )
-_DATA = re.compile(r"\.data-\d{5}-of-\d{5}")
-_NUMBERED = re.compile(r"(?P<stem>.*)-(?P<number>\d+)", re.DOTALL)
+_DATA = re.compile(r"\.data-[0-9]{5}-of-[0-9]{5}")
+_NUMBERED = re.compile(r"(?P<stem>.*)-(?P<number>[0-9]+)", re.DOTALL)
 _STATE_LINE = re.compile(
   r'^(?:all_)?model_checkpoint_paths?: "(?P<path>.+)"\s*$', re.MULTILINE
 )
