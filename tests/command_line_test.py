@@ -463,7 +463,7 @@ def test_native_messages_are_filtered_not_silenced(capfd):
 
 def test_unknown_observer_id_is_part_of_the_folder(tmp_path):
   place = train.find_place(f"{tmp_path}/run", "7", continue_run=False)
-  assert place == (f"{tmp_path}/run_7", None, True)
+  assert place == (f"{tmp_path}/run_7", None, True, None)
 
 
 @pytest.mark.parametrize(

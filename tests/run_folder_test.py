@@ -203,6 +203,10 @@ def test_the_newest_that_can_be_read_is_used(
   with pytest.raises(errors.UserError, match="move the folder away") as info:
     train.place_in(str(folder))
   assert "use an older one" not in str(info.value)
+  assert f"give `checkpoint_dir={folder}/best`" in str(info.value)
+  for path in folder.glob("ckpt-*"):
+    path.unlink()
+  assert train.place_in(str(folder)).named == f"{folder}/best/ckpt-12"
 
 
 def test_what_may_not_be_read_is_called_that(folder, monkeypatch):

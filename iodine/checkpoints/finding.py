@@ -36,8 +36,8 @@ READ_ERRORS = (
   RuntimeError,
   UnicodeDecodeError,
 )
-_DATA = re.compile(r"\.data-\d{5}-of-\d{5}")
-_NUMBERED = re.compile(r"(?P<stem>.*)-(?P<number>\d+)", re.DOTALL)
+_DATA = re.compile(r"\.data-[0-9]{5}-of-[0-9]{5}")
+_NUMBERED = re.compile(r"(?P<stem>.*)-(?P<number>[0-9]+)", re.DOTALL)
 _STATE_LINE = re.compile(
   r'^(?:all_)?model_checkpoint_paths?: "(?P<path>.+)"\s*$', re.MULTILINE
 )
@@ -157,6 +157,7 @@ def parts(prefix: str) -> list[str]:
 
 def _check_permission(prefix: str) -> None:
   """Raises a UserError where files are there that may not be read."""
+  files.check_readable(os.path.dirname(prefix) or ".")
   for path in parts(prefix):
     files.check_readable(path)
 
@@ -319,10 +320,14 @@ def _newest(folder: str) -> str:
         )
       return prefix
     problems.append(f"`{prefix}` cannot be read ({damage})")
+  best = os.path.join(folder, BEST_FOLDER)
+  has_best = any(_damage(prefix) is None for prefix in candidates(best))
   raise errors.UserError(
     f"the folder `{folder}` holds no checkpoint that can be read, their files "
-    "are broken or incomplete: put copies of them back, or move the folder "
-    f"away and start afresh ({errors.abridge(problems)})"
+    "are broken or incomplete: "
+    + (f"give `checkpoint_dir={best}`, or " if has_best else "")
+    + "put copies of them back, or move the folder away and start afresh "
+    f"({errors.abridge(problems)})"
   )
 
 

@@ -17,14 +17,15 @@ import tensorflow as tf
 from iodine import files
 from iodine.checkpoints import finding
 
-_NAME = re.compile(r"ckpt-(?P<step>\d+)")
-_INDEX = re.compile(r"ckpt-(?P<step>\d+)\.index")
+_CKPT = "ckpt-(?P<step>0|[1-9][0-9]*)"
+_NAME = re.compile(_CKPT)
+_INDEX = re.compile(rf"{_CKPT}\.index")
 # Where a checkpoint is written until it is whole.
 _UNFINISHED = ".unfinished"
 # What a killed save has left, of TensorFlow's `CheckpointManager`, too.
-_LEFT_FOLDER = re.compile(rf"{re.escape(_UNFINISHED)}|ckpt-\d+_temp")
+_LEFT_FOLDER = re.compile(rf"{re.escape(_UNFINISHED)}|ckpt-[0-9]+_temp")
 _LEFT_FILE = re.compile(r"checkpoint\.tmp[0-9a-f]{32}")
-_DATA = re.compile(r"ckpt-(?P<step>\d+)\.data-\d{5}-of-\d{5}")
+_DATA = re.compile(rf"{_CKPT}\.data-[0-9]{{5}}-of-[0-9]{{5}}")
 
 
 class Folder:

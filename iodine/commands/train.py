@@ -82,10 +82,19 @@ def find_place(checkpoint_dir: str, run_id: Any, continue_run: bool) -> Place:
 
 
 def place_in(folder: str) -> Place:
-  """Returns the place of a run in a folder, going on if it has a checkpoint."""
+  """Returns the place of a run in a folder, going on if it has a checkpoint.
+
+  Where only its best one is left, that counts.
+
+  Raises:
+    errors.UserError: if it has some, and none can be read.
+  """
   prefix = checkpoints.latest(folder)
+  named = None
+  if prefix is None:
+    prefix = named = checkpoints.latest(os.path.join(folder, "best"))
   start = None if prefix is None else checkpoints.open_checkpoint(prefix)
-  return Place(folder, start, is_new=False)
+  return Place(folder, start, is_new=False, named=named)
 
 
 def _keep(
