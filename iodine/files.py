@@ -103,7 +103,8 @@ def check_writable(path: Any) -> None:
   with _explained(path, "cannot write"):
     _require_rights(path)
   if not _is_stream(path):
-    check_folder(os.path.dirname(os.path.realpath(path)))
+    target = os.path.realpath(path) if os.path.islink(path) else path
+    check_folder(os.path.dirname(target) or os.curdir)
 
 
 def check_folder(folder: Any) -> None:

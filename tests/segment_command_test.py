@@ -9,6 +9,7 @@ import helpers
 import numpy as np
 import PIL.Image
 import pytest
+import tensorflow as tf
 
 from iodine import files, segmentation
 from iodine.commands import segment as segment_command
@@ -24,6 +25,7 @@ OPTIONS = [
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
+  tf.random.set_seed(0)  # a module's fixture is made before it is set
   folder = tmp_path_factory.mktemp("run")
   helpers.save_checkpoint(folder, CONFIG)
   return str(folder)
@@ -274,6 +276,9 @@ def test_overlays_are_tinted_and_have_borders():
     (["images=photos", "output=5"], "`output=./5`"),
     (["images=photos", "json_path=5"], """`'"5"'` or `./5`"""),
     (["images=photos", "output=full"], "`full/cat_2` is there already"),
+    (["images=photos", "output=alike"], "no mark in it says"),
+    (["images=alike/cat_2", "output=alike"], "no mark in it says"),
+    (["images=own/mask/mask.png", "output=own"], "holds `own/mask/mask.png`"),
     (["images=photos", "output=text.png"], "cannot create the folder"),
     (["images=photos", "output=/proc/no"], "cannot create the folder"),
     (["images=photos", "checkpoint_dir=/no/such"], "no checkpoint at"),
@@ -288,6 +293,10 @@ def test_errors_leave_everything_as_it_was(
   os.makedirs("full/cat_2")
   os.mkdir("empty")
   (photos / "full/cat_2/letter.txt").write_text("precious")
+  for name in ("alike/cat_2", "alike/mask", "own/mask"):
+    os.makedirs(name)
+    shutil.copy("photos/cat.png", f"{name}/mask.png")
+  (photos / "own/mask" / files.MARK).touch()
   (photos / "text.png").write_text("a text")
   good = (photos / "photos/cat.png").read_bytes()
   (photos / "cut.png").write_bytes(good[: len(good) // 2])
