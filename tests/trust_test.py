@@ -21,7 +21,15 @@ import tensorflow as tf
 
 import iodine
 import main
-from iodine import building, config_files, errors, memory, modules, optimizers
+from iodine import (
+  building,
+  config_files,
+  errors,
+  memory,
+  modules,
+  optimizers,
+  training,
+)
 from iodine.modules import data, datasets, networks
 from iodine.readers import films, image_files, opening, streams
 
@@ -356,6 +364,14 @@ def test_records_longer_than_any_scene(tmp_path, opener, length):
       f"record {len(lengths) - 1} of `{path}` has {length:,} bytes, many times "
       "more than a scene takes: check the path, or download or write it again"
     )
+
+
+def test_events_that_say_they_are_endless(tmp_path):
+  path = tmp_path / "events.out.tfevents.1.endless"
+  write_records(path, [2**45], content=False)
+  writer = training.SummaryWriter(str(tmp_path))
+  writer.scalars(3, {"loss": 2.0})
+  assert training.read_scalars(str(tmp_path), ["loss"]) == {"loss": [(3, 2.0)]}
 
 
 def test_a_length_with_a_wrong_checksum_is_a_broken_file(tmp_path):

@@ -12,6 +12,10 @@ import tensorflow as tf
 from google.protobuf import message
 
 from iodine.modules import iodine
+from iodine.readers import opening
+
+# Of an event; many times what the images take.
+_MOST_BYTES = 2**30
 
 
 class SummaryWriter:
@@ -89,6 +93,9 @@ def read_scalars(
   pattern = os.path.join(glob.escape(folder), "*.tfevents.*")
   # Their names begin with the seconds at which they were opened.
   for path in sorted(glob.glob(pattern)):
+    # TensorFlow would not survive to look for so many bytes.
+    if opening.find_long_record(opening.File(path, ""), _MOST_BYTES):
+      continue
     is_first = True
     try:
       for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
