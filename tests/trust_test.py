@@ -1,21 +1,37 @@
 """What a stranger's files may do: nothing but to be read."""
 
+import gzip
 import importlib
 import inspect
 import json
 import pathlib
 import pickle
 import pkgutil
+import shutil
+import struct
 import sys
 
+import h5py
 import helpers
+import numpy as np
+import PIL.Image
 import pytest
 import sonnet as snt
+import tensorflow as tf
 
 import iodine
 import main
-from iodine import building, config_files, errors, modules, optimizers
-from iodine.modules import datasets, networks
+from iodine import (
+  building,
+  config_files,
+  errors,
+  memory,
+  modules,
+  optimizers,
+  training,
+)
+from iodine.modules import data, datasets, networks
+from iodine.readers import films, image_files, opening, streams
 
 PRETRAINED = pathlib.Path(iodine.__file__).parent / "pretrained/tetrominoes"
 # What this file is run by has to leave alone, and what it would leave.
@@ -233,3 +249,205 @@ def test_what_is_registered_is_what_there_is():
     f"{networks.__name__}.PixelDecoder",
   }
   assert found == building.REGISTERED
+
+
+def test_an_image_that_unpacks_to_much_more(tmp_path, capsys):
+  path = tmp_path / "bomb.png"
+  PIL.Image.new("1", (13_000, 13_000)).save(path)
+  assert path.stat().st_size < 30_000
+  sentence = (
+    f"`{path}` has more than 89,478,485 pixels: make it smaller, or raise the "
+    "limit by the environment variable `IODINE_MAX_IMAGE_PIXELS`, in Python by "
+    "`PIL.Image.MAX_IMAGE_PIXELS`"
+  )
+  for read in (iodine.segment, image_files.read, image_files.read_labels):
+    with pytest.raises(errors.UserError) as error:
+      read(path)
+    assert str(error.value) == sentence
+  fails = helpers.fails_with_sentence
+  assert fails(capsys, "segment", "with", f"images={path}").endswith(sentence)
+
+
+@pytest.mark.parametrize("times", [1.5, 3])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "tif", "gif"])
+def test_the_limit_can_be_raised(tmp_path, monkeypatch, suffix, times):
+  path = str(tmp_path / f"large.{suffix}")
+  PIL.Image.new("RGB", (40, 30)).save(path)
+  read = films.read_film if suffix == "gif" else image_files.read
+  monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", int(40 * 30 / times))
+  with pytest.raises(errors.UserError, match="has more than .* pixels: make"):
+    read(path)
+  for limit in (40 * 30, None):
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", limit)
+    assert read(path).shape[-3:] == (30, 40, 3)
+
+
+def test_a_tile_larger_than_its_image(tmp_path, monkeypatch):
+  path = str(tmp_path / "tile.tif")
+  # Width, height, bits, no compression, grey, samples; the tile's width,
+  # height, place and size.
+  tags = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 277: 1}
+  tags |= {322: 4096, 323: 4096, 324: 8, 325: 64}
+  entries = [struct.pack("<HHII", tag, 4, 1, v) for tag, v in tags.items()]
+  pathlib.Path(path).write_bytes(
+    struct.pack("<2sHIH", b"II", 42, 8, len(tags))
+    + b"".join(entries)
+    + bytes(4)
+  )
+  monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 4096 * 4095)
+  with pytest.raises(errors.UserError, match="has more than"):
+    image_files.read(path)
+
+
+def test_a_film_of_many_frames(tmp_path, monkeypatch):
+  path = str(tmp_path / "film.gif")
+  frames = [PIL.Image.new("L", (16, 16), 9 * i) for i in range(20)]
+  frames[0].save(path, save_all=True, append_images=frames[1:])
+  assert films.read_film(path).shape == (20, 16, 16, 3)
+  monkeypatch.setattr(memory, "available", lambda: 100_000)
+  with pytest.raises(errors.UserError) as error:
+    films.read_film(path)
+  assert str(error.value) == (
+    f"20 frames of `{path}` would take 0 GB of memory at least, and here are 0 "
+    "GB: cut it into shorter films, or make it smaller"
+  )
+  assert len(films.read(path, [0, 7])) == 2
+
+
+def test_arrays_that_unpack_to_much_more(tmp_path, monkeypatch):
+  path = str(tmp_path / "scenes.h5")
+  with h5py.File(path, "w") as file:
+    file.create_dataset(
+      "image", (2, 100_000, 100_000, 3), np.uint8, chunks=True
+    )
+  assert pathlib.Path(path).stat().st_size < 10_000
+  with pytest.raises(errors.UserError, match="has more than .* pixels"):
+    data.Arrays(path=path, batch_size=1).image_shape  # noqa: B018
+  with h5py.File(path, "w") as file:
+    chunks = (2000, 1000, 1000)
+    file.create_dataset("image", (2000, 1000, 1000), np.uint8, chunks=chunks)
+  with pytest.raises(errors.UserError, match="in chunks of 2,000,000,000 byte"):
+    data.Arrays(path=path, batch_size=1).image_shape  # noqa: B018
+  with h5py.File(path, "w") as file:
+    file.create_dataset("image", (10**13, 8, 8, 3), np.uint8, chunks=True)
+  with pytest.raises(errors.UserError, match="would take .* GB of memory"):
+    data.Arrays(path=path, batch_size=1).image_shape  # noqa: B018
+  path = str(tmp_path / "scenes.npz")
+  np.savez_compressed(path, image=np.zeros([20, 64, 64, 3], np.uint8))
+  assert data.Arrays(path=path, batch_size=1).image_shape == (64, 64, 3)
+  usage = shutil.disk_usage(tmp_path)._replace(free=200_000)
+  monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+  with pytest.raises(errors.UserError, match="unpacks to 245,.* has room for"):
+    data.Arrays(path=path, batch_size=1).image_shape  # noqa: B018
+
+
+def write_records(path, lengths, opener=open, checksum=None, content=True):
+  """Writes records of zeros, with checksums of their lengths."""
+  with opener(path, "wb") as file:
+    for length in lengths:
+      size = struct.pack("<Q", length)
+      file.write(size)
+      file.write(struct.pack("<I", checksum or opening._checksum(size)))
+      file.write(bytes(min(length, 30_000_000) + 4) if content else b"")
+
+
+@pytest.mark.parametrize("opener", [open, gzip.open])
+@pytest.mark.parametrize("length", [30_000_000, 2**45, 2**63])
+def test_records_longer_than_any_scene(tmp_path, opener, length):
+  path = str(tmp_path / "scenes.tfrecords")
+  for lengths in ([length], [1000, 20_000, length]):
+    # TensorFlow would take so much before it misses a byte.
+    write_records(path, lengths, opener, content=len(lengths) > 1)
+    with pytest.raises(errors.UserError) as error:
+      next(data.Tetrominoes(path=path, batch_size=1).batches())
+    assert str(error.value) == (
+      f"record {len(lengths) - 1} of `{path}` has {length:,} bytes, many times "
+      "more than a scene takes: check the path, or download or write it again"
+    )
+
+
+def test_events_that_say_they_are_endless(tmp_path):
+  path = tmp_path / "events.out.tfevents.1.endless"
+  write_records(path, [2**45], content=False)
+  writer = training.SummaryWriter(str(tmp_path))
+  writer.scalars(3, {"loss": 2.0})
+  assert training.read_scalars(str(tmp_path), ["loss"]) == {"loss": [(3, 2.0)]}
+
+
+def test_a_length_with_a_wrong_checksum_is_a_broken_file(tmp_path):
+  path = str(tmp_path / "scenes.tfrecords")
+  write_records(path, [2**45], checksum=7, content=False)
+  with pytest.raises(errors.UserError, match="is not a TFRecord file, or is"):
+    next(data.Tetrominoes(path=path, batch_size=1).batches())
+
+
+def test_the_checksum_is_that_of_the_files(tmp_path):
+  path = str(tmp_path / "scenes.tfrecords")
+  with tf.io.TFRecordWriter(path) as writer:
+    writer.write(b"some bytes")
+  written = pathlib.Path(path).read_bytes()
+  assert struct.unpack("<I", written[8:12])[0] == opening._checksum(written[:8])
+  assert struct.unpack("<I", written[22:])[0] == opening._checksum(
+    b"some bytes"
+  )
+
+
+@helpers.needs_real_scenes
+def test_the_shuffle_buffer_is_no_larger_than_the_file(monkeypatch):
+  path = str(helpers.REAL_SCENES)
+  sizes = []
+  shuffle = streams.shuffle
+
+  def spy(scenes, buffer_size, *args):
+    sizes.append(buffer_size)
+    return shuffle(scenes, buffer_size, *args)
+
+  monkeypatch.setattr(streams, "shuffle", spy)
+  for wanted in (10**9, 1000):
+    dataset = data.Tetrominoes(path=path, batch_size=2, shuffle_buffer=wanted)
+    assert next(dataset.batches())["image"].shape[0] == 2
+  assert sizes == [10_000, 1000]
+
+
+SIZES = [
+  ("num_components=1000000", "`num_components` 1000000 for 1 images of 35 x"),
+  ("n_z=1000000000", "`n_z` 1000000000 for `num_components` 4 would"),
+  ("num_iters=1000000000", "`num_iters` 1000000000 would take 1,048,576 GB"),
+  ("batch_size=1000000000", "`batch_size` 1000000000 of 35 x 35 pixels would"),
+  ("data.image_dim=[100000,100000]", "of 100000 x 100000 pixels would take"),
+  ("segment.batch_size=1000000000", "`segment.batch_size` 1000000000 would"),
+]
+
+
+@pytest.mark.parametrize("update, part", SIZES)
+def test_sizes_that_no_machine_holds(tmp_path, capsys, update, part):
+  photo = tmp_path / "photo.png"
+  PIL.Image.new("RGB", (40, 40)).save(photo)
+  words = ("segment", "with", f"images={photo}", f"output={tmp_path}/out")
+  sentence = helpers.fails_with_sentence(capsys, *words, update)
+  assert part in sentence and " of memory at least, and here are " in sentence
+
+
+def test_a_batch_that_no_machine_holds():
+  model = helpers.tiny_model()
+  batch = tf.TensorSpec([10**9, 1, 8, 8, 3], tf.float32)
+  encode = tf.function(lambda x: model.encode(x)[0][-1].z, autograph=False)
+  with pytest.raises(errors.UserError, match="for 1000000000 images of 8 x 8"):
+    encode.get_concrete_function(batch)
+
+
+def test_num_scenes_that_no_disk_holds(tmp_path, capsys):
+  sentence = helpers.fails_with_sentence(
+    *(capsys, "make_data", "with", "tetrominoes", "num_scenes=1000000000000"),
+    f"data_dir={tmp_path}/deep/down",
+  )
+  assert f"`num_scenes` is 1000000000000, and `{tmp_path}` has room" in sentence
+
+
+def test_what_works_is_not_refused(monkeypatch):
+  monkeypatch.setattr(memory, "available", lambda: 16 * 10**9)
+  for name in ("clevr6", "multi_dsprites", "tetrominoes"):
+    config = main.get_config((name,), {"batch_size": 256})
+    height, width, channels = building.build(config["data"]).image_shape
+    model = building.build(config["model"])
+    model._require_memory(256, (height, width, channels))

@@ -11,7 +11,7 @@ import os
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -31,7 +31,7 @@ _READ_AHEAD = 16
 # A record this many times as long as those of any layout is none of them.
 _MOST_TIMES = 4
 # How far the lengths of records are looked at before they are read.
-_MOST_RECORDS = 10_000
+_MOST_RECORDS = 100_000
 _MOST_COMPRESSED = 2**24
 _MOST_INFLATED = 2**30
 
@@ -243,18 +243,8 @@ def _check_lengths(file: File, most: int, size: int, _: int) -> None:
   Raises:
     UserError: a record is longer.
   """
-  opener: Any = open
-  num, farthest = _MOST_RECORDS, size
-  if file.compression:
-    opener, farthest = gzip.open, _MOST_INFLATED
-    num = _MOST_RECORDS if size <= _MOST_COMPRESSED else 1
-  found = None
-  # What is broken is for TensorFlow to say, which compares all checksums.
-  with (
-    contextlib.suppress(OSError, EOFError, zlib.error, struct.error),
-    opener(file.path, "rb") as content,
-  ):
-    found = _find_long_record(content, most, num, farthest)
+  is_small = not file.compression or size <= _MOST_COMPRESSED
+  found = find_long_record(file, most, _MOST_RECORDS if is_small else 1)
   if found is not None:
     index, length = found
     raise errors.UserError(
@@ -263,27 +253,36 @@ def _check_lengths(file: File, most: int, size: int, _: int) -> None:
     )
 
 
-def _find_long_record(
-  content: IO[bytes], most: int, num: int, farthest: int
+def find_long_record(
+  file: File, most: int, num: int = _MOST_RECORDS
 ) -> tuple[int, int] | None:
-  """Returns the number and the length of a record of more than `most` bytes.
+  """Looks for a record that says that it has more than `most` bytes.
 
   Args:
-    content: of the file.
+    file: a TFRecord file, of which no more than `_MOST_INFLATED` is inflated.
     most: see above.
     num: how many records to look at.
-    farthest: the place in `content` where to stop.
+
+  Returns:
+    The number of the record and its length; None if there is none, or the file
+    is broken before, which is for TensorFlow to say.
   """
+  opener: Any = gzip.open if file.compression else open
   place = 0
-  for index in range(num):
-    content.seek(place)
-    header = content.read(12)
-    length, checksum = struct.unpack("<QI", header)
-    if length > most:
-      return (index, length) if checksum == _checksum(header[:8]) else None
-    place += 12 + length + 4
-    if place >= farthest:
-      break
+  with (
+    contextlib.suppress(OSError, EOFError, zlib.error, struct.error),
+    opener(file.path, "rb") as content,
+  ):
+    for index in range(num):
+      content.seek(place)
+      header = content.read(12)
+      length, checksum = struct.unpack("<QI", header)
+      if length > most:
+        is_meant = checksum == _checksum(header[:8])
+        return (index, length) if is_meant else None
+      place += 12 + length + 4
+      if file.compression and place >= _MOST_INFLATED:
+        break
   return None
 
 

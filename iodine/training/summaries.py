@@ -16,6 +16,10 @@ from google.protobuf import message
 
 from iodine import files
 from iodine.modules import iodine
+from iodine.readers import opening
+
+# Of an event; many times what the images take.
+_MOST_BYTES = 2**30
 
 
 class SummaryWriter:
@@ -101,6 +105,9 @@ def _events(path: str) -> Iterator[tuple[bytes, Any]]:
 
   It is cut off where a training was, or still is, writing.
   """
+  # TensorFlow would not survive to look for so many bytes.
+  if opening.find_long_record(opening.File(path, ""), _MOST_BYTES):
+    return
   try:
     for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
       yield record, tf.compat.v1.Event.FromString(record)
@@ -117,9 +124,7 @@ def _purge(folder: str, last_step: int) -> None:
     errors.UserError: if a file cannot be replaced.
   """
   for path in _event_files(folder):
-    if path.endswith(".tmp"):
-      os.remove(path)  # what is left of a purge that was killed
-    elif any(event.step > last_step for _, event in _events(path)):
+    if any(event.step > last_step for _, event in _events(path)):
       with (
         files.replaced(path, failures=(tf.errors.OpError,)) as temporary,
         tf.io.TFRecordWriter(temporary) as writer,
