@@ -132,12 +132,14 @@ def check_replaceable(folder: str) -> None:
   """Checks that a folder is new, empty, or was made by `replaced_folder`.
 
   Raises:
-    errors.UserError: if it has things in it that would be lost.
+    errors.UserError: if it has things in it that would be lost, or is
+      protected.
   """
   if not os.path.lexists(os.path.realpath(folder)):
     return
   with _explained(folder, "cannot write the folder"):
     names = os.listdir(folder) if os.path.isdir(folder) else [folder]
+    _require_access(folder, os.W_OK)
   if names and MARK not in names:
     raise errors.UserError(
       f"`{folder}` is there already, and no mark in it says that this project "

@@ -414,6 +414,7 @@ def test_what_cannot_be_written_is_known_before(place):
     (files.check_writable, "file", "cannot write"),  # itself is protected
     (files.check_writable, "file/below", "cannot create the folder"),
     (files.check_writable, "n" * 300, "name too long"),
+    (files.check_replaceable, "mine", "cannot write the folder"),
     (files.check_folder, "mine", "cannot write to the folder"),
     (files.check_folder, "mine/a/b", "cannot create the folder"),
     (files.check_folder, "file", "cannot create the folder"),
