@@ -1,9 +1,11 @@
 """What is left of a training that ends between two saves, and its logs."""
 
+import logging
 import math
 import os
 import shutil
 import signal
+import traceback
 
 import helpers
 import numpy as np
@@ -16,13 +18,17 @@ from tensorboard.backend.event_processing import (
 )
 
 import main
-from iodine import building, errors, training
+from iodine import building, checkpoints, errors, training
 from iodine.commands import experiment, make_data, train
 from iodine.training import summaries
 
 
 class Run(training_test.Run):
   """One whose step changes all variables, and may fail between two of them."""
+
+  def __init__(self, folder):
+    super().__init__(folder)
+    self._start = self.state()
 
   def counting_step(self, fails_at=None, error=None):
     variables = [*self.model.variables, *self.optimizer.variables]
@@ -46,6 +52,16 @@ class Run(training_test.Run):
   def _change(variable, number):
     if variable.dtype == tf.float32:
       variable.assign_add(tf.fill(variable.shape, 0.1 / number))
+
+  def afresh(self, folder):
+    """Goes back to before the first step, and saves in a folder."""
+    variables = [*self.model.variables, *self.optimizer.variables]
+    for variable, value in zip(variables, self._start, strict=True):
+      variable.assign(value)
+    self.store = checkpoints.CheckpointStore(
+      str(folder), self.model, self.optimizer
+    )
+    return self
 
   def train(self, last, step=None, **options):
     self.rescued = []
@@ -77,11 +93,20 @@ def failing_at(step, error):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def shared(tmp_path_factory):
+  return Run(tmp_path_factory.mktemp("unused"))
+
+
+@pytest.fixture(scope="module")
+def whole(shared, tmp_path_factory):
   """The state of a training of 9 steps that nothing ended."""
-  run = Run(tmp_path_factory.mktemp("whole"))
-  run.train(9)
-  return run.state()
+  shared.afresh(tmp_path_factory.mktemp("whole")).train(9)
+  return shared.state()
+
+
+@pytest.fixture
+def run(shared, tmp_path):
+  return shared.afresh(tmp_path)
 
 
 ERRORS = [
@@ -96,9 +121,8 @@ ERRORS = [
   "error, calls", zip(ERRORS, [1, 3, 1, 3], strict=True), ids=str
 )
 def test_a_step_that_fails_is_undone_and_the_rest_saved(
-  tmp_path, whole, error, calls
+  run, tmp_path, whole, error, calls
 ):
-  run = Run(tmp_path)
   step = run.counting_step(fails_at=6, error=error)
   with pytest.raises(type(error)) as info:
     run.train(9, step=step, save_summaries_steps=3, steps_per_call=calls)
@@ -113,8 +137,8 @@ def test_a_step_that_fails_is_undone_and_the_rest_saved(
 @pytest.mark.parametrize(
   "listener", ["on_report", "on_images", "on_validation", "on_first_step"]
 )
-def test_what_fails_after_a_step_leaves_it_saved(tmp_path, whole, listener):
-  run, error = Run(tmp_path), ZeroDivisionError("a bug")
+def test_what_fails_after_a_step_leaves_it_saved(run, whole, listener):
+  error = ZeroDivisionError("a bug")
   listen = failing_at(6, error)
   if listener == "on_first_step":
     listen = lambda: failing_at(6, error)(6)  # noqa: E731
@@ -128,8 +152,8 @@ def test_what_fails_after_a_step_leaves_it_saved(tmp_path, whole, listener):
   training_test.assert_same_bits(run.state(), whole)
 
 
-def test_other_workers_that_are_lost_leave_the_last_step(tmp_path, whole):
-  run, asked = Run(tmp_path), []
+def test_other_workers_that_are_lost_leave_the_last_step(run, whole):
+  asked = []
 
   def agree(told):
     asked.append(told)
@@ -144,8 +168,8 @@ def test_other_workers_that_are_lost_leave_the_last_step(tmp_path, whole):
   training_test.assert_same_bits(run.state(), whole)
 
 
-def test_state_that_is_not_finite_is_not_saved_first(tmp_path):
-  run, error = Run(tmp_path), OSError("elsewhere")
+def test_state_that_is_not_finite_is_not_saved_first(run, tmp_path):
+  error = OSError("elsewhere")
   count = run.counting_step()
 
   def step(batch):
@@ -165,8 +189,8 @@ def test_state_that_is_not_finite_is_not_saved_first(tmp_path):
   assert not list(tmp_path.glob("**/ckpt-*"))
 
 
-def test_a_loss_that_was_not_read_yet_is_read_before(tmp_path):
-  run, error = Run(tmp_path), KeyError("elsewhere")
+def test_a_loss_that_was_not_read_yet_is_read_before(run, tmp_path):
+  error = KeyError("elsewhere")
   step = run.fake_step(**{"loss/total": {5: math.nan}})
 
   def fail(batch):
@@ -181,8 +205,7 @@ def test_a_loss_that_was_not_read_yet_is_read_before(tmp_path):
   assert run.store.latest == str(tmp_path / "ckpt-4")
 
 
-def test_a_divergence_is_told_once(tmp_path):
-  run = Run(tmp_path)
+def test_a_divergence_is_told_once(run):
   step = run.fake_step(**{"loss/total": {3: math.nan}})
   with pytest.raises(errors.UserError, match="diverged at step 3"):
     run.train(9, step=step)
@@ -190,10 +213,8 @@ def test_a_divergence_is_told_once(tmp_path):
 
 
 @pytest.mark.parametrize("failure", [errors.UserError, MemoryError, TypeError])
-def test_a_save_that_fails_too_is_no_second_error(
-  tmp_path, monkeypatch, failure
-):
-  run, error = Run(tmp_path), ValueError("the first")
+def test_a_save_that_fails_too_is_no_second_error(run, monkeypatch, failure):
+  error = ValueError("the first")
 
   def save(mean_loss=None):
     raise failure("the disk is full")
@@ -217,9 +238,8 @@ def test_a_save_that_fails_too_is_no_second_error(
 
 
 def test_a_full_disk_is_told_once_and_leaves_no_best_loss(
-  tmp_path, monkeypatch
+  run, tmp_path, monkeypatch
 ):
-  run = Run(tmp_path)
 
   def save(manager):
     where = os.path.basename(manager.path)
@@ -234,8 +254,7 @@ def test_a_full_disk_is_told_once_and_leaves_no_best_loss(
   assert run.store.best == str(tmp_path / "best/ckpt-3")
 
 
-def test_a_second_ctrl_c_and_a_first_step_save_nothing(tmp_path):
-  run = Run(tmp_path)
+def test_a_second_ctrl_c_and_a_first_step_save_nothing(run, tmp_path):
   with pytest.raises(KeyboardInterrupt):
     run.train(9, step=run.counting_step(4, KeyboardInterrupt()))
   assert run.rescued == []
@@ -246,8 +265,7 @@ def test_a_second_ctrl_c_and_a_first_step_save_nothing(tmp_path):
   assert not list(tmp_path.glob("**/ckpt-*"))
 
 
-def test_nohup_outlives_its_terminal(tmp_path):
-  run = Run(tmp_path)
+def test_nohup_outlives_its_terminal(run):
   before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
   try:
     step = run.fake_step()
@@ -378,3 +396,16 @@ def test_what_the_user_can_mend_is_a_sentence():
     ):
       raise error
   np.testing.assert_equal(experiment._sentence(TypeError("a bug")), None)
+
+
+def test_an_observer_that_cannot_write_is_a_line():
+  def said(error):
+    trace = "\n".join(["Traceback", *traceback.format_exception(error)])
+    record = logging.LogRecord("sacred", 40, "", 0, trace, None, None)
+    assert experiment._is_worth_saying(record)
+    return record.getMessage()
+
+  full = said(OSError(28, "No space left on device"))
+  assert full.endswith("in full: OSError: [Errno 28] No space left on device")
+  assert "\n" not in full
+  assert "RuntimeError: a bug\n" in said(RuntimeError("a bug"))

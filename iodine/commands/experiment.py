@@ -436,11 +436,18 @@ def quiet_logger() -> logging.Logger:
   """Returns a logger that leaves out what Sacred says at every run."""
   logger = sacred_utils.create_basic_stream_logger()
   for handler in logger.handlers:
-    handler.addFilter(
-      lambda record: not record.getMessage().startswith(_IDLE_WARNINGS)
-    )
+    handler.addFilter(_is_worth_saying)
   logger.setLevel(logging.WARNING)
   return logger
+
+
+def _is_worth_saying(record: logging.LogRecord) -> bool:
+  """Returns whether a message is shown; shortens that of a full disk."""
+  *traceback_lines, last = record.getMessage().strip().split("\n")
+  if traceback_lines and "[Errno" in last:
+    # Of an observer that records the end of a run.
+    record.msg, record.args = f"the run is not recorded in full: {last}", ()
+  return not record.getMessage().startswith(_IDLE_WARNINGS)
 
 
 def _split_off_parts(

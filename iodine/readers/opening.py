@@ -220,7 +220,8 @@ def _compression(path: str) -> str:
       magic = file.read(2)
   except OSError as error:
     raise errors.UserError(
-      f"`{path}` cannot be read ({error.strerror}): check its permissions"
+      f"`{path}` cannot be read ({error.strerror}): check the path and its "
+      "permissions"
     ) from error
   if not magic:
     raise errors.UserError(f"`{path}` is empty: download or write it again")
