@@ -6,6 +6,8 @@ every output; when the command has been run again all is as if there had been no
 kill, to the bit.
 """
 
+import concurrent.futures
+import itertools
 import json
 import os
 import pathlib
@@ -30,6 +32,7 @@ from iodine.commands import make_data
 CRASH = pathlib.Path(__file__).parent / "crash"
 # Named by the time and the process; a run that goes on adds one.
 EVENTS = re.compile(r".*events\.out\.tfevents\..*")
+TIME = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC")
 SECONDS = 300  # in which a child has to end
 
 TINY = [
@@ -104,18 +107,31 @@ class Zygote:
 
 
 @pytest.fixture(scope="module")
-def zygote(tmp_path_factory):
+def shim(tmp_path_factory):
+  """The compiled shim."""
   compiler = shutil.which("cc") or shutil.which("gcc")
   if not sys.platform.startswith("linux") or compiler is None:
     pytest.skip("the shim needs Linux and a C compiler")
-  folder = tmp_path_factory.mktemp("crash").resolve()
-  shim = folder / "shim.so"
+  shim = tmp_path_factory.mktemp("shim") / "shim.so"
   libraries = ("-ldl", "-lpthread")
   subprocess.run(
     [compiler, "-shared", "-fPIC", "-o", shim, CRASH / "shim.c", *libraries],
     check=True,
   )
-  zygote = Zygote(folder, shim)
+  return shim
+
+
+@pytest.fixture(scope="module")
+def zygote(tmp_path_factory, shim):
+  zygote = Zygote(tmp_path_factory.mktemp("crash").resolve(), shim)
+  yield zygote
+  zygote.end()
+
+
+@pytest.fixture(scope="module")
+def second_zygote(tmp_path_factory, shim):
+  """For tests that have two cores for themselves."""
+  zygote = Zygote(tmp_path_factory.mktemp("crash").resolve(), shim)
   yield zygote
   zygote.end()
 
@@ -126,7 +142,10 @@ Tree = dict[str, bytes | None]
 def read_tree(folder) -> Tree:
   """Returns {path: content} of all below a folder; None for folders."""
   return {
-    str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+    # Pages say when they were written.
+    str(path.relative_to(folder)): TIME.sub(b"then", path.read_bytes())
+    if path.is_file()
+    else None
     for path in sorted(folder.rglob("*"))
   }
 
@@ -155,6 +174,11 @@ def without_events(tree: Tree) -> Tree:
   return {k: v for k, v in tree.items() if not EVENTS.fullmatch(k)}
 
 
+def without_number(name):
+  """Returns a name without the number of its checkpoint's files of tensors."""
+  return re.sub(r"\.data-\d+-of-\d+$", ".data", name)
+
+
 class Case(NamedTuple):
   """Something that may be killed.
 
@@ -163,8 +187,8 @@ class Case(NamedTuple):
     before: its arguments when it made what was there before; None for nothing.
     arguments: when it is killed.
     outputs: files and folders that are old or new at every moment.
-    check_killed: more to hold of a tree that a kill left, takes the folder, how
-      the child ended and how it ends where it is not killed.
+    check_killed: more to hold of a tree that a kill left; takes the folder and
+      how the child ended.
     check_again: more to hold of the run after it; takes the folder, how the
       killed child and that after it ended, and the tree without a kill.
     is_exact: whether the tree at the end is the one without a kill to the bit;
@@ -191,64 +215,76 @@ def moments(operations, every=1):
   return sorted(before + half)[::every]
 
 
-def kill_at_every_moment(zygote, case, start: Tree, every=1):
+def kill_at_every_moment(zygotes, case, start: Tree, every=1):
   """Kills a case at its moments and runs it again; returns their number.
 
   Args:
-    zygote: see there.
+    zygotes: of which each takes a part of the moments.
     case: see there.
     start: what is in the folder before anything.
     every: takes only every so many-th moment.
   """
-  folder = zygote.folder
-  write_tree(folder, start)
+  first = zygotes[0]
+  write_tree(first.folder, start)
   if case.before is not None:
-    ended = zygote.run(case.function, *case.before)
+    ended = first.run(case.function, *case.before)
     assert ended.status == 0, ended.output
-  old = read_tree(folder)
-  whole = zygote.run(case.function, *case.arguments)
+  old = read_tree(first.folder)
+  whole = first.run(case.function, *case.arguments)
   assert whole.status == 0, whole.output
-  new = read_tree(folder)
-  failures = []
+  new = read_tree(first.folder)
   chosen = moments(whole.operations, every)
-  seen = set()
-  for at, half in chosen:
-    operation = whole.operations[at - 1]
-    write_tree(folder, old)
-    killed = zygote.run(case.function, *case.arguments, at=at, half=half)
-    tree = read_tree(folder)
-    try:
-      assert killed.status == -signal.SIGKILL, killed.output
-      for name in case.outputs:
-        versions = (part(old, name), part(new, name))
-        assert part(tree, name) in versions, f"{name} is neither old nor new"
-      case.check_killed(folder, killed, whole)
-      # The same state need not go on twice.
-      state = hash(tuple(sorted(without_events(tree).items(), key=repr)))
-      if state not in seen:
-        seen.add(state)
-        again = zygote.run(case.function, *case.arguments)
-        assert again.status == 0, again.output
-        end, expected = (without_events(t) for t in (read_tree(folder), new))
-        others = sorted(end.keys() ^ expected.keys())
-        assert not others, f"left over or missing: {others}"
-        for name in expected if case.is_exact else ():
-          assert end[name] == expected[name], f"{name} is another one"
-        case.check_again(folder, killed, again, new)
-    except AssertionError as error:
-      reason = str(error).split("\n")[0]
-      where = f"{'in' if half else 'before'} {at}, {operation}"
-      failures.append(f"{where}: {reason}")
+
+  def kill_some(zygote, some):
+    failures = []
+    for at, half in some:
+      try:
+        kill(zygote, case, old, new, at, half)
+      except (AssertionError, pytest.fail.Exception) as error:
+        reason = str(error).split("\n")[0]
+        where = "in" if half else "before"
+        failures.append(f"{where} {at}, {whole.operations[at - 1]}: {reason}")
+    return failures
+
+  parts = [chosen[i :: len(zygotes)] for i in range(len(zygotes))]
+  with concurrent.futures.ThreadPoolExecutor(len(zygotes)) as pool:
+    failures = list(itertools.chain(*pool.map(kill_some, zygotes, parts)))
   assert not failures, "\n".join(
     [f"{len(failures)} of {len(chosen)} kills:", *failures]
   )
   return len(chosen)
 
 
+def kill(zygote, case, old: Tree, new: Tree, at, half):
+  """Kills a case once, looks at what is there, and runs it again."""
+  folder = zygote.folder
+  write_tree(folder, old)
+  killed = zygote.run(case.function, *case.arguments, at=at, half=half)
+  assert killed.status == -signal.SIGKILL, killed.output[-1000:]
+  tree = read_tree(folder)
+  for name in case.outputs:
+    versions = (part(old, name), part(new, name))
+    assert part(tree, name) in versions, f"{name} is neither old nor new"
+  case.check_killed(folder, killed)
+  again = zygote.run(case.function, *case.arguments)
+  assert again.status == 0, again.output[-1000:]
+  end, expected = (
+    {without_number(k): v for k, v in without_events(t).items()}
+    for t in (read_tree(folder), new)
+  )
+  others = sorted(end.keys() ^ expected.keys())
+  assert not others, f"left over or missing: {others}"
+  for name in expected if case.is_exact else ():
+    assert end[name] == expected[name], f"{name} is another one"
+  case.check_again(folder, killed, again, new)
+
+
 def tensors(prefix):
   """Returns all tensors of a checkpoint."""
   reader = tf.train.load_checkpoint(str(prefix))
   names = reader.get_variable_to_shape_map()
+  # TensorFlow's own count of saves since the process began.
+  names.pop("save_counter/.ATTRIBUTES/VARIABLE_VALUE", None)
   return {name: reader.get_tensor(name) for name in names}
 
 
@@ -298,7 +334,7 @@ class TestShim:
     assert any("ckpt-1_temp/part-00000" in path for path in written)
 
 
-def check_saved(folder, killed, whole):
+def check_saved(folder, killed):
   """What was saved can be read, and is what it was."""
   saved = steps_in(r"saved (\d+)", killed.output)
   if saved:
@@ -334,25 +370,40 @@ SAVE = Case(
 )
 
 
-def check_export(folder, killed, whole):
+def exported_number(prefix):
+  """Returns the number that all tensors of `scenarios.export` are."""
+  found = tensors(prefix)
+  found.pop("global_step")
+  (number,) = {float(x) for value in found.values() for x in np.unique(value)}
+  return number
+
+
+def check_export(folder, killed):
   """A TF1 checkpoint is read as the old one or the new one."""
-  prefix = str(folder / "tf1/model.ckpt")
-  opened = checkpoints.open_checkpoint(prefix)
-  value = {name: opened.read(name) for name in opened.shapes}
-  versions = []
-  for seed in (0, 1):
-    model = helpers.tiny_model()
-    model.initialize((8, 8, 3))
-    helpers.perturb(model, seed)
-    versions.append(model)
-  expected = [
-    {k: v.numpy() for k, v in checkpoints.model_variables(m).items()}
-    for m in versions
-  ]
-  assert any(
-    all(np.array_equal(value[k], v) for k, v in version.items())
-    for version in expected
-  ), "neither old nor new"
+  try:
+    number = exported_number(folder / "tf1/model.ckpt")
+  except (tf.errors.OpError, ValueError) as error:
+    pytest.fail(f"neither old nor new: {error}")
+  assert number in (1.0, 2.0)
+
+
+def check_exported(folder, killed, again, new):
+  """It is the new one, and there are no files of others."""
+  assert exported_number(folder / "tf1/model.ckpt") == 2.0
+  names = os.listdir(folder / "tf1")
+  found = [re.fullmatch(r".*\.data-\d+-of-(\d+)", name) for name in names]
+  numbers = [int(match[1]) for match in found if match]
+  assert numbers == [len(numbers)] * len(numbers), names
+
+
+EXPORT = Case(
+  "export",
+  ("tf1/model.ckpt", 1.0),
+  ("tf1/model.ckpt", 2.0),
+  check_killed=check_export,
+  check_again=check_exported,
+  is_exact=False,
+)
 
 
 class TestShort:
@@ -360,25 +411,149 @@ class TestShort:
 
   def test_a_file_that_is_replaced(self, zygote):
     case = Case("replace_file", ("x", "a"), ("x", "b"), outputs=("x",))
-    assert kill_at_every_moment(zygote, case, {}) >= 5
+    assert kill_at_every_moment([zygote], case, {}) >= 5
 
   def test_a_folder_that_is_replaced(self, zygote):
     case = Case("replace_folder", ("d", "a"), ("d", "b"), outputs=("d",))
-    assert kill_at_every_moment(zygote, case, {}) >= 12
+    assert kill_at_every_moment([zygote], case, {}) >= 12
 
   def test_a_folder_that_is_new(self, zygote):
     case = Case("new_folder", None, ("d", "b"), outputs=("d",))
-    # Made again it would be there already.
-    assert kill_at_every_moment(zygote, case, {}) >= 7
+    assert kill_at_every_moment([zygote], case, {}) >= 7
 
   def test_saves_and_prunes(self, zygote):
-    assert kill_at_every_moment(zygote, SAVE, {}, every=17) >= 15
+    assert kill_at_every_moment([zygote], SAVE, {}, every=41) >= 5
 
   def test_an_export_that_is_replaced(self, zygote):
-    case = Case(
-      "export",
-      ("tf1/model.ckpt", 0),
-      ("tf1/model.ckpt", 1),
-      check_killed=check_export,
-    )
-    assert kill_at_every_moment(zygote, case, {}, every=3) >= 8
+    assert kill_at_every_moment([zygote], EXPORT, {}, every=9) >= 2
+
+
+# -------------------------------------------------------------------- commands
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory) -> Tree:
+  """Scenes, an image, and a checkpoint with its config."""
+  folder = tmp_path_factory.mktemp("start")
+  config = main.get_config(("tetrominoes",))
+  make_data.make_data(config["data"], str(folder), 12, 0)
+  os.rename(folder / "tetrominoes_train.tfrecords", folder / "scenes")
+  (folder / "photos").mkdir()
+  pixels = np.random.default_rng(0).integers(0, 256, [8, 8, 3])
+  image = PIL.Image.fromarray(pixels.astype(np.uint8))
+  image.save(folder / "photos/0.png")
+  updates = {"data.image_dim": [8, 8], "batch_size": 2, "num_iters": 1}
+  updates = {**helpers.TINY, **updates, "data.path": "scenes"}
+  config = main.get_config(("tetrominoes",), updates)
+  helpers.save_checkpoint(folder / "a", config)
+  (folder / "a/config.json").write_text(json.dumps(config))
+  return read_tree(folder)
+
+
+def words(command, *options):
+  """Returns the arguments of `scenarios.command`; none is the training."""
+  return (*command.split(), "with", *TINY, "data.path=scenes", *options)
+
+
+def with_seeds(command, *options):
+  """Returns a command before and when it is killed, which differ by a seed."""
+  return (
+    words(command, "seed=1", *options),
+    words(command, "seed=2", *options),
+  )
+
+
+RUN = [
+  *("save_checkpoint_steps=1", "save_summaries_steps=1"),
+  *("save_images_steps=2", "seed=1"),
+]
+PICTURES = [f"pictures/{x}.png" for x in ("overview", "sequence", "samples")]
+
+
+def check_continued(folder, killed, again, new):
+  """It went on from the newest checkpoint, and all tensors are the same."""
+  (start,) = steps_in(r"continuing from run_1/ckpt-(\d+)", again.output) or [0]
+  done = steps_in(r"step (\d+)/", killed.output)
+  # A step is reported before it is saved.
+  assert start >= max(done, default=5) - 1, f"went on from {start} only"
+  check_tensors(folder / "run_1", part(new, "run_1"))
+
+
+CASES = {
+  "saves": SAVE,
+  "export_tf1": EXPORT,
+  "train": Case(
+    "command",
+    words("", *RUN, "stop_after_steps=5", "checkpoint_dir=run"),
+    words(
+      *("", *RUN, "stop_after_steps=6", "checkpoint_dir=run_1"),
+      "continue_run=True",
+    ),
+    check_again=check_continued,
+    is_exact=False,
+  ),
+  "evaluate": Case(
+    "command",
+    *with_seeds(
+      *("evaluate", "checkpoint_dir=a", "evaluation.num_scenes=2"),
+      *("json_path=e.json", "csv_path=e.csv"),
+    ),
+    outputs=("e.json", "e.csv", *(f"a/{x}" for x in PICTURES)),
+  ),
+  "report": Case(
+    "command",
+    *with_seeds(
+      *("report", "checkpoint_dir=a", "evaluation.num_scenes=2"),
+      *("json_path=r.json", "plot.scenes=[]", "plot.num_scenes_for_map=2"),
+      "output=report.html",
+    ),
+    outputs=("report.html", "r.json"),
+  ),
+  "segment": Case(
+    "command",
+    *with_seeds(
+      *("segment", "checkpoint_dir=a", "images=photos", "output=segments"),
+      "json_path=s.json",
+    ),
+    outputs=("segments/0", "s.json"),
+  ),
+  "export_savedmodel": Case(
+    "command",
+    None,
+    words("export_savedmodel", "checkpoint_dir=a", "output=saved"),
+    is_exact=False,
+  ),
+  "cache": Case(
+    "cache", None, ("cache", "scenes"), outputs=("cache",), is_exact=False
+  ),
+  "make_data": Case(
+    "command",
+    *with_seeds("make_data", "data_dir=made", "num_scenes=3"),
+    outputs=("made/tetrominoes_train.tfrecords",),
+  ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_every_moment(zygote, second_zygote, start, name):
+  zygotes = [zygote, second_zygote]
+  number = kill_at_every_moment(zygotes, CASES[name], start)
+  print(f"{name}: {number} kills")
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_is_the_run_that_is_not(zygote, start):
+  """That of one process, which never restores anything."""
+  folder = zygote.folder
+  trees = []
+  for last_steps in ((5, 6), (6,)):
+    write_tree(folder, start)
+    name, more = "run", ()
+    for last in last_steps:
+      options = (f"stop_after_steps={last}", f"checkpoint_dir={name}")
+      ended = zygote.run("command", *words("", *RUN, *options, *more))
+      assert ended.status == 0, ended.output
+      name, more = "run_1", ("continue_run=True",)
+    trees.append(part(read_tree(folder), "run_1"))
+  check_tensors(folder / "run_1", trees[0])

@@ -1,0 +1,111 @@
+"""Nothing grows in a training of many steps: memory, descriptors, threads."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import helpers
+import numpy as np
+import pytest
+
+import main
+from iodine.commands import make_data
+
+ROOT = pathlib.Path(__file__).parents[1]
+STEPS = 20_000
+# The heap's own rounding; 20,000 steps that each kept a scalar's 32 bytes and
+# its place in a list would stay below it, those that kept a tensor would not.
+MEMORY_TOLERANCE = 0.02
+FOREVER = "2" * 20
+
+
+def growth(samples):
+  """Returns by how much of itself a quantity grew in the later half.
+
+  Args:
+    samples: [N], taken at even distances. Their first half is left out, in
+      which caches fill.
+  """
+  quarter = len(samples) // 4
+  before = np.median(samples[-2 * quarter : -quarter])
+  return float(np.median(samples[-quarter:]) / before - 1.0)
+
+
+def look(pid):
+  """Returns memory in MB, descriptors and threads of a process."""
+  process = pathlib.Path("/proc", str(pid))
+  status = (process / "status").read_text()
+  (kilobytes,) = re.findall(r"VmRSS:\s+(\d+) kB", status)
+  return (
+    int(kilobytes) / 1024,
+    len(os.listdir(process / "fd")),
+    len(os.listdir(process / "task")),
+  )
+
+
+def soak(folder, steps):
+  """Trains with frequent saves, images and reports.
+
+  Args:
+    folder: an empty one.
+    steps: how many.
+
+  Returns:
+    Samples [N, 3] of what `look` returns, one for each report.
+  """
+  scenes = make_data.make_data(
+    main.get_config(("tetrominoes",))["data"], str(folder), 24, 0
+  )
+  process = subprocess.Popen(
+    [
+      *(sys.executable, "main.py", "with", "tetrominoes"),
+      *(f"{key}={value}" for key, value in helpers.TINY.items()),
+      *("data.image_dim=[8,8]", f"data.path={scenes}", "batch_size=2"),
+      *("num_iters=1", "data.shuffle_buffer=8", "seed=0"),
+      *("data.train=[8,None]", "data.test=[0,8]", "validate_scenes=2"),
+      *("save_summaries_steps=20", "save_checkpoint_steps=50"),
+      *("save_images_steps=100", "validate_every=500"),
+      *(f"stop_after_steps={steps}", f"checkpoint_dir={folder}/run"),
+    ],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  samples = []
+  for line in process.stdout:
+    if re.match(r"step +\d", line):
+      samples.append(look(process.pid))
+  assert process.wait() == 0
+  return np.array(samples, float)
+
+
+def test_growth_is_seen():
+  flat = np.full(100, 300.0) + np.random.default_rng(0).normal(size=100)
+  assert abs(growth(flat)) < MEMORY_TOLERANCE
+  # A kilobyte a step, in 20,000 steps.
+  leaking = flat + np.linspace(0, STEPS / 1024, 100)
+  assert growth(leaking) > 0.01
+  # One descriptor a hundred steps.
+  assert growth(np.arange(100) // 10 + 20.0) > 0.0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+  not os.path.exists("/proc/self/status"), reason="there is no /proc"
+)
+def test_nothing_grows_in_many_steps(tmp_path):
+  samples = soak(tmp_path, STEPS)
+  assert len(samples) == STEPS // 20
+  memory, descriptors, threads = samples.T
+  for name, values in (
+    ("memory in MB", memory),
+    ("descriptors", descriptors),
+    ("threads", threads),
+  ):
+    fifths = [float(np.median(part)) for part in np.array_split(values, 5)]
+    print(f"{name}, medians of fifths: {fifths}")
+  assert growth(memory) < MEMORY_TOLERANCE
+  assert growth(descriptors) <= 0.0
+  assert growth(threads) <= 0.0
