@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import tensorflow as tf
 
 from iodine import errors, files, optimizers
@@ -106,7 +107,8 @@ class CheckpointStore:
       errors.UserError: if the files cannot be written.
     """
     if self._writes and loss < self._best_loss.numpy():
-      self._best_loss.assign(loss)
+      # Of Python's numbers TensorFlow would keep a tensor for ever.
+      self._best_loss.assign(np.float32(loss))
       self._save(self._best)
 
   def forget_best(self) -> None:

@@ -24,14 +24,16 @@ class SummaryWriter:
 
   def scalars(self, step: int, values: Mapping[str, float]) -> None:
     """Writes scalars under their names."""
-    with self._writer.as_default(step=step):
+    # Not as Python's numbers: TensorFlow keeps a tensor of each for ever, so
+    # that 20 scalars a report took 15 kB a report.
+    with self._writer.as_default(step=np.int64(step)):
       for name, value in values.items():
-        tf.summary.scalar(name, value)
+        tf.summary.scalar(name, np.float32(value))
     self._writer.flush()
 
   def images(self, step: int, images: Mapping[str, tf.Tensor]) -> None:
     """Writes images [1, height, width, 3] in [0, 1] under their names."""
-    with self._writer.as_default(step=step):
+    with self._writer.as_default(step=np.int64(step)):
       for name, image in images.items():
         tf.summary.image(name, image)
     self._writer.flush()
