@@ -236,7 +236,7 @@ def arrays(draw):
     return np.full(shape, value).astype(dtype)
 
 
-@fuzzed(150)
+@fuzzed(400)
 @hypothesis.given(
   parts=st.dictionaries(
     st.sampled_from(["image", "mask", "visibility", "factors/color", "other"]),
@@ -265,7 +265,7 @@ names = st.text("ab [](){}?*\\'\"$%&;~#é\n\t", min_size=1, max_size=6).filter(
 )
 
 
-@fuzzed(400)
+@fuzzed(800)
 @hypothesis.given(
   mode=st.sampled_from(MODES),
   suffix=st.sampled_from(sorted(FORMATS)),
@@ -301,7 +301,7 @@ def test_images(place, mode, suffix, name, changes):
 FILES = ("checkpoint", "ckpt-0.index", "ckpt-0.data-00000-of-00001")
 
 
-@fuzzed(120)
+@fuzzed(200)
 @hypothesis.given(
   name=st.sampled_from((*FILES, "config.json")), changes=damages
 )
@@ -332,7 +332,10 @@ def entries():
     if path.rpartition(".")[2] not in PATHS and not path.startswith("data.")
   ]
   parts = sorted({path.rpartition(".")[0] for path in known} - {""})
-  return [*known, *parts, "n_zz", "model.decoder.x", "optimizer.learn_rate"]
+  options = ("train", "test", "image_dim", "grayscale", "shuffle_buffer")
+  options += ("crop_region", "max_num_objects", "batch_size", "constructor")
+  unknown = ["n_zz", "model.decoder.x", "optimizer.learn_rate"]
+  return [*known, *parts, *(f"data.{name}" for name in options), *unknown]
 
 
 scalars = (
@@ -362,7 +365,7 @@ updates = st.dictionaries(
 )
 
 
-@fuzzed(250)
+@fuzzed(600)
 @hypothesis.given(changes=updates)
 def test_configs_are_built_or_refused(place, given, changes):
   with untouched(given, place.parent / "others"), guarded():
