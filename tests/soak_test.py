@@ -14,6 +14,9 @@ import main
 from iodine import training
 from iodine.commands import make_data
 
+needs_proc = pytest.mark.skipif(
+  not os.path.exists("/proc/self/status"), reason="there is no /proc"
+)
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 20_000
 # In the last quarter of the steps, where the heap still rounds up a little.
@@ -91,6 +94,7 @@ def test_growth_is_seen():
   assert growth(np.arange(100) // 5 + 20.0) > 0.0
 
 
+@needs_proc
 def test_reports_are_not_kept(tmp_path):
   writer = training.SummaryWriter(str(tmp_path))
   rng = np.random.default_rng(0)
@@ -105,9 +109,7 @@ def test_reports_are_not_kept(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-  not os.path.exists("/proc/self/status"), reason="there is no /proc"
-)
+@needs_proc
 def test_nothing_grows_in_many_steps(tmp_path):
   samples = soak(tmp_path, STEPS)
   assert len(samples) == STEPS // 20
