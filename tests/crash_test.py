@@ -523,9 +523,7 @@ CASES = {
     words("export_savedmodel", "checkpoint_dir=a", "output=saved"),
     is_exact=False,
   ),
-  "cache": Case(
-    "cache", None, ("cache", "scenes"), outputs=("cache",), is_exact=False
-  ),
+  "cache": Case("cache", None, ("cache", "scenes"), outputs=("cache/test",)),
   "make_data": Case(
     "command",
     *with_seeds("make_data", "data_dir=made", "num_scenes=3"),
