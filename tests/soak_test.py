@@ -20,7 +20,7 @@ needs_proc = pytest.mark.skipif(
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 20_000
 # In the last quarter of the steps, where the heap still rounds up a little.
-MEMORY_TOLERANCE = 0.002
+MEMORY_TOLERANCE = 0.004
 
 
 def growth(samples):
@@ -40,9 +40,10 @@ def look(pid):
   """Returns memory in MB, descriptors and threads of a process."""
   process = pathlib.Path("/proc", str(pid))
   status = (process / "status").read_text()
-  (kilobytes,) = re.findall(r"VmRSS:\s+(\d+) kB", status)
+  # Not the files that are mapped, of which the system takes some back.
+  sizes = re.findall(r"(?:RssAnon|VmSwap):\s+(\d+) kB", status)
   return (
-    int(kilobytes) / 1024,
+    sum(map(int, sizes)) / 1024,
     len(os.listdir(process / "fd")),
     len(os.listdir(process / "task")),
   )
@@ -85,7 +86,7 @@ def soak(folder, steps):
 
 
 def test_growth_is_seen():
-  flat = np.full(100, 700.0) + np.random.default_rng(0).uniform(size=100)
+  flat = np.full(100, 400.0) + np.random.default_rng(0).uniform(size=100)
   assert abs(growth(flat)) < MEMORY_TOLERANCE
   # Half a kilobyte a step, in 20,000 steps.
   leaking = flat + np.linspace(0, STEPS / 2048, 100)

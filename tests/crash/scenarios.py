@@ -63,7 +63,7 @@ def save(folder, last_step):
   model, optimizer = Model(), Optimizer()
   store = checkpoints.CheckpointStore(folder, model, optimizer, max_to_keep=2)
   if store.latest is not None:
-    store.restore()
+    store.go_on(store.restore())
   step = optimizer.global_step
   print(f"from {step.numpy()}", flush=True)
   while step < last_step:
