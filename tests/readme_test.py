@@ -350,6 +350,21 @@ def test_fidelity_page_names_files_that_exist():
     assert (ROOT / "tests" / name).exists(), name
 
 
+def test_every_promise_of_the_reliability_page_has_a_test():
+  lines = (ROOT / "docs/reliability.md").read_text().splitlines()
+  rows = [line for line in lines if line.count("|") == 5]
+  promises = [x for x in rows if not x.startswith(("| event |", "| --- |"))]
+  assert len(promises) > 20
+  for row in promises:
+    tests = row.split("|")[4]
+    files = re.findall(r"`(\w+_test\.py)`: ((?:`test_\w+`(?:, )?)+)", tests)
+    assert files, f"no test: {row}"
+    for file, names in files:
+      text = (ROOT / "tests" / file).read_text()
+      for name in re.findall(r"\w+", names):
+        assert f"def {name}(" in text, f"{file} has no {name}"
+
+
 @pytest.mark.slow
 def test_make_run_in_a_fresh_clone(tmp_path):
   clone = tmp_path / "clone"

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 from iodine import errors, files, optimizers
@@ -112,7 +113,8 @@ class CheckpointStore:
     if self._writes and loss < self._best_loss.numpy():
       with contextlib.ExitStack() as unsaved:
         unsaved.callback(self._best_loss.assign, self._best_loss.numpy())
-        self._best_loss.assign(loss)
+        # Of Python's numbers TensorFlow would keep a tensor for ever.
+        self._best_loss.assign(np.float32(loss))
         self._save(self._best)
         unsaved.pop_all()
 

@@ -324,7 +324,7 @@ class ArraySource:
       if name.startswith(_FACTORS)
     }
     if not found and self._visibility is not None:
-      lead = (self.num_scenes, self._visibility.shape[1])
+      lead = tuple(self._visibility.shape[:2])
       found = {
         name: array
         for name, array in arrays.items()

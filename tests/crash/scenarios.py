@@ -1,0 +1,91 @@
+"""What is done while `tests/crash_test.py` ends the process, in its folder."""
+
+import os
+
+import helpers
+import sonnet as snt
+import tensorflow as tf
+
+import main
+from iodine import building, checkpoints, files
+
+SIZE = 50_000  # bytes of a file, more than fits into a buffer
+
+
+def command(*arguments):
+  """Runs `python main.py ARGUMENTS`."""
+  helpers.run_main(*arguments)
+
+
+def replace_file(path, content):
+  """Writes a file over an older one."""
+  files.write(path, content * SIZE)
+
+
+def replace_folder(folder, content):
+  """Writes a folder over an older one."""
+  with files.replaced_folder(folder) as temporary:
+    for name in ("a", content):
+      with open(os.path.join(temporary, name), "w") as file:
+        file.write(content * SIZE)
+
+
+def new_folder(folder, content):
+  """Writes a folder where there is none."""
+  with files.new_folder(folder) as temporary:
+    files.write(os.path.join(temporary, "a"), content * SIZE)
+
+
+class Model(snt.Module):
+  """Stands in for a model in a store of checkpoints."""
+
+  def __init__(self):
+    super().__init__()
+    self.weights = tf.Variable(tf.zeros([1000]))
+
+  def require_variables(self):
+    pass
+
+
+class Optimizer(snt.Module):
+  """Stands in for an optimizer."""
+
+  def __init__(self):
+    super().__init__()
+    self.global_step = tf.Variable(0, dtype=tf.int64)
+
+
+def save(folder, last_step):
+  """Trains to a step, saves at every one, and goes on from what is there.
+
+  Every loss is the lowest so far, so that the best checkpoint moves, too.
+  """
+  model, optimizer = Model(), Optimizer()
+  store = checkpoints.CheckpointStore(folder, model, optimizer, max_to_keep=2)
+  if store.latest is not None:
+    store.go_on(store.restore())
+  step = optimizer.global_step
+  print(f"from {step.numpy()}", flush=True)
+  while step < last_step:
+    step.assign_add(1)
+    noise = tf.random.stateless_normal([1000], [0, step])
+    model.weights.assign(tf.sin(model.weights) + noise)
+    store.save(mean_loss=-float(step.numpy()))
+    print(f"saved {step.numpy()}", flush=True)
+
+
+def export(prefix, value):
+  """Writes a TF1 checkpoint of a model whose variables are one number."""
+  model = helpers.tiny_model()
+  model.initialize((8, 8, 3))
+  for variable in model.variables:
+    variable.assign(tf.fill(variable.shape, value))
+  checkpoints.export(prefix, model)
+
+
+def cache(folder, path):
+  """Keeps decoded scenes in a folder, and reads some."""
+  updates = {"data.cache": folder, "data.path": path, "batch_size": 2}
+  config = main.get_config(("tetrominoes",), updates)
+  batch = next(iter(building.build(config["data"]).batches("test")))
+  print("sum", tf.reduce_sum(batch["image"]).numpy(), flush=True)

@@ -1,0 +1,425 @@
+"""Whatever is given, the answer is a result or a sentence.
+
+Random configs and damaged files: no error but a `UserError`, nothing that takes
+for ever or takes all memory, nothing touched but the folder for results. The
+examples are the same every time.
+"""
+
+import contextlib
+import gzip
+import hashlib
+import io
+import json
+import pathlib
+import resource
+import shutil
+import signal
+import tempfile
+
+import helpers
+import hypothesis
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow as tf
+from hypothesis import strategies as st
+
+import main
+from iodine import building, checkpoints, errors, synthetic, training
+from iodine.commands import common
+from iodine.modules import data
+from iodine.readers import films, image_files
+
+SECONDS = 60  # that an example may take, on a machine that does other things
+BYTES = 6 * 2**30  # that may be taken beyond what TensorFlow has taken
+pytestmark = pytest.mark.slow
+
+
+class TooLong(BaseException):
+  """Nobody catches this one by mistake."""
+
+
+def fuzzed(max_examples):
+  """Runs a test on so many examples, which are the same every time."""
+  return hypothesis.settings(
+    max_examples=max_examples,
+    derandomize=True,
+    deadline=None,  # `guarded` has one
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+    # To shrink an example costs as much as to find one.
+    phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+  )
+
+
+@contextlib.contextmanager
+def guarded(seconds=SECONDS):
+  """Ends an example that hangs, or a command, in whatever way.
+
+  An error that is a UserError is an answer; all others go on.
+  """
+
+  def end(number, frame):
+    raise TooLong(f"more than {seconds} seconds")
+
+  previous = signal.signal(signal.SIGALRM, end)
+  signal.alarm(seconds)
+  try:
+    with contextlib.suppress(errors.UserError):
+      yield
+  finally:
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, previous)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def limited_memory():
+  """Makes what takes all memory an error, not the end of the machine."""
+  statm = pathlib.Path("/proc/self/statm")
+  if not statm.exists():
+    pytest.skip("there is no /proc to read how much is taken")
+  pages = int(statm.read_text().split()[0])
+  before = resource.getrlimit(resource.RLIMIT_AS)
+  limit = pages * resource.getpagesize() + BYTES
+  resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
+  yield
+  resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def snapshot(folder):
+  """Returns {path: size, time of the last change, hash} below a folder."""
+  result = {}
+  for path in sorted(folder.rglob("*")):
+    found = path.lstat()
+    content = path.read_bytes() if path.is_file() else b""
+    digest = hashlib.sha256(content).hexdigest()
+    result[str(path)] = (found.st_size, found.st_mtime_ns, digest)
+  return result
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+  """An empty folder for results, which is the current one; all else stays."""
+  others = tmp_path / "others"
+  (others / "deep").mkdir(parents=True)
+  (others / "deep/file.txt").write_text("nobody's business")
+  results = tmp_path / "results"
+  results.mkdir()
+  monkeypatch.chdir(results)
+  monkeypatch.setattr(tempfile, "tempdir", str(results))
+  yield results
+  assert [path.name for path in tmp_path.iterdir()] == ["others", "results"]
+
+
+@contextlib.contextmanager
+def untouched(*folders):
+  """Checks that nothing below these folders is changed."""
+  before = [snapshot(folder) for folder in folders]
+  yield
+  assert [snapshot(folder) for folder in folders] == before
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+  """Scenes, a checkpoint with its config, images, arrays: all sound."""
+  folder = tmp_path_factory.mktemp("given")
+  synthetic.write_dataset("tetrominoes", str(folder / "scenes"), 3, 0)
+  updates = {"data.image_dim": [8, 8], "batch_size": 2, "num_iters": 1}
+  config = helpers.tiny_config({**updates, "data.path": str(folder / "scenes")})
+  helpers.save_checkpoint(folder / "run", config)
+  (folder / "run/config.json").write_text(json.dumps(config))
+  rng = np.random.default_rng(0)
+  np.savez(
+    folder / "own.npz",
+    image=rng.integers(0, 256, [4, 8, 8, 3]).astype(np.uint8),
+    mask=rng.integers(0, 3, [4, 8, 8]).astype(np.uint8),
+    visibility=np.ones([4, 3], np.uint8),
+  )
+  return folder
+
+
+# --------------------------------------------------------------------- damage
+
+KINDS = ("flip", "insert", "remove", "cut", "repeat", "blank")
+damages = st.lists(
+  st.tuples(
+    st.sampled_from(KINDS),
+    st.floats(0, 1, exclude_max=True),
+    st.binary(min_size=1, max_size=9),
+  ),
+  min_size=1,
+  max_size=4,
+)
+
+
+def damage(content, changes):
+  """Returns bytes with some changes at some places, from 0 to 1."""
+  content = bytearray(content)
+  for kind, where, some in changes:
+    at, size = int(where * len(content)), len(some)
+    if kind == "flip":
+      for i, byte in enumerate(some[: len(content) - at]):
+        content[at + i] ^= byte
+    elif kind == "insert":
+      content[at:at] = some
+    elif kind == "remove":
+      del content[at : at + size * size]
+    elif kind == "cut":
+      del content[at:]
+    elif kind == "repeat":
+      content[at:at] = content[at : at + 100 * size]
+    else:
+      content[at : at + size] = bytes(len(content[at : at + size]))
+  return bytes(content)
+
+
+def test_damage_is_done():
+  assert damage(b"abcdef", [("cut", 0.5, b"x")]) == b"abc"
+  assert damage(b"abcdef", [("blank", 0.5, b"xy")]) == b"abc\0\0f"
+  assert damage(b"abcdef", [("flip", 0.9, b"\x01\x01")]) == b"abcdeg"
+
+
+# -------------------------------------------------------------------- records
+
+
+def records_of(content):
+  """Returns the payloads of an uncompressed file of records."""
+  payloads = []
+  while content:
+    size = int.from_bytes(content[:8], "little")
+    payloads.append(content[12 : 12 + size])
+    content = content[16 + size :]
+  return payloads
+
+
+def read_scenes(dataset):
+  """Reads the first batches of a data set; all have to be images."""
+  for _, batch in zip(range(4), dataset.batches("test"), strict=False):
+    image = np.asarray(batch["image"])
+    assert np.isfinite(image).all()
+    assert image.min() >= 0.0 and image.max() <= 1.0
+
+
+@fuzzed(150)
+@hypothesis.given(
+  level=st.sampled_from(["file", "inflated", "record"]), changes=damages
+)
+def test_damaged_records(place, given, level, changes):
+  content = (given / "scenes").read_bytes()
+  path = place / "scenes"
+  if level == "file":
+    path.write_bytes(damage(content, changes))
+  elif level == "inflated":
+    path.write_bytes(gzip.compress(damage(gzip.decompress(content), changes)))
+  else:
+    payloads = records_of(gzip.decompress(content))
+    payloads[1] = damage(payloads[1], changes)
+    with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
+      for payload in payloads:
+        writer.write(payload)
+  with untouched(given, place.parent / "others"), guarded():
+    config = helpers.tiny_config({"data.path": str(path), "batch_size": 2})
+    read_scenes(building.build(config["data"]))
+
+
+# --------------------------------------------------------------------- arrays
+
+dtypes = st.sampled_from(
+  ["u1", "i2", "i8", "f2", "f4", "f8", "?", "c8", "U3", "M8[s]", "O", ">f4"]
+)
+shapes = st.lists(st.sampled_from([0, 1, 2, 3, 4, 8]), max_size=6)
+
+
+@st.composite
+def arrays(draw):
+  """Arrays of all kinds, of numbers that scenes do not have, too."""
+  dtype, shape = np.dtype(draw(dtypes)), draw(shapes)
+  value = draw(st.sampled_from([0, 1, 2, 255, -1, np.nan, np.inf, 1e38, 2**40]))
+  with np.errstate(all="ignore"):
+    return np.full(shape, value).astype(dtype)
+
+
+@fuzzed(400)
+@hypothesis.given(
+  parts=st.dictionaries(
+    st.sampled_from(["image", "mask", "visibility", "factors/color", "other"]),
+    arrays(),
+    max_size=3,
+  ),
+  changes=st.none() | damages,
+)
+def test_arrays(place, given, parts, changes):
+  with np.load(given / "own.npz") as sound:
+    parts = {**sound, **parts}
+  path = place / "own.npz"
+  np.savez(path, **parts)
+  if changes is not None:
+    path.write_bytes(damage(path.read_bytes(), changes))
+  with untouched(given, place.parent / "others"), guarded():
+    read_scenes(data.Arrays(path=str(path), batch_size=2))
+
+
+# --------------------------------------------------------------------- images
+
+MODES = ("RGB", "L", "P", "RGBA", "I;16", "1", "CMYK")
+FORMATS = {"png": "PNG", "jpg": "JPEG", "gif": "GIF", "tif": "TIFF"}
+names = st.text("ab [](){}?*\\'\"$%&;~#é\n\t", min_size=1, max_size=6).filter(
+  lambda name: name.strip()
+)
+
+
+@fuzzed(800)
+@hypothesis.given(
+  mode=st.sampled_from(MODES),
+  suffix=st.sampled_from(sorted(FORMATS)),
+  name=names,
+  changes=st.none() | damages,
+)
+def test_images(place, mode, suffix, name, changes):
+  pixels = np.random.default_rng(0).integers(0, 256, [9, 7, 3]).astype(np.uint8)
+  image = PIL.Image.fromarray(pixels)
+  with contextlib.suppress(ValueError):
+    image = image.convert(mode)
+  buffer = io.BytesIO()
+  try:
+    image.save(buffer, FORMATS[suffix])
+  except (OSError, ValueError):  # a format that has no such mode
+    image.convert("RGB").save(buffer, FORMATS[suffix])
+  content = buffer.getvalue()
+  path = place / f"x{name}.{suffix}"
+  path.write_bytes(content if changes is None else damage(content, changes))
+  with untouched(place.parent / "others"):
+    for read in (image_files.read, films.read_film):
+      with guarded():
+        found = read(str(path))
+        assert found.dtype == np.float32
+        assert found.min() >= 0.0 and found.max() <= 1.0
+    with guarded():
+      assert image_files.find(str(path)) == [str(path)]
+  path.unlink()
+
+
+# ---------------------------------------------------------------- checkpoints
+
+FILES = ("checkpoint", "ckpt-0.index", "ckpt-0.data-00000-of-00001")
+
+
+@fuzzed(200)
+@hypothesis.given(
+  name=st.sampled_from((*FILES, "config.json")), changes=damages
+)
+def test_damaged_checkpoints(place, given, name, changes):
+  run = place / "run"
+  shutil.rmtree(run, ignore_errors=True)
+  shutil.copytree(given / "run", run)
+  (run / name).write_bytes(damage((run / name).read_bytes(), changes))
+  before = [given, place.parent / "others", run]
+  with untouched(*before), guarded():
+    model, _ = checkpoints.restore_model(str(run))
+    for variable in model.variables:
+      assert np.isfinite(variable.numpy()).all()
+
+
+# -------------------------------------------------------------------- configs
+
+# Of which any value but a path is a mistake, and any path is all right.
+PATHS = ("checkpoint_dir", "path", "data_dir", "output", "cache")
+
+
+def entries():
+  """Returns the dotted paths of a config, as they are and misspelt."""
+  config = main.get_config(("tetrominoes",))
+  known = [
+    path
+    for path, _ in checkpoints.leaves(config)
+    if path.rpartition(".")[2] not in PATHS and not path.startswith("data.")
+  ]
+  parts = sorted({path.rpartition(".")[0] for path in known} - {""})
+  options = ("train", "test", "image_dim", "grayscale", "shuffle_buffer")
+  options += ("crop_region", "max_num_objects", "batch_size", "constructor")
+  unknown = ["n_zz", "model.decoder.x", "optimizer.learn_rate"]
+  return [*known, *parts, *(f"data.{name}" for name in options), *unknown]
+
+
+scalars = (
+  st.none()
+  | st.booleans()
+  | st.integers(-2, 6)
+  | st.sampled_from([2**31, 2**70, -(2**63), 10**9, 1e38, 1e-300, -0.0])
+  | st.floats()
+  | st.sampled_from(["elu", "auto", "float16", "nan", "\0", "", "os.getpid"])
+  | st.text("ab:.[]{}'\"=, \n\té", max_size=6)
+)
+values = st.recursive(
+  scalars,
+  lambda inner: (
+    st.lists(inner, max_size=3)
+    | st.dictionaries(
+      st.sampled_from(["constructor", "name", "replace", "x"]), inner
+    )
+  ),
+  max_leaves=4,
+)
+updates = st.dictionaries(
+  st.deferred(lambda: st.sampled_from(entries())),
+  values,
+  min_size=1,
+  max_size=2,
+)
+
+
+SOUND = {
+  **helpers.TINY,
+  **{"data.path": "scenes", "data.image_dim": [8, 8], "batch_size": 2},
+  **{"num_iters": 1, "data.shuffle_buffer": 2},
+  **{"stop_after_steps": 1, "checkpoint_dir": "run"},
+}
+
+
+def without_contradictions(config, changes):
+  """Leaves out the entries of what is no dict any more."""
+  return {
+    path: value
+    for path, value in config.items()
+    if not any(path.startswith(f"{other}.") for other in changes)
+  }
+
+
+@fuzzed(600)
+@hypothesis.given(changes=updates)
+def test_configs_are_built_or_refused(place, given, changes):
+  shutil.copy(given / "scenes", place)
+  with untouched(given, place.parent / "others"), guarded():
+    config = main.get_config(
+      ("tetrominoes",), without_contradictions({**SOUND, **changes}, changes)
+    )
+    training.plan(config)
+    shape = common.build_dataset(config["data"], config["seed"]).image_shape
+    model = common.build_model(config["model"], shape)
+    common.build_optimizer(config["optimizer"], model)
+
+
+def as_words(changes):
+  """Returns updates as they stand at the command line."""
+  return [f"{path}={value!r}" for path, value in changes.items()]
+
+
+@fuzzed(40)
+@hypothesis.given(changes=updates)
+def test_commands_end_with_a_result_or_a_sentence(place, given, changes):
+  shutil.copy(given / "scenes", place)
+  # The later one of two counts.
+  words = [w for w in as_words({**SOUND, **changes}) if "\0" not in w]
+  said = io.StringIO()
+  with (
+    untouched(given, place.parent / "others"),
+    contextlib.redirect_stdout(said),
+    contextlib.redirect_stderr(said),
+    guarded(),
+  ):
+    try:
+      helpers.run_main("with", "tetrominoes", *words)
+    except SystemExit as end:
+      assert end.code == 1
+      (_,) = [x for x in said.getvalue().splitlines() if x.startswith("error:")]
+      assert "Traceback" not in said.getvalue()

@@ -1,0 +1,127 @@
+"""Nothing grows in a training of many steps: memory, descriptors, threads."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import helpers
+import numpy as np
+import pytest
+
+import main
+from iodine import training
+from iodine.commands import make_data
+
+needs_proc = pytest.mark.skipif(
+  not os.path.exists("/proc/self/status"), reason="there is no /proc"
+)
+ROOT = pathlib.Path(__file__).parents[1]
+STEPS = 20_000
+# In the last quarter of the steps, where the heap still rounds up a little.
+MEMORY_TOLERANCE = 0.004
+
+
+def growth(samples):
+  """Returns by how much of itself a quantity grew in the last quarter.
+
+  Peaks are compared, as what is open for a moment may be seen or not. The first
+  half is left out, in which caches fill.
+
+  Args:
+    samples: [N], taken at even distances.
+  """
+  third, fourth = np.array_split(samples, 4)[2:]
+  return float(np.max(fourth) / np.max(third) - 1.0)
+
+
+def look(pid):
+  """Returns memory in MB, descriptors and threads of a process."""
+  process = pathlib.Path("/proc", str(pid))
+  status = (process / "status").read_text()
+  # Not the files that are mapped, of which the system takes some back.
+  sizes = re.findall(r"(?:RssAnon|VmSwap):\s+(\d+) kB", status)
+  return (
+    sum(map(int, sizes)) / 1024,
+    len(os.listdir(process / "fd")),
+    len(os.listdir(process / "task")),
+  )
+
+
+def soak(folder, steps):
+  """Trains with frequent saves, images and reports.
+
+  Args:
+    folder: an empty one.
+    steps: how many.
+
+  Returns:
+    Samples [N, 3] of what `look` returns, one for each report.
+  """
+  scenes = make_data.make_data(
+    main.get_config(("tetrominoes",))["data"], str(folder), 24, 0
+  )
+  process = subprocess.Popen(
+    [
+      *(sys.executable, "main.py", "with", "tetrominoes"),
+      *(f"{key}={value}" for key, value in helpers.TINY.items()),
+      *("data.image_dim=[8,8]", f"data.path={scenes}", "batch_size=2"),
+      *("num_iters=1", "data.shuffle_buffer=8", "seed=0"),
+      *("data.train=[8,None]", "data.test=[0,8]", "validate_scenes=2"),
+      *("save_summaries_steps=20", "save_checkpoint_steps=50"),
+      *("save_images_steps=100", "validate_every=500"),
+      *(f"stop_after_steps={steps}", f"checkpoint_dir={folder}/run"),
+    ],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  samples = []
+  for line in process.stdout:
+    if re.match(r"step +\d", line):
+      samples.append(look(process.pid))
+  assert process.wait() == 0
+  return np.array(samples, float)
+
+
+def test_growth_is_seen():
+  flat = np.full(100, 400.0) + np.random.default_rng(0).uniform(size=100)
+  assert abs(growth(flat)) < MEMORY_TOLERANCE
+  # Half a kilobyte a step, in 20,000 steps.
+  leaking = flat + np.linspace(0, STEPS / 2048, 100)
+  assert growth(leaking) > MEMORY_TOLERANCE
+  # One descriptor a thousand steps.
+  assert growth(np.arange(100) // 5 + 20.0) > 0.0
+
+
+@needs_proc
+def test_reports_are_not_kept(tmp_path):
+  writer = training.SummaryWriter(str(tmp_path))
+  rng = np.random.default_rng(0)
+
+  def report(steps):
+    for step in steps:
+      writer.scalars(step, {f"{i}": rng.normal() for i in range(20)})
+    return look(os.getpid())[0]
+
+  before = report(range(50))
+  assert report(range(50, 200)) - before < 1.0  # it was 2.2 MB
+
+
+@pytest.mark.slow
+@needs_proc
+def test_nothing_grows_in_many_steps(tmp_path):
+  samples = soak(tmp_path, STEPS)
+  assert len(samples) == STEPS // 20
+  memory, descriptors, threads = samples.T
+  for name, values in (
+    ("memory in MB", memory),
+    ("descriptors", descriptors),
+    ("threads", threads),
+  ):
+    fifths = [float(np.median(part)) for part in np.array_split(values, 5)]
+    print(f"{name}, medians of fifths: {fifths}")
+  assert growth(memory) < MEMORY_TOLERANCE
+  assert growth(descriptors) <= 0.0
+  assert growth(threads) <= 0.0
