@@ -410,7 +410,7 @@ def test_what_cannot_be_written_is_known_before(place):
     pass
   os.chmod(f"{place}/mine", 0o555)
   for check, path, part in (
-    (files.check_writable, "mine/new", "cannot write to the folder"),
+    (files.check_writable, "mine/new", "cannot write `.*mine/new`"),
     (files.check_writable, "mine/a/b/new", "cannot create the folder"),
     (files.check_writable, "file", "cannot write"),  # itself is protected
     (files.check_writable, "file/below", "cannot create the folder"),
