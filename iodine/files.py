@@ -102,9 +102,16 @@ def check_writable(path: Any) -> None:
     )
   with _explained(path, "cannot write"):
     _require_rights(path)
-  if not _is_stream(path):
-    target = os.path.realpath(path) if os.path.islink(path) else path
-    check_folder(os.path.dirname(target) or os.curdir)
+  if _is_stream(path):
+    return
+  target = os.path.realpath(path) if os.path.islink(path) else path
+  folder = os.path.dirname(target) or os.curdir
+  if not os.path.isdir(folder):
+    check_folder(folder)
+    return
+  # Nothing else knows for sure, not even the permissions.
+  with _explained(path, "cannot write"), _workspace(folder):
+    pass
 
 
 def check_folder(folder: Any) -> None:
@@ -123,7 +130,6 @@ def check_folder(folder: Any) -> None:
     place = os.path.realpath(folder)
     while not os.path.lexists(place):
       place = os.path.dirname(place)
-    # Nothing else knows for sure, not even the permissions.
     with _workspace(place):
       pass
 

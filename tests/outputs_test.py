@@ -16,6 +16,7 @@ import PIL.Image
 import pytest
 
 from iodine import checkpoints, comparison, errors, files
+from iodine.commands import common, make_data
 from iodine.readers import arrays, films, image_files, image_sets
 from iodine.synthetic import own_formats
 
@@ -409,7 +410,7 @@ def test_what_cannot_be_written_is_known_before(place):
     pass
   os.chmod(f"{place}/mine", 0o555)
   for check, path, part in (
-    (files.check_writable, "mine/new", "cannot write to the folder"),
+    (files.check_writable, "mine/new", "cannot write `.*mine/new`"),
     (files.check_writable, "mine/a/b/new", "cannot create the folder"),
     (files.check_writable, "file", "cannot write"),  # itself is protected
     (files.check_writable, "file/below", "cannot create the folder"),
@@ -425,6 +426,53 @@ def test_what_cannot_be_written_is_known_before(place):
   files.check_folder(f"{place}/mine/deep/a/b/new")
   assert listing(place) == ["file", "mine"]
   assert listing(f"{place}/mine/deep") == []
+
+
+@pytest.mark.parametrize(
+  "command, options",
+  [
+    ("train", ["tetrominoes", "minutes", "checkpoint_dir={0}/run"]),
+    ("evaluate", ["pictures_dir={0}/pictures"]),
+    ("evaluate", ["csv_path={0}/table.csv"]),
+    ("evaluate", ["evaluation.scenes_csv={0}/table.csv"]),
+    ("plot", ["pictures_dir={0}/pictures"]),
+    ("report", ["output={0}/report.html"]),
+    ("export_tf1", ["output={0}/model.ckpt"]),
+    ("export_savedmodel", ["output={0}/model"]),
+    ("segment", ["images=scene.png", "output={0}/segments"]),
+    ("segment", ["images=scene.png", "json_path={0}/found.json"]),
+    ("make_data", ["tetrominoes", "data_dir={0}/data"]),
+    ("benchmark", ["tetrominoes", "json_path={0}/found.json"]),
+    (
+      "compare",
+      ["checkpoint_dir={1}", "reference=a.npz", "pictures_dir={0}/a"],
+    ),
+  ],
+)
+def test_commands_do_nothing_that_they_cannot_write(
+  command, options, tmp_path, monkeypatch, capsys
+):
+  def fail(*_, **__):
+    pytest.fail("the work began")
+
+  monkeypatch.chdir(tmp_path)
+  PIL.Image.new("RGB", (8, 8)).save("scene.png")
+  (tmp_path / "file").write_text("mine")
+  for module, name in (
+    (common, "restore"),
+    (common, "build_model"),
+    (comparison, "read_reference"),
+    (make_data, "provide"),
+  ):
+    monkeypatch.setattr(module, name, fail)
+  before = content(tmp_path)
+  pretrained = os.path.join(os.path.dirname(files.__file__), "pretrained")
+  options = [
+    option.format("file", f"{pretrained}/tetrominoes") for option in options
+  ]
+  message = helpers.fails_with_sentence(capsys, command, "with", *options)
+  assert "cannot create the folder `file" in message
+  assert content(tmp_path) == before
 
 
 # -------------------------------------------------------------------- messages
