@@ -10,6 +10,7 @@ import pkgutil
 import shutil
 import struct
 import sys
+import zlib
 
 import h5py
 import helpers
@@ -331,6 +332,13 @@ def test_arrays_that_unpack_to_much_more(tmp_path, monkeypatch):
   with h5py.File(path, "w") as file:
     file.create_dataset("image", (10**13, 8, 8, 3), np.uint8, chunks=True)
   with pytest.raises(errors.UserError, match="would take .* GB of memory"):
+    data.Arrays(path=path, batch_size=1).image_shape  # noqa: B018
+  with h5py.File(path, "w") as file:
+    options = {"chunks": (1, 32, 32, 3), "compression": "gzip"}
+    file.create_dataset("image", (5, 32, 32, 3), np.uint8, **options)
+    packed = zlib.compress(bytes(200_000_000))
+    file["image"].id.write_direct_chunk((3, 0, 0, 0), packed)
+  with pytest.raises(errors.UserError, match="for 3,072, so it is broken"):
     data.Arrays(path=path, batch_size=1).image_shape  # noqa: B018
   path = str(tmp_path / "scenes.npz")
   np.savez_compressed(path, image=np.zeros([20, 64, 64, 3], np.uint8))
