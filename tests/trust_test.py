@@ -4,6 +4,7 @@ import gzip
 import importlib
 import inspect
 import json
+import os
 import pathlib
 import pickle
 import pkgutil
@@ -450,6 +451,24 @@ def test_num_scenes_that_no_disk_holds(tmp_path, capsys):
     f"data_dir={tmp_path}/deep/down",
   )
   assert f"`num_scenes` is 1000000000000, and `{tmp_path}` has room" in sentence
+
+
+def test_the_memory_of_a_container(tmp_path, monkeypatch):
+  limit = tmp_path / "memory.max"
+  monkeypatch.setattr(memory, "_LIMITS", (str(tmp_path / "none"), str(limit)))
+  monkeypatch.setattr(memory.nvidia, "is_there", lambda: False)
+  machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+  for text, expected in (
+    ("max\n", machine),
+    ("2000000000\n", 2 * 10**9),
+    ("9223372036854771712\n", machine),
+  ):
+    limit.write_text(text)
+    assert memory.available.__wrapped__() == expected
+  monkeypatch.setattr(memory.nvidia, "is_there", lambda: True)
+  limit.write_text("2000000000\n")
+  assert memory.available.__wrapped__() == 2**39
+  memory.require(2**30, "it", "lower it")
 
 
 def test_what_works_is_not_refused(monkeypatch):
