@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 
@@ -10,6 +11,11 @@ from iodine import errors, nvidia
 # More than a GPU has.
 _OF_A_GPU = 2**39
 _GIGABYTE = 10**9
+# Of a container.
+_LIMITS = (
+  "/sys/fs/cgroup/memory.max",
+  "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+)
 
 
 @functools.cache
@@ -19,7 +25,14 @@ def available() -> int:
   names = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")
   if not set(names) <= set(getattr(os, "sysconf_names", ())):
     return _OF_A_GPU  # a system that does not tell
-  return max(os.sysconf(names[0]) * os.sysconf(names[1]), of_a_gpu)
+  found = os.sysconf(names[0]) * os.sysconf(names[1])
+  for path in _LIMITS:
+    with (
+      contextlib.suppress(OSError, ValueError),  # not there, or "max"
+      open(path, encoding="utf-8") as file,
+    ):
+      found = min(found, int(file.read()))
+  return max(found, of_a_gpu)
 
 
 def require(num_bytes: int, what: str, remedy: str) -> None:

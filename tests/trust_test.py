@@ -4,12 +4,14 @@ import gzip
 import importlib
 import inspect
 import json
+import os
 import pathlib
 import pickle
 import pkgutil
 import shutil
 import struct
 import sys
+import zlib
 
 import h5py
 import helpers
@@ -332,6 +334,13 @@ def test_arrays_that_unpack_to_much_more(tmp_path, monkeypatch):
     file.create_dataset("image", (10**13, 8, 8, 3), np.uint8, chunks=True)
   with pytest.raises(errors.UserError, match="would take .* GB of memory"):
     data.Arrays(path=path, batch_size=1).image_shape  # noqa: B018
+  with h5py.File(path, "w") as file:
+    options = {"chunks": (1, 32, 32, 3), "compression": "gzip"}
+    file.create_dataset("image", (5, 32, 32, 3), np.uint8, **options)
+    packed = zlib.compress(bytes(200_000_000))
+    file["image"].id.write_direct_chunk((3, 0, 0, 0), packed)
+  with pytest.raises(errors.UserError, match="for 3,072, so it is broken"):
+    data.Arrays(path=path, batch_size=1).image_shape  # noqa: B018
   path = str(tmp_path / "scenes.npz")
   np.savez_compressed(path, image=np.zeros([20, 64, 64, 3], np.uint8))
   assert data.Arrays(path=path, batch_size=1).image_shape == (64, 64, 3)
@@ -442,6 +451,24 @@ def test_num_scenes_that_no_disk_holds(tmp_path, capsys):
     f"data_dir={tmp_path}/deep/down",
   )
   assert f"`num_scenes` is 1000000000000, and `{tmp_path}` has room" in sentence
+
+
+def test_the_memory_of_a_container(tmp_path, monkeypatch):
+  limit = tmp_path / "memory.max"
+  monkeypatch.setattr(memory, "_LIMITS", (str(tmp_path / "none"), str(limit)))
+  monkeypatch.setattr(memory.nvidia, "is_there", lambda: False)
+  machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+  for text, expected in (
+    ("max\n", machine),
+    ("2000000000\n", 2 * 10**9),
+    ("9223372036854771712\n", machine),
+  ):
+    limit.write_text(text)
+    assert memory.available.__wrapped__() == expected
+  monkeypatch.setattr(memory.nvidia, "is_there", lambda: True)
+  limit.write_text("2000000000\n")
+  assert memory.available.__wrapped__() == 2**39
+  memory.require(2**30, "it", "lower it")
 
 
 def test_what_works_is_not_refused(monkeypatch):

@@ -48,6 +48,7 @@ _FACTORS = "factors/"
 _CHUNK_CACHE = 128 * 1024**2
 # A larger chunk is unpacked as a whole to read one scene.
 _LARGEST_CHUNK = 2**30
+_CHUNK_SLACK = 2**16
 # Scenes that are looked at together.
 _BLOCK = 256
 
@@ -117,14 +118,29 @@ def _mapped(path: str, array: h5py.Dataset) -> Array:
   """Returns an array mapped into memory, where it lies in one piece."""
   offset = array.id.get_offset()
   if offset is None or array.external or array.is_virtual:
-    chunk = math.prod(array.chunks or ()) * array.dtype.itemsize
-    if chunk > _LARGEST_CHUNK:
-      raise errors.UserError(
-        f"`{array.name}` of `{path}` is stored in chunks of {chunk:,} bytes: "
-        "write it again in chunks of a scene each"
-      )
+    _check_chunks(path, array)
     return array
   return np.memmap(path, array.dtype, "r", offset, array.shape)
+
+
+def _check_chunks(path: str, array: h5py.Dataset) -> None:
+  """Raises a UserError where a chunk takes too much memory to unpack."""
+  size = math.prod(array.chunks or ()) * array.dtype.itemsize
+  if size > _LARGEST_CHUNK:
+    raise errors.UserError(
+      f"`{array.name}` of `{path}` is stored in chunks of {size:,} bytes: "
+      "write it again in chunks of a scene each"
+    )
+  # What is compressed to more than it was is no chunk, and HDF5 unpacks all of
+  # it. Older versions do not tell.
+  if array.chunks and hasattr(array.id, "chunk_iter"):
+    stored: list[int] = []
+    array.id.chunk_iter(lambda chunk: stored.append(chunk.size))
+    if max(stored, default=0) > 2 * size + _CHUNK_SLACK:
+      raise errors.UserError(
+        f"`{array.name}` of `{path}` has a chunk of {max(stored):,} bytes for "
+        f"{size:,}, so it is broken: write it again"
+      )
 
 
 def _open_npz(path: str, group: str | None) -> dict[str, Array]:

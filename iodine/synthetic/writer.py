@@ -142,11 +142,12 @@ def _check_room(path: str | os.PathLike[str], num_scenes: int) -> None:
   folder = os.path.abspath(path)
   while not os.path.exists(folder):
     folder = os.path.dirname(folder)
-  free = shutil.disk_usage(folder).free
-  if num_scenes * _LEAST_BYTES > free:
+  disk = shutil.disk_usage(folder)
+  # Some that are none have no size.
+  if disk.total and num_scenes * _LEAST_BYTES > disk.free:
     raise errors.UserError(
-      f"`num_scenes` is {num_scenes}, and `{folder}` has room for {free:,} "
-      "bytes: give fewer, or another place"
+      f"`num_scenes` is {num_scenes}, and `{folder}` has room for "
+      f"{disk.free:,} bytes: give fewer, or another place"
     )
 
 
