@@ -277,6 +277,20 @@ def test_nohup_outlives_its_terminal(run):
   assert outcome.step == 4 and outcome.interrupted_by is None
 
 
+def test_a_closed_terminal_ends_a_command_as_ctrl_c_does():
+  def command():
+    os.kill(os.getpid(), signal.SIGHUP)
+
+  ending = experiment.Experiment("ending", save_git_info=False)
+  ending.logger = experiment.quiet_logger()
+  ending.main(command)
+  before = signal.getsignal(signal.SIGHUP)
+  with pytest.raises(SystemExit) as info:
+    ending.run_commandline(["ending"])
+  assert info.value.code == 128 + signal.SIGHUP
+  assert signal.getsignal(signal.SIGHUP) is before
+
+
 # ------------------------------------------------------------------- the data
 
 
@@ -309,6 +323,55 @@ def test_a_file_that_is_damaged_while_it_is_read(
   with pytest.raises(errors.UserError, match=f"`{path}` {words}"):
     for _ in range(20):
       next(batches)
+
+
+@pytest.mark.slow  # its parts are tests of every day
+def test_data_that_vanish_end_a_run_that_goes_on(
+  scenes, tmp_path, monkeypatch, capsys
+):
+  path = f"{tmp_path}/scenes"
+  shutil.copy(scenes, path)
+  words = [
+    *("with", "tetrominoes", f"data.path={path}", "seed=3", "batch_size=2"),
+    *(f"{key}={value}" for key, value in helpers.TINY.items()),
+    *("data.image_dim=[8,8]", "data.shuffle_buffer=4", "num_iters=0"),
+    *("model.iter_loss_weight=1.0", "save_summaries_steps=1"),
+    *("stop_after_steps=40", "save_checkpoint_steps=20"),
+  ]
+  helpers.run_main(*words, f"checkpoint_dir={tmp_path}/whole")
+  report = train._Logs._report
+
+  def spy(self, told):
+    report(self, told)
+    if told.step == 23:
+      os.remove(path)
+
+  capsys.readouterr()
+  monkeypatch.setattr(train._Logs, "_report", spy)
+  with pytest.raises(SystemExit):
+    helpers.run_main(*words, f"checkpoint_dir={tmp_path}/run")
+  monkeypatch.undo()
+  told = capsys.readouterr()
+  folder = f"{tmp_path}/run_1"
+  step = int(checkpoints.find(folder).rpartition("-")[2])
+  assert step >= 23
+  assert f"the state after step {step} is saved: go on with" in told.out
+  assert f"error: `{path}` cannot be read (No such file" in told.err
+  assert "Traceback" not in told.err
+  shutil.copy(scenes, path)
+  helpers.run_main(*words, f"checkpoint_dir={folder}", "continue_run=True")
+  assert steps_in(folder) == list(range(1, 41))
+  first, second = (
+    tf.train.load_checkpoint(f"{tmp_path}/{name}_1/ckpt-40")
+    for name in ("whole", "run")
+  )
+  # What counts as best may differ, and TensorFlow counts its saves.
+  uncounted = ("OBJECT_GRAPH", "save_counter", "best_loss")
+  for name in first.get_variable_to_shape_map():
+    if not any(part in name for part in uncounted):
+      np.testing.assert_array_equal(
+        first.get_tensor(name), second.get_tensor(name), name
+      )
 
 
 # ----------------------------------------------------------------- the events

@@ -166,8 +166,11 @@ def train(
 
   def rescue(_: Any, error: BaseException | None, __: Any) -> None:
     """Saves before an error ends the training; it stays the one raised."""
+    # A second Ctrl-C should not wait.
     if not isinstance(error, Exception) or step == start_step:
-      return  # A second Ctrl-C should not wait.
+      return
+    if isinstance(error, _DivergedError):
+      return
     reason = errors.find(save_state, (Exception,))
     if reason is None or _gist(reason) != _gist(str(error)):
       # What cannot be told, as the output is full, is no second error.
@@ -295,6 +298,10 @@ def _check_state(
     raise _diverged({"norm of weights and moments": norm}, step, store)
 
 
+class _DivergedError(errors.UserError):
+  """A loss, a gradient or the state is no longer finite."""
+
+
 def _diverged(
   values: Mapping[str, float], step: int, store: checkpoints.CheckpointStore
 ) -> errors.UserError:
@@ -311,7 +318,7 @@ def _diverged(
     if store.latest
     else "there is no checkpoint yet, start again with a lower `learn_rate`"
   )
-  return errors.UserError(
+  return _DivergedError(
     f"the training diverged at step {step} ({offending}): {remedy}"
   )
 
