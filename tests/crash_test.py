@@ -310,6 +310,19 @@ def steps_in(pattern, output):
   return [int(step) for step in re.findall(pattern, output)]
 
 
+# What `scenarios.all_operations` does.
+EVERYTHING = [
+  *("open /a", "write /a", "sync /a", "write /a"),
+  *("truncate /a", "chmod /a", "close /a", "truncate /a", "chmod /a"),
+  *("link /b", "symlink /c", "rename /d", "rename /e"),
+  *("open /f", "write /f", "close /f", "rename /f"),
+  *("mkdir /g", "open /g/h", "close /g/h", "remove /g/h", "rmdir /g"),
+  *("remove /c", "mkdir /i", "mkdir /i/j"),
+  *("open /i/j/k", "write /i/j/k", "close /i/j/k", "rename /i/l"),
+  *("remove /i/l", "rmdir /i/j", "rmdir /i"),
+]
+
+
 class TestShim:
   """What it sees and does."""
 
@@ -334,6 +347,15 @@ class TestShim:
     assert zygote.run("replace_file", "x", "a", at=at, half=True).status < 0
     (content,) = [v for v in read_tree(zygote.folder).values() if v]
     assert len(content) == 25_000
+
+  def test_it_sees_everything_that_changes_something(self, zygote):
+    write_tree(zygote.folder, {})
+    ended = zygote.run("all_operations")
+    assert ended.status == 0, ended.output
+    done = [f"{what} {path}" for what, _, path in ended.operations]
+    # A copy may need several writes.
+    done = [line for line, _ in itertools.groupby(done)]
+    assert "\n".join(done) == "\n".join(EVERYTHING)
 
   def test_it_sees_what_tensorflow_writes(self, zygote):
     write_tree(zygote.folder, {})
