@@ -106,6 +106,7 @@ def save(folder, last_step):
   store = checkpoints.CheckpointStore(folder, model, optimizer, max_to_keep=2)
   if store.latest is not None:
     store.go_on(store.restore())
+  files.write_json(os.path.join(folder, "config.json"), {})
   step = optimizer.global_step
   print(f"from {step.numpy()}", flush=True)
   while step < last_step:
