@@ -19,12 +19,14 @@ needs_proc = pytest.mark.skipif(
 )
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 20_000
-# In the last quarter of the steps, where the heap still rounds up a little.
-MEMORY_TOLERANCE = 0.004
+# In the last quarter of the steps, where the heap still rounds up a little and
+# a pool of TensorFlow may start one more thread.
+MOST_MEGABYTES = 1.2
+MOST_NUMBER = 1
 
 
 def growth(samples):
-  """Returns by how much of itself a quantity grew in the last quarter.
+  """Returns by how much a quantity grew in the last quarter.
 
   Peaks are compared, as what is open for a moment may be seen or not. The first
   half is left out, in which caches fill.
@@ -33,7 +35,7 @@ def growth(samples):
     samples: [N], taken at even distances.
   """
   third, fourth = np.array_split(samples, 4)[2:]
-  return float(np.max(fourth) / np.max(third) - 1.0)
+  return float(np.max(fourth) - np.max(third))
 
 
 def look(pid):
@@ -87,12 +89,11 @@ def soak(folder, steps):
 
 def test_growth_is_seen():
   flat = np.full(100, 400.0) + np.random.default_rng(0).uniform(size=100)
-  assert abs(growth(flat)) < MEMORY_TOLERANCE
-  # Half a kilobyte a step, in 20,000 steps.
-  leaking = flat + np.linspace(0, STEPS / 2048, 100)
-  assert growth(leaking) > MEMORY_TOLERANCE
+  assert growth(flat) < MOST_MEGABYTES
+  # Half a kilobyte a step, as it once was.
+  assert growth(flat + np.linspace(0, STEPS / 2048, 100)) > MOST_MEGABYTES
   # One descriptor a thousand steps.
-  assert growth(np.arange(100) // 5 + 20.0) > 0.0
+  assert growth(np.arange(100) // 5 + 20.0) > MOST_NUMBER
 
 
 @needs_proc
@@ -122,6 +123,6 @@ def test_nothing_grows_in_many_steps(tmp_path):
   ):
     fifths = [float(np.median(part)) for part in np.array_split(values, 5)]
     print(f"{name}, medians of fifths: {fifths}")
-  assert growth(memory) < MEMORY_TOLERANCE
-  assert growth(descriptors) <= 0.0
-  assert growth(threads) <= 0.0
+  assert growth(memory) < MOST_MEGABYTES
+  assert growth(descriptors) <= MOST_NUMBER
+  assert growth(threads) <= MOST_NUMBER

@@ -1,6 +1,8 @@
 """What is done while `tests/crash_test.py` ends the process, in its folder."""
 
+import ctypes
 import os
+import shutil
 
 import helpers
 import sonnet as snt
@@ -15,6 +17,46 @@ SIZE = 50_000  # bytes of a file, more than fits into a buffer
 def command(*arguments):
   """Runs `python main.py ARGUMENTS`."""
   helpers.run_main(*arguments)
+
+
+def all_operations():
+  """Does everything once that the shim looks for."""
+  with open("a", "wb") as file:
+    file.write(b"12345678")
+    file.flush()
+    os.fsync(file.fileno())
+    os.pwrite(file.fileno(), b"9", 8)
+    os.writev(file.fileno(), [b"10", b"11"])
+    os.ftruncate(file.fileno(), 4)
+    os.fchmod(file.fileno(), 0o600)
+  os.truncate("a", 2)
+  os.chmod("a", 0o644)
+  os.link("a", "b")
+  os.symlink("a", "c")
+  os.rename("b", "d")
+  os.replace("d", "e")
+  shutil.copyfile("a", "f")
+  # As Python has no name for it: atomically, one in the place of the other.
+  exchange = ctypes.CDLL(None, use_errno=True).renameat2
+  assert exchange(-100, b"e", -100, b"f", 2) == 0
+  os.mkdir("g")
+  folder = os.open("g", os.O_RDONLY)
+  os.close(os.open("h", os.O_WRONLY | os.O_CREAT, dir_fd=folder))
+  os.unlink("h", dir_fd=folder)
+  os.close(folder)
+  os.rmdir("g")
+  os.unlink("c")
+  # TensorFlow's, by streams of C.
+  tf.io.gfile.makedirs("i/j")
+  tf.io.write_file("i/j/k", "123")
+  tf.io.gfile.rename("i/j/k", "i/l")
+  tf.io.gfile.rmtree("i")
+  # What changes nothing is none of them.
+  with open("a", "rb") as file:
+    file.read()
+  os.listdir(".")
+  with open(os.devnull, "wb") as file:
+    file.write(b"1")
 
 
 def replace_file(path, content):
@@ -64,6 +106,7 @@ def save(folder, last_step):
   store = checkpoints.CheckpointStore(folder, model, optimizer, max_to_keep=2)
   if store.latest is not None:
     store.go_on(store.restore())
+  files.write_json(os.path.join(folder, "config.json"), {})
   step = optimizer.global_step
   print(f"from {step.numpy()}", flush=True)
   while step < last_step:
