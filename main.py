@@ -8,6 +8,14 @@ all that depends on it. Sacred's own options and commands work too:
 
 from __future__ import annotations
 
+import signal
+
+from iodine import errors
+
+if __name__ == "__main__":
+  # Imports take a second or two. `run_commandline` catches signals itself.
+  signal.signal(signal.SIGINT, errors.end_at_once)
+
 import copy
 import importlib
 import os

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from iodine import errors
@@ -90,8 +91,19 @@ def write(path: str | os.PathLike[str], content: str | bytes) -> None:
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
-  """Writes a JSON file, see `write`."""
-  write(path, json.dumps(content, indent=2) + "\n")
+  """Writes a JSON file, see `write`; numbers that are not finite are null."""
+  text = json.dumps(finite(content), indent=2, allow_nan=False)
+  write(path, text + "\n")
+
+
+def finite(content: Any) -> Any:
+  """Returns nested dicts and lists with None for what is not finite in them."""
+  if isinstance(content, Mapping):
+    return {key: finite(value) for key, value in content.items()}
+  if isinstance(content, (list, tuple)):
+    return [finite(value) for value in content]
+  is_bad = isinstance(content, float) and not math.isfinite(content)
+  return None if is_bad else content
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ def config_beside(prefix: str) -> dict[str, Any]:
     errors.UserError: if there is none, or it cannot be read.
   """
   path = config_path(prefix)
-  if not os.path.exists(path):
+  if not os.path.isfile(path):
     raise errors.UserError(
       f"there is no `{path}`, which says what model the checkpoint is of: "
       f"{_REMEDY}"

@@ -134,6 +134,19 @@ def open_files(path: str | Sequence[str], layout: layouts.Layout) -> list[File]:
   return files
 
 
+def require_file(path: str) -> None:
+  """Checks that there is a file, not what one can wait for without an end.
+
+  Raises:
+    UserError: it is a pipe, a device or a folder, or there is nothing.
+  """
+  if not os.path.isfile(path):
+    raise errors.UserError(
+      f"`{path}` is not a file, but something else, such as a pipe or a device:"
+      " give the path of a file"
+    )
+
+
 def _expand(path: str, layout: layouts.Layout) -> list[str]:
   """Returns the files that a path or glob stands for; UserError if none."""
   path = os.path.expanduser(os.fspath(path))
@@ -144,6 +157,7 @@ def _expand(path: str, layout: layouts.Layout) -> list[str]:
       f" is needed: {_remedy(layout, f'data_dir={path}')}"
     )
   if os.path.exists(path):
+    require_file(path)
     return [path]
   matches = sorted(filter(os.path.isfile, glob.glob(path, recursive=True)))
   if not matches:
