@@ -259,7 +259,7 @@ def _read_first(
 ) -> tuple[data_lib.IODINEDataset, dict[str, tf.Tensor]]:
   """Builds the data set and reads a batch; makes scenes and cache if needed."""
   make_data.provide(config)
-  dataset = common.build_dataset(config["data"], seed)
+  dataset = common.build_dataset(config["data"], seed, config["model"])
   return dataset, next(iter(dataset.batches("summary")))
 
 

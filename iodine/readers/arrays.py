@@ -467,9 +467,12 @@ class ArraySource:
     """Returns a sentence about scenes that cannot be read; None if all can."""
     for start in range(0, len(places), _BLOCK):
       chosen = places[start : start + _BLOCK]
-      problem = errors.find(functools.partial(self.read, chosen))
-      if problem is not None:
-        return problem
+      if errors.find(functools.partial(self.read, chosen)) is None:
+        continue
+      for place in chosen:
+        problem = errors.find(functools.partial(self.read, np.array([place])))
+        if problem is not None:
+          return f"in scene {place}, {problem}"
     return None
 
   def fingerprint(self) -> list[Any]:
