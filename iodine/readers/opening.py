@@ -1,10 +1,13 @@
 """Data files: finding them, opening them, and saying what is wrong in them."""
 
+import contextlib
+import functools
 import glob
 import hashlib
 import itertools
 import math
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +24,11 @@ _NUM_BYTES = 4096
 
 # Records, 3.2 MB each for CLEVR.
 _READ_AHEAD = 16
+
+_GZIP = b"\x1f\x8b"  # what such files begin with
+# A second or so, once in a process for each file that is read to its end.
+_MOST_INFLATED = 100 * 1024**2
+_INFLATED_BLOCK = 64 * 1024
 
 # What reading a damaged file, or a record of another layout, can raise. The
 # last, when TensorFlow quotes bytes of a record that are not text.
@@ -39,12 +47,61 @@ class File(NamedTuple):
 
   def records(self) -> tf.data.Dataset:
     """Returns the raw records, scalar strings, in the order of the file."""
-    return tf.data.TFRecordDataset(self.path, self.compression)
+    return _records(self.path, self.compression)
 
   def fingerprint(self) -> list[Any]:
     """Returns what differs for another file: not its name, it may be moved."""
     # A compressed file ends in a checksum of all it holds.
     return fingerprint(self.path, ends_in_checksum=bool(self.compression))
+
+
+def _records(path: Any, compression: Any) -> tf.data.Dataset:
+  """Returns raw records, with an error at the end of a file that is cut off.
+
+  TensorFlow takes a compressed file that ends between two records for whole.
+  """
+  end = tf.data.Dataset.from_tensors(path).filter(_fails_if_cut_off)
+  return tf.data.TFRecordDataset(path, compression).concatenate(end)
+
+
+@tf.autograph.experimental.do_not_convert
+def _fails_if_cut_off(path: tf.Tensor) -> tf.Tensor:
+  """Returns False, or fails with one of `RECORD_ERRORS`."""
+
+  def flag(name: bytes) -> np.float32:
+    stat = os.stat(name)
+    is_whole = _is_whole(name, stat.st_size, stat.st_mtime_ns)
+    return np.float32(0.0 if is_whole else np.nan)
+
+  # Python's own error would be logged with a traceback.
+  found = tf.numpy_function(flag, [path], tf.float32, stateful=False)
+  found.set_shape([])
+  return tf.debugging.check_numerics(found, "a file is cut off") > 0.0
+
+
+@functools.lru_cache(maxsize=None)
+def _is_whole(path: bytes, size: int, changed: int) -> bool:
+  """Returns whether a gzip file has the checksums at its end; True if unknown.
+
+  Args:
+    path: any file.
+    size: in bytes.
+    changed: when. Where these are the same, the answer is.
+  """
+  del changed
+  if size > _MOST_INFLATED:
+    return True
+  inflater = None
+  with contextlib.suppress(zlib.error), open(path, "rb") as file:
+    while block := file.read(_INFLATED_BLOCK):
+      while block:
+        if inflater is None and not block.startswith(_GZIP[: len(block)]):
+          return True  # no gzip file, or something that follows one
+        inflater = inflater or zlib.decompressobj(zlib.MAX_WBITS | 16)
+        inflater.decompress(block)
+        block = inflater.unused_data
+        inflater = None if inflater.eof else inflater
+  return inflater is None
 
 
 def fingerprint(path: str, ends_in_checksum: bool = False) -> list[Any]:
@@ -77,9 +134,7 @@ def read_files(files: Sequence[File]) -> tf.data.Dataset:
   # A cycle of one file keeps the order. What runs in parallel are the files
   # that are due next.
   return tf.data.Dataset.from_tensor_slices((paths, compressions)).interleave(
-    lambda path, compression: tf.data.TFRecordDataset(
-      path, compression
-    ).prefetch(_READ_AHEAD),
+    lambda path, compression: _records(path, compression).prefetch(_READ_AHEAD),
     cycle_length=1,
     num_parallel_calls=tf.data.AUTOTUNE,
     deterministic=True,
@@ -209,7 +264,7 @@ def _compression(path: str) -> str:
     ) from error
   if not magic:
     raise errors.UserError(f"`{path}` is empty: download or write it again")
-  return "GZIP" if magic == b"\x1f\x8b" else ""
+  return "GZIP" if magic == _GZIP else ""
 
 
 def find_bad_record(
