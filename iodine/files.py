@@ -67,7 +67,9 @@ def check_writable(path: Any) -> None:
   Raises:
     errors.UserError: if not.
   """
-  if not isinstance(path, (str, os.PathLike)) or os.path.isdir(path):
+  if not isinstance(path, (str, os.PathLike)) or (
+    not os.fspath(path) or os.path.isdir(path)
+  ):
     raise errors.UserError(
       f"`{path}` is not the path of a file: give one to write"
       + errors.quoting(path)

@@ -79,7 +79,7 @@ def _fails_if_cut_off(path: tf.Tensor) -> tf.Tensor:
   return tf.debugging.check_numerics(found, "a file is cut off") > 0.0
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _is_whole(path: bytes, size: int, changed: int) -> bool:
   """Returns whether a gzip file has the checksums at its end; True if unknown.
 
