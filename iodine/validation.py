@@ -39,8 +39,9 @@ def require(condition: bool, name: str, value: Any, need: str) -> None:
 
 def is_whole(value: Any, least: int, most: int = _MOST) -> bool:
   """Returns whether a value is a whole number from `least` to `most`."""
-  is_number = isinstance(value, numbers.Integral)
-  return is_number and not isinstance(value, bool) and least <= value <= most
+  if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+    return False
+  return least <= int(value) <= most
 
 
 def check_whole(
@@ -114,8 +115,9 @@ def check_number(
 
 def is_number(value: Any) -> bool:
   """Returns whether a value is a number that is finite in float32."""
-  is_real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-  return is_real and abs(value) < 2**128
+  if not isinstance(value, (int, float)) or isinstance(value, bool):
+    return False
+  return abs(value) < 2**128
 
 
 def check_flag(name: str, value: Any) -> None:
@@ -175,7 +177,7 @@ def check_storable(name: str, value: Any) -> None:
     for i, each in enumerate(value):
       check_storable(f"{name}[{i}]", each)
   elif isinstance(value, numbers.Integral):
-    fits = -_MOST - 1 <= value <= _MOST
+    fits = -_MOST - 1 <= int(value) <= _MOST
     require(fits, name, value, "a whole number that fits into 64 bits")
   elif isinstance(value, float):
     require(math.isfinite(value), name, value, "a finite number")

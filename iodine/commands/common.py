@@ -37,8 +37,8 @@ def build_dataset(
     validation.check_part("data", dataset, types.DataSet)
   elif model is not None:
     regressor = model.get("factor_evaluator")
-    is_dict = isinstance(regressor, Mapping)
-    dataset.expect(regressor.get("mapping") if is_dict else None)
+    if isinstance(regressor, Mapping):
+      dataset.expect(regressor.get("mapping"))
   return dataset
 
 

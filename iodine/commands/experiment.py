@@ -223,7 +223,8 @@ class Experiment(sacred.Experiment):
       _describe_host(run)
     for observer in run.observers:
       if isinstance(observer, observers.FileStorageObserver):
-        observer.save_json = functools.partial(_save_json, observer)
+        save = functools.partial(_save_json, observer)
+        observer.save_json = save  # type: ignore[method-assign]
     # Sacred gave them the config when it made the run.
     for function in self.captured_functions:
       function.config = custom_containers.make_read_only(run.config)
@@ -388,7 +389,7 @@ def _save_json(
   observer: observers.FileStorageObserver, content: Any, name: str
 ) -> None:
   """Writes a file of a run's record; Sacred itself would write `NaN`."""
-  path = os.path.join(observer.dir, name)
+  path = os.path.join(str(observer.dir), name)
   files.write_json(path, serializer.flatten(content))
 
 

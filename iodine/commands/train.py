@@ -61,6 +61,7 @@ def find_place(checkpoint_dir: str, run_id: Any, continue_run: bool) -> Place:
   validation.check_path(
     "checkpoint_dir", checkpoint_dir, "the path of a folder"
   )
+  validation.check_flag("continue_run", continue_run)
   start = None
   if continue_run:
     start = checkpoints.open_checkpoint(checkpoint_dir)
