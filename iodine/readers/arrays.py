@@ -467,11 +467,11 @@ class ArraySource:
     """Returns a sentence about scenes that cannot be read; None if all can."""
     for start in range(0, len(places), _BLOCK):
       chosen = places[start : start + _BLOCK]
-      if errors.find(functools.partial(self.read, chosen)) is None:
+      problem = errors.find(functools.partial(self.read, chosen))
+      if problem is None:
         continue
       for place in chosen:
-        problem = errors.find(functools.partial(self.read, np.array([place])))
-        if problem is not None:
+        if errors.find(functools.partial(self.read, np.array([place]))):
           return f"in scene {place}, {problem}"
     return None
 
