@@ -19,7 +19,14 @@ import sacred
 import tensorflow as tf
 
 import main
-from iodine import building, errors, files, optimizers, validation
+from iodine import (
+  building,
+  errors,
+  files,
+  optimizers,
+  segmentation,
+  validation,
+)
 from iodine.commands import common, experiment
 from iodine.modules import data, datasets
 from iodine.readers import arrays, films, image_sets, opening, soundness
@@ -212,6 +219,12 @@ def test_what_sacred_records_is_json(tmp_path):
   }
   assert read["metrics.json"]["x"]["values"] == [None]
   assert read["run.json"]["result"] == {"mean": None}
+
+
+@pytest.mark.parametrize("seed", ["x", None, [1], 2**70, -1, math.inf])
+def test_a_seed_of_a_config_is_checked(seed):
+  with pytest.raises(errors.UserError, match="`seed` is "):
+    segmentation.Segmenter(None, (8, 8, 3), seed)
 
 
 # ------------------------------------------------------------ signals

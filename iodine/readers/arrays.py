@@ -473,6 +473,7 @@ class ArraySource:
       for place in chosen:
         if errors.find(functools.partial(self.read, np.array([place]))):
           return f"in scene {place}, {problem}"
+      return problem
     return None
 
   def fingerprint(self) -> list[Any]:
