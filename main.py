@@ -8,9 +8,19 @@ all that depends on it. Sacred's own options and commands work too:
 
 from __future__ import annotations
 
+import os
+import signal
+
+if __name__ == "__main__":
+  # All other imports take a second or two; `run_commandline` catches signals
+  # itself.
+  signal.signal(
+    signal.SIGINT,
+    lambda *_: (os.write(2, b"interrupted\n"), os._exit(130)),
+  )
+
 import copy
 import importlib
-import os
 import warnings
 from collections.abc import Sequence
 from typing import Any

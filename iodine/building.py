@@ -63,7 +63,7 @@ def build(config: Mapping[str, Any], path: str = "config") -> Any:
 
   Raises:
     errors.UserError: if a constructor is unknown or does not take its
-      arguments, with the place in the config.
+      arguments, or JSON cannot hold a value, with the place in the config.
   """
   return _build(config, path)
 
@@ -77,6 +77,7 @@ def _build(value: Any, path: str) -> Any:
   if isinstance(value, (list, tuple)):
     # Lists stay lists: a read-only wrapper of Sacred would not.
     return [_build(v, f"{path}[{i}]") for i, v in enumerate(value)]
+  validation.check_storable(path, value)
   return value
 
 
@@ -105,6 +106,7 @@ def _construct(name: Any, arguments: dict[str, Any], path: str) -> Any:
     raise errors.UserError(
       f"`{path}.{missing[0]}` is missing: `{name}` needs it"
     )
+  validation.check_kinds(path, arguments, constructor)
   try:
     return constructor(**arguments)
   except errors.UserError as error:

@@ -120,7 +120,7 @@ def read_reference(path: str) -> Reference:
 
 def _read_npz(path: str) -> Arrays:
   permissions.check_readable(path)
-  if not os.path.exists(path):
+  if not os.path.isfile(path):
     raise errors.UserError(
       f"there is no reference at `{path}`: give `reference` an npz file or a "
       "folder, docs/comparing.md says how to make one"

@@ -14,6 +14,9 @@ from iodine.ops import precision
 
 Config = Mapping[str, Any]
 
+# TensorFlow makes threads for each.
+_MOST_VIRTUAL = 64
+
 
 def set_up(config: Config) -> None:
   """Sets TensorFlow up, before it computes anything.
@@ -41,6 +44,9 @@ def set_up(config: Config) -> None:
   validation.check_whole("virtual_devices", number, 1, "None for the CPU")
   if number is None:
     return
+  fits = validation.is_whole(number, 1, _MOST_VIRTUAL)
+  need = f"at most {_MOST_VIRTUAL}"
+  validation.require(fits, "virtual_devices", number, need)
   validation.require(
     config["strategy"] == "mirrored",
     "virtual_devices",

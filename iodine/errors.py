@@ -1,9 +1,11 @@
 """The one kind of error that a user, not a programmer, has to mend."""
 
 import contextlib
+import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 
 class UserError(ValueError):
@@ -107,3 +109,9 @@ def quoting(value: Any, name: str = "") -> str:
     "; quote a name that reads as a number or a list, "
     f"`{start}'\"{path}\"'` or `{start}./{path}`"
   )
+
+
+def end_at_once(number: int, _: Any) -> NoReturn:
+  """Ends the process, as a handler of signals that have nothing to clean up."""
+  os.write(sys.stderr.fileno(), b"interrupted\n")
+  os._exit(128 + number)

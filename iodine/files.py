@@ -15,12 +15,13 @@ import fcntl
 import functools
 import glob
 import json
+import math
 import os
 import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from iodine import errors
@@ -95,7 +96,9 @@ def check_writable(path: Any) -> None:
   Raises:
     errors.UserError: if not.
   """
-  if not isinstance(path, (str, os.PathLike)) or os.path.isdir(path):
+  if not isinstance(path, (str, os.PathLike)) or (
+    not os.fspath(path) or os.path.isdir(path)
+  ):
     raise errors.UserError(
       f"`{path}` is not the path of a file: give one to write"
       + errors.quoting(path)
@@ -229,8 +232,19 @@ def write(path: str | os.PathLike[str], content: str | bytes) -> None:
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
-  """Writes a JSON file, see `write`."""
-  write(path, json.dumps(content, indent=2) + "\n")
+  """Writes a JSON file, see `write`; numbers that are not finite are null."""
+  text = json.dumps(finite(content), indent=2, allow_nan=False)
+  write(path, text + "\n")
+
+
+def finite(content: Any) -> Any:
+  """Returns nested dicts and lists with None for what is not finite in them."""
+  if isinstance(content, Mapping):
+    return {key: finite(value) for key, value in content.items()}
+  if isinstance(content, (list, tuple)):
+    return [finite(value) for value in content]
+  is_bad = isinstance(content, float) and not math.isfinite(content)
+  return None if is_bad else content
 
 
 @contextlib.contextmanager

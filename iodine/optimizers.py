@@ -185,8 +185,9 @@ class Adam(snt.Module):
     super().__init__(name=name)
     if not callable(learning_rate):
       validation.check_number("learning_rate", learning_rate)
-    validation.check_number("beta1", beta1)
-    validation.check_number("beta2", beta2)
+    # Of 1 there would be a division by zero.
+    validation.check_number("beta1", beta1, below=1.0)
+    validation.check_number("beta2", beta2, below=1.0)
     validation.check_number("epsilon", epsilon)
     if max_gradient_norm is not None:
       validation.check_number("max_gradient_norm", max_gradient_norm, above=0.0)

@@ -61,7 +61,8 @@ def make_strategy(config: Mapping[str, Any]) -> tf.distribute.Strategy:
       return tf.distribute.get_strategy()
     return tf.distribute.MirroredStrategy([device.name for device in devices])
   cluster, seconds = find_cluster(), config["worker_timeout"]
-  validation.check_number("worker_timeout", seconds, above=0.0)
+  # Python's timers hold no more.
+  validation.check_number("worker_timeout", seconds, above=0.0, below=1e9)
   with _patience(cluster, seconds):
     return tf.distribute.MultiWorkerMirroredStrategy(cluster)
 

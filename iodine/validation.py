@@ -5,13 +5,20 @@ The messages name the entry, what came, and what to give instead.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 import numbers
+import os
+import types
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from iodine import errors
+
+# What TensorFlow's whole numbers hold.
+_MOST = 2**63 - 1
 
 
 def require(condition: bool, name: str, value: Any, need: str) -> None:
@@ -30,16 +37,17 @@ def require(condition: bool, name: str, value: Any, need: str) -> None:
     raise errors.UserError(f"`{name}` is {errors.shorten(value)}: give {need}")
 
 
-def is_whole(value: Any, least: int) -> bool:
-  """Returns whether a value is a whole number of at least `least`."""
-  is_number = isinstance(value, numbers.Integral)
-  return is_number and not isinstance(value, bool) and value >= least
+def is_whole(value: Any, least: int, most: int = _MOST) -> bool:
+  """Returns whether a value is a whole number from `least` to `most`."""
+  if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+    return False
+  return least <= int(value) <= most
 
 
 def check_whole(
   name: str, value: Any, least: int, otherwise: str | None = None
 ) -> None:
-  """Checks a whole number.
+  """Checks a whole number, which has to fit into 64 bits.
 
   Args:
     name: the entry.
@@ -54,17 +62,20 @@ def check_whole(
   if value is None and otherwise is not None:
     return
   need = f"a whole number, at least {least}"
+  need += " and below 2**63" if is_whole(value, least, value) else ""
   need += "" if otherwise is None else f", or {otherwise}"
   require(is_whole(value, least), name, value, need)
 
 
 def check_sizes(name: str, values: Any, may_be_empty: bool = False) -> None:
-  """Checks a list of whole numbers of at least 1.
+  """Checks a list of whole numbers of at least 1, of 31 bits.
 
   Raises:
     errors.UserError: if it is another value, or empty where it may not be.
   """
-  fits = is_list(values) and all(is_whole(value, 1) for value in values)
+  # Of 2**31 TensorFlow would end the process.
+  most = 2**31 - 1
+  fits = is_list(values) and all(is_whole(value, 1, most) for value in values)
   fits = fits and (may_be_empty or len(values) > 0)
   require(fits, name, values, "a list of whole numbers, at least 1")
 
@@ -75,8 +86,9 @@ def check_number(
   least: float | None = 0.0,
   above: float | None = None,
   otherwise: str | None = None,
+  below: float | None = None,
 ) -> None:
-  """Checks a finite number of at least `least`, or above `above` if given.
+  """Checks a number that float32 holds, see `is_number`, within bounds.
 
   Args:
     name: the entry.
@@ -85,18 +97,27 @@ def check_number(
     above: what the number has to be above, instead.
     otherwise: what else the entry may be, if there is something, such as "None
       for no limit"; the caller lets it pass.
+    below: what the number has to be below, if something.
 
   Raises:
     errors.UserError: if it is another value.
   """
-  is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-  fits, need = is_number and math.isfinite(value), "a number"
+  fits, need = is_number(value), "a number"
   if above is not None:
     fits, need = fits and value > above, f"a number above {above:g}"
   elif least is not None:
     fits, need = fits and value >= least, f"a number of at least {least:g}"
+  if below is not None:
+    fits, need = fits and value < below, f"{need} and below {below:g}"
   need += "" if otherwise is None else f", or {otherwise}"
   require(fits, name, value, need)
+
+
+def is_number(value: Any) -> bool:
+  """Returns whether a value is a number that is finite in float32."""
+  if not isinstance(value, (int, float)) or isinstance(value, bool):
+    return False
+  return abs(value) < 2**128
 
 
 def check_flag(name: str, value: Any) -> None:
@@ -133,6 +154,116 @@ def check_path(name: str, value: Any, need: str) -> None:
   """
   need += errors.quoting(value, name)
   require(isinstance(value, str) and bool(value), name, value, need)
+  check_storable(name, value)
+
+
+def check_storable(name: str, value: Any) -> None:
+  """Checks that JSON, TensorFlow and the file system hold an entry.
+
+  JSON has no infinite number and no NaN, TensorFlow no whole number of more
+  than 64 bits and no text that is not UTF-8, and a path no NUL.
+
+  Args:
+    name: the entry.
+    value: its value, or a nested dict or list, whose entries are checked.
+
+  Raises:
+    errors.UserError: if they do not.
+  """
+  if isinstance(value, Mapping):
+    for key, each in value.items():
+      check_storable(f"{name}.{key}" if name else str(key), each)
+  elif is_list(value):
+    for i, each in enumerate(value):
+      check_storable(f"{name}[{i}]", each)
+  elif isinstance(value, numbers.Integral):
+    fits = -_MOST - 1 <= int(value) <= _MOST
+    require(fits, name, value, "a whole number that fits into 64 bits")
+  elif isinstance(value, float):
+    require(math.isfinite(value), name, value, "a finite number")
+  elif isinstance(value, str):
+    # What was not UTF-8 at the command line are surrogates in Python.
+    fits = "\0" not in value and not any(
+      "\ud800" <= c < "\ue000" for c in value
+    )
+    require(fits, name, value, "text of UTF-8 without NUL")
+  else:
+    fits = not isinstance(value, (bytes, complex, set, types.EllipsisType))
+    require(fits, name, value, "a number, text, a flag, None, a list or a dict")
+
+
+def check_kinds(
+  name: str, options: Mapping[str, Any], function: Callable[..., Any]
+) -> None:
+  """Checks arguments by the annotations of the function that takes them.
+
+  Only what JSON has is checked: numbers, text, flags, lists and dicts. What may
+  be of a class, too, is left to the function.
+
+  Args:
+    name: the entry.
+    options: the arguments.
+    function: it, or a class.
+
+  Raises:
+    errors.UserError: if one is of another kind.
+  """
+  is_class = inspect.isclass(function)
+  kinds: dict[str, Any] = {}
+  # What is annotated for type checkers only may not be there.
+  with contextlib.suppress(NameError, AttributeError, TypeError):
+    kinds = typing.get_type_hints(function.__init__ if is_class else function)
+  for key, value in options.items():
+    kind = kinds.get(key, Any)
+    place = f"{name}.{key}" if name else key
+    if not _is_of(value, kind):
+      need = _words(kind)
+      need += errors.quoting(value, place) if _is_of("", kind) else ""
+      require(False, place, value, need)
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+  """Returns whether a value is what an annotation says, as far as checked."""
+  origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+  if origin in (typing.Union, types.UnionType):
+    return any(_is_of(value, each) for each in arguments)
+  if origin in (Sequence, list):
+    return is_list(value) and all(_is_of(x, arguments[0]) for x in value)
+  return _CHECKS.get(origin or kind, lambda value: True)(value)
+
+
+# What is checked of annotations, and what it is called.
+_CHECKS: dict[Any, Callable[[Any], bool]] = {
+  bool: lambda value: isinstance(value, bool),
+  int: lambda value: is_whole(value, -_MOST - 1),
+  float: is_number,
+  str: lambda value: isinstance(value, (str, os.PathLike)),
+  tuple: lambda value: is_list(value),
+  list: lambda value: is_list(value),
+  dict: lambda value: isinstance(value, Mapping),
+  Mapping: lambda value: isinstance(value, Mapping),
+  Sequence: lambda value: is_list(value),
+  types.NoneType: lambda value: value is None,
+}
+_WORDS = {
+  bool: "True or False",
+  int: "a whole number",
+  float: "a number",
+  str: "text",
+  dict: "a dict",
+  Mapping: "a dict",
+  types.NoneType: "None",
+}
+
+
+def _words(kind: Any) -> str:
+  """Returns what an annotation is called, all of which is checked."""
+  origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+  if origin in (typing.Union, types.UnionType):
+    return " or ".join(_words(each) for each in arguments)
+  if origin in (Sequence, list) and arguments[0] is not Any:
+    return f"a list, each entry {_words(arguments[0])}"
+  return _WORDS.get(origin or kind, "a list")
 
 
 def check_part(name: str, value: Any, kind: type) -> None:
@@ -161,8 +292,8 @@ def check_arguments(
     function: takes the arguments.
 
   Raises:
-    errors.UserError: if it is not a dict, has an argument that is unknown, or
-      lacks one.
+    errors.UserError: if it is not a dict, has an argument that is unknown or
+      of another kind, or lacks one.
   """
   require(isinstance(options, Mapping), name, options, "a dict of arguments")
   known = parameters(function)
@@ -179,6 +310,7 @@ def check_arguments(
         f"`{name}.{key}` is missing: "
         f"`{function.__module__}.{function.__qualname__}` needs it"
       )
+  check_kinds(name, options, function)
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:

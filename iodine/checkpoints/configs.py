@@ -34,7 +34,7 @@ def config_beside(prefix: str) -> dict[str, Any]:
   """
   path = config_path(prefix)
   files.check_readable(path)
-  if not os.path.exists(path):
+  if not os.path.isfile(path):
     raise errors.UserError(
       f"there is no `{path}`, which says what model the checkpoint is of: "
       f"{_REMEDY}"

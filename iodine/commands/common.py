@@ -13,8 +13,15 @@ from iodine.modules import datasets, iodine, types
 Config = Mapping[str, Any]
 
 
-def build_dataset(config: Config, seed: int) -> data_lib.IODINEDataset:
+def build_dataset(
+  config: Config, seed: int, model: Config | None = None
+) -> data_lib.IODINEDataset:
   """Builds the data set; its order follows the seed of the run.
+
+  Args:
+    config: of the data set.
+    seed: of the run.
+    model: the config of a model, for whose regressor scenes are checked.
 
   Raises:
     errors.UserError: if no experiment was chosen or an entry is wrong.
@@ -28,6 +35,10 @@ def build_dataset(config: Config, seed: int) -> data_lib.IODINEDataset:
   if not isinstance(dataset, datasets.SceneDataset):
     # Ours have it all, and some would have to open their files to show it.
     validation.check_part("data", dataset, types.DataSet)
+  elif model is not None:
+    regressor = model.get("factor_evaluator")
+    if isinstance(regressor, Mapping):
+      dataset.expect(regressor.get("mapping"))
   return dataset
 
 

@@ -227,7 +227,9 @@ def _open_scenes(
 ) -> tuple[data_lib.IODINEDataset, Iterator[evaluation.Data]]:
   """Builds the data set and begins to read what is evaluated."""
   make_data.provide(config)
-  dataset = common.build_dataset(config["data"], config["seed"])
+  dataset = common.build_dataset(
+    config["data"], config["seed"], config["model"]
+  )
   return dataset, dataset.batches("test")
 
 

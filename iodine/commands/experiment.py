@@ -6,6 +6,7 @@ import contextlib
 import copy
 import difflib
 import errno
+import functools
 import importlib
 import itertools
 import logging
@@ -14,17 +15,24 @@ import pathlib
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any, NamedTuple, TypeVar
 
 import sacred
-from sacred import commandline_options, dependencies
+from sacred import (
+  arg_parser,
+  commandline_options,
+  dependencies,
+  observers,
+  serializer,
+)
 from sacred import utils as sacred_utils
 from sacred.config import config_dict, custom_containers
 
-from iodine import building, config_files, errors, nvidia
+from iodine import building, config_files, errors, files, nvidia, validation
 
 # What Sacred says at every run, and what it adds to our own error messages. A
 # named config adds all of its entries to the few defaults; what is misspelt is
@@ -171,15 +179,25 @@ class Experiment(sacred.Experiment):
   def run_commandline(self, argv: Any = None) -> Any:
     """Runs the command line, see the class."""
     self._at_command_line = True
+    handlers = {
+      signal.SIGTERM: _interrupt,
+      signal.SIGINT: signal.default_int_handler,
+      signal.SIGHUP: _interrupt,
+    }
     previous = {
-      number: signal.signal(number, _interrupt)
-      for number in (signal.SIGTERM, signal.SIGHUP)
+      number: signal.signal(number, handler)
+      for number, handler in handlers.items()
       # With `nohup` a command outlives its terminal.
-      if signal.getsignal(number) != signal.SIG_IGN
+      if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
     }
     try:
+      problem = errors.find(lambda: _check_updates(argv))
+      if problem is not None:
+        print(f"error: {problem}", file=sys.stderr)
+        sys.exit(1)
       return super().run_commandline(argv)
     except KeyboardInterrupt as interrupt:
+      signal.signal(signal.SIGINT, errors.end_at_once)
       sys.stdout.flush()
       signal_number = interrupt.args[0] if interrupt.args else 2
       print("interrupted", file=sys.stderr)
@@ -306,7 +324,7 @@ class Experiment(sacred.Experiment):
   ) -> Any:
     """Makes a run; arguments as for Sacred, without files."""
     seed = config_updates.get("seed", 0)
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+    if not validation.is_whole(seed, 0, 2**32 - 1):
       raise errors.UserError(
         f"`seed` is {seed!r}: give a whole number from 0 to {2**32 - 1}"
       )
@@ -323,6 +341,10 @@ class Experiment(sacred.Experiment):
       )
     if run.observers:
       _describe_host(run)
+    for observer in run.observers:
+      if isinstance(observer, observers.FileStorageObserver):
+        save = functools.partial(_save_json, observer)
+        observer.save_json = save  # type: ignore[method-assign]
     # Sacred gave them the config when it made the run.
     for function in self.captured_functions:
       function.config = custom_containers.make_read_only(run.config)
@@ -380,7 +402,7 @@ class Experiment(sacred.Experiment):
     added = config_dict.ConfigDict(self._added_entries(named_configs))
     self.configurations.insert(0, added)
     try:
-      return super()._create_run(
+      run = super()._create_run(
         command_name, copy.deepcopy(updates), named_configs, *args
       )
     except sacred_utils.ConfigAddedError as error:
@@ -399,6 +421,16 @@ class Experiment(sacred.Experiment):
       ) from error
     finally:
       self.configurations.remove(added)
+    defaults = self.configurations[0]() if self.configurations else {}
+    for name, default in defaults.items():
+      value = run.config[name]
+      if isinstance(default, Mapping):
+        need = (
+          f"its entries, such as `{name}.{next(iter(default), 'NAME')}=...`"
+        )
+        validation.require(isinstance(value, Mapping), name, value, need)
+    validation.check_storable("", run.config)
+    return run
 
   def _added_entries(self, named_configs: Iterable[str]) -> dict[str, None]:
     """Returns the entries of `adds_entries`."""
@@ -417,6 +449,33 @@ def _named_by_user(
     *filter(building.is_dotted, named),
     *(flag.split(",") if flag else ()),
   ]
+
+
+def _check_updates(argv: Any) -> None:
+  """Checks that Sacred can read the updates of a command line.
+
+  Raises:
+    errors.UserError: if not.
+  """
+  words = sacred_utils.ensure_wellformed_argv(argv)
+  start = words.index("with") + 1 if "with" in words else len(words)
+  updates = [word for word in words[start:] if "=" in word]
+  with errors.explained(
+    (TypeError, ValueError, RecursionError, MemoryError),
+    lambda error: (
+      f"the updates of the config cannot be read ({error}): give NAME=VALUE, "
+      "each once, with a number, text, a list or a dict"
+    ),
+  ):
+    arg_parser.get_config_updates(updates)
+
+
+def _save_json(
+  observer: observers.FileStorageObserver, content: Any, name: str
+) -> None:
+  """Writes a file of a run's record; Sacred itself would write `NaN`."""
+  path = os.path.join(str(observer.dir), name)
+  files.write_json(path, serializer.flatten(content))
 
 
 def _describe_host(run: Any) -> None:
@@ -584,16 +643,47 @@ def _prefixes(path: str) -> list[str]:
 
 
 @contextlib.contextmanager
+def _held_signals() -> Iterator[None]:
+  """Holds a signal back until the end; a second one ends the process at once.
+
+  An import that is broken off within native code fails in any way.
+  """
+  caught: list[int] = []
+
+  def hold(number: int, frame: Any) -> None:
+    if caught:
+      errors.end_at_once(number, frame)
+    caught.append(number)
+
+  if threading.current_thread() is not threading.main_thread():
+    yield
+    return
+  numbers = (signal.SIGINT, signal.SIGTERM)
+  previous = {number: signal.signal(number, hold) for number in numbers}
+  try:
+    yield
+  finally:
+    for number, handler in previous.items():
+      signal.signal(number, handler)
+  if caught:
+    raise KeyboardInterrupt(*caught)
+
+
+@contextlib.contextmanager
 def filtered_native_output() -> Iterator[None]:
   """Drops the greetings of native code from the standard error stream.
 
   TensorFlow's libraries greet with a page about processors and drivers, and
   no setting stops them. Whatever else they write follows at the end. Python's
-  own messages get through at once.
+  own messages get through at once, and signals are held back.
   """
   saved = os.dup(2)
   python_stderr = sys.stderr
-  with tempfile.TemporaryFile() as written, os.fdopen(saved, "w") as stderr:
+  with (
+    _held_signals(),
+    tempfile.TemporaryFile() as written,
+    os.fdopen(saved, "w") as stderr,
+  ):
     sys.stderr = stderr
     os.dup2(written.fileno(), 2)
     try:

@@ -45,7 +45,9 @@ def run(config: Config, checkpoint_dir: str) -> list[str]:
   )
   files.check_folder(folder)
   make_data.provide(config)
-  dataset = common.build_dataset(config["data"], config["seed"])
+  dataset = common.build_dataset(
+    config["data"], config["seed"], config["model"]
+  )
   batches = dataset.batches("test")
   model = common.restore(checkpoints.as_evaluated(config), prefix).model
   print(f"plotting {prefix}", flush=True)

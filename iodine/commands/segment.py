@@ -116,6 +116,8 @@ def _find_films(films: Any) -> list[str]:
     errors.UserError: if one is not there.
   """
   entries = films if isinstance(films, (list, tuple)) else [films]
+  need = "the path of a GIF, a video or a folder of frames, or a list of those"
+  validation.require(len(entries) > 0, "films", films, need)
   paths = [files.as_written(entry) for entry in entries]
   for path in paths:
     need = "the path of a GIF, a video or a folder of frames"

@@ -66,6 +66,7 @@ def find_place(checkpoint_dir: str, run_id: Any, continue_run: bool) -> Place:
   validation.check_path(
     "checkpoint_dir", checkpoint_dir, "the path of a folder"
   )
+  validation.check_flag("continue_run", continue_run)
   start = None
   if continue_run:
     start = checkpoints.open_checkpoint(checkpoint_dir)
@@ -303,7 +304,7 @@ def _read_first(
 ) -> tuple[data_lib.IODINEDataset, dict[str, tf.Tensor]]:
   """Builds the data set and reads a batch; makes scenes and cache if needed."""
   make_data.provide(config)
-  dataset = common.build_dataset(config["data"], seed)
+  dataset = common.build_dataset(config["data"], seed, config["model"])
   return dataset, next(iter(dataset.batches("summary")))
 
 

@@ -10,7 +10,6 @@ Dimensions: see `iodine.modules.datasets`.
 import abc
 import dataclasses
 import functools
-import numbers
 import os
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -39,8 +38,9 @@ preprocess = datasets.preprocess
 def _check_bounds(low: Any, high: Any) -> None:
   """Checks `min_num_objects` and `max_num_objects`, each may be None."""
   for name, value in (("min_num_objects", low), ("max_num_objects", high)):
-    fits = value is None or isinstance(value, numbers.Real)
-    validation.require(fits, name, value, "a number, or None for no bound")
+    if value is not None:
+      need = "None for no bound"
+      validation.check_number(name, value, least=None, otherwise=need)
   if low is not None and high is not None:
     need = f"at most `max_num_objects`, {high}"
     validation.require(low <= high, "min_num_objects", low, need)
@@ -69,8 +69,8 @@ class IODINEDataset(datasets.SceneDataset):
 
   image_dim: Sequence[int]
   stored_dim: Sequence[int] | None = None
-  min_num_objects: int | None = None
-  max_num_objects: int | None = None
+  min_num_objects: float | None = None
+  max_num_objects: float | None = None
 
   # The features that make up a factor, side by side in its last axis.
   factor_features: ClassVar[dict[str, tuple[str, ...]]] = {}
@@ -548,8 +548,8 @@ class Arrays(_PlacedScenes):
 
   frames: int | None = None
   stride: int = 1
-  min_num_objects: int | None = None
-  max_num_objects: int | None = None
+  min_num_objects: float | None = None
+  max_num_objects: float | None = None
 
   def __post_init__(self):
     super().__post_init__()

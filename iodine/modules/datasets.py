@@ -16,6 +16,7 @@ Dimensions:
 import abc
 import contextlib
 import dataclasses
+import math
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
@@ -23,9 +24,12 @@ from typing import Any, ClassVar
 import shapeguard
 import tensorflow as tf
 
-from iodine import memory, validation
+from iodine import errors, memory, validation
 from iodine.ops import resizing
-from iodine.readers import cache, streams
+from iodine.readers import cache, soundness, streams
+
+# In the message of TensorFlow's error.
+_UNSOUND = "a scene is not as it must be"
 
 # No Python control flow here depends on tensors, and AutoGraph takes longer to
 # find that out than it takes to build the graph.
@@ -261,6 +265,7 @@ class SceneDataset(abc.ABC):
   generator_name: ClassVar[str | None] = None
 
   def __post_init__(self):
+    self._regressed: soundness.Factors = ()
     validation.check_whole("batch_size", self.batch_size, 1)
     validation.check_whole(
       "shuffle_buffer", self.shuffle_buffer, 1, "None for no shuffling"
@@ -302,6 +307,22 @@ class SceneDataset(abc.ABC):
   @abc.abstractmethod
   def image_shape(self) -> tuple[int, int, int]:
     """Returns (H, W, C) of the images that come out."""
+
+  def expect(self, mapping: Any) -> None:
+    """Has scenes checked on their way for what a regressor cannot take.
+
+    Args:
+      mapping: of `factor_eval.FactorRegressor`; what is none is left to that.
+    """
+    entries = mapping if validation.is_list(mapping) else ()
+    self._regressed = tuple(
+      (entry[0], entry[1], entry[2])
+      for entry in entries
+      if validation.is_list(entry)
+      and len(entry) == 3
+      and isinstance(entry[0], str)
+      and validation.is_whole(entry[1], 1)
+    )
 
   def __call__(
     self,
@@ -361,14 +382,14 @@ class SceneDataset(abc.ABC):
       stream.require_scenes()
     options = tf.data.Options()
     options.experimental_warm_start = True
-    with stream.explained_errors():
+    with self._explained(stream, subset):
       iterator = iter(
         self._batch(stream, subset, skip_batches).with_options(options)
       )
 
     def iterate() -> Iterator[dict[str, Any]]:
       num_batches = 0
-      with stream.explained_errors():
+      with self._explained(stream, subset):
         for batch in iterator:
           num_batches += 1
           yield batch
@@ -387,7 +408,40 @@ class SceneDataset(abc.ABC):
       UserError: names the file and the record that cannot be read, as `batches`
         does.
     """
-    return self._raw_stream(subset).explained_errors()
+    return self._explained(self._raw_stream(subset), subset)
+
+  @contextlib.contextmanager
+  def _explained(
+    self, stream: streams.Stream, subset: str | None
+  ) -> Iterator[None]:
+    """Turns errors in reading, and of unsound scenes, into a UserError."""
+
+    def explain(error: Exception) -> str | None:
+      return self._find_unsound(subset) if _UNSOUND in str(error) else None
+
+    kinds = (tf.errors.InvalidArgumentError,)
+    with stream.explained_errors(), errors.explained(kinds, explain):
+      yield
+
+  def _find_unsound(self, subset: str | None) -> str | None:
+    """Reads a subset to find the first scene that is not sound, see there.
+
+    It takes as long as a pass over the data.
+
+    Returns:
+      A sentence with its place; None if all are.
+    """
+    # What was read is rather wrong than what a cache has kept of it.
+    found = [self._raw_stream(subset), self._stream(subset)]
+    for stream in found[: 1 if self.cache is None else 2]:
+      for places, batch in stream.scan(self._read):
+        rows = soundness.sound_rows(batch, self._regressed)
+        for name, fits in rows.items():
+          if not all(fits.numpy()):
+            row = fits.numpy().tolist().index(False)
+            what = soundness.explain(batch, row, name, self._regressed)
+            return f"{places[row]} {what}"
+    return None
 
   def expand(self, batch: dict[str, Any]) -> dict[str, Any]:
     """Returns a batch as the model wants it; runs on any device.
@@ -519,8 +573,16 @@ class SceneDataset(abc.ABC):
 
     def finish(batch: Any) -> dict[str, Any]:
       if stream.gather is not None:
-        return self._finish_kept(stream.gather(batch), compact)
-      return self._finish_read(batch, compact)
+        finished = self._finish_kept(stream.gather(batch), compact)
+      else:
+        finished = self._finish_read(batch, compact)
+      # In the background of a training. An `Assert` would be stateful.
+      is_sound = soundness.are_sound(finished, self._regressed)
+      flag = tf.where(is_sound, 0.0, math.nan)
+      with tf.control_dependencies(
+        [tf.debugging.check_numerics(flag, _UNSOUND)]
+      ):
+        return tf.nest.map_structure(tf.identity, finished)
 
     batches = batches.map(
       untransformed(finish), tf.data.AUTOTUNE, deterministic=True

@@ -8,7 +8,7 @@ features. Source: section 8 says how weights start, and the original's
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -314,21 +314,23 @@ def _set_last_channels(cnn_opt: Options, channels: int) -> Options:
     errors.UserError: if the options are not those of `ConvNet2D`, or the last
       entry of `output_channels` is not None.
   """
-  validation.check_arguments("cnn_opt", cnn_opt, ConvNet2D)
-  stated = cnn_opt["output_channels"]
-  need = "a list whose last entry is None"
-  validation.require(
-    validation.is_list(stated), "output_channels", stated, need
-  )
-  if not stated:
-    raise errors.UserError("`output_channels` is empty: its last entry is None")
-  *hidden, last = stated
-  if last is not None:
-    raise errors.UserError(
-      f"the last entry of `output_channels` is {last}, but it is set from the "
-      "output distribution: write None there"
-    )
-  return {**cnn_opt, "output_channels": [*hidden, channels]}
+  is_dict = isinstance(cnn_opt, Mapping)
+  stated = cnn_opt.get("output_channels") if is_dict else None
+  filled = cnn_opt
+  if validation.is_list(stated):
+    if not stated:
+      raise errors.UserError(
+        "`output_channels` is empty: its last entry is None"
+      )
+    *hidden, last = stated
+    if last is not None:
+      raise errors.UserError(
+        f"the last entry of `output_channels` is {last}, but it is set from "
+        "the output distribution: write None there"
+      )
+    filled = {**cnn_opt, "output_channels": [*hidden, channels]}
+  validation.check_arguments("cnn_opt", filled, ConvNet2D)
+  return filled
 
 
 class BroadcastConv(PixelDecoder):
@@ -361,6 +363,11 @@ class BroadcastConv(PixelDecoder):
     super().__init__(name=name, compute_dtype=compute_dtype)
     # Made once now, so that wrong options are found before there is an image.
     ConvNet2D(**_set_last_channels(cnn_opt, 1))
+    strides = np.ravel(cnn_opt.get("strides", 1))
+    need = "1 for every layer, as none may change the size of the image"
+    validation.require(
+      bool(np.all(strides == 1)), "strides", cnn_opt.get("strides"), need
+    )
     utils.check_coordinates(coord_type, coord_freqs)
     self._cnn_opt = tuple(cnn_opt.items())
     self._coord_type = coord_type

@@ -525,8 +525,12 @@ class ArraySource:
     for start in range(0, len(places), _BLOCK):
       chosen = places[start : start + _BLOCK]
       problem = errors.find(functools.partial(self.read, chosen))
-      if problem is not None:
-        return problem
+      if problem is None:
+        continue
+      for place in chosen:
+        if errors.find(functools.partial(self.read, np.array([place]))):
+          return f"in scene {place}, {problem}"
+      return problem
     return None
 
   def fingerprint(self) -> list[Any]:

@@ -134,6 +134,8 @@ def open_or_make(
   with contextlib.suppress(OSError, ValueError, EOFError):
     for name in names:
       path = _path(folder, name)
+      if not os.path.isfile(path):
+        break
       arrays[name] = np.asarray(np.load(path, mmap_mode="r"))
   specs = dict(zip(names, tree.flatten(structure), strict=True))
   if not _fits(arrays, specs):
@@ -152,12 +154,12 @@ def open_or_make(
 def _check(folder: str, expected: Mapping[str, Any]) -> None:
   """Checks that a folder holds the cache that is wanted."""
   found = None
+  path = os.path.join(folder, _DESCRIPTION)
   # No such file, no permission, or no JSON: it is not a cache of ours.
-  with (
-    contextlib.suppress(OSError, ValueError),
-    open(os.path.join(folder, _DESCRIPTION), encoding="utf-8") as file,
-  ):
-    found = json.load(file)
+  with contextlib.suppress(OSError, ValueError):
+    if os.path.isfile(path):
+      with open(path, encoding="utf-8") as file:
+        found = json.load(file)
   remedy = "give another folder as `data.cache`, or delete this one"
   if not isinstance(found, dict):
     raise errors.UserError(f"`{folder}` is not a cache of scenes: {remedy}")

@@ -148,6 +148,7 @@ def _open_gif(path: str) -> Iterator[PIL.Image.Image]:
     is_large = isinstance(error, PIL.Image.DecompressionBombError)
     return image_files.too_large(path) if is_large else _broken(path)
 
+  _check_file(path)
   with (
     errors.explained(image_files.READ_ERRORS, explain),
     PIL.Image.open(path, formats=("GIF",)) as film,
@@ -159,6 +160,7 @@ def _open_gif(path: str) -> Iterator[PIL.Image.Image]:
 @contextlib.contextmanager
 def _open_video(path: str) -> Iterator[Callable[[], Iterator[Any]]]:
   """Gives a function that decodes the frames of a video."""
+  _check_file(path)
   if importlib.util.find_spec("av") is None:
     raise errors.UserError(
       f"`{path}` is a video, which needs PyAV: install it with `pip install"
@@ -172,6 +174,12 @@ def _open_video(path: str) -> Iterator[Callable[[], Iterator[Any]]]:
     av.open(path) as container,
   ):
     yield lambda: container.decode(video=0)
+
+
+def _check_file(path: str) -> None:
+  """Raises a UserError where there is no file, but a pipe, say."""
+  if not os.path.isfile(path):
+    raise errors.UserError(_broken(path))
 
 
 def _broken(path: str) -> str:

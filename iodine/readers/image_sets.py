@@ -89,6 +89,8 @@ def find_images(
         f"`{option}` is `{place}`, where there is no file that counts: names"
         f" have to end in {', '.join(suffixes)}"
       )
+    if place in names.values():  # in folders, such things are told later
+      opening.require_file(place)
     found.update(names)
   return {
     name: found[name] for name in sorted(found, key=image_files.by_number)

@@ -34,6 +34,10 @@ _MOST_TIMES = 4
 _MOST_RECORDS = 100_000
 _MOST_COMPRESSED = 2**24
 _MOST_INFLATED = 2**30
+_GZIP = b"\x1f\x8b"  # what such files begin with
+# A second or so, once in a process for each file that is read to its end.
+_MOST_CHECKED = 100 * 1024**2
+_INFLATED_BLOCK = 64 * 1024
 
 # What reading a damaged file, or a record of another layout, can raise. The
 # last, when TensorFlow quotes bytes of a record that are not text.
@@ -56,12 +60,61 @@ class File(NamedTuple):
 
   def records(self) -> tf.data.Dataset:
     """Returns the raw records, scalar strings, in the order of the file."""
-    return tf.data.TFRecordDataset(self.path, self.compression)
+    return _records(self.path, self.compression)
 
   def fingerprint(self) -> list[Any]:
     """Returns what differs for another file: not its name, it may be moved."""
     # A compressed file ends in a checksum of all it holds.
     return fingerprint(self.path, ends_in_checksum=bool(self.compression))
+
+
+def _records(path: Any, compression: Any) -> tf.data.Dataset:
+  """Returns raw records, with an error at the end of a file that is cut off.
+
+  TensorFlow takes a compressed file that ends between two records for whole.
+  """
+  end = tf.data.Dataset.from_tensors(path).filter(_fails_if_cut_off)
+  return tf.data.TFRecordDataset(path, compression).concatenate(end)
+
+
+@tf.autograph.experimental.do_not_convert
+def _fails_if_cut_off(path: tf.Tensor) -> tf.Tensor:
+  """Returns False, or fails with one of `RECORD_ERRORS`."""
+
+  def flag(name: bytes) -> np.float32:
+    stat = os.stat(name)
+    is_whole = _is_whole(name, stat.st_size, stat.st_mtime_ns)
+    return np.float32(0.0 if is_whole else np.nan)
+
+  # Python's own error would be logged with a traceback.
+  found = tf.numpy_function(flag, [path], tf.float32, stateful=False)
+  found.set_shape([])
+  return tf.debugging.check_numerics(found, "a file is cut off") > 0.0
+
+
+@functools.cache
+def _is_whole(path: bytes, size: int, changed: int) -> bool:
+  """Returns whether a gzip file has the checksums at its end; True if unknown.
+
+  Args:
+    path: any file.
+    size: in bytes.
+    changed: when. Where these are the same, the answer is.
+  """
+  del changed
+  if size > _MOST_CHECKED:
+    return True
+  inflater = None
+  with contextlib.suppress(zlib.error), open(path, "rb") as file:
+    while block := file.read(_INFLATED_BLOCK):
+      while block:
+        if inflater is None and not block.startswith(_GZIP[: len(block)]):
+          return True  # no gzip file, or something that follows one
+        inflater = inflater or zlib.decompressobj(zlib.MAX_WBITS | 16)
+        inflater.decompress(block)
+        block = inflater.unused_data
+        inflater = None if inflater.eof else inflater
+  return inflater is None
 
 
 def fingerprint(path: str, ends_in_checksum: bool = False) -> list[Any]:
@@ -94,9 +147,7 @@ def read_files(files: Sequence[File]) -> tf.data.Dataset:
   # A cycle of one file keeps the order. What runs in parallel are the files
   # that are due next.
   return tf.data.Dataset.from_tensor_slices((paths, compressions)).interleave(
-    lambda path, compression: tf.data.TFRecordDataset(
-      path, compression
-    ).prefetch(_READ_AHEAD),
+    lambda path, compression: _records(path, compression).prefetch(_READ_AHEAD),
     cycle_length=1,
     num_parallel_calls=tf.data.AUTOTUNE,
     deterministic=True,
@@ -162,6 +213,19 @@ def open_files(path: str | Sequence[str], layout: layouts.Layout) -> list[File]:
   return files
 
 
+def require_file(path: str) -> None:
+  """Checks that there is a file, not what one can wait for without an end.
+
+  Raises:
+    UserError: it is a pipe, a device or a folder, or there is nothing.
+  """
+  if not os.path.isfile(path):
+    raise errors.UserError(
+      f"`{path}` is not a file, but something else, such as a pipe or a device:"
+      " give the path of a file"
+    )
+
+
 def _expand(path: str, layout: layouts.Layout) -> list[str]:
   """Returns the files that a path or glob stands for; UserError if none."""
   path = os.path.expanduser(os.fspath(path))
@@ -173,6 +237,7 @@ def _expand(path: str, layout: layouts.Layout) -> list[str]:
       f" is needed: {_remedy(layout, f'data_dir={path}')}"
     )
   if os.path.exists(path):
+    require_file(path)
     return [path]
   matches = list(filter(os.path.isfile, globs.matches(path)))
   if not matches:
@@ -225,7 +290,7 @@ def _compression(path: str) -> str:
     ) from error
   if not magic:
     raise errors.UserError(f"`{path}` is empty: download or write it again")
-  return "GZIP" if magic == b"\x1f\x8b" else ""
+  return "GZIP" if magic == _GZIP else ""
 
 
 @functools.lru_cache

@@ -12,7 +12,7 @@ import abc
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,6 +29,8 @@ _MOST_INFLATION = 64
 
 # Slack for a sum of visibilities, which are floats.
 _EPSILON = 1e-5
+# Scenes that are looked at together.
+_BLOCK = 32
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -75,6 +77,16 @@ class Stream(abc.ABC):
   @abc.abstractmethod
   def identify(self) -> dict[str, Any]:
     """Returns what decides which scenes there are, by option."""
+
+  @abc.abstractmethod
+  def scan(
+    self, read_scene: Callable[[tf.Tensor], Any]
+  ) -> Iterator[tuple[Sequence[str], dict[str, Any]]]:
+    """Yields all scenes of the range by batches, and what to call each.
+
+    Args:
+      read_scene: see `repeated`; of use where there is no `gather`.
+    """
 
   def repeated(
     self,
@@ -238,6 +250,31 @@ class RecordStream(Stream):
       "path": [file.fingerprint() for file in self.files],
     }
 
+  def scan(
+    self, read_scene: Callable[[tf.Tensor], Any]
+  ) -> Iterator[tuple[Sequence[str], dict[str, Any]]]:
+    """Yields scenes and what to call each, see `Stream.scan`."""
+    start, stop = self.scene_range
+    number = 0  # over all files
+    for file in self.files:
+      scenes = read(file.records(), read_scene).enumerate()
+      for index, batch in scenes.batch(_BLOCK).prefetch(2):
+        chosen = [
+          row
+          for row in range(len(index))
+          if start
+          <= number + row
+          < (number + row + 1 if stop is None else stop)
+        ]
+        number += len(index)
+        if chosen:
+          names = [f"record {index[row]} of `{file.path}`" for row in chosen]
+          part = slice(chosen[0], chosen[-1] + 1)
+          yield (
+            names,
+            tf.nest.map_structure(lambda x, part=part: x[part], batch),
+          )
+
   @tf.autograph.experimental.do_not_convert
   def _passes(self, record: tf.Tensor) -> tf.Tensor:
     """Returns whether a record passes the filter, a scalar bool."""
@@ -329,6 +366,17 @@ class PlaceStream(Stream):
       (tf.errors.InvalidArgumentError, tf.errors.UnknownError),
       lambda _: self.source.find_problem(self._without_limit),
     )
+
+  def scan(
+    self, read_scene: Callable[[tf.Tensor], Any]
+  ) -> Iterator[tuple[Sequence[str], dict[str, Any]]]:
+    """Yields scenes and what to call each, see `Stream.scan`."""
+    del read_scene
+    assert self.gather is not None
+    for start in range(0, len(self.places), _BLOCK):
+      places = self.places[start : start + _BLOCK]
+      names = [f"scene {place} of {self.source.title}" for place in places]
+      yield names, self.gather(tf.constant(places))
 
   def identify(self) -> dict[str, Any]:
     """Returns what decides which scenes there are, by option."""

@@ -14,7 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from iodine import checkpoints, errors, evaluation, memory, pretrained
+from iodine import (
+  checkpoints,
+  errors,
+  evaluation,
+  memory,
+  pretrained,
+  validation,
+)
 from iodine.modules import data, distributions, iodine, types, utils
 from iodine.readers import image_files
 
@@ -83,7 +90,12 @@ class Segmenter:
       batch_size: how many images are decomposed at a time. What comes of one
         is the same for every size, but for rounding, where the model has a
         `refinement_batch_size`.
+
+    Raises:
+      errors.UserError: if seed or batch_size is no such number.
     """
+    validation.check_whole("seed", seed, 0)
+    validation.check_whole("batch_size", batch_size, 1)
     self.image_shape = tuple(image_shape)
     self.batch_size = batch_size
     memory.require(
