@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import helpers
 import numpy as np
@@ -1013,3 +1014,23 @@ def test_a_checkpoint_in_a_folder_whose_name_is_a_number(
   monkeypatch.chdir(tmp_path)
   run("load_checkpoint", "with", "tetrominoes", *TINY, "checkpoint_dir=2024")
   assert "restored: 2024/ckpt-" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  "kind", [errors.UserError, KeyboardInterrupt, KeyError]
+)
+def test_what_an_error_came_through_is_let_go(monkeypatch, capsys, kind):
+  class Reader:
+    pass
+
+  readers = []
+
+  def fail(*_, **__):
+    reader = Reader()
+    readers.append(weakref.ref(reader))
+    raise kind()
+
+  monkeypatch.setattr(make_data, "run", fail)
+  with pytest.raises(SystemExit) as info:
+    main.ex.run_commandline(["main.py", "make_data", "with", "tetrominoes"])
+  assert info.value.code and readers[0]() is None

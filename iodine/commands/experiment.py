@@ -203,6 +203,7 @@ class Experiment(sacred.Experiment):
       print("interrupted", file=sys.stderr)
       sys.exit(128 + int(signal_number))
     finally:
+      _let_go(sys.exc_info()[1])
       for number, handler in previous.items():
         signal.signal(number, handler)
       self._at_command_line = False
@@ -437,6 +438,17 @@ class Experiment(sacred.Experiment):
     configs = [self.named_configs.get(name) for name in named_configs]
     entries = [getattr(config, "entries", ()) for config in configs]
     return dict.fromkeys(itertools.chain(*entries))
+
+
+def _let_go(error: BaseException | None) -> None:
+  """Clears what is held by the frames that an error and its causes came through.
+
+  That may be batches that are being read, whose end waits for threads. Once
+  Python ends, it stops these where they are, and the wait never does.
+  """
+  while error is not None:
+    traceback.clear_frames(error.__traceback__)
+    error = error.__context__
 
 
 def _named_by_user(
