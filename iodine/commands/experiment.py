@@ -441,14 +441,20 @@ class Experiment(sacred.Experiment):
 
 
 def _let_go(error: BaseException | None) -> None:
-  """Clears what is held by the frames that an error and its causes came through.
+  """Drops what is held by the frames that led to the end of the process.
 
   That may be batches that are being read, whose end waits for threads. Once
   Python ends, it stops these where they are, and the wait never does.
+
+  Args:
+    error: what is being raised; any but SystemExit somebody may want to debug.
   """
-  while error is not None:
-    traceback.clear_frames(error.__traceback__)
-    error = error.__context__
+  if isinstance(error, SystemExit):
+    cause: BaseException | None = error
+    while cause is not None:
+      traceback.clear_frames(cause.__traceback__)
+      cause.__traceback__ = None
+      cause = cause.__context__
 
 
 def _named_by_user(
