@@ -7,6 +7,7 @@ import copy
 import difflib
 import errno
 import functools
+import gc
 import importlib
 import itertools
 import logging
@@ -455,6 +456,7 @@ def _let_go(error: BaseException | None) -> None:
       traceback.clear_frames(cause.__traceback__)
       cause.__traceback__ = None
       cause = cause.__context__
+    gc.collect()  # Sacred's own frames refer to themselves.
 
 
 def _named_by_user(
