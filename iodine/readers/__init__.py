@@ -9,5 +9,6 @@ __all__ = [
   "image_sets",
   "layouts",
   "opening",
+  "soundness",
   "streams",
 ]
