@@ -120,14 +120,7 @@ def test_every_entry_of_every_part_refuses_what_makes_no_sense(part):
   paths = list(entries_of(config))
   assert len(paths) > 10
   for path in paths:
-    for value in (
-      math.inf,
-      math.nan,
-      2**70,
-      "a\0b",
-      [[math.inf]],
-      {"x": 2**70},
-    ):
+    for value in (math.inf, "a\0b", {"x": [2**70]}):
       wrong = copy.deepcopy(config)
       place = wrong
       for key in path[:-1]:

@@ -10,5 +10,6 @@ __all__ = [
   "image_sets",
   "layouts",
   "opening",
+  "soundness",
   "streams",
 ]
