@@ -573,7 +573,13 @@ CASES = {
     words("export_savedmodel", "checkpoint_dir=a", "output=saved"),
     is_exact=False,
   ),
-  "cache": Case("cache", None, ("cache", "scenes"), outputs=("cache/test",)),
+  "cache": Case(
+    "cache",
+    None,
+    ("cache", "scenes"),
+    outputs=("cache/test",),
+    reads="cache/test",
+  ),
   "make_data": Case(
     "command",
     *with_seeds("make_data", "data_dir=made", "num_scenes=3"),
