@@ -102,8 +102,8 @@ class Zygote:
     return Ended(status, operations, self._output.read_text())
 
   def end(self):
-    self._process.stdin.close()
-    assert self._process.wait(timeout=SECONDS) == 0
+    self._process.kill()
+    self._process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +191,8 @@ class Case(NamedTuple):
       how the child ended.
     check_again: more to hold of the run after it; takes the folder, how the
       killed child and that after it ended, and the tree without a kill.
+    again: arguments of the run after it, which has something left to do; None
+      for the same.
     reads: what is read, and nothing written, where it is there; empty for
       nothing.
     is_exact: whether the tree at the end is the one without a kill to the bit;
@@ -203,6 +205,7 @@ class Case(NamedTuple):
   outputs: tuple[str, ...] = ()
   check_killed: Callable[..., None] = lambda *args: None
   check_again: Callable[..., None] = lambda *args: None
+  again: tuple[Any, ...] | None = None
   reads: str = ""
   is_exact: bool = True
 
@@ -244,14 +247,18 @@ def kill_at_every_moment(zygotes, case, start: Tree, most=None):
   old = read_tree(first.folder)
   whole = first.run(case.function, *case.arguments)
   assert whole.status == 0, whole.output
-  new = read_tree(first.folder)
+  new = end = read_tree(first.folder)
+  if case.again is not None:
+    ended = first.run(case.function, *case.again)
+    assert ended.status == 0, ended.output
+    end = read_tree(first.folder)
   chosen = moments(whole.operations, most)
 
   def kill_some(zygote, some):
     failures = []
     for at, half in some:
       try:
-        kill(zygote, case, old, new, at, half)
+        kill(zygote, case, (old, new, end), at, half)
       except (AssertionError, pytest.fail.Exception) as error:
         reason = str(error).split("\n")[0]
         where = "in" if half else "before"
@@ -267,9 +274,10 @@ def kill_at_every_moment(zygotes, case, start: Tree, most=None):
   return len(chosen)
 
 
-def kill(zygote, case, old: Tree, new: Tree, at, half):
+def kill(zygote, case, trees, at, half):
   """Kills a case once, looks at what is there, and runs it again."""
   folder = zygote.folder
+  old, new, end = trees
   write_tree(folder, old)
   killed = zygote.run(case.function, *case.arguments, at=at, half=half)
   assert killed.status == -signal.SIGKILL, killed.output[-1000:]
@@ -278,19 +286,20 @@ def kill(zygote, case, old: Tree, new: Tree, at, half):
     versions = (part(old, name), part(new, name))
     assert part(tree, name) in versions, f"{name} is neither old nor new"
   case.check_killed(folder, killed)
-  again = zygote.run(case.function, *case.arguments)
+  again = zygote.run(case.function, *(case.again or case.arguments))
   assert again.status == 0, again.output[-1000:]
-  end, expected = (
+  actual, expected = (
     {without_number(k): v for k, v in without_events(t).items()}
-    for t in (read_tree(folder), new)
+    for t in (read_tree(folder), end)
   )
-  others = end.keys() ^ expected.keys()
+  others = actual.keys() ^ expected.keys()
   if case.reads and part(tree, case.reads):
-    others = expected.keys() - end.keys()  # Whoever writes clears, not readers.
+    # Whoever writes clears, not readers.
+    others = expected.keys() - actual.keys()
   assert not others, f"left over or missing: {sorted(others)}"
   for name in expected if case.is_exact else ():
-    assert end[name] == expected[name], f"{name} is another one"
-  case.check_again(folder, killed, again, new)
+    assert actual[name] == expected[name], f"{name} is another one"
+  case.check_again(folder, killed, again, end)
 
 
 def tensors(prefix):
@@ -402,6 +411,7 @@ SAVE = Case(
   ("run", 5),
   check_killed=check_saved,
   check_again=check_went_on,
+  again=("run", 6),
   is_exact=False,  # state files have the time
 )
 
@@ -526,6 +536,10 @@ CASES = {
       "continue_run=True",
     ),
     check_again=check_continued,
+    again=words(
+      *("", *RUN, "stop_after_steps=7", "checkpoint_dir=run_1"),
+      "continue_run=True",
+    ),
     is_exact=False,
   ),
   "evaluate": Case(
@@ -559,7 +573,13 @@ CASES = {
     words("export_savedmodel", "checkpoint_dir=a", "output=saved"),
     is_exact=False,
   ),
-  "cache": Case("cache", None, ("cache", "scenes"), outputs=("cache/test",)),
+  "cache": Case(
+    "cache",
+    None,
+    ("cache", "scenes"),
+    outputs=("cache/test",),
+    reads="cache/test",
+  ),
   "make_data": Case(
     "command",
     *with_seeds("make_data", "data_dir=made", "num_scenes=3"),

@@ -12,6 +12,7 @@ import main
 from iodine import building, checkpoints, files
 
 SIZE = 50_000  # bytes of a file, more than fits into a buffer
+TINY = helpers.tiny_config()["model"]  # once for all children
 
 
 def command(*arguments):
@@ -119,7 +120,7 @@ def save(folder, last_step):
 
 def export(prefix, value):
   """Writes a TF1 checkpoint of a model whose variables are one number."""
-  model = helpers.tiny_model()
+  model = building.build(TINY)
   model.initialize((8, 8, 3))
   for variable in model.variables:
     variable.assign(tf.fill(variable.shape, value))
