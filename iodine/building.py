@@ -106,8 +106,8 @@ def _construct(name: Any, arguments: dict[str, Any], path: str) -> Any:
     raise errors.UserError(
       f"`{path}.{missing[0]}` is missing: `{name}` needs it"
     )
-  validation.check_kinds(path, arguments, constructor)
   try:
+    validation.check_kinds("", arguments, constructor, path)
     return constructor(**arguments)
   except errors.UserError as error:
     raise errors.UserError(f"in `{path}`: {error}") from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from iodine import building, errors
@@ -62,8 +62,16 @@ def read(path: str, remedy: str = "write it again") -> Any:
   # Not JSON, or nested too deeply.
   kinds = (OSError, ValueError, RecursionError)
   with errors.explained(kinds, explain), open(path, encoding="utf-8") as file:
-    config = json.load(file)
+    config = json.load(file, object_pairs_hook=_entries)
   building.check_trusted(config, f"`{path}`")
+  return config
+
+
+def _entries(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+  """Returns a JSON object, whose keys have to be names."""
+  config = dict(pairs)
+  if "" in config:
+    raise ValueError("an entry is called ''")
   return config
 
 

@@ -193,7 +193,10 @@ def check_storable(name: str, value: Any) -> None:
 
 
 def check_kinds(
-  name: str, options: Mapping[str, Any], function: Callable[..., Any]
+  name: str,
+  options: Mapping[str, Any],
+  function: Callable[..., Any],
+  place: str | None = None,
 ) -> None:
   """Checks arguments by the annotations of the function that takes them.
 
@@ -201,9 +204,10 @@ def check_kinds(
   be of a class, too, is left to the function.
 
   Args:
-    name: the entry.
+    name: the entry; "" where the message has it already.
     options: the arguments.
     function: it, or a class.
+    place: the entry as it is given at the command line; None for `name`.
 
   Raises:
     errors.UserError: if one is of another kind.
@@ -215,11 +219,17 @@ def check_kinds(
     kinds = typing.get_type_hints(function.__init__ if is_class else function)
   for key, value in options.items():
     kind = kinds.get(key, Any)
-    place = f"{name}.{key}" if name else key
     if not _is_of(value, kind):
       need = _words(kind)
-      need += errors.quoting(value, place) if _is_of("", kind) else ""
-      require(False, place, value, need)
+      if _is_of("", kind):
+        need += errors.quoting(
+          value, _join(name if place is None else place, key)
+        )
+      require(False, _join(name, key), value, need)
+
+
+def _join(name: str, key: str) -> str:
+  return f"{name}.{key}" if name else key
 
 
 def _is_of(value: Any, kind: Any) -> bool:

@@ -161,7 +161,7 @@ def test_updates_that_make_no_sense(capsys, updates, place):
 @pytest.mark.parametrize(
   ("content", "need"),
   [
-    ("[1, 2]", "holds a list"),
+    ("[1, 2]", "has a list in the place of a dict"),
     ('{"model": [1], "data": 3}', "`model` is \\[1\\]|`data` is 3"),
     ('{"n_z": NaN}', "`n_z` is nan"),
     ('{"": 1}', "an entry is called ''"),
@@ -179,7 +179,7 @@ def test_what_is_no_file_in_place_of_a_named_config(capsys, tmp_path):
   os.mkfifo(tmp_path / "fifo.json")
   for path in (tmp_path, tmp_path / "fifo.json", "/dev/zero"):
     line = helpers.fails_with_sentence(capsys, "print_config", "with", path)
-    assert f"`{path}` is not a config" in line
+    assert f"`{path}` is not a " in line and "JSON file" in line
 
 
 def test_json_has_null_for_what_it_does_not_hold(tmp_path):
