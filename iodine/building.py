@@ -65,7 +65,10 @@ def build(config: Mapping[str, Any], path: str = "config") -> Any:
     errors.UserError: if a constructor is unknown or does not take its
       arguments, or JSON cannot hold a value, with the place in the config.
   """
-  return _build(config, path)
+  built = _build(config, path)
+  # Afterwards, as parts say better what is wrong with theirs.
+  validation.check_storable(path, config)
+  return built
 
 
 def _build(value: Any, path: str) -> Any:
@@ -77,7 +80,6 @@ def _build(value: Any, path: str) -> Any:
   if isinstance(value, (list, tuple)):
     # Lists stay lists: a read-only wrapper of Sacred would not.
     return [_build(v, f"{path}[{i}]") for i, v in enumerate(value)]
-  validation.check_storable(path, value)
   return value
 
 
@@ -106,8 +108,20 @@ def _construct(name: Any, arguments: dict[str, Any], path: str) -> Any:
     raise errors.UserError(
       f"`{path}.{missing[0]}` is missing: `{name}` needs it"
     )
-  try:
+
+  def check() -> None:
+    for key, value in arguments.items():
+      validation.check_storable(key, value)
     validation.check_kinds("", arguments, constructor, path)
+
+  other_kind = errors.find(check)
+  if other_kind is not None:
+    own = None
+    # What a constructor checks by itself it says best, but it may also fail.
+    with contextlib.suppress(Exception):
+      own = errors.find(lambda: constructor(**arguments))
+    raise errors.UserError(f"in `{path}`: {own or other_kind}")
+  try:
     return constructor(**arguments)
   except errors.UserError as error:
     raise errors.UserError(f"in `{path}`: {error}") from error

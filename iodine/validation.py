@@ -320,7 +320,7 @@ def check_arguments(
         f"`{name}.{key}` is missing: "
         f"`{function.__module__}.{function.__qualname__}` needs it"
       )
-  check_kinds(name, options, function)
+  check_kinds("", options, function, name)
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:

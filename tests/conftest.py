@@ -1,6 +1,7 @@
 """Fixtures for all tests."""
 
 import pathlib
+import signal
 import sys
 
 # So that `pytest` finds the project however it is started.
@@ -24,6 +25,14 @@ tf.config.set_logical_device_configuration(
 @pytest.fixture(autouse=True)
 def fixed_seed():
   tf.random.set_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def terminal():
+  """Signals of the terminal have their usual meaning, under `nohup`, too."""
+  before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+  yield
+  signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(autouse=True)

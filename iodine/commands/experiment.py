@@ -426,11 +426,16 @@ class Experiment(sacred.Experiment):
     defaults = self.configurations[0]() if self.configurations else {}
     for name, default in defaults.items():
       value = run.config[name]
-      if isinstance(default, Mapping):
-        need = (
-          f"its entries, such as `{name}.{next(iter(default), 'NAME')}=...`"
+      if not isinstance(default, Mapping):
+        continue
+      entry = f"{name}.{next(iter(default), 'NAME')}=..."
+      if not default and not isinstance(value, Mapping):
+        raise errors.UserError(
+          f"no experiment is chosen, as `{name}` is {value!r}: name one, such "
+          f"as `with tetrominoes`, and give entries, such as `{entry}`"
         )
-        validation.require(isinstance(value, Mapping), name, value, need)
+      need = f"its entries, such as `{entry}`"
+      validation.require(isinstance(value, Mapping), name, value, need)
     validation.check_storable("", run.config)
     return run
 

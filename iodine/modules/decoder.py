@@ -63,6 +63,9 @@ class ComponentDecoder(snt.Module):
     """Maps [B, K, Z] -> pixel [B, K, H, W, Cp] and mask [B, K, H, W, 1].
 
     Channel 0 of the pixel decoder is the mask logit.
+
+    Raises:
+      errors.UserError: if the pixel decoder gives maps of another size.
     """
     sg = shapeguard.ShapeGuard()
     sg.guard(z, "B, K, Z")
@@ -71,6 +74,14 @@ class ComponentDecoder(snt.Module):
       decoded = recomputation.recompute_later(self.pixel_decoder)(vectors)
     else:
       decoded = self.pixel_decoder(vectors)
+    if self._shapes is not None:
+      size, needed = decoded.shape[1:3], self._shapes.pixel[:2]
+      if tuple(size) != tuple(needed):
+        raise errors.UserError(
+          "the pixel decoder gives maps of {} x {}".format(*size)
+          + " for images of {} x {}: give its layers".format(*needed)
+          + " `strides` of 1, as none may change the size of the image"
+        )
     decoded = snt.split_leading_dim(decoded, z, 2)
     mask, pixel = tf.split(decoded, [1, decoded.shape[-1] - 1], axis=-1)
     return types.MixtureParameters(

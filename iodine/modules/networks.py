@@ -363,11 +363,6 @@ class BroadcastConv(PixelDecoder):
     super().__init__(name=name, compute_dtype=compute_dtype)
     # Made once now, so that wrong options are found before there is an image.
     ConvNet2D(**_set_last_channels(cnn_opt, 1))
-    strides = np.ravel(cnn_opt.get("strides", 1))
-    need = "1 for every layer, as none may change the size of the image"
-    validation.require(
-      bool(np.all(strides == 1)), "strides", cnn_opt.get("strides"), need
-    )
     utils.check_coordinates(coord_type, coord_freqs)
     self._cnn_opt = tuple(cnn_opt.items())
     self._coord_type = coord_type

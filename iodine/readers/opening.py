@@ -82,8 +82,10 @@ def _fails_if_cut_off(path: tf.Tensor) -> tf.Tensor:
   """Returns False, or fails with one of `RECORD_ERRORS`."""
 
   def flag(name: bytes) -> np.float32:
-    stat = os.stat(name)
-    is_whole = _is_whole(name, stat.st_size, stat.st_mtime_ns)
+    is_whole = False
+    with contextlib.suppress(OSError):  # it may be there no more
+      stat = os.stat(name)
+      is_whole = _is_whole(name, stat.st_size, stat.st_mtime_ns)
     return np.float32(0.0 if is_whole else np.nan)
 
   # Python's own error would be logged with a traceback.
