@@ -25,10 +25,6 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-# TensorFlow Probability needs Keras 2; without Keras 3, which nothing needs,
-# a command starts almost a second earlier.
-os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-
 with warnings.catch_warnings():
   # Sacred needs what setuptools is about to drop, see requirements.txt.
   warnings.filterwarnings("ignore", message="pkg_resources is deprecated")

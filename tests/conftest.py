@@ -7,6 +7,8 @@ import sys
 # So that `pytest` finds the project however it is started.
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
+# Before TensorFlow, as everywhere.
+import iodine  # isort: skip  # noqa: F401
 import headless
 import numpy as np
 import pytest

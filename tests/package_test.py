@@ -3,6 +3,8 @@
 import importlib
 import os
 import pathlib
+import platform
+import re
 import subprocess
 import sys
 
@@ -37,6 +39,28 @@ def test_the_import_does_not_start_tensorflow(tmp_path):
   code = "import sys, iodine; iodine.load_config('quick'); "
   code += "print({'tensorflow', 'configs', 'main'} & set(sys.modules))"
   assert _python("-c", code, cwd=tmp_path).stdout == "set()\n"
+
+
+@pytest.mark.parametrize("given", [None, "0"])
+def test_onednn_is_on_unless_told(tmp_path, monkeypatch, given):
+  name = "TF_ENABLE_ONEDNN_OPTS"
+  monkeypatch.delenv(name, raising=False)
+  if given is not None:
+    monkeypatch.setenv(name, given)
+  code = f"import iodine, os; print(os.environ.get({name!r}))"
+  is_x86 = platform.machine() in ("x86_64", "AMD64")
+  expected = given or ("1" if is_x86 else None)
+  assert _python("-c", code, cwd=tmp_path).stdout == f"{expected}\n"
+
+
+@pytest.mark.parametrize(
+  "path", ["tests/conftest.py", "notebooks/Eval.ipynb", "docs/draw_results.py"]
+)
+def test_the_package_is_imported_before_tensorflow(path):
+  text = (ROOT / path).read_text()
+  ours = re.search(r"^\W*(import|from) iodine", text, re.M)
+  theirs = re.search(r"^\W*import tensorflow", text, re.M)
+  assert ours and (not theirs or ours.start() < theirs.start())
 
 
 def test_load_config():
