@@ -16,8 +16,8 @@ def run(config: Config, checkpoint_dir: str, output: str | None) -> str:
   """Writes the SavedModel of a checkpoint; returns its folder.
 
   Raises:
-    errors.UserError: if `output` is not set or has content, or the checkpoint
-      does not fit.
+    errors.UserError: if `output` is not set or has content that an export did
+      not write, or the checkpoint does not fit.
   """
   if output is None:
     raise errors.UserError(
@@ -25,7 +25,8 @@ def run(config: Config, checkpoint_dir: str, output: str | None) -> str:
       "`output=saved_model`"
     )
   validation.check_path("output", output, "the path of a folder to write")
-  if os.path.exists(output) and not _is_empty_folder(output):
+  is_ours = os.path.exists(os.path.join(output, files.MARK))
+  if os.path.exists(output) and not (is_ours or _is_empty_folder(output)):
     raise errors.UserError(
       f"`{output}` is there already and no empty folder: give another "
       "`output`, or remove it"

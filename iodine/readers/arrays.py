@@ -84,7 +84,7 @@ def open_file(path: str, group: str | None = None) -> dict[str, Array]:
       f"`{path}` is neither an NPZ nor an HDF5 file, or a broken one: write it"
       " again, by `numpy.savez` or h5py"
     )
-  kinds = (OSError, ValueError, KeyError, zipfile.BadZipFile)
+  kinds = (OSError, ValueError, KeyError, OverflowError, zipfile.BadZipFile)
   with errors.explained(
     kinds,
     lambda error: (
@@ -288,7 +288,8 @@ class ArraySource:
     # What nobody has written into an HDF5 file takes no bytes there.
     for name, array in arrays.items():
       per_scene = math.prod(array.shape[1:])
-      whole = shape[0] * (per_scene if name == "visibility" else 1)
+      # The order of the scenes takes some numbers for each.
+      whole = shape[0] * (per_scene if name == "visibility" else 8)
       memory.require(
         4 * max(per_scene, whole),
         f"`{name}` of {self.title}",
