@@ -62,7 +62,9 @@ _NAMED_CONFIGS = (
 )
 
 ex = experiment.Experiment(
-  "iodine", additional_cli_options=[experiment.trust_option]
+  "iodine",
+  save_git_info=experiment.git_tells(_FOLDER),
+  additional_cli_options=[experiment.trust_option],
 )
 ex.logger = experiment.quiet_logger()  # type: ignore[assignment]
 ex.records(

@@ -17,6 +17,7 @@ import glob
 import json
 import math
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -185,6 +186,15 @@ def check_readable(path: str | os.PathLike[str]) -> None:
     if found is not None:
       is_folder = stat.S_ISDIR(found.st_mode)
       _require_access(path, os.R_OK | (os.X_OK if is_folder else 0))
+
+
+def holds_only(folder: str, names: re.Pattern[str]) -> bool:
+  """Returns whether a folder has no more than such files, and the mark."""
+  with os.scandir(folder) as entries:
+    return all(
+      entry.is_file() and (entry.name == MARK or names.fullmatch(entry.name))
+      for entry in entries
+    )
 
 
 def _require_path(folder: Any) -> None:

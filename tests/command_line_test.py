@@ -853,6 +853,12 @@ def test_sacreds_own_commands(capsys):
   assert "multi_dsprites" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("path", ["/usr/bin:/bin", "/nowhere"])
+def test_folders_that_git_does_not_tell_of(path, tmp_path, monkeypatch):
+  monkeypatch.setenv("PATH", path)  # without git, or with it and no repository
+  assert not experiment.git_tells(str(tmp_path))
+
+
 def test_user_errors_reach_python_callers():
   with pytest.raises(errors.UserError, match="no experiment is chosen"):
     main.ex.run("train")

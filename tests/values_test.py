@@ -27,6 +27,7 @@ from iodine import (
   segmentation,
   validation,
 )
+from iodine.checkpoints import finding
 from iodine.commands import common, experiment
 from iodine.modules import data, datasets
 from iodine.readers import arrays, films, image_sets, opening, soundness
@@ -265,6 +266,16 @@ def test_pipes_are_not_waited_for(tmp_path):
   ):
     with pytest.raises(errors.UserError, match=r"a\.gif"):
       read()
+  os.mkfifo(tmp_path / "checkpoint")
+  assert finding.state(str(tmp_path)) == []
+
+
+@pytest.mark.skipif(
+  not os.path.exists("/proc/self/mem"), reason="this system has no /proc"
+)
+def test_files_that_fail_when_they_are_read():
+  with pytest.raises(errors.UserError, match="/proc/self/mem` cannot be read"):
+    arrays.open_file("/proc/self/mem")
 
 
 # ------------------------------------------------------------ data

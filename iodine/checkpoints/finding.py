@@ -197,8 +197,10 @@ def state(folder: str) -> list[str]:
   """
   content = b""
   path = os.path.join(folder, STATE_FILE)
-  with contextlib.suppress(OSError), open(path, "rb") as file:
-    content = file.read()
+  with contextlib.suppress(OSError):
+    if os.path.isfile(path):  # no pipe, which would be waited for
+      with open(path, "rb") as file:
+        content = file.read()
   newest, *others = [
     os.path.basename(match["path"])
     for match in _STATE_LINE.finditer(content.decode(errors="replace"))

@@ -13,7 +13,9 @@ import itertools
 import logging
 import os
 import pathlib
+import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -114,6 +116,20 @@ class Reading(NamedTuple):
 
   shown: tuple[str, ...]
   decomposes: bool
+
+
+def git_tells(folder: str) -> bool:
+  """Returns whether git can be asked about a folder.
+
+  It may not be installed, and says nothing about folders of somebody else, such
+  as those mounted into a container. Sacred would end then.
+  """
+  git = shutil.which("git")
+  command = (str(git), "-C", folder, "rev-parse", "HEAD")
+  return (
+    git is not None
+    and not subprocess.run(command, capture_output=True, check=False).returncode
+  )
 
 
 class Experiment(sacred.Experiment):

@@ -78,12 +78,6 @@ def open_file(path: str, group: str | None = None) -> dict[str, Array]:
     raise errors.UserError(
       f"`path` is `{path}`, but there is no such file: give an NPZ or HDF5 file"
     )
-  try_hdf5 = h5py.is_hdf5(path)
-  if not try_hdf5 and not zipfile.is_zipfile(path):
-    raise errors.UserError(
-      f"`{path}` is neither an NPZ nor an HDF5 file, or a broken one: write it"
-      " again, by `numpy.savez` or h5py"
-    )
   kinds = (OSError, ValueError, KeyError, OverflowError, zipfile.BadZipFile)
   with errors.explained(
     kinds,
@@ -93,7 +87,14 @@ def open_file(path: str, group: str | None = None) -> dict[str, Array]:
       else f"`{path}` cannot be read ({error}): write it again"
     ),
   ):
-    return _open_hdf5(path, group) if try_hdf5 else _open_npz(path, group)
+    if h5py.is_hdf5(path):
+      return _open_hdf5(path, group)
+    if zipfile.is_zipfile(path):
+      return _open_npz(path, group)
+  raise errors.UserError(
+    f"`{path}` is neither an NPZ nor an HDF5 file, or a broken one: write it"
+    " again, by `numpy.savez` or h5py"
+  )
 
 
 def _open_hdf5(path: str, group: str | None) -> dict[str, Array]:

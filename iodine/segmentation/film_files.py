@@ -23,8 +23,7 @@ _FRAME_MILLISECONDS = 200
 
 def are_all_ours(folder: str) -> bool:
   """Returns whether a folder holds only what `write` might have made."""
-  names = set(os.listdir(folder)) - {files.MARK}
-  return all(map(_NAMES.fullmatch, names))
+  return files.holds_only(folder, _NAMES)
 
 
 def write(

@@ -32,8 +32,7 @@ _NAMES = re.compile(
 
 def are_all_ours(folder: str) -> bool:
   """Returns whether a folder holds only what `write` might have made."""
-  names = set(os.listdir(folder)) - {files.MARK}
-  return all(map(_NAMES.fullmatch, names))
+  return files.holds_only(folder, _NAMES)
 
 
 def write(
