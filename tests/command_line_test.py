@@ -1,5 +1,6 @@
 """The commands as users run them: files, output, exit status, sentences."""
 
+import atexit
 import glob
 import json
 import os
@@ -1029,7 +1030,8 @@ def test_what_an_error_came_through_is_let_go(monkeypatch, capsys, kind):
   class Reader:
     pass
 
-  readers = []
+  readers, at_exit = [], []
+  monkeypatch.setattr(atexit, "register", at_exit.append)
 
   def fail(*_, **__):
     reader = Reader()
@@ -1039,4 +1041,6 @@ def test_what_an_error_came_through_is_let_go(monkeypatch, capsys, kind):
   monkeypatch.setattr(make_data, "run", fail)
   with pytest.raises(SystemExit) as info:
     main.ex.run_commandline(["main.py", "make_data", "with", "tetrominoes"])
-  assert info.value.code and readers[0]() is None
+  assert info.value.code and len(at_exit) == 1
+  at_exit[0]()
+  assert readers[0]() is None

@@ -162,6 +162,7 @@ def test_the_manual_from_top_to_bottom(empty_folder, mongo, capsys):
   assert "loss/total" in inspected.stdout
 
 
+@pytest.mark.slow
 def test_docs_results(empty_folder):
   lines = commands("docs/results.md")
   for line in sorted(lines, key=lambda x: " make_data " not in x):
@@ -292,6 +293,7 @@ def test_docs_installing(empty_folder):
   assert namespace["config"]["n_z"] == helpers.TINY["n_z"]
 
 
+@pytest.mark.slow
 def test_docs_performance(empty_folder):
   for line in commands("docs/performance.md"):
     python_main(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import copy
 import difflib
@@ -477,7 +478,9 @@ def _let_go(error: BaseException | None) -> None:
       traceback.clear_frames(cause.__traceback__)
       cause.__traceback__ = None
       cause = cause.__context__
-    gc.collect()  # Sacred's own frames refer to themselves.
+    # Sacred's own frames refer to themselves. Once, where callers go on.
+    atexit.unregister(gc.collect)
+    atexit.register(gc.collect)
 
 
 def _named_by_user(
