@@ -288,6 +288,7 @@ def test_continue_run_goes_on_in_the_same_folder(scenes, tmp_path, capsys):
     np.testing.assert_array_equal(value, expected[name])
 
 
+@pytest.mark.slow
 def test_stages_are_what_continued_runs_would_be(scenes, tmp_path, capsys):
   options = ["with", "tetrominoes", *TINY, f"data.path={scenes}"]
   four_slots = {"num_components": 4, "output_dist": {"num_components": 4}}

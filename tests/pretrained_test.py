@@ -68,6 +68,7 @@ def test_scenes_of_another_seed_are_made_for_it(empty_folder):
   assert found["mean"] > ari_nobg(FOLDER / "metrics.json")["mean"] - error
 
 
+@pytest.mark.slow  # the README's, in readme_test.py, are these, too
 def test_other_commands_show_it_too(empty_folder, committed):
   few = ["num_scenes=4", "plot.num_scenes_for_map=2", "batch_size=4"]
   few += ["num_iters=2"]

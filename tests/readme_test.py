@@ -52,7 +52,10 @@ SMALLER = {
     *("batch_size=2", "num_iters=1", "evaluation.num_scenes=3"),
     *("plot.scenes=[]", "plot.num_scenes_for_map=2"),
   ],
-  "plot": ["batch_size=2", "num_iters=1", "plot.num_scenes_for_map=2"],
+  "plot": [
+    *("batch_size=2", "num_iters=1"),
+    *("plot.scenes=[1]", "plot.num_scenes_for_map=2"),
+  ],
 }
 # Large images are not what the commands are about.
 SMALLER_IMAGES = {
@@ -107,14 +110,33 @@ def mongo(monkeypatch):
   return client
 
 
-def test_the_manual_from_top_to_bottom(empty_folder, mongo, capsys):
+def photograph():
+  os.mkdir("photos")
+  PIL.Image.new("RGB", (50, 40), "green").save("photos/scene.png")
+
+
+def test_the_readme_from_top_to_bottom(empty_folder):
+  lines = [x for x in commands() if x.startswith("python main.py")]
+  photograph()
+  for line in sorted(lines, key=lambda x: " make_data " not in x):
+    python_main(line)
+  assert os.path.exists("iodine/checkpoints/tetrominoes_1/report.html")
+  assert os.path.exists("evaluation.json")
+  assert os.path.exists("segments/scene/overlay.png")
+  namespace = {}
+  (segment,) = blocks("python")
+  exec(segment, namespace)
+  assert namespace["labels"].shape == (35, 35)
+
+
+@pytest.mark.slow
+def test_the_manual_from_top_to_bottom(empty_folder, mongo):
   # What stands on several pages runs once.
   every = list(dict.fromkeys(x for page in MANUAL for x in commands(page)))
   lines = [x for x in every if x.startswith("python main.py")]
   generate = [x for x in lines if " make_data " in x]
   assert len(generate) == 3
-  os.mkdir("photos")
-  PIL.Image.new("RGB", (50, 40), "green").save("photos/scene.png")
+  photograph()
   # What the README says to do where nothing is downloaded comes first.
   for line in generate + [x for x in lines if x not in generate]:
     python_main(line)
@@ -209,6 +231,7 @@ def test_docs_comparing(empty_folder):
   assert os.path.exists("tf1/model.ckpt.index")
 
 
+@pytest.mark.slow
 def test_docs_evaluation(empty_folder):
   tiny = [f"{key}={value}" for key, value in helpers.TINY.items()]
   tiny += ["batch_size=2", "data.image_dim=[8,8]", "evaluation.num_scenes=3"]
@@ -258,6 +281,7 @@ def test_docs_evaluation(empty_folder):
   assert namespace["result"].num_scenes == 3
 
 
+@pytest.mark.slow
 def test_docs_installing(empty_folder):
   text = (ROOT / "docs/installing.md").read_text()
   (shapeguard,) = [
@@ -280,8 +304,7 @@ def test_docs_installing(empty_folder):
     )
   assert os.path.exists("runs/pretrained")
 
-  os.mkdir("photos")
-  PIL.Image.new("RGB", (50, 40), "green").save("photos/scene.png")
+  photograph()
   config = main.get_config(("tetrominoes",), helpers.TINY)
   folder = pathlib.Path("iodine/checkpoints/tetrominoes_1")
   helpers.save_checkpoint(folder, config, image_shape=(35, 35, 3))
