@@ -28,6 +28,8 @@ _WRITES = {
   "pictures_dir": None,
   "results_dir": None,
 }
+# Of dicts and lists in each other; configs of the project have eight.
+_MOST_LEVELS = 40
 # Generated scenes may be kept here, whoever asks for them.
 _OF_GENERATED = os.path.join("runs", "data", "")
 
@@ -63,8 +65,18 @@ def read(path: str, remedy: str = "write it again") -> Any:
   kinds = (OSError, ValueError, RecursionError)
   with errors.explained(kinds, explain), open(path, encoding="utf-8") as file:
     config = json.load(file, object_pairs_hook=_entries)
+    _check_depth(config, _MOST_LEVELS)
   building.check_trusted(config, f"`{path}`")
   return config
+
+
+def _check_depth(value: Any, levels: int) -> None:
+  """Raises a ValueError where a value is nested in more than so many levels."""
+  if isinstance(value, (dict, list)):
+    if levels == 0:
+      raise ValueError(f"it has more than {_MOST_LEVELS} levels")
+    for each in value.values() if isinstance(value, dict) else value:
+      _check_depth(each, levels - 1)
 
 
 def _entries(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

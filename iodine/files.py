@@ -34,6 +34,9 @@ _MARK_TEXT = (
   "written again.\n"
 )
 
+# What a checkpoint is read with, and no result.
+_RUN_CONFIG = "config.json"
+
 # Beside what is written. Locks may not reach beyond one machine, so that the
 # name says which one it is.
 _PREFIX = ".iodine-"
@@ -91,8 +94,13 @@ def make_new_folder(folder: str) -> bool:
   return True
 
 
-def check_writable(path: Any) -> None:
+def check_writable(path: Any, begin: str = "") -> None:
   """Checks early that a file can be written, and leaves nothing.
+
+  Args:
+    path: of the file.
+    begin: how its text begins. A file that begins otherwise, or is the config
+      of a run, is not replaced: somebody mistook its name.
 
   Raises:
     errors.UserError: if not.
@@ -108,6 +116,15 @@ def check_writable(path: Any) -> None:
     _require_rights(path)
   if _is_stream(path):
     return
+  if begin and os.path.isfile(path):
+    check_readable(path)
+    with open(path, "rb") as file:
+      is_ours = file.read(len(begin)) in (begin.encode(), b"")
+    if not is_ours or os.path.basename(path) == _RUN_CONFIG:
+      raise errors.UserError(
+        f"`{path}` is there already, and is not what would replace it: choose "
+        "another name, or remove it"
+      )
   target = os.path.realpath(path) if os.path.islink(path) else path
   folder = os.path.dirname(target) or os.curdir
   if not os.path.isdir(folder):
@@ -116,6 +133,11 @@ def check_writable(path: Any) -> None:
   # Nothing else knows for sure, not even the permissions.
   with _explained(path, "cannot write"), _workspace(folder):
     pass
+
+
+def check_json(path: Any) -> None:
+  """Checks early that `write_json` can write there, see `check_writable`."""
+  check_writable(path, "{")
 
 
 def check_folder(folder: Any) -> None:

@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing import (
 
 import main
 from iodine import building, checkpoints, errors, training
+from iodine.checkpoints import kept
 from iodine.commands import experiment, make_data, train
 from iodine.training import summaries
 
@@ -252,6 +253,25 @@ def test_a_full_disk_is_told_once_and_leaves_no_best_loss(
   monkeypatch.undo()
   run.store.save(2.0)
   assert run.store.best == str(tmp_path / "best/ckpt-3")
+
+
+@pytest.mark.parametrize(
+  "num_before, remedy",
+  [(0, "then start again"), (1, "then go on with `continue_run=True`")],
+)
+def test_where_nothing_is_saved_nothing_goes_on(
+  run, monkeypatch, num_before, remedy
+):
+  for _ in range(num_before):
+    run.store.save(2.0)
+
+  def save(*_):
+    raise OSError("full")
+
+  monkeypatch.setattr(kept.Folder, "save", save)
+  run.optimizer.global_step.assign(1)
+  with pytest.raises(errors.UserError, match=f"{remedy} .full"):
+    run.store.save(1.0)
 
 
 def test_a_second_ctrl_c_and_a_first_step_save_nothing(run, tmp_path):

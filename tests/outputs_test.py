@@ -15,10 +15,17 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from iodine import checkpoints, comparison, errors, files, segmentation
+from iodine import (
+  checkpoints,
+  comparison,
+  errors,
+  files,
+  segmentation,
+  synthetic,
+)
 from iodine.commands import common, make_data
 from iodine.readers import arrays, films, image_files, image_sets
-from iodine.synthetic import own_formats
+from iodine.synthetic import own_formats, records
 
 NOBODY = 65534
 
@@ -351,6 +358,43 @@ def test_a_folder_in_a_folder_is_nobody_of_ours(are_all_ours, name, tmp_path):
   assert are_all_ours(str(tmp_path))
   (tmp_path / name).mkdir()
   assert not are_all_ours(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+  "name, content, begin",
+  [
+    ("scene.png", b"\x89PNG", "{"),
+    ("config.json", b'{\n  "model": 1}', "{"),
+    ("ckpt-4.index", b"\0", "<!DOCTYPE html>"),
+    ("evaluation.json", b"{}", "num_components,metric,iteration"),
+  ],
+)
+def test_other_files_are_not_replaced(name, content, begin, tmp_path):
+  path = tmp_path / name
+  path.write_bytes(content)
+  with pytest.raises(errors.UserError, match="not what would replace it"):
+    files.check_writable(str(path), begin)
+  assert path.read_bytes() == content
+
+
+def test_results_replace_earlier_ones(tmp_path):
+  json_path, empty = str(tmp_path / "a.json"), tmp_path / "empty"
+  files.write_json(json_path, {"b": 1})
+  files.check_json(json_path)
+  empty.touch()
+  files.check_json(str(empty))
+  files.check_json("/dev/null")
+
+
+def test_large_files_are_downloaded_ones(tmp_path, monkeypatch):
+  path = str(tmp_path / "scenes.tfrecords")
+  for _ in range(2):
+    synthetic.write_dataset("tetrominoes", path, 1, 0)
+  monkeypatch.setattr(records, "_MOST_REPLACED", os.path.getsize(path) - 1)
+  before = content(tmp_path)
+  with pytest.raises(errors.UserError, match="as the public files have"):
+    synthetic.write_dataset("tetrominoes", path, 1, 1)
+  assert content(tmp_path) == before
 
 
 # ---------------------------------------------------------------- permissions

@@ -143,7 +143,11 @@ def test_only_json_is_read(folder, capsys, name):
     ("[1]", "has a list in the place of a dict"),
     ("{", "cannot be read"),
     ("[" * 100_000, "cannot be read"),
-    ('{"seed": {"py/reduce": [{"py/function": "os.system"}]}}', "Invalid key"),
+    (f'{{"n_z": {"[" * 600}{"]" * 600}}}', "more than 40 levels"),
+    ('{"n_z": {"py/reduce": [{"py/function": "os.system"}]}}', "Invalid key"),
+    ('{"n.z": 1}', "the config of file `x.json` is not a config"),
+    ('{"seed": 1e400}', "in the config of file `x.json` `seed` is inf"),
+    ('{"seed": -1}', "`seed` is -1"),
   ],
 )
 def test_what_is_not_a_config(folder, capsys, content, part):

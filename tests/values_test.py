@@ -221,7 +221,27 @@ def test_a_seed_of_a_config_is_checked(seed):
     segmentation.Segmenter(None, (8, 8, 3), seed)
 
 
+def test_a_seed_beside_a_checkpoint_is_checked(tmp_path, capsys):
+  helpers.save_checkpoint(tmp_path / "run", helpers.tiny_config())
+  config = json.loads(json.dumps(helpers.tiny_config()))
+  (tmp_path / "run/config.json").write_text(
+    json.dumps({**config, "seed": math.inf})
+  )
+  sentence = helpers.fails_with_sentence(
+    capsys, "load_checkpoint", "with", f"checkpoint_dir={tmp_path}/run"
+  )
+  assert "in the config beside the checkpoint `seed` is inf" in sentence
+
+
 # ------------------------------------------------------------ signals
+
+
+def test_closed_streams_lead_to_nowhere():
+  code = (
+    "import os; from iodine.commands import experiment; os.closerange(0, 3);"
+    "experiment._open_streams(); assert os.open('/dev/null', 0) == 3"
+  )
+  subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_a_signal_waits_for_an_import():

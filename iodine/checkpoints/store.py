@@ -143,10 +143,12 @@ class CheckpointStore:
     try:
       return folder.save(self._checkpoint, step)
     except (tf.errors.OpError, OSError) as error:
+      is_first = not finding.candidates(self.folder)
+      again = "start again" if is_first else "go on with `continue_run=True`"
       raise errors.UserError(
         f"cannot write a checkpoint to `{self.folder}` at step {step}: make "
-        "room or choose another `checkpoint_dir`, then go on with "
-        f"`continue_run=True` ({finding.first_line(error)})"
+        f"room or choose another `checkpoint_dir`, then {again} "
+        f"({finding.first_line(error)})"
       ) from error
 
   @property

@@ -32,7 +32,7 @@ def run(config: Config, script: str) -> dict[str, Any]:
   common.require_experiment(config["data"])
   common.require_experiment(config["model"])
   if config["json_path"] is not None:
-    files.check_writable(config["json_path"])
+    files.check_json(config["json_path"])
   if isinstance(common.build_dataset(config["data"], 0), data.Arrays):
     make_data.provide(config)
   if points:

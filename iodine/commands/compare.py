@@ -38,7 +38,7 @@ def run(
   tolerance = config["tolerance"]
   validation.check_number("tolerance", tolerance, above=0.0)
   if config["json_path"] is not None:
-    files.check_writable(config["json_path"])
+    files.check_json(config["json_path"])
   folder = config["pictures_dir"] or "comparison"
   files.check_folder(folder)
   # Rounded to TF32, results would lie beyond the bounds.

@@ -87,9 +87,14 @@ def read_options(config: Config) -> Options:
     "csv_path": config.get("csv_path"),
     "scenes_csv": given.get("scenes_csv"),
   }
-  for path in paths.values():
+  begins = {
+    "json_path": "{",
+    "csv_path": ",".join(evaluation.CSV_HEADERS),
+    "scenes_csv": "scene,",
+  }
+  for name, path in paths.items():
     if path is not None:
-      files.check_writable(path)
+      files.check_writable(path, begins[name])
   return Options(
     num_scenes,
     seeds,

@@ -197,6 +197,7 @@ class Experiment(sacred.Experiment):
   def run_commandline(self, argv: Any = None) -> Any:
     """Runs the command line, see the class."""
     self._at_command_line = True
+    _open_streams()
     handlers = {
       signal.SIGTERM: _interrupt,
       signal.SIGINT: signal.default_int_handler,
@@ -297,7 +298,7 @@ class Experiment(sacred.Experiment):
         `config_files`.
     """
     names: list[str] = []
-    read: dict[str, Any] = {}
+    read: dict[str, tuple[Any, str]] = {}
     for name in named_configs:
       if name not in self.named_configs and not os.path.exists(name):
         raise errors.UserError(
@@ -309,28 +310,36 @@ class Experiment(sacred.Experiment):
         places = _PLACES.get(command_name or "", ())
         config_files.check_named(config, name, updates, places)
         # Not the name of the file: Sacred would read that.
-        name = _FILE.format(len(read))
-        read[name] = config
+        place, name = f"config of file `{name}`", _FILE.format(len(read))
+        read[name] = config, place
       names.append(name)
     try:
-      for name, config in read.items():
-        self._add_read_config(name, config)
+      for name, (config, place) in read.items():
+        self._add_read_config(name, config, place)
       yield names
     finally:
       for name in read:
         self.named_configs.pop(name, None)
 
-  def _add_read_config(self, name: str, config: Mapping[str, Any]) -> None:
+  def _add_read_config(
+    self, name: str, config: Mapping[str, Any], place: str
+  ) -> None:
     """Adds a named config from a file, which may have all entries there are.
+
+    Args:
+      name: that it gets.
+      config: what is in the file.
+      place: what errors call it.
 
     Raises:
       errors.UserError: if its keys are not those of a config.
     """
     with errors.explained(
       (KeyError, TypeError, ValueError),
-      lambda error: f"the {name} is not a config ({error}): write it again",
+      lambda error: f"the {place} is not a config ({error}): write it again",
     ):
       self.named_configs[name] = config_dict.ConfigDict(config)
+    _check_seed(config, f"in the {place} ")
     known = self._added_entries(self.named_configs)
     self.adds_entries(name, known.keys() & config.keys())
 
@@ -342,11 +351,7 @@ class Experiment(sacred.Experiment):
     *args: Any,
   ) -> Any:
     """Makes a run; arguments as for Sacred, without files."""
-    seed = config_updates.get("seed", 0)
-    if not validation.is_whole(seed, 0, 2**32 - 1):
-      raise errors.UserError(
-        f"`seed` is {seed!r}: give a whole number from 0 to {2**32 - 1}"
-      )
+    _check_seed(config_updates)
     updates, parts = _split_off_parts(config_updates)
     reading: Reading | None = getattr(
       self.commands.get(command_name), "reading", None
@@ -397,7 +402,7 @@ class Experiment(sacred.Experiment):
       run = self._plain_run(command_name, updates, named_configs, *args)
     else:
       try:
-        self._add_read_config(_STORED, stored)
+        self._add_read_config(_STORED, stored, _STORED)
         names = [_STORED, *named_configs]
         run = self._plain_run(command_name, updates, names, *args)
       finally:
@@ -461,6 +466,32 @@ class Experiment(sacred.Experiment):
     configs = [self.named_configs.get(name) for name in named_configs]
     entries = [getattr(config, "entries", ()) for config in configs]
     return dict.fromkeys(itertools.chain(*entries))
+
+
+def _open_streams() -> None:
+  """Has standard streams that somebody closed lead to nowhere.
+
+  The next files would have their numbers, and get what goes to the streams.
+  """
+  number = os.open(os.devnull, os.O_RDWR)
+  if number <= 2:
+    os.set_inheritable(number, True)
+    _open_streams()
+  else:
+    os.close(number)
+
+
+def _check_seed(config: Mapping[str, Any], place: str = "") -> None:
+  """Checks the seed of a config, which Sacred reads before anything else.
+
+  Raises:
+    errors.UserError: if it is not one.
+  """
+  seed = config.get("seed", 0)
+  if not validation.is_whole(seed, 0, 2**32 - 1):
+    raise errors.UserError(
+      f"{place}`seed` is {seed!r}: give a whole number from 0 to {2**32 - 1}"
+    )
 
 
 def _let_go(error: BaseException | None) -> None:

@@ -44,7 +44,7 @@ def run(
   plot_options = plot.read_options(config)
   if output is None:
     output = common.results_path(config, prefix, _FILE_NAME)
-  files.check_writable(output)
+  files.check_writable(output, "<!DOCTYPE html>")
   measured = evaluate.restore(config, prefix, options)
   own, seed = measured.own, measured.seed
   print(f"looking at scenes with {prefix}", flush=True)

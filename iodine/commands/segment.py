@@ -65,7 +65,7 @@ def run(
   folders = _folders(paths, output, ours)
   files.check_folder(os.path.dirname(folders[0]) or ".")
   if config["json_path"] is not None:
-    files.check_writable(config["json_path"])
+    files.check_json(config["json_path"])
   find_problem = _find_film_problem if is_film else image_files.find_problem
   _check_all(paths, find_problem)
   config = checkpoints.as_evaluated(config)

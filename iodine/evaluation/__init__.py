@@ -35,6 +35,7 @@ from iodine.evaluation.pictures import (
 )
 from iodine.evaluation.scores import linearize, r2, score_batch
 from iodine.evaluation.tables import (
+  CSV_HEADERS,
   as_csv,
   final_table,
   generalisation_table,
@@ -56,6 +57,7 @@ __all__ = [
   "Summary",
   "Survey",
   "View",
+  "CSV_HEADERS",
   "as_csv",
   "background_first",
   "draw",

@@ -81,10 +81,12 @@ def _number(value: float | None) -> float | None:
 # ------------------------------------------------------------------------- CSV
 
 
+# Of `as_csv`, the summary's follow.
+CSV_HEADERS = ("num_components", "metric", "iteration")
+
+
 def as_csv(result: evaluator.Evaluation) -> str:
   """Returns a row for every number of slots, metric and iteration."""
-  headers = ["num_components", "metric", "iteration"]
-  headers += evaluator.Summary._fields
   rows: list[Sequence[Any]] = []
   runs = {r.num_components: r for r in (result, *result.generalisation)}
   for k, run in runs.items():
@@ -94,7 +96,7 @@ def as_csv(result: evaluator.Evaluation) -> str:
     for name, summary in run.metrics.items():
       if name not in run.per_iteration:
         rows.append([k, name, None, *map(_number, summary)])
-  return _csv_text(headers, rows)
+  return _csv_text((*CSV_HEADERS, *evaluator.Summary._fields), rows)
 
 
 def scenes_as_csv(result: evaluator.Evaluation) -> str:

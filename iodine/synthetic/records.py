@@ -11,7 +11,10 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import tensorflow as tf
 
-from iodine import files
+from iodine import errors, files
+
+# In bytes: larger files are downloaded ones, as a rule.
+_MOST_REPLACED = 2**31
 
 
 def serialize(scene: Mapping[str, np.ndarray]) -> bytes:
@@ -75,6 +78,13 @@ def write(
     iodine.errors.UserError: if the file cannot be written.
   """
   files.check_writable(path)
+  if os.path.isfile(path) and os.path.getsize(path) > _MOST_REPLACED:
+    raise errors.UserError(
+      f"`{path}` is there already and has "
+      f"{os.path.getsize(path) / 1e9:.1f} GB, "
+      "as the public files have, and is not replaced: choose another place, or "
+      "remove it"
+    )
   options = tf.io.TFRecordOptions(compression_type=compression or "")
   # An OSError of what draws the scenes does not say that the disk refuses.
   with (
