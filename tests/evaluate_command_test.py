@@ -215,6 +215,7 @@ def test_a_folder_without_room_for_events_is_no_error(tmp_path, capsys):
     ),
     (["evaluation.sedes=2"], "did you mean `evaluation.seeds`"),
     (["csv_path=/proc/no/such.csv"], "/proc/no"),
+    (["csv_path=new.csv", "evaluation.scenes_csv=new.csv"], "the same file"),
     (["evaluation.scenes_csv=/tmp"], "is not the path of a file"),
     (["data.max_num_objects=1"], "no scene"),
     (["num_components=0"], "`num_components` is 0"),

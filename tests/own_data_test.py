@@ -1,6 +1,7 @@
 """Scenes of one's own: images, films, arrays, and what can be wrong in them."""
 
 import os
+import zipfile
 
 import h5py
 import numpy as np
@@ -451,6 +452,73 @@ def test_files_of_another_kind_are_refused(tmp_path):
       data.Arrays(
         path=kind if kind == 7 else str(tmp_path / kind), batch_size=2
       )()
+
+
+def test_masks_that_are_all_negative(tmp_path):
+  path = str(tmp_path / "own.npz")
+  mask = np.full([5, 8, 8], -1)
+  np.savez(path, image=noise([5, 8, 8, 3]), mask=mask)
+  with pytest.raises(errors.UserError, match="has the number -1"):
+    data.Arrays(path=path, batch_size=2)()
+
+
+def _in_another_file(file):
+  file.create_dataset(
+    "image", (5, 8, 8, 3), "u1", external=[("secret", 0, 5 * 8 * 8 * 3)]
+  )
+
+
+def _missing(file):
+  layout = h5py.VirtualLayout((5, 8, 8, 3), "u1")
+  layout[:] = h5py.VirtualSource("nowhere.h5", "image", (5, 8, 8, 3))
+  file.create_virtual_dataset("image", layout)
+
+
+@pytest.mark.parametrize("write", [_in_another_file, _missing])
+def test_a_file_reads_no_others(tmp_path, write):
+  path = str(tmp_path / "own.h5")
+  with h5py.File(path, "w") as file:
+    write(file)
+  with pytest.raises(errors.UserError, match="its values in other files"):
+    data.Arrays(path=path, batch_size=2)()
+
+
+def test_a_group_of_another_file_is_not_read(tmp_path):
+  path = str(tmp_path / "own.h5")
+  with h5py.File(tmp_path / "secret.h5", "w") as file:
+    file["train/image"] = noise([5, 8, 8, 3])
+  with h5py.File(path, "w") as file:
+    file["train"] = h5py.ExternalLink("secret.h5", "train")
+  with pytest.raises(errors.UserError, match="its values in other files"):
+    data.Arrays(path=path, batch_size=2, train="train")()
+
+
+@pytest.mark.parametrize(
+  "header",
+  [
+    "{'descr': '|u1', 'fortran_order': False, 'shape': (True, 8, 8, 3), }",
+    "{'descr': '|u1', 'fortran_order': False, 'shape': (5, 8, 8, 3), ",
+    "(" * 200,
+  ],
+)
+def test_headers_of_members_that_make_no_sense(tmp_path, header):
+  path = str(tmp_path / "own.npz")
+  magic = np.lib.format.magic(1, 0) + len(header).to_bytes(2, "little")
+  with zipfile.ZipFile(path, "w") as archive:
+    archive.writestr("image.npy", magic + header.encode() + bytes(960))
+  with pytest.raises(errors.UserError, match="cannot be read"):
+    data.Arrays(path=path, batch_size=2)()
+
+
+def test_an_archive_that_is_encrypted(tmp_path):
+  path = tmp_path / "own.npz"
+  np.savez(path, image=noise([5, 8, 8, 3]))
+  content = bytearray(path.read_bytes())
+  content[6] |= 1
+  content[content.rindex(b"PK\1\2") + 8] |= 1
+  path.write_bytes(content)
+  with pytest.raises(errors.UserError, match="is encrypted"):
+    data.Arrays(path=str(path), batch_size=2)()
 
 
 def test_films_have_to_be_long_enough(film_folder, tmp_path):

@@ -95,6 +95,14 @@ def read_options(config: Config) -> Options:
   for name, path in paths.items():
     if path is not None:
       files.check_writable(path, begins[name])
+  written = [os.path.realpath(path) for path in paths.values() if path]
+  # All may go to /dev/null.
+  written = [p for p in written if os.path.isfile(p) or not os.path.exists(p)]
+  if len(set(written)) < len(written):
+    raise errors.UserError(
+      "two of `json_path`, `csv_path` and `evaluation.scenes_csv` are the same "
+      "file: give each its own"
+    )
   return Options(
     num_scenes,
     seeds,

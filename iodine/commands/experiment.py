@@ -367,6 +367,7 @@ class Experiment(sacred.Experiment):
       _describe_host(run)
     for observer in run.observers:
       if isinstance(observer, observers.FileStorageObserver):
+        files.check_folder(observer.basedir)
         save = functools.partial(_save_json, observer)
         observer.save_json = save  # type: ignore[method-assign]
     # Sacred gave them the config when it made the run.

@@ -30,6 +30,7 @@ import math
 import os
 import shutil
 import tempfile
+import tokenize
 import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -37,7 +38,7 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
-from iodine import errors, files, memory
+from iodine import errors, files, memory, validation
 from iodine.readers import image_files, opening
 
 # Other names of ours.
@@ -78,7 +79,11 @@ def open_file(path: str, group: str | None = None) -> dict[str, Array]:
     raise errors.UserError(
       f"`path` is `{path}`, but there is no such file: give an NPZ or HDF5 file"
     )
-  kinds = (OSError, ValueError, KeyError, OverflowError, zipfile.BadZipFile)
+  kinds = (
+    *(OSError, ValueError, KeyError, OverflowError),
+    *(zipfile.BadZipFile, tokenize.TokenError),
+    RuntimeError,  # encrypted, or compressed in a way that zipfile cannot read
+  )
   with errors.explained(
     kinds,
     lambda error: (
@@ -117,8 +122,14 @@ def _open_hdf5(path: str, group: str | None) -> dict[str, Array]:
 
 def _mapped(path: str, array: h5py.Dataset) -> Array:
   """Returns an array mapped into memory, where it lies in one piece."""
+  # Which may be any, of a file that a stranger made.
+  if array.external or array.is_virtual or array.file.filename != path:
+    raise errors.UserError(
+      f"`{array.name}` of `{path}` has its values in other files: write them "
+      "into this one"
+    )
   offset = array.id.get_offset()
-  if offset is None or array.external or array.is_virtual:
+  if offset is None:
     _check_chunks(path, array)
     return array
   return np.memmap(path, array.dtype, "r", offset, array.shape)
@@ -169,6 +180,8 @@ def _map_member(
       (2, 0): np.lib.format.read_array_header_2_0,
     }[version]
     shape, is_fortran, dtype = header(content)
+    if not all(validation.is_whole(size, 0) for size in shape):
+      raise ValueError(f"`{info.filename}` has the shape {shape}")
     start = content.tell()
     if dtype.hasobject or not shape:
       return np.zeros(shape, np.uint8)  # nothing of ours
@@ -382,7 +395,7 @@ class ArraySource:
         float(np.max(self._mask[start : start + _BLOCK]))
         for start in range(0, self.num_scenes, _BLOCK)
       )
-      if not math.isfinite(most):
+      if not 0 <= most < math.inf:
         raise errors.UserError(
           f"`mask` of {self.title} has the number {most}: give numbers of"
           " objects, with 0 for the background"
