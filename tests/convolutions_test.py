@@ -66,6 +66,21 @@ def test_kernel_gradient_in_tiles(kernel, monkeypatch):
   helpers.assert_near(gradient, plain(x, shape, dy, 1), 1e-5)
 
 
+def test_tiles_are_copied_no_sooner_than_their_gradient_is_there():
+  with tf.Graph().as_default():
+    x = tf.compat.v1.placeholder(tf.float32, [1, 32, 128, 64])
+    dy = tf.compat.v1.placeholder(tf.float32, [1, 32, 128, 64])
+    gradient = convolutions.kernel_gradient(
+      x, tf.TensorShape([3, 3, 64, 64]), dy, 1
+    )
+    (copy,) = [
+      op
+      for op in gradient.graph.get_operations()
+      if x.ref() in {y.ref() for y in op.inputs}
+    ]
+  assert copy.control_inputs == [dy.op]
+
+
 def test_second_gradient_of_conv2d():
   # Refinement inputs whose gradients are not stopped need it.
   rng = np.random.default_rng(0)

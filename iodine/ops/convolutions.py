@@ -132,8 +132,11 @@ def _tiled_kernel_gradient(
   rows = (
     np.arange(num_tiles)[:, None] * _TILE_ROWS + np.arange(tile_height)[None]
   )
-  around = [margin, margin]
-  padded = tf.pad(x, [[0, 0], around, around, [0, 0]])
+  around = tf.constant([[0, 0], [margin, margin], [margin, margin], [0, 0]])
+  # Otherwise TensorFlow copies all maps of all iterations as soon as they are
+  # there, and holds the copies until their gradients come.
+  with tf.control_dependencies([dy]):
+    padded = tf.pad(x, around)
   x_tiles = tf.gather(padded, rows.reshape(-1), axis=1)
   return plain_kernel_gradient(
     tf.reshape(
