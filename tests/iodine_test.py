@@ -651,6 +651,29 @@ def test_iteration_t_of_a_sequential_model_sees_frame_t():
       use(too_few)
 
 
+@pytest.mark.parametrize("num_iters", [0, 3])
+@pytest.mark.parametrize("sequential", [False, True])
+@pytest.mark.parametrize("seed", [[1, 2], [[1, 2], [3, 4]]])
+def test_the_last_estimate_is_that_of_encode(num_iters, sequential, seed):
+  model = helpers.tiny_model(
+    {"model.sequential": sequential, "num_iters": num_iters}
+  )
+  images = tf.random.stateless_uniform([2, 4, 8, 8, 3], [0, 1])
+  seed = tf.constant(seed)
+  (*_, expected), _ = model.encode(images, seed=seed)
+
+  def last():
+    return _numbers(model.last_estimate(images, seed))
+
+  for function in (last, tf.function(last)):
+    for value, number in zip(function(), _numbers(expected), strict=True):
+      helpers.assert_near(value, number)
+
+
+def _numbers(estimate):
+  return [estimate.zp, estimate.z, estimate.re, *estimate.params]
+
+
 def test_other_models_see_frame_0(model):
   data = helpers.make_batch(frames=5)
   first = {**data, "image": data["image"][:, :1], "mask": data["mask"][:, :1]}

@@ -218,8 +218,8 @@ def segment(
     mask [B, K, H, W, 1] and reconstruction [B, 1, H, W, C] of the final
     estimate.
   """
-  estimates, _ = model.encode(images, seed=seed)
-  rendering = distributions.render(estimates[-1].x_dist)
+  last = model.last_estimate(images, seed)
+  rendering = distributions.render(last.x_dist)
   return {"mask": rendering.masks, "recons": rendering.reconstruction}
 
 

@@ -178,7 +178,7 @@ def _num_iterations(op: Operation) -> int:
   limit = op.inputs[1] if len(op.inputs) > 1 else None
   value = None if limit is None else tf.get_static_value(limit)
   return (
-    int(value) if value is not None and value.ndim == 0 and value > 0 else 1
+    int(value) if value is not None and value.ndim == 0 and value >= 0 else 1
   )
 
 

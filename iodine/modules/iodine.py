@@ -248,34 +248,80 @@ class IODINE(snt.Module):
     Returns:
       num_iters + 1 estimates and the num_iters inputs between them.
     """
-    sg = shapeguard.ShapeGuard()
-    sg.guard(images, "B, T, H, W, C")
-    self._require_memory(sg.B, images.shape[2:])
-    self.initialize(images.shape[2:])
+    zp, state = self._begin(images)
     samplers = iterations.samplers(
       self.num_iters, self.latent_dist, z, seed, part
-    )
-    batch_size = self._refinement_batch_size
-    if batch_size is None and part is not None:
-      batch_size = sg.B * part.num_parts
-    state = self.refinement_core.initial_state(sg.B, self.num_components)
-    zp = tf.tile(
-      self.initial_sample_distribution[None, None],
-      [sg.B, self.num_components, 1],
     )
     estimates, inputs = [], []
     for t in range(self.num_iters):
       frame = self._frame(images, t)
-      estimate, gradients = self._estimate_with_gradients(
-        zp, frame, samplers[t], batch_size
+      estimate, refinement_input, zp, state = self._refine(
+        zp, state, frame, samplers[t], part
       )
-      refinement_input = self._make_inputs(frame, estimate, gradients)
-      zp, state = self.refinement_core(refinement_input, zp, state)
       estimates.append(estimate)
       inputs.append(refinement_input)
     frame = self._frame(images, self.num_iters)
     estimates.append(self._estimate(zp, frame, samplers[-1]))
     return estimates, inputs
+
+  def last_estimate(self, images: tf.Tensor, seed: tf.Tensor) -> types.Estimate:
+    """Returns the last of the estimates of `encode`, and forgets the others.
+
+    In a graph the refinements are a loop, which is traced and optimised once,
+    however many they are. No gradients are for training.
+
+    Args:
+      images: see `encode`.
+      seed: see `__call__`.
+    """
+    zp, state = self._begin(images)
+    seeds = iterations.step_seeds(seed, self.num_iters + 1)
+
+    def refine(t: tf.Tensor, zp: tf.Tensor, state: list[Any]) -> Any:
+      sampler = iterations.sampler(self.latent_dist, seed=seeds[t])
+      frame = self._frame(images, t)
+      _, _, zp, state = self._refine(zp, state, frame, sampler)
+      return t + 1, zp, state
+
+    last, zp, _ = tf.while_loop(
+      lambda t, *_: t < self.num_iters,
+      refine,
+      (tf.constant(0), zp, state),
+      maximum_iterations=self.num_iters,  # for those that count operations
+    )
+    sampler = iterations.sampler(self.latent_dist, seed=seeds[last])
+    return self._estimate(zp, self._frame(images, last), sampler)
+
+  def _begin(self, images: tf.Tensor) -> tuple[tf.Tensor, list[Any]]:
+    """Returns the latents' first parameters and the first state."""
+    sg = shapeguard.ShapeGuard()
+    sg.guard(images, "B, T, H, W, C")
+    self._require_memory(sg.B, images.shape[2:])
+    self.initialize(images.shape[2:])
+    zp = tf.tile(
+      self.initial_sample_distribution[None, None],
+      [sg.B, self.num_components, 1],
+    )
+    return zp, self.refinement_core.initial_state(sg.B, self.num_components)
+
+  def _refine(
+    self,
+    zp: tf.Tensor,
+    state: list[Any],
+    frame: tf.Tensor,
+    sampler: iterations.Sampler,
+    part: types.BatchPart | None = None,
+  ) -> tuple[types.Estimate, types.RefinementInputs, tf.Tensor, list[Any]]:
+    """Returns what zp implies, what follows from it, and the next zp."""
+    batch_size = self._refinement_batch_size
+    if batch_size is None and part is not None:
+      batch_size = zp.shape[0] * part.num_parts
+    estimate, gradients = self._estimate_with_gradients(
+      zp, frame, sampler, batch_size
+    )
+    inputs = self._make_inputs(frame, estimate, gradients)
+    zp, state = self.refinement_core(inputs, zp, state)
+    return estimate, inputs, zp, state
 
   def decode(
     self, z: tf.Tensor
@@ -613,14 +659,13 @@ class IODINE(snt.Module):
     self.output_dist.set_output_shape(image_shape)
     self.decoder.set_output_shapes(self.output_dist.input_shapes)
 
-  def frame_index(self, t: int) -> int:
+  def frame_index(self, t: Any) -> Any:
     """Returns the frame of the data that iteration t is compared with."""
     return t if self._sequential else 0
 
-  def _frame(self, images: tf.Tensor, t: int) -> tf.Tensor:
+  def _frame(self, images: tf.Tensor, t: Any) -> tf.Tensor:
     """Returns the frame [B, 1, H, W, C] that iteration t sees."""
-    index = self.frame_index(t)
-    return images[:, index : index + 1]
+    return tf.expand_dims(images[:, self.frame_index(t)], 1)
 
   def cut_frames(self, data: Data) -> Data:
     """Returns a copy of the batch with the first num_iters + 1 frames.

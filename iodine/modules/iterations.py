@@ -85,20 +85,47 @@ def samplers(
         f"{num_iters} needs {steps}"
       )
   elif seed is not None:
-    seed = tf.convert_to_tensor(seed)
-    if seed.shape.rank == 1:
-      seeds = _fold_in_steps(seed, steps)
-    else:
-      folded = tf.map_fn(
-        lambda each: tf.stack(_fold_in_steps(each, steps)),
-        seed,
-        fn_output_signature=tf.int32,
-      )
-      seeds = tf.unstack(folded, steps, axis=1)
+    seeds = tf.unstack(step_seeds(seed, steps))
   return [
-    functools.partial(_draw, module=module, part=part, z=z, seed=seed)
+    sampler(module, z, seed, part)
     for z, seed in zip(samples, seeds, strict=True)
   ]
+
+
+def step_seeds(seed: tf.Tensor, steps: int) -> tf.Tensor:
+  """Returns a seed for each decode, [steps, 2] or [steps, B, 2].
+
+  Args:
+    seed: [2] integers, or [B, 2] for one an image.
+    steps: the number of decodes.
+  """
+  seed = tf.convert_to_tensor(seed)
+  if seed.shape.rank == 1:
+    return tf.stack(_fold_in_steps(seed, steps))
+  folded = tf.map_fn(
+    lambda each: tf.stack(_fold_in_steps(each, steps)),
+    seed,
+    fn_output_signature=tf.int32,
+  )
+  return tf.transpose(folded, [1, 0, 2])
+
+
+def sampler(
+  module: distributions.DistributionModule,
+  z: tf.Tensor | None = None,
+  seed: tf.Tensor | None = None,
+  part: types.BatchPart | None = None,
+) -> Sampler:
+  """Returns what draws the sample of one decode, or replays it.
+
+  Args:
+    module: see `samplers`.
+    z: [B, K, Z] recorded samples, or None.
+    seed: that of the decode, see `step_seeds`; None for the global random
+      state.
+    part: see `samplers`.
+  """
+  return functools.partial(_draw, module=module, part=part, z=z, seed=seed)
 
 
 def _draw(

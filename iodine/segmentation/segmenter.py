@@ -234,8 +234,7 @@ def infer(
   seeds = tf.constant([seed, 0], tf.int64)
   if images.shape[0] > 1:  # the same for every image
     seeds = tf.repeat(seeds[None], images.shape[0], axis=0)
-  estimates, _ = model.encode(frames, seed=seeds)
-  last = estimates[-1]
+  last = model.last_estimate(frames, seeds)
   found = {
     **render(last.x_dist),
     "latents": last.z,
