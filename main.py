@@ -8,10 +8,16 @@ all that depends on it. Sacred's own options and commands work too:
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import signal
 
 if __name__ == "__main__":
+  # A tenth of the time until a first image is segmented goes to looking for
+  # garbage among what is imported and traced, and again at the end.
+  gc.set_threshold(100_000)
+  atexit.register(gc.freeze)
   # All other imports take a second or two; `run_commandline` catches signals
   # itself.
   signal.signal(
