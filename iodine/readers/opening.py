@@ -479,7 +479,7 @@ def _mismatches(
         f"its feature `{name}` is a {found} of {len(values)} values where a"
         f" {kind} of {size} is needed"
       )
-    elif kind == "bytes_list" and any(len(value) != 1 for value in values):
+    elif kind == "bytes_list" and set(map(len, values)) != {1}:
       problems.append(
         f"its feature `{name}` has elements that are not one byte"
       )
