@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import ctypes
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,9 @@ Config = Mapping[str, Any]
 
 # TensorFlow makes threads for each.
 _MOST_VIRTUAL = 64
+
+# Of glibc's malloc.h.
+_M_ARENA_MAX = -8
 
 
 def set_up(config: Config) -> None:
@@ -31,6 +35,7 @@ def set_up(config: Config) -> None:
   """
   for name in ("memory_growth", "tf32", "deterministic"):
     validation.check_flag(name, config[name])
+  _share_memory()
   for gpu in tf.config.list_physical_devices("GPU"):
     # Without, a process takes all of a GPU's memory at once.
     tf.config.experimental.set_memory_growth(gpu, config["memory_growth"])
@@ -67,6 +72,17 @@ def set_up(config: Config) -> None:
     f"at most {there}, as this process has computed on so many, or begin "
     "another process",
   )
+
+
+def _share_memory() -> None:
+  """Has all threads take memory from one place, where malloc is glibc's.
+
+  Otherwise each keeps for itself what another one could use: 70 MB in a step of
+  clevr6.
+  """
+  mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+  if mallopt is not None:
+    mallopt(_M_ARENA_MAX, 1)
 
 
 def uses_xla(jit_compile: bool | None) -> bool:
