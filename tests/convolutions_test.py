@@ -61,8 +61,8 @@ def test_kernel_gradient_in_tiles(kernel, monkeypatch):
 
   monkeypatch.setattr(convolutions, "plain_kernel_gradient", record)
   gradient = convolutions.kernel_gradient(x, shape, dy, 1)
-  # Twice two tiles, with the margin of the kernel around each.
-  assert tiled == [[4, 32 + kernel - 1, 128 + kernel - 1, 64]]
+  # Twice four tiles, with the margin of the kernel around each.
+  assert tiled == [[8, 16 + kernel - 1, 128 + kernel - 1, 64]]
   helpers.assert_near(gradient, plain(x, shape, dy, 1), 1e-5)
 
 

@@ -107,7 +107,7 @@ def kernel_gradient(
 
 
 # Rows of a tile; a tile should fit the caches.
-_TILE_ROWS = 32
+_TILE_ROWS = 16
 
 
 def _rows_collide(x: tf.Tensor) -> bool:
