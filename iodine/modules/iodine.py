@@ -268,7 +268,7 @@ class IODINE(snt.Module):
     """Returns the last of the estimates of `encode`, and forgets the others.
 
     In a graph the refinements are a loop, which is traced and optimised once,
-    however many they are. No gradients are for training.
+    however many they are. Training, which asks for gradients, has `encode`.
 
     Args:
       images: see `encode`.
