@@ -34,8 +34,8 @@ _MARK_TEXT = (
   "written again.\n"
 )
 
-# What a checkpoint is read with, and no result.
-_RUN_CONFIG = "config.json"
+# What a checkpoint is read with; no result replaces it.
+RUN_CONFIG = "config.json"
 
 # Beside what is written. Locks may not reach beyond one machine, so that the
 # name says which one it is.
@@ -120,7 +120,7 @@ def check_writable(path: Any, begin: str = "") -> None:
     check_readable(path)
     with open(path, "rb") as file:
       is_ours = file.read(len(begin)) in (begin.encode(), b"")
-    if not is_ours or os.path.basename(path) == _RUN_CONFIG:
+    if not is_ours or os.path.basename(path) == RUN_CONFIG:
       raise errors.UserError(
         f"`{path}` is there already, and is not what would replace it: choose "
         "another name, or remove it"

@@ -22,7 +22,7 @@ _ABSENT = "nothing"
 
 def config_path(prefix: str) -> str:
   """Returns where a training leaves the config of its checkpoints."""
-  return os.path.join(finding.run_folder(prefix), finding.CONFIG_FILE)
+  return os.path.join(finding.run_folder(prefix), files.RUN_CONFIG)
 
 
 def config_beside(prefix: str) -> dict[str, Any]:

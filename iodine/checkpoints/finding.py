@@ -25,7 +25,6 @@ BEST_FOLDER = "best"
 STATE_FILE = "checkpoint"
 # Where a run that went on from an older checkpoint has put the newer ones.
 NEWER_FOLDER = "newer_than_"
-CONFIG_FILE = "config.json"
 _INDEX = ".index"
 _PART = re.compile(rf"{BEST_FOLDER}|{NEWER_FOLDER}\d+(_\d+)?")
 # What TensorFlow raises for files that are broken in one way or another.
@@ -169,7 +168,9 @@ def run_folder(prefix: str) -> str:
   while _PART.fullmatch(os.path.basename(os.path.abspath(folder))):
     folder = os.path.normpath(os.path.join(folder, os.pardir))
   # A folder of that name may be a run's own, or have been copied.
-  own_config, config = (os.path.join(f, CONFIG_FILE) for f in (own, folder))
+  own_config, config = (
+    os.path.join(f, files.RUN_CONFIG) for f in (own, folder)
+  )
   return (
     own if os.path.exists(own_config) or not os.path.exists(config) else folder
   )

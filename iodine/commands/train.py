@@ -255,7 +255,7 @@ def run(
       if workers.is_chief:
         on_folder(place.folder)
         # For whoever finds the checkpoints.
-        config_path = os.path.join(place.folder, "config.json")
+        config_path = os.path.join(place.folder, files.RUN_CONFIG)
         files.write_json(config_path, dict(config))
         logs = _Logs(
           model, example, place.folder, step, stage.last_step, log_scalar
