@@ -47,8 +47,86 @@ def test_conv2d(kernel, outputs, stride):
   )
 
 
+@pytest.fixture(params=[False, True], ids=["wider", "avx2"])
+def widest_is_avx2(request, monkeypatch):
+  """Pretends that the processor has AVX2 alone, or something wider."""
+  monkeypatch.setattr(convolutions, "_widest_is_avx2", lambda: request.param)
+  return request.param
+
+
+@pytest.mark.parametrize(
+  "shape", [(2, 45, 37, 64, 48), (3, 40, 41, 48, 64), (1, 48, 48, 48, 48)]
+)
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_kernel_gradient_by_taps(kernel, shape, widest_is_avx2):
+  num, height, width, inputs, outputs = shape
+  rng = np.random.default_rng(0)
+  x = _normal(rng, num, height, width, inputs)
+  dy = _normal(rng, num, height, width, outputs)
+  kernel_shape = tf.TensorShape([kernel, kernel, inputs, outputs])
+
+  @tf.function(autograph=False)
+  def gradient(x, dy):
+    return convolutions.kernel_gradient(x, kernel_shape, dy, 1)
+
+  types = {
+    op.type
+    for op in gradient.get_concrete_function(x, dy).graph.get_operations()
+  }
+  assert ("BatchMatMulV2" in types) == widest_is_avx2
+  assert ("Conv2DBackpropFilter" in types) != widest_is_avx2
+  plain = convolutions.plain_kernel_gradient(x, kernel_shape, dy, 1)
+  helpers.assert_near(gradient(x, dy), plain, 1e-5)
+
+
+@pytest.mark.parametrize(
+  "shape,dtype",
+  [
+    ((2, 45, 37, 64, 32), tf.float32),  # few outputs
+    ((2, 45, 37, 32, 64), tf.float32),  # few inputs
+    ((2, 35, 35, 64, 64), tf.float32),  # few pixels
+    ((2, 45, 37, 64, 64), tf.bfloat16),  # whose products would be rounded
+  ],
+)
+def test_kernel_gradient_without_taps(shape, dtype, monkeypatch):
+  monkeypatch.setattr(convolutions, "_widest_is_avx2", lambda: True)
+  num, height, width, inputs, outputs = shape
+  with tf.Graph().as_default() as graph:
+    convolutions.kernel_gradient(
+      tf.zeros([num, height, width, inputs], dtype),
+      tf.TensorShape([3, 3, inputs, outputs]),
+      tf.zeros([num, height, width, outputs], dtype),
+      1,
+    )
+  types = [op.type for op in graph.get_operations()]
+  assert "Conv2DBackpropFilter" in types and "BatchMatMulV2" not in types
+
+
+@pytest.mark.parametrize(
+  "found,is_widest",
+  [
+    (["SSE42", "AVX", "AVX2"], True),
+    (["AVX2", "AVX512F", "AVX512_SKX"], False),
+    (["X86_V2", "X86_V3"], True),
+    (["X86_V3", "X86_V4"], False),
+    (["SSE42", "AVX"], False),
+    (["NEON", "ASIMD"], False),
+  ],
+)
+def test_widest_is_avx2(found, is_widest, monkeypatch):
+  simd = {"baseline": ["SSE"], "found": found, "not found": ["AVX512_SPR"]}
+  monkeypatch.setattr(np, "show_config", lambda mode: {"SIMD Extensions": simd})
+  assert convolutions._widest_is_avx2.__wrapped__() == is_widest
+
+
+def test_simd_of_this_processor_is_known():
+  names = np.show_config(mode="dicts")["SIMD Extensions"]
+  assert {"baseline", "found"} <= names.keys()
+
+
 @pytest.mark.parametrize("kernel", [3, 5])
 def test_kernel_gradient_in_tiles(kernel, monkeypatch):
+  monkeypatch.setattr(convolutions, "_widest_is_avx2", lambda: False)
   rng = np.random.default_rng(0)
   x, dy = _normal(rng, 2, 64, 128, 64), _normal(rng, 2, 64, 128, 64)
   shape = tf.TensorShape([kernel, kernel, 64, 64])
@@ -66,7 +144,9 @@ def test_kernel_gradient_in_tiles(kernel, monkeypatch):
   helpers.assert_near(gradient, plain(x, shape, dy, 1), 1e-5)
 
 
-def test_tiles_are_copied_no_sooner_than_their_gradient_is_there():
+def test_images_are_copied_no_sooner_than_their_gradient_is_there(
+  widest_is_avx2,
+):
   with tf.Graph().as_default():
     x = tf.compat.v1.placeholder(tf.float32, [1, 32, 128, 64])
     dy = tf.compat.v1.placeholder(tf.float32, [1, 32, 128, 64])

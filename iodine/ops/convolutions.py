@@ -92,16 +92,22 @@ def kernel_gradient(
 ) -> tf.Tensor:
   """Computes `plain_kernel_gradient`, rearranged where a CPU is slow at it.
 
-  A kernel with fewer outputs than inputs changes the two roles. Wide rows are
-  cut into tiles, see `_tiled_kernel_gradient`.
+  A kernel with fewer outputs than inputs changes the two roles. Many channels
+  are summed in matrix products where AVX2 is all there is, see
+  `_kernel_gradient_by_taps`; wide rows are cut into tiles elsewhere, see
+  `_tiled_kernel_gradient`.
   """
   kernel, _, inputs, outputs = shape
-  if stride == 1 and kernel % 2 and outputs < inputs:
+  if stride > 1 or kernel % 2 == 0:
+    return plain_kernel_gradient(x, shape, dy, stride)
+  if _products_are_faster(x, shape):
+    return _kernel_gradient_by_taps(x, shape, dy)
+  if outputs < inputs:
     exchanged = plain_kernel_gradient(
       dy, tf.TensorShape([kernel, kernel, outputs, inputs]), x, stride
     )
     return tf.transpose(tf.reverse(exchanged, [0, 1]), [0, 1, 3, 2])
-  if stride == 1 and kernel % 2 and _rows_collide(x):
+  if _rows_collide(x):
     return _tiled_kernel_gradient(x, shape, dy)
   return plain_kernel_gradient(x, shape, dy, stride)
 
@@ -147,6 +153,82 @@ def _tiled_kernel_gradient(
     stride=1,
     padding="VALID",
   )
+
+
+# Positions of a product, whose operands should fit the caches.
+_POSITIONS = 1536
+
+# Of inputs and of outputs. With 32, oneDNN is as fast.
+_MANY_CHANNELS = 48
+
+
+def _products_are_faster(x: tf.Tensor, shape: tf.TensorShape) -> bool:
+  """Returns whether oneDNN's AVX2 form falls behind the products of taps.
+
+  It reads eight channels at a time of pixels that lie far apart.
+  """
+  _, _, inputs, outputs = shape
+  _, height, width, _ = x.shape
+  return (
+    _widest_is_avx2()
+    and not tf.config.list_physical_devices("GPU")
+    and x.dtype == tf.float32
+    and min(inputs, outputs) >= _MANY_CHANNELS
+    and height * width >= _POSITIONS
+  )
+
+
+@functools.cache
+def _widest_is_avx2() -> bool:
+  """Returns whether this processor has AVX2, but no form of AVX-512."""
+  simd = np.show_config(mode="dicts")["SIMD Extensions"]
+  names = [*simd["baseline"], *simd["found"]]
+  # NumPy has names of levels from 2.4 on: the third is AVX2, the fourth more.
+  wider = [name for name in names if name.startswith(("AVX512", "X86_V4"))]
+  return not wider and not {"AVX2", "X86_V3"}.isdisjoint(names)
+
+
+def _kernel_gradient_by_taps(
+  x: tf.Tensor, shape: tf.TensorShape, dy: tf.Tensor
+) -> tf.Tensor:
+  """Computes `plain_kernel_gradient` with stride 1, a product for each tap.
+
+  Both are padded to the same size, so that a tap is one distance between their
+  positions, over the ends of rows and images, too: there dy is zero. Slices of
+  the first dimension are no copies. A blank image at the end lets the
+  positions fill the last product.
+  """
+  num, height, width, inputs = x.shape
+  kernel, _, _, outputs = shape
+  before, around = kernel // 2, kernel - 1
+  row = width + around
+  # Behind the last position of dy are zeros only.
+  needed = num * (height + around) * row - around * (row + 1)
+  length = -(-needed // _POSITIONS) * _POSITIONS
+
+  def margins(start: int) -> tf.Tensor:
+    return tf.constant(
+      [[0, 1], *[[start, around - start]] * 2, [0, 0]], tf.int32
+    )
+
+  of_x, of_dy = margins(before), margins(0)
+  # As in `_tiled_kernel_gradient`: no copy before its gradient is there.
+  with tf.control_dependencies([dy]):
+    padded = tf.pad(x, of_x)
+  positions = tf.reshape(padded, [-1, inputs])
+  gradients = tf.reshape(
+    tf.reshape(tf.pad(dy, of_dy), [-1, outputs])[:length],
+    [-1, _POSITIONS, outputs],
+  )
+  taps = [
+    tf.matmul(
+      tf.reshape(positions[start : start + length], [-1, _POSITIONS, inputs]),
+      gradients,
+      transpose_a=True,
+    )
+    for start in (m * row + n for m in range(kernel) for n in range(kernel))
+  ]
+  return tf.reshape(tf.reduce_sum(tf.stack(taps), axis=1), shape)
 
 
 # ------------------------------------------------------------ vectors
