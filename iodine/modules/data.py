@@ -132,7 +132,6 @@ class IODINEDataset(datasets.SceneDataset):
     self._streams[subset] = known if known == stream else stream
     return self._streams[subset]
 
-  @datasets.untransformed
   def _read(self, raw: tf.Tensor) -> dict[str, Any]:
     """Returns one scene: image and mask cropped, all else as stored."""
     scene = examples.parse(raw, self._layout)
@@ -149,7 +148,6 @@ class IODINEDataset(datasets.SceneDataset):
       "factors": factors,
     }
 
-  @datasets.untransformed
   def _read_kept(self, raw: tf.Tensor) -> dict[str, Any]:
     """Returns one scene as a cache keeps it: with masks of the final size."""
     scene = self._read(raw)
@@ -174,7 +172,6 @@ class IODINEDataset(datasets.SceneDataset):
     image = batch["image"][:, tf.newaxis]
     return self._finish({**batch, "image": image, "mask": mask}, compact)
 
-  @datasets.untransformed
   def _preprocess(self, batch: dict[str, Any]) -> dict[str, Any]:
     """Returns the batch with image and mask as the model wants them."""
     image, mask = preprocess(
@@ -375,9 +372,7 @@ class _PlacedScenes(datasets.SceneDataset):
 
   def _stream_of(self, **arguments: Any) -> streams.PlaceStream:
     gather = functools.partial(self._gather_from, arguments["source"])
-    return streams.PlaceStream(
-      **arguments, gather=datasets.untransformed(gather)
-    )
+    return streams.PlaceStream(**arguments, gather=gather)
 
   @abc.abstractmethod
   def _gather_from(self, source: Any, places: tf.Tensor) -> dict[str, Any]:

@@ -31,9 +31,9 @@ from iodine.readers import cache, soundness, streams
 # In the message of TensorFlow's error.
 _UNSOUND = "a scene is not as it must be"
 
-# No Python control flow here depends on tensors, and AutoGraph takes longer to
-# find that out than it takes to build the graph.
-untransformed = tf.autograph.experimental.do_not_convert
+# No Python control flow in a pipeline depends on tensors, and AutoGraph takes
+# longer to find that out than it takes to build the graphs.
+_untransformed = tf.autograph.experimental.do_not_convert
 
 
 def crop(
@@ -324,6 +324,7 @@ class SceneDataset(abc.ABC):
       and validation.is_whole(entry[1], 1)
     )
 
+  @_untransformed
   def __call__(
     self,
     subset: str | None = "train",
@@ -359,6 +360,7 @@ class SceneDataset(abc.ABC):
     stream.require_scenes()
     return self._batch(stream, subset, skip_batches, rows, compact)
 
+  @_untransformed
   def batches(
     self, subset: str | None = "train", skip_batches: int = 0
   ) -> Iterator[dict[str, Any]]:
@@ -584,9 +586,7 @@ class SceneDataset(abc.ABC):
       ):
         return tf.nest.map_structure(tf.identity, finished)
 
-    batches = batches.map(
-      untransformed(finish), tf.data.AUTOTUNE, deterministic=True
-    )
+    batches = batches.map(finish, tf.data.AUTOTUNE, deterministic=True)
     if not is_test:
       batches = batches.apply(
         tf.data.experimental.assert_cardinality(

@@ -51,7 +51,7 @@ class Layout:
   variant: str | None
   image_shape: tuple[int, int, int]
   num_entities: int
-  features: Mapping[str, Feature]
+  features: Mapping[str, Feature] = dataclasses.field(hash=False)
   entities_last: bool = False
 
   @property

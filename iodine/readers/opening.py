@@ -77,7 +77,6 @@ def _records(path: Any, compression: Any) -> tf.data.Dataset:
   return tf.data.TFRecordDataset(path, compression).concatenate(end)
 
 
-@tf.autograph.experimental.do_not_convert
 def _fails_if_cut_off(path: tf.Tensor) -> tf.Tensor:
   """Returns False, or fails with one of `RECORD_ERRORS`."""
 
@@ -203,15 +202,9 @@ def open_files(path: str | Sequence[str], layout: layouts.Layout) -> list[File]:
     )
   names = itertools.chain.from_iterable(_expand(p, layout) for p in paths)
   files = [File(name, _compression(name)) for name in names]
-  most = _MOST_TIMES * max(
-    known.num_bytes for known in (*layouts.LAYOUTS, layout)
-  )
   for file in files:
     status = os.stat(file.path)
-    _check_lengths(file, most, status.st_size, status.st_mtime_ns)
-    sentence = _explain_record(file, 0, layout)
-    if sentence:
-      raise errors.UserError(sentence)
+    _check_file(file, layout, status.st_size, status.st_mtime_ns)
   return files
 
 
@@ -296,21 +289,24 @@ def _compression(path: str) -> str:
 
 
 @functools.lru_cache
-def _check_lengths(file: File, most: int, size: int, _: int) -> None:
-  """Checks how long a file says that its records are.
+def _check_file(file: File, layout: layouts.Layout, size: int, _: int) -> None:
+  """Checks how long a file says that its records are, and the first of them.
 
   TensorFlow takes that much memory before it reads a record. All records of
   small files are looked at, of larger ones the first.
 
   Args:
     file: the file.
-    most: bytes that a record may have.
+    layout: what the records have to hold.
     size: of the file.
     _: its time of change, with which what was found may change.
 
   Raises:
-    UserError: a record is longer.
+    UserError: a record is longer than any can be, or the first is another.
   """
+  most = _MOST_TIMES * max(
+    known.num_bytes for known in (*layouts.LAYOUTS, layout)
+  )
   is_small = not file.compression or size <= _MOST_COMPRESSED
   found = find_long_record(file, most, _MOST_RECORDS if is_small else 1)
   if found is not None:
@@ -319,6 +315,9 @@ def _check_lengths(file: File, most: int, size: int, _: int) -> None:
       f"record {index} of `{file.path}` has {length:,} bytes, many times more "
       "than a scene takes: check the path, or download or write it again"
     )
+  sentence = _explain_record(file, 0, layout)
+  if sentence:
+    raise errors.UserError(sentence)
 
 
 def find_long_record(

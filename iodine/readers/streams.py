@@ -275,7 +275,6 @@ class RecordStream(Stream):
             tf.nest.map_structure(lambda x, part=part: x[part], batch),
           )
 
-  @tf.autograph.experimental.do_not_convert
   def _passes(self, record: tf.Tensor) -> tf.Tensor:
     """Returns whether a record passes the filter, a scalar bool."""
     # The original compares the lower bound with `max_num_objects` too. Here
