@@ -249,20 +249,38 @@ class IODINE(snt.Module):
       num_iters + 1 estimates and the num_iters inputs between them.
     """
     zp, state = self._begin(images)
-    samplers = iterations.samplers(
-      self.num_iters, self.latent_dist, z, seed, part
-    )
-    estimates, inputs = [], []
+    sources = iterations.sources(self.num_iters, z, seed)
+
+    def refine(
+      zp: tf.Tensor, state: list[Any], frame: tf.Tensor, source: Any
+    ) -> Any:
+      sampler = iterations.sampler(self.latent_dist, source, part)
+      estimate, inputs, zp, state = self._refine(
+        zp, state, frame, sampler, part
+      )
+      return estimate._replace(z_dist=None, x_dist=None), inputs, zp, state
+
+    if tf.inside_function() and not (z is None and seed is None):
+      # One graph for all refinements, as it takes long to make. Where samples
+      # depend on the place in the graph, each has a place of its own.
+      refine = tf.function(refine, autograph=False)
+    estimates, all_inputs = [], []
     for t in range(self.num_iters):
       frame = self._frame(images, t)
-      estimate, refinement_input, zp, state = self._refine(
-        zp, state, frame, samplers[t], part
-      )
-      estimates.append(estimate)
-      inputs.append(refinement_input)
+      estimate, inputs, zp, state = refine(zp, state, frame, sources[t])
+      estimates.append(self._with_distributions(estimate))
+      all_inputs.append(inputs)
     frame = self._frame(images, self.num_iters)
-    estimates.append(self._estimate(zp, frame, samplers[-1]))
-    return estimates, inputs
+    sampler = iterations.sampler(self.latent_dist, sources[-1], part)
+    estimates.append(self._estimate(zp, frame, sampler))
+    return estimates, all_inputs
+
+  def _with_distributions(self, estimate: types.Estimate) -> types.Estimate:
+    """Returns an estimate with what does not pass the border of a graph."""
+    return estimate._replace(
+      z_dist=self.latent_dist(estimate.zp),
+      x_dist=self.output_dist(estimate.params.pixel, estimate.params.mask),
+    )
 
   def last_estimate(self, images: tf.Tensor, seed: tf.Tensor) -> types.Estimate:
     """Returns the last of the estimates of `encode`, and forgets the others.
@@ -278,7 +296,8 @@ class IODINE(snt.Module):
     seeds = iterations.step_seeds(seed, self.num_iters + 1)
 
     def refine(t: tf.Tensor, zp: tf.Tensor, state: list[Any]) -> Any:
-      sampler = iterations.sampler(self.latent_dist, seed=seeds[t])
+      source = iterations.Source(seed=seeds[t])
+      sampler = iterations.sampler(self.latent_dist, source)
       frame = self._frame(images, t)
       _, _, zp, state = self._refine(zp, state, frame, sampler)
       return t + 1, zp, state
@@ -289,7 +308,8 @@ class IODINE(snt.Module):
       (tf.constant(0), zp, state),
       maximum_iterations=self.num_iters,  # for those that count operations
     )
-    sampler = iterations.sampler(self.latent_dist, seed=seeds[last])
+    source = iterations.Source(seed=seeds[last])
+    sampler = iterations.sampler(self.latent_dist, source)
     return self._estimate(zp, self._frame(images, last), sampler)
 
   def _begin(self, images: tf.Tensor) -> tuple[tf.Tensor, list[Any]]:

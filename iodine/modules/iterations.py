@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import shapeguard
 import tensorflow as tf
@@ -54,29 +54,35 @@ def loss_weights(
   )
 
 
-def samplers(
+class Source(NamedTuple):
+  """Where the sample of one decode comes from: the global state if neither.
+
+  Attributes:
+    z: [B, K, Z] recorded samples, or None.
+    seed: that of the decode, see `step_seeds`, or None.
+  """
+
+  z: tf.Tensor | None = None
+  seed: tf.Tensor | None = None
+
+
+def sources(
   num_iters: int,
-  module: distributions.DistributionModule,
   z: tf.Tensor | Sequence[tf.Tensor] | None,
   seed: tf.Tensor | None,
-  part: types.BatchPart | None = None,
-) -> list[Sampler]:
-  """Returns for every decode what draws its sample, or replays it.
+) -> list[Source]:
+  """Returns for every decode where its sample comes from.
 
   Args:
     num_iters: number of refinements.
-    module: makes the distribution of the latents.
     z: recorded samples [num_iters + 1, B, K, Z] or a list, or None.
     seed: [2] integers, [B, 2] for one an image, or None for the global random
       state.
-    part: which images of a batch are drawn for; None for all.
 
   Raises:
     errors.UserError: if z has another number of samples.
   """
   steps = num_iters + 1
-  samples: list[Any] = [None] * steps
-  seeds: list[Any] = [None] * steps
   if z is not None:
     samples = list(z) if isinstance(z, (list, tuple)) else tf.unstack(z)
     if len(samples) != steps:
@@ -84,12 +90,10 @@ def samplers(
         f"`z` has {len(samples)} recorded samples, and `num_iters` "
         f"{num_iters} needs {steps}"
       )
-  elif seed is not None:
-    seeds = tf.unstack(step_seeds(seed, steps))
-  return [
-    sampler(module, z, seed, part)
-    for z, seed in zip(samples, seeds, strict=True)
-  ]
+    return [Source(z=tf.convert_to_tensor(sample)) for sample in samples]
+  if seed is not None:
+    return [Source(seed=each) for each in tf.unstack(step_seeds(seed, steps))]
+  return [Source()] * steps
 
 
 def step_seeds(seed: tf.Tensor, steps: int) -> tf.Tensor:
@@ -112,20 +116,17 @@ def step_seeds(seed: tf.Tensor, steps: int) -> tf.Tensor:
 
 def sampler(
   module: distributions.DistributionModule,
-  z: tf.Tensor | None = None,
-  seed: tf.Tensor | None = None,
+  source: Source,
   part: types.BatchPart | None = None,
 ) -> Sampler:
   """Returns what draws the sample of one decode, or replays it.
 
   Args:
-    module: see `samplers`.
-    z: [B, K, Z] recorded samples, or None.
-    seed: that of the decode, see `step_seeds`; None for the global random
-      state.
-    part: see `samplers`.
+    module: makes the distribution of the latents.
+    source: where the sample comes from.
+    part: which images of a batch are drawn for; None for all.
   """
-  return functools.partial(_draw, module=module, part=part, z=z, seed=seed)
+  return functools.partial(_draw, module=module, source=source, part=part)
 
 
 def _draw(
@@ -133,15 +134,13 @@ def _draw(
   zp: tf.Tensor,
   *,
   module: distributions.DistributionModule,
+  source: Source,
   part: types.BatchPart | None,
-  z: tf.Tensor | None,
-  seed: tf.Tensor | None,
 ) -> tf.Tensor:
-  """Replays `z` or draws from `seed`, see `samplers`."""
+  z, seed = source
   if z is not None:
     sg = shapeguard.ShapeGuard({"B": zp.shape[0], "K": zp.shape[1]})
-    z = sg.guard(tf.convert_to_tensor(z), "B, K, Z")
-    return distributions.replay(dist, z)
+    return distributions.replay(dist, sg.guard(z, "B, K, Z"))
   if seed is not None and seed.shape.rank == 2:
     return distributions.sample_each(module, zp, seed)
   if seed is not None and part is not None:
