@@ -130,9 +130,11 @@ def test_a_slot_keeps_all_that_is_its_own(model):
   helpers.assert_near(info["losses"]["kl"], kl.sum(axis=-1), 1e-4)  # cancels
   for row in range(3):
     for t in range(T):
-      _, components, mask = decode(model, latent["z"][row, t])
-      helpers.assert_near(outputs["components"][row, t], components)  # float32
-      helpers.assert_near(outputs["pred_mask"][row, t], mask)  # float32
+      pixel, logits = parameters(model, latent["z"][row, t])
+      helpers.assert_near(outputs["components"][row, t], pixel)  # float32
+      # Of up to 100 each, whose rounding masks have from them.
+      found = outputs["pred_mask_logits"][row, t]
+      helpers.assert_near(found, logits)  # float32
   # Inputs lead to an iteration, from what the one before it gave.
   inputs = info["inputs"]["spatial"]
   for name, raw in (("pred_mask", "pred_mask"), ("components", "components")):
@@ -287,11 +289,16 @@ def test_looking_changes_no_state(model, before, seen):
 # ----------------------------------------------------------------- decoding
 
 
+def parameters(model, z):
+  """The decoder's raw output for one image: components and logits of masks."""
+  params = model.decoder(tf.concat([z[None], tf.fill([1, K, 1], 5.0)], axis=-1))
+  return params.pixel[0].numpy(), params.mask[0].numpy()
+
+
 def decode(model, z):
   """One image by the decoder's raw output alone."""
-  params = model.decoder(tf.concat([z[None], tf.fill([1, K, 1], 5.0)], axis=-1))
-  mask = scipy.special.softmax(params.mask[0].numpy(), axis=0)
-  components = params.pixel[0].numpy()
+  components, logits = parameters(model, z)
+  mask = scipy.special.softmax(logits, axis=0)
   return (mask * components).sum(0), components, mask
 
 

@@ -261,9 +261,12 @@ class IODINE(snt.Module):
       return estimate._replace(z_dist=None, x_dist=None), inputs, zp, state
 
     if tf.inside_function() and not (z is None and seed is None):
-      # One graph for all refinements, as it takes long to make. Where samples
+      # One graph for all refinements, as it takes long to make and to optimise,
+      # which is why it is not put into the graph in their places. Where samples
       # depend on the place in the graph, each has a place of its own.
-      refine = tf.function(refine, autograph=False)
+      refine = tf.function(
+        refine, autograph=False, experimental_attributes={"_noinline": True}
+      )
     estimates, all_inputs = [], []
     for t in range(self.num_iters):
       frame = self._frame(images, t)
