@@ -36,7 +36,7 @@ def set_up(config: Config) -> None:
   for name in ("memory_growth", "tf32", "deterministic"):
     validation.check_flag(name, config[name])
   _share_memory()
-  # It would make a function of its own of each refinement, and optimise each.
+  # It would copy a refinement for each of its calls, and optimise each copy.
   tf.config.optimizer.set_experimental_options({"function_optimization": False})
   for gpu in tf.config.list_physical_devices("GPU"):
     # Without, a process takes all of a GPU's memory at once.
