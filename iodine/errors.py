@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -40,6 +41,8 @@ def explained(
     sentence = explain(error)
     if sentence is None:
       raise
+    # Whoever keeps the sentence keeps no files, arrays and iterators with it.
+    traceback.clear_frames(error.__traceback__)
     raise UserError(sentence) from error
 
 

@@ -195,3 +195,26 @@ def test_missing_shapeguard_is_one_sentence():
   )
   assert "pip install --no-deps shapeguard==0.1.1" in result.stdout
   assert result.stdout.count("\n") == 1
+
+
+def test_images_are_opened_without_imports(tmp_path):
+  """Those of a reading thread waited for other readings, and they for it."""
+  code = (
+    "import sys\n"
+    "import PIL.Image\n"
+    "from iodine import errors\n"
+    "from iodine.readers import image_files\n"
+    "kinds = [f'{sys.argv[1]}/{n}' for n in 'a.png b.jpg c.webp d.bmp e.tif'"
+    ".split()]\n"
+    "broken = f'{sys.argv[1]}/f.png'\n"
+    "open(broken, 'w').write('text')\n"
+    "before = set(sys.modules)\n"
+    "assert errors.find(lambda: image_files.read(broken))\n"
+    "for path in kinds:\n"
+    "  PIL.Image.new('RGB', (4, 4)).save(path)\n"
+    "  image_files.read(path)\n"
+    "print('imported', *sorted(set(sys.modules) - before))"
+  )
+  command = [sys.executable, "-c", code, str(tmp_path)]
+  result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+  assert result.stdout == "imported\n", result.stdout + result.stderr

@@ -1,5 +1,6 @@
 """Scenes of one's own: images, films, arrays, and what can be wrong in them."""
 
+import gc
 import os
 import zipfile
 
@@ -301,6 +302,27 @@ def test_broken_images_are_named_and_counted(photos):
   with open(f"{photos}/4.png", "w") as file:
     file.write("text")
   assert "2 of 6 scenes of" in images_sentence(photos)
+
+
+def test_a_sentence_keeps_no_iterator(photos):
+  """A reading thread that collects it would wait for the iterator's threads."""
+  with open(f"{photos}/3.png", "w") as file:
+    file.write("text")
+
+  def iterators():
+    return {
+      id(thing)
+      for thing in gc.get_objects()
+      if type(thing).__name__ == "OwnedIterator"
+    }
+
+  assert type(iter(tf.data.Dataset.range(1))).__name__ == "OwnedIterator"
+  gc.collect()
+  before = iterators()
+  with pytest.raises(errors.UserError) as info:
+    first_batches(data.Images(**OPTIONS, path=photos))
+  assert "3.png" in str(info.value)
+  assert iterators() <= before
 
 
 def test_images_of_mixed_sizes_want_a_size(photos):

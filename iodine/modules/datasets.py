@@ -384,22 +384,26 @@ class SceneDataset(abc.ABC):
       stream.require_scenes()
     options = tf.data.Options()
     options.experimental_warm_start = True
-    with self._explained(stream, subset):
-      iterator = iter(
-        self._batch(stream, subset, skip_batches).with_options(options)
-      )
 
-    def iterate() -> Iterator[dict[str, Any]]:
+    def iterate(
+      read: Iterator[dict[str, Any]],
+    ) -> Iterator[dict[str, Any]]:
       num_batches = 0
-      with self._explained(stream, subset):
-        for batch in iterator:
-          num_batches += 1
-          yield batch
+      try:
+        with self._explained(stream, subset):
+          for batch in read:
+            num_batches += 1
+            yield batch
+      finally:
+        # Its threads end here, not where an error's traceback is collected.
+        del read
       if not num_batches:
         stream.require_scenes()
 
     # Not a generator itself, so that the checks run at once.
-    return iterate()
+    with self._explained(stream, subset):
+      batched = self._batch(stream, subset, skip_batches)
+      return iterate(iter(batched.with_options(options)))
 
   def explained_errors(
     self, subset: str | None = "train"

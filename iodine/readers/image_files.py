@@ -18,6 +18,17 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
+# `PIL.Image.open` would import them, in whatever thread reads first: a garbage
+# collection there that ends an iterator waits for the iterator's threads, and
+# these for the import.
+from PIL import (  # noqa: F401
+  BmpImagePlugin,
+  JpegImagePlugin,
+  PngImagePlugin,
+  TiffImagePlugin,
+  WebPImagePlugin,
+)
+
 from iodine import errors, files
 from iodine.readers import globs
 
