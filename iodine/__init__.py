@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 # stays.
 if platform.machine() in ("x86_64", "AMD64"):
   # TensorFlow by itself leaves oneDNN off on processors without AVX-512 VNNI,
-  # where it makes steps almost twice as fast, too; see docs/performance.md.
+  # where it makes steps about twice as fast, too; see docs/performance.md.
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # TensorFlow Probability needs Keras 2; without Keras 3, which nothing needs,
 # TensorFlow is imported almost a second earlier.
