@@ -114,12 +114,12 @@ def _construct(name: Any, arguments: dict[str, Any], path: str) -> Any:
       validation.check_storable(key, value)
     validation.check_kinds("", arguments, constructor, path)
 
-  other_kind = errors.find(check)
+  other_kind = errors.message_of(check)
   if other_kind is not None:
     own = None
     # What a constructor checks by itself it says best, but it may also fail.
     with contextlib.suppress(Exception):
-      own = errors.find(lambda: constructor(**arguments))
+      own = errors.message_of(lambda: constructor(**arguments))
     raise errors.UserError(f"in `{path}`: {own or other_kind}")
   try:
     return constructor(**arguments)

@@ -151,8 +151,8 @@ def _require_keys(path: str, arrays: Arrays, keys: tuple[str, ...]) -> None:
   missing = [key for key in keys if key not in arrays]
   if missing:
     raise errors.UserError(
-      f"the reference `{path}` lacks {errors.abridge(missing)}: save the whole "
-      "`info` dict as in docs/comparing.md"
+      f"the reference `{path}` lacks {errors.join_some(missing)}: save the "
+      "whole `info` dict as in docs/comparing.md"
     )
 
 
@@ -448,7 +448,7 @@ def _other_config(
   path: str, names: list[str], has: str, computes: str
 ) -> errors.UserError:
   return errors.UserError(
-    f"the reference `{path}` {has} {errors.abridge(names, separator=', ')}, "
+    f"the reference `{path}` {has} {errors.join_some(names, separator=', ')}, "
     f"which this configuration {computes}: give the named config and updates "
     "that it was recorded with"
   )

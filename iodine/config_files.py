@@ -63,7 +63,10 @@ def read(path: str, remedy: str = "write it again") -> Any:
 
   # Not JSON, or nested too deeply.
   kinds = (OSError, ValueError, RecursionError)
-  with errors.explained(kinds, explain), open(path, encoding="utf-8") as file:
+  with (
+    errors.as_user_error(kinds, explain),
+    open(path, encoding="utf-8") as file,
+  ):
     config = json.load(file, object_pairs_hook=_entries)
     _check_depth(config, _MOST_LEVELS)
   building.check_trusted(config, f"`{path}`")

@@ -26,10 +26,10 @@ class UnknownNameError(UserError, KeyError):
 
 
 @contextlib.contextmanager
-def explained(
+def as_user_error(
   kinds: tuple[type[Exception], ...], explain: Callable[[Exception], str | None]
 ) -> Iterator[None]:
-  """Turns other errors into a UserError.
+  """Raises a UserError in place of other errors.
 
   Args:
     kinds: which ones.
@@ -46,7 +46,7 @@ def explained(
     raise UserError(sentence) from error
 
 
-def find(
+def message_of(
   call: Callable[[], Any], kinds: tuple[type[Exception], ...] = (UserError,)
 ) -> str | None:
   """Returns what an error of these kinds says that a call raises, or None."""
@@ -67,10 +67,10 @@ def reason(error: Exception) -> str:
   return getattr(error, "strerror", None) or words
 
 
-def abridge(
+def join_some(
   reasons: Sequence[str], most: int = 8, separator: str = "; "
 ) -> str:
-  """Joins reasons, or names, to a part of a sentence.
+  """Joins reasons, or names, and counts those beyond `most`.
 
   Args:
     reasons: what is joined.
@@ -90,7 +90,7 @@ def shorten(value: object, most: int = 300) -> str:
   return f"{text[: most // 2]} ... {text[-most // 4 :]}"
 
 
-def quoting(value: Any, name: str = "") -> str:
+def quote_hint(value: Any, name: str = "") -> str:
   """Returns how to write a path that Sacred has read as something else.
 
   It reads `2024` as a number, and `1e3` as one that tells no more how it was

@@ -336,4 +336,4 @@ class Workers:
         f"{remedy()}"
       )
 
-    return errors.explained(_LOST, explain)
+    return errors.as_user_error(_LOST, explain)

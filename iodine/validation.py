@@ -152,7 +152,7 @@ def check_path(name: str, value: Any, need: str) -> None:
   Raises:
     errors.UserError: if it is something else, or empty.
   """
-  need += errors.quoting(value, name)
+  need += errors.quote_hint(value, name)
   require(isinstance(value, str) and bool(value), name, value, need)
   check_storable(name, value)
 
@@ -222,7 +222,7 @@ def check_kinds(
     if not _is_of(value, kind):
       need = _words(kind)
       if _is_of("", kind):
-        need += errors.quoting(
+        need += errors.quote_hint(
           value, _join(name if place is None else place, key)
         )
       require(False, _join(name, key), value, need)

@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # layers and itself, neither its neighbours nor later ones.
 LAYERS = [
   {"errors", "nvidia", "pretrained"},
-  {"validation", "files", "memory"},
+  {"validation", "files", "kinds", "memory"},
   {"building"},
   {"config_files"},
   {"ops", "readers", "synthetic", "drawing"},
@@ -209,7 +209,7 @@ def test_images_are_opened_without_imports(tmp_path):
     "broken = f'{sys.argv[1]}/f.png'\n"
     "open(broken, 'w').write('text')\n"
     "before = set(sys.modules)\n"
-    "assert errors.find(lambda: image_files.read(broken))\n"
+    "assert errors.message_of(lambda: image_files.read(broken))\n"
     "for path in kinds:\n"
     "  PIL.Image.new('RGB', (4, 4)).save(path)\n"
     "  image_files.read(path)\n"

@@ -185,7 +185,7 @@ def as_path(path: Any) -> str:
   if not isinstance(path, (str, os.PathLike)):
     raise errors.UserError(
       f"{path!r} is not a path: give a checkpoint's prefix or a folder"
-      + errors.quoting(path)
+      + errors.quote_hint(path)
     )
   return os.fspath(path)
 
@@ -318,8 +318,8 @@ def _newest(folder: str) -> str:
     if damage is None:
       if problems:
         _tell(
-          f"{errors.abridge(problems)}: the newest checkpoint that can be read "
-          f"is used, `{prefix}`"
+          f"{errors.join_some(problems)}: the newest checkpoint that can be "
+          f"read is used, `{prefix}`"
         )
       return prefix
     problems.append(f"`{prefix}` cannot be read ({damage})")
@@ -330,7 +330,7 @@ def _newest(folder: str) -> str:
     "are broken or incomplete: "
     + (f"give `checkpoint_dir={best}`, or " if has_best else "")
     + "put copies of them back, or move the folder away and start afresh "
-    f"({errors.abridge(problems)})"
+    f"({errors.join_some(problems)})"
   )
 
 
@@ -343,10 +343,10 @@ def _damage(prefix: str) -> str | None:
   _check_permission(prefix)
 
   def read() -> None:
-    with errors.explained(READ_ERRORS, first_line):
+    with errors.as_user_error(READ_ERRORS, first_line):
       _open(prefix)
 
-  return errors.find(read)
+  return errors.message_of(read)
 
 
 @functools.cache

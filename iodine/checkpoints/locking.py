@@ -33,7 +33,7 @@ def locked(folder: str) -> Iterator[None]:
     yield
     return
   files.make_folder(folder)
-  with errors.explained((OSError,), lambda error: _refused(folder, error)):
+  with errors.as_user_error((OSError,), lambda error: _refused(folder, error)):
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
   try:
     _take(file, folder)
@@ -47,7 +47,7 @@ def locked(folder: str) -> Iterator[None]:
 def _take(file: int, folder: str) -> None:
   """Locks an open file, where its file system can."""
   is_locked = False
-  busy = errors.explained(
+  busy = errors.as_user_error(
     (BlockingIOError, PermissionError), lambda _: _busy(file, folder)
   )
   with contextlib.suppress(OSError), busy:

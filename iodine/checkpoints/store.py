@@ -187,7 +187,7 @@ class CheckpointStore:
       return []
     own = self._latest.prefix(self._step)
     is_own = os.path.realpath(prefix) == os.path.realpath(own)
-    with errors.explained((OSError,), self._cannot_change):
+    with errors.as_user_error((OSError,), self._cannot_change):
       for folder in (self._latest, self._best):
         folder.clear()
       moved = self._latest.go_back(self._step, is_own)

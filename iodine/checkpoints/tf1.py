@@ -249,7 +249,7 @@ def _check_fit(
     raise errors.UserError(
       f"the TF1 checkpoint `{prefix}` holds an incomplete state of the "
       "optimizer, use one that is whole: "
-      + errors.abridge(list(differences.values()))
+      + errors.join_some(list(differences.values()))
     )
   # Many sizes follow from n_z: where it differs, it is the one to name.
   causes = [
@@ -262,7 +262,7 @@ def _check_fit(
     f"the TF1 checkpoint `{prefix}` does not fit this configuration, probably "
     f"{' and '.join(causes) or 'the model'} is off "
     "(`num_components` and `num_iters` do not matter): "
-    + errors.abridge(list(differences.values()))
+    + errors.join_some(list(differences.values()))
   )
 
 

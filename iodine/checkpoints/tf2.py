@@ -75,7 +75,7 @@ def _check_fit(
     raise errors.UserError(
       f"the checkpoint `{prefix}` does not fit this configuration, give the "
       "named config and updates it was trained with: "
-      + errors.abridge(sorted(differences, key=_is_of_optimizer))
+      + errors.join_some(sorted(differences, key=_is_of_optimizer))
     )
 
 

@@ -210,7 +210,7 @@ class Experiment(sacred.Experiment):
       if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
     }
     try:
-      problem = errors.find(lambda: _check_updates(argv))
+      problem = errors.message_of(lambda: _check_updates(argv))
       if problem is not None:
         print(f"error: {problem}", file=sys.stderr)
         sys.exit(1)
@@ -334,7 +334,7 @@ class Experiment(sacred.Experiment):
     Raises:
       errors.UserError: if its keys are not those of a config.
     """
-    with errors.explained(
+    with errors.as_user_error(
       (KeyError, TypeError, ValueError),
       lambda error: f"the {place} is not a config ({error}): write it again",
     ):
@@ -536,7 +536,7 @@ def _check_updates(argv: Any) -> None:
   words = sacred_utils.ensure_wellformed_argv(argv)
   start = words.index("with") + 1 if "with" in words else len(words)
   updates = [word for word in words[start:] if "=" in word]
-  with errors.explained(
+  with errors.as_user_error(
     (TypeError, ValueError, RecursionError, MemoryError),
     lambda error: (
       f"the updates of the config cannot be read ({error}): give NAME=VALUE, "

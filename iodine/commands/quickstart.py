@@ -63,7 +63,7 @@ def run(
   if not isinstance(path, str):
     raise errors.UserError(
       f"`data.path` is {path!r}: quickstart makes and reads a single file"
-      + errors.quoting(path, "data.path")
+      + errors.quote_hint(path, "data.path")
     )
   with checkpoints.locked(folder):
     if trained is not None:

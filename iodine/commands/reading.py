@@ -147,7 +147,7 @@ def tell_differences(
   )
   if found:
     print(
-      f"unlike the config of `{folder}`: {errors.abridge(found)}", flush=True
+      f"unlike the config of `{folder}`: {errors.join_some(found)}", flush=True
     )
 
 
@@ -170,7 +170,7 @@ def tell_changes(config: Config, prefix: str) -> None:
     ("data.cache", "data.seed", "model.refinement_batch_size"),
   )
   if found:
-    print(f"unlike the run so far: {errors.abridge(found)}", flush=True)
+    print(f"unlike the run so far: {errors.join_some(found)}", flush=True)
 
 
 def decompose_as_trained(

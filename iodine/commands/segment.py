@@ -128,7 +128,7 @@ def _find_films(films: Any) -> list[str]:
 
 
 def _find_film_problem(path: str) -> str | None:
-  return errors.find(lambda: film_readers.read_film(path))
+  return errors.message_of(lambda: film_readers.read_film(path))
 
 
 def _folders(
@@ -188,7 +188,7 @@ def _check_all(
   if messages:
     raise errors.UserError(
       f"{len(messages)} of {len(paths)} images cannot be read: "
-      + errors.abridge(messages)
+      + errors.join_some(messages)
     )
 
 

@@ -379,7 +379,7 @@ def _go_on(folder: str) -> str:
 
 def _explained_memory() -> contextlib.AbstractContextManager[None]:
   """Turns what is raised where memory is full into a UserError."""
-  return errors.explained(
+  return errors.as_user_error(
     (tf.errors.ResourceExhaustedError, MemoryError),
     lambda error: (
       f"there is not enough memory ({checkpoints.first_line(error)}): give a "
@@ -446,7 +446,7 @@ def _leave_newer(
   store.restore(start)
   moved = store.go_on(start.prefix, leaves_best=named is not None)
   if moved:
-    names = errors.abridge([f"`{prefix}`" for prefix in moved])
+    names = errors.join_some([f"`{prefix}`" for prefix in moved])
     print(
       f"what is newer than `{start.prefix}` is left behind, as {names}",
       flush=True,
@@ -499,7 +499,7 @@ class _Logs:
     if not self._writes_events:
       return
     kinds = (tf.errors.OpError, errors.UserError, OSError)
-    reason = errors.find(lambda: write(step, values), kinds)
+    reason = errors.message_of(lambda: write(step, values), kinds)
     if reason is not None:
       self._writes_events = False
       print(

@@ -426,7 +426,7 @@ class SceneDataset(abc.ABC):
       return self._find_unsound(subset) if _UNSOUND in str(error) else None
 
     kinds = (tf.errors.InvalidArgumentError,)
-    with stream.explained_errors(), errors.explained(kinds, explain):
+    with stream.explained_errors(), errors.as_user_error(kinds, explain):
       yield
 
   def _find_unsound(self, subset: str | None) -> str | None:

@@ -460,7 +460,7 @@ class IODINE(snt.Module):
     """
     self._require_memory(1, image_shape)
     self._set_image_shape(image_shape)
-    with errors.explained(
+    with errors.as_user_error(
       (tf.errors.ResourceExhaustedError,),
       lambda _: (
         "the model is too large for the memory: lower `n_z`, "

@@ -84,7 +84,7 @@ def open_file(path: str, group: str | None = None) -> dict[str, Array]:
     *(zipfile.BadZipFile, tokenize.TokenError),
     RuntimeError,  # encrypted, or compressed in a way that zipfile cannot read
   )
-  with errors.explained(
+  with errors.as_user_error(
     kinds,
     lambda error: (
       None
@@ -107,7 +107,7 @@ def _open_hdf5(path: str, group: str | None) -> dict[str, Array]:
   if group is not None and not isinstance(file.get(group), h5py.Group):
     raise errors.UserError(
       f"`{path}` has no group `{group}`, but"
-      f" {errors.abridge(list(file), separator=', ')}: name one of"
+      f" {errors.join_some(list(file), separator=', ')}: name one of"
       " them, or give a range of scenes"
     )
   found: dict[str, Array] = {}
@@ -253,7 +253,7 @@ class ArraySource:
     if "image" not in arrays:
       raise errors.UserError(
         f"{self.title} has no array `image`, but"
-        f" {errors.abridge(list(arrays), separator=', ') or 'none'}:"
+        f" {errors.join_some(list(arrays), separator=', ') or 'none'}:"
         " name it so, or choose an HDF5 group by `train` and `test`"
       )
     self._image = arrays["image"]
@@ -539,11 +539,11 @@ class ArraySource:
     """Returns a sentence about scenes that cannot be read; None if all can."""
     for start in range(0, len(places), _BLOCK):
       chosen = places[start : start + _BLOCK]
-      problem = errors.find(functools.partial(self.read, chosen))
+      problem = errors.message_of(functools.partial(self.read, chosen))
       if problem is None:
         continue
       for place in chosen:
-        if errors.find(functools.partial(self.read, np.array([place]))):
+        if errors.message_of(functools.partial(self.read, np.array([place]))):
           return f"in scene {place}, {problem}"
       return problem
     return None

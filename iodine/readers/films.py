@@ -150,7 +150,7 @@ def _open_gif(path: str) -> Iterator[PIL.Image.Image]:
 
   _check_file(path)
   with (
-    errors.explained(image_files.READ_ERRORS, explain),
+    errors.as_user_error(image_files.READ_ERRORS, explain),
     PIL.Image.open(path, formats=("GIF",)) as film,
   ):
     image_files.check_size(path, *film.size)
@@ -170,7 +170,7 @@ def _open_video(path: str) -> Iterator[Callable[[], Iterator[Any]]]:
 
   kinds = (av.error.FFmpegError, OSError, IndexError)
   with (
-    errors.explained(kinds, lambda _: _broken(path)),
+    errors.as_user_error(kinds, lambda _: _broken(path)),
     av.open(path) as container,
   ):
     yield lambda: container.decode(video=0)

@@ -91,7 +91,7 @@ def _expand(entry: Any) -> list[str]:
   if not isinstance(entry, str):
     raise errors.UserError(
       f"`images` has {entry!r}, which is not a path: give paths of images, of "
-      "folders, or globs" + errors.quoting(entry, "images")
+      "folders, or globs" + errors.quote_hint(entry, "images")
     )
   found = expand(entry)
   if os.path.isdir(entry):
@@ -201,7 +201,7 @@ def read(image: Any) -> np.ndarray:
     if isinstance(image, str):
       raise errors.UserError(image)
     explain = functools.partial("in `{}`: {}".format, path)
-    with errors.explained((errors.UserError,), explain):
+    with errors.as_user_error((errors.UserError,), explain):
       return _from_pil(image)
   if isinstance(image, PIL.Image.Image):
     return _from_pil(image)
@@ -245,12 +245,12 @@ def find_problem(path: str) -> str | None:
     return image
   # Of all others any number will do.
   has_any_numbers = image.mode in ("F", "I")
-  return errors.find(lambda: read(path)) if has_any_numbers else None
+  return errors.message_of(lambda: read(path)) if has_any_numbers else None
 
 
 def _open(path: str) -> PIL.Image.Image | str:
   """Returns an image, upright; or a sentence where it cannot be read."""
-  problem = errors.find(lambda: files.check_readable(path))
+  problem = errors.message_of(lambda: files.check_readable(path))
   if problem is not None:
     return problem
   if not os.path.isfile(path):

@@ -230,7 +230,7 @@ def _as_folder(masks: object) -> str:
   if not os.path.isdir(folder):
     raise errors.UserError(
       f"`masks` is {masks!r}: give the folder of the label images"
-      + errors.quoting(masks, "data.masks")
+      + errors.quote_hint(masks, "data.masks")
     )
   return folder
 
@@ -464,7 +464,9 @@ class FileSource:
 
   def find_problem(self, places: np.ndarray) -> str | None:
     """Returns a sentence about scenes that cannot be read; None if all can."""
-    problems = [errors.find(functools.partial(self.read, i)) for i in places]
+    problems = [
+      errors.message_of(functools.partial(self.read, i)) for i in places
+    ]
     found = [problem for problem in problems if problem is not None]
     if len(found) < 2:
       return found[0] if found else None

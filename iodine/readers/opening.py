@@ -168,7 +168,7 @@ def as_list(path: Any) -> Sequence[str]:
   ):
     raise errors.UserError(
       f"`path` is {errors.shorten(path)}: give a file, a glob, or a list of"
-      " those" + errors.quoting(path, "data.path")
+      " those" + errors.quote_hint(path, "data.path")
     )
   return paths
 
@@ -176,7 +176,7 @@ def as_list(path: Any) -> Sequence[str]:
 def title(path: Any) -> str:
   """Returns what a data set's `path` is called in a message."""
   paths = [f"`{os.fspath(each)}`" for each in as_list(path)]
-  return errors.abridge(paths, most=3, separator=", ")
+  return errors.join_some(paths, most=3, separator=", ")
 
 
 def open_files(path: str | Sequence[str], layout: layouts.Layout) -> list[File]:

@@ -211,7 +211,7 @@ class RecordStream(Stream):
         self._has_scenes = True
         return
       total = sum(count(file.records()) for file in self.files)
-    names = errors.abridge(
+    names = errors.join_some(
       [file.path for file in self.files], most=3, separator=", "
     )
     start, stop = self.scene_range
@@ -235,7 +235,7 @@ class RecordStream(Stream):
       UserError: names the file and the record. To find them, all files are
         read until the first bad record.
     """
-    return errors.explained(
+    return errors.as_user_error(
       opening.RECORD_ERRORS,
       lambda _: opening.find_bad_record(self.files, self.layout),
     )
@@ -361,7 +361,7 @@ class PlaceStream(Stream):
     Raises:
       UserError: says which scenes cannot be read; all are tried to find them.
     """
-    return errors.explained(
+    return errors.as_user_error(
       (tf.errors.InvalidArgumentError, tf.errors.UnknownError),
       lambda _: self.source.find_problem(self._without_limit),
     )
@@ -402,7 +402,7 @@ def call(
 
   def read_or_nothing(chosen: np.ndarray) -> list[np.ndarray]:
     arrays: list[np.ndarray] = []
-    errors.find(lambda: arrays.extend(reader(chosen)))
+    errors.message_of(lambda: arrays.extend(reader(chosen)))
     return arrays or nothing
 
   return tf.numpy_function(read_or_nothing, [places], types, stateful=False)

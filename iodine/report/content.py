@@ -150,7 +150,9 @@ def _environment(environment: Mapping[str, str]) -> str:
 
 
 def _paths(path: str | Sequence[str]) -> str:
-  return path if isinstance(path, str) else errors.abridge(path, separator=", ")
+  return (
+    path if isinstance(path, str) else errors.join_some(path, separator=", ")
+  )
 
 
 def _range(test: str | Sequence[int | None] | None) -> str:

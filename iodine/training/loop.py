@@ -171,10 +171,10 @@ def train(
       return
     if isinstance(error, _DivergedError):
       return
-    reason = errors.find(save_state, (Exception,))
+    reason = errors.message_of(save_state, (Exception,))
     if reason is None or _gist(reason) != _gist(str(error)):
       # What cannot be told, as the output is full, is no second error.
-      errors.find(lambda: on_rescue(step, reason), (Exception,))
+      errors.message_of(lambda: on_rescue(step, reason), (Exception,))
 
   with _catch_signals() as caught, contextlib.ExitStack() as stack:
     stack.push(rescue)
