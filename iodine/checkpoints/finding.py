@@ -279,7 +279,9 @@ def find(path: Any) -> str:
   Raises:
     errors.UserError: if there is none.
   """
-  path = as_path(files.as_written(path))
+  if isinstance(path, Opened):
+    return path.prefix
+  path = as_path(path)
   if os.path.isdir(path):
     return _newest(path)
   files.check_readable(os.path.dirname(path) or ".")
