@@ -80,10 +80,7 @@ MODEL: Table = {
 }
 TRAINING: Table = {
   "checkpoint_dir": Entry(
-    "iodine/checkpoints/iodine",
-    Path,
-    "the folder of a run, or a checkpoint to read",
-    "call",
+    "iodine/checkpoints/iodine", Path, "the run, or what to read", "call"
   ),
   "continue_run": Entry(
     False, bool, "go on in exactly `checkpoint_dir`", "call, writes"
@@ -97,29 +94,23 @@ TRAINING: Table = {
     1000, Positive, "steps between two sets of pictures"
   ),
   "skip_nonfinite": Entry(
-    None,
-    Positive | None,
-    "updates in a row that may be left out as not finite; None: none",
+    None, Positive | None, "updates in a row that may be left out; None: none"
   ),
   "validate_every": Entry(
     None, Positive | None, "steps between two validations; None: none"
   ),
   "validate_scenes": Entry(32, Positive, "scenes of a validation"),
   "stages": Entry(
-    [],
-    list[dict],
-    "entries of the model that differ at first: docs/training.md",
+    [], list[dict], "what of the model differs at first: docs/training.md"
   ),
   "steps_per_call": Entry(
     None,
     Positive | None,
-    "updates in a compiled call; None: 10 on a GPU, 1 elsewhere",
+    "updates in a call; None: 10 on a GPU, else 1",
     "call",
   ),
   "seed": Entry(
-    None,
-    _Seed | None,
-    "of weights, samples and the order of scenes; None: drawn",
+    None, _Seed | None, "of weights, samples, order of scenes; None: drawn"
   ),
 }
 DEVICES: Table = {
@@ -159,10 +150,7 @@ DEVICES: Table = {
 }
 MAKE_DATA: Table = {
   "data_dir": Entry(
-    None,
-    Path | None,
-    "the folder to write to; None: write to `data.path`",
-    "call, writes",
+    None, Path | None, "where to write; None: to `data.path`", "call, writes"
   ),
   "data_format": Entry(
     None,
@@ -176,10 +164,7 @@ MAKE_DATA: Table = {
   "num_scenes": Entry(1000, Positive, "scenes to generate"),
   "data_seed": Entry(None, Count | None, "of the scenes; None: `seed`"),
   "generated_path": Entry(
-    None,
-    Path | None,
-    "where this is `data.path`, whoever reads it makes it first",
-    "writes",
+    None, Path | None, "if this is `data.path`, its reader makes it", "writes"
   ),
 }
 SEGMENT: Table = {
@@ -187,10 +172,7 @@ SEGMENT: Table = {
     None, _Paths | None, "a file, a folder, a glob, or a list of those", "call"
   ),
   "films": Entry(
-    None,
-    _Paths | None,
-    "a GIF, a video, a folder of frames, or a list of those",
-    "call",
+    None, _Paths | None, "GIFs, videos or folders of frames", "call"
   ),
   "segment": {
     "batch_size": Entry(1, Positive, "images that are decomposed at a time"),
@@ -246,23 +228,17 @@ EVALUATION: Table = {
 }
 RESULTS: Table = {
   "output": Entry(
-    None,
-    Path | None,
-    "the folder, file or prefix that a command writes",
-    "call, writes",
+    None, Path | None, "a folder, file or prefix to write", "call, writes"
   ),
   "json_path": Entry(None, Path | None, "metrics as JSON, too", "call, writes"),
   "csv_path": Entry(None, Path | None, "metrics as CSV, too", "call, writes"),
   "results_dir": Entry(
-    None,
-    Path | None,
-    "the folder of results; None: the checkpoint's own",
-    "call, writes",
+    None, Path | None, "of results; None: beside the checkpoint", "call, writes"
   ),
   "pictures_dir": Entry(
     None,
     Path | None,
-    "the folder of pictures; None: beside the checkpoint",
+    "of pictures; None: beside the checkpoint",
     "call, writes",
   ),
 }
