@@ -11,7 +11,7 @@ import colorsys
 
 import numpy as np
 
-from iodine.synthetic import multi_dsprites
+from iodine.synthetic import entities, multi_dsprites
 
 SIZE = 24
 NUM_FRAMES = 10
@@ -53,25 +53,21 @@ def make_film(rng: np.random.Generator) -> dict[str, np.ndarray]:
         for i in range(count)
       ]
     )
-    # The last sprite that covers a pixel shows there.
-    numbers = np.arange(1, count + 1, dtype=np.uint8)
-    mask = (covers * numbers[:, None, None, None]).max(axis=0)
-    shown = np.bincount(mask[0].ravel(), minlength=count + 1)[1:]
-    if np.all(shown >= MIN_VISIBLE_SHARE * covers[:, 0].sum(axis=(1, 2))):
+    mask = entities.owners(covers)
+    shares = entities.shown(mask[0], count) / covers[:, 0].sum(axis=(1, 2))
+    if shares.min() >= MIN_VISIBLE_SHARE:
       break
-  factors = {
-    "visibility": np.zeros(NUM_ENTITIES, np.float32),
-    "color": np.zeros((NUM_ENTITIES, 3), np.float32),
-    "shape": np.zeros((NUM_ENTITIES, 1), np.float32),
-    "scale": np.zeros((NUM_ENTITIES, 1), np.float32),
+  gray = rng.uniform(0, MAX_GRAY)
+  color = entities.pad(_colors(rng, count), NUM_ENTITIES)
+  color[0] = gray
+  return {
+    "image": np.round(255 * color).astype(np.uint8)[mask],
+    "mask": mask,
+    "visibility": entities.visibility(count, NUM_ENTITIES),
+    "color": color,
+    "shape": entities.pad(shape[:, None], NUM_ENTITIES),
+    "scale": entities.pad(scale[:, None], NUM_ENTITIES),
   }
-  factors["visibility"][: count + 1] = 1
-  factors["color"][0] = rng.uniform(0, MAX_GRAY)
-  factors["color"][1 : count + 1] = _colors(rng, count)
-  factors["shape"][1 : count + 1, 0] = shape
-  factors["scale"][1 : count + 1, 0] = scale
-  colors = np.round(255 * factors["color"]).astype(np.uint8)
-  return {"image": colors[mask], "mask": mask, **factors}
 
 
 def paths(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -95,13 +91,9 @@ def _cover(
 ) -> np.ndarray:
   """Returns the pixels that a sprite at places [T, 2] covers, [T, H, W]."""
   centers = np.arange(SIZE) + 0.5
-  offsets = (centers[None, :] - places[:, :, None]) / (RADIUS * scale)
-  return np.stack(
-    [
-      multi_dsprites.is_inside(shape, x[None, :], y[:, None], orientation)
-      for x, y in offsets
-    ]
-  )
+  offsets = (centers - places[:, :, None]) / (RADIUS * scale)
+  x, y = offsets[:, 0, None, :], offsets[:, 1, :, None]
+  return multi_dsprites.is_inside(shape, x, y, orientation)
 
 
 def _colors(

@@ -27,22 +27,14 @@ def serialize(scene: Mapping[str, np.ndarray]) -> bytes:
     The serialized example. Equal scenes give equal bytes. A float32 array
     becomes a `float_list`; a uint8 array a `bytes_list` in which every element
     is a string of one byte; both in C order.
-
-  Raises:
-    TypeError: if an array is neither uint8 nor float32.
   """
   example = tf.train.Example()
   for name, value in scene.items():
     feature = example.features.feature[name]
     if value.dtype == np.uint8:
       feature.bytes_list.MergeFromString(_one_byte_strings(value))
-    elif value.dtype == np.float32:
-      feature.float_list.value.extend(value.ravel().tolist())
     else:
-      raise TypeError(
-        f"feature `{name}` is {value.dtype}, but only uint8 and float32 have "
-        "a place in these files"
-      )
+      feature.float_list.value.extend(value.ravel().tolist())
   return example.SerializeToString(deterministic=True)
 
 
@@ -73,17 +65,12 @@ def write(
     path: the file to write; folders that are missing are made.
     scenes: see `serialize`.
     compression: "GZIP", or None or "" for none.
-
-  Raises:
-    iodine.errors.UserError: if the file cannot be written.
   """
   files.check_writable(path)
-  if os.path.isfile(path) and os.path.getsize(path) > _MOST_REPLACED:
+  if os.path.exists(path) and os.path.getsize(path) > _MOST_REPLACED:
     raise errors.UserError(
-      f"`{path}` is there already and has "
-      f"{os.path.getsize(path) / 1e9:.1f} GB, "
-      "as the public files have, and is not replaced: choose another place, or "
-      "remove it"
+      f"`{path}` is there already, as large as the public files, and is not "
+      "replaced: choose another place, or remove it"
     )
   options = tf.io.TFRecordOptions(compression_type=compression or "")
   # An OSError of what draws the scenes does not say that the disk refuses.
