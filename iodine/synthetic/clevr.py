@@ -62,7 +62,7 @@ _LIGHT_JITTER = 1.0
 _PLACEMENT_TRIES = 50
 
 
-def make_scene(rng: np.random.Generator) -> dict[str, np.ndarray]:
+def make_scene(rng: np.random.Generator) -> entities.Scene:
   """Draws a scene of 3 to 10 objects that stand apart and can be seen.
 
   Args:
@@ -96,7 +96,9 @@ def make_scene(rng: np.random.Generator) -> dict[str, np.ndarray]:
       break
   image = ray_casting.shade(camera, lights, solids, hits)
   mask = entities.masks(hits.owner, NUM_ENTITIES)
-  return {"image": image, "mask": mask, **_factors(objects, camera)}
+  factors = {k: entities.pad(v, NUM_ENTITIES) for k, v in objects.items()}
+  visibility = entities.visibility(count, NUM_ENTITIES)
+  return {"image": image, "mask": mask, **factors, "visibility": visibility}
 
 
 def _jitter(rng: np.random.Generator, amount: float) -> np.ndarray:
@@ -106,13 +108,8 @@ def _jitter(rng: np.random.Generator, amount: float) -> np.ndarray:
 
 def _draw_objects(
   rng: np.random.Generator, camera: ray_casting.Camera, count: int
-) -> dict[str, np.ndarray] | None:
-  """Draws objects; None if one finds no room beside those before it.
-
-  Returns:
-    size, shape, material, color [n], codes; rotation [n] in degrees, as CLEVR
-    has it; position [n, 3].
-  """
+) -> entities.Scene | None:
+  """Draws the factors of objects; None if one finds no room beside others."""
   size = rng.integers(1, len(SIZES), count, endpoint=True)
   shape = rng.integers(1, len(SHAPES), count, endpoint=True)
   radius = np.array([*SIZES.values()])[size - 1]
@@ -129,13 +126,18 @@ def _draw_objects(
         break
     else:
       return None
+  material = rng.integers(1, len(MATERIALS), count, endpoint=True)
+  color = rng.integers(1, len(COLORS), count, endpoint=True)
+  rotation = rng.uniform(0, 360, count)
+  pixel_coords = ray_casting.project(camera, position)
+  # As CLEVR, which stores whole pixels.
+  pixel_coords[:, :2] = np.round(pixel_coords[:, :2])
+  x, y, z = position.T
+  codes = {"size": size, "material": material, "shape": shape, "color": color}
   return {
-    "size": size,
-    "shape": shape,
-    "material": rng.integers(1, len(MATERIALS), count, endpoint=True),
-    "color": rng.integers(1, len(COLORS), count, endpoint=True),
-    "rotation": rng.uniform(0, 360, count),
-    "position": position,
+    **{"x": x, "y": y, "z": z, "rotation": rotation},
+    "pixel_coords": pixel_coords,
+    **{name: values.astype(np.uint8) for name, values in codes.items()},
   }
 
 
@@ -148,9 +150,10 @@ def _in_crop(camera: ray_casting.Camera, position: np.ndarray) -> bool:
   )
 
 
-def _solids(objects: dict[str, np.ndarray]) -> list[ray_casting.Solid]:
+def _solids(objects: entities.Scene) -> list[ray_casting.Solid]:
   """Returns what the ray caster has to draw."""
   colors = np.array([*COLORS.values()]) / 255
+  centers = np.stack([objects[axis] for axis in "xyz"], axis=1)
   return [
     ray_casting.Solid(
       kind=int(objects["shape"][i]),
@@ -160,26 +163,5 @@ def _solids(objects: dict[str, np.ndarray]) -> list[ray_casting.Solid]:
       color=colors[objects["color"][i] - 1],
       metal=MATERIALS[objects["material"][i] - 1] == "metal",
     )
-    for i, center in enumerate(objects["position"])
+    for i, center in enumerate(centers)
   ]
-
-
-def _factors(
-  objects: dict[str, np.ndarray], camera: ray_casting.Camera
-) -> dict[str, np.ndarray]:
-  """Returns the factors, with the background and absent entities as zeros."""
-  x, y, z = objects["position"].T
-  pixel_coords = ray_casting.project(camera, objects["position"])
-  # As CLEVR, which stores whole pixels.
-  pixel_coords[:, :2] = np.round(pixel_coords[:, :2])
-  floats = {
-    **{"x": x, "y": y, "z": z},
-    "rotation": objects["rotation"],
-    "pixel_coords": pixel_coords,
-  }
-  codes = ("size", "material", "shape", "color")
-  return {
-    **{name: entities.pad(v, NUM_ENTITIES) for name, v in floats.items()},
-    **{k: entities.pad(objects[k], NUM_ENTITIES, np.uint8) for k in codes},
-    "visibility": entities.visibility(len(x), NUM_ENTITIES),
-  }

@@ -7,17 +7,22 @@ last and are zero throughout), n objects, H x W pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+Scene = dict[str, np.ndarray]  # arrays by the names of features
 
-def pad(
-  values: np.ndarray | Sequence[Sequence[float]],
-  num_entities: int,
-  dtype: type = np.float32,
-) -> np.ndarray:
-  """Returns what objects have, [n, ...], for all entities: [L, ...]."""
+
+def pad(values: Sequence[Any] | np.ndarray, num_entities: int) -> np.ndarray:
+  """Returns what objects have, [n, ...], for all entities: [L, ...].
+
+  Args:
+    values: uint8 ones stay so, others become float32.
+    num_entities: L.
+  """
   values = np.asarray(values)
+  dtype = np.uint8 if values.dtype == np.uint8 else np.float32
   padded = np.zeros((num_entities, *values.shape[1:]), dtype)
   padded[1 : len(values) + 1] = values
   return padded

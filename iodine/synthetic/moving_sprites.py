@@ -29,7 +29,7 @@ MAX_GRAY = 0.2  # of the background
 MIN_VISIBLE_SHARE = 0.75
 
 
-def make_film(rng: np.random.Generator) -> dict[str, np.ndarray]:
+def make_film(rng: np.random.Generator) -> entities.Scene:
   """Draws a film of 1 to 3 sprites; later ones pass in front.
 
   Args:
@@ -46,13 +46,9 @@ def make_film(rng: np.random.Generator) -> dict[str, np.ndarray]:
     shape = rng.integers(1, len(multi_dsprites.SHAPES), count, endpoint=True)
     scale = rng.choice(SCALES, count)
     orientation = rng.uniform(0, 2 * np.pi, count)
-    places = paths(rng, count)
-    covers = np.stack(
-      [
-        _cover(int(shape[i]), places[:, i], orientation[i], scale[i])
-        for i in range(count)
-      ]
-    )
+    places = paths(rng, count).swapaxes(0, 1)
+    sprites = zip(shape, places, orientation, scale, strict=True)
+    covers = np.stack([_cover(*sprite) for sprite in sprites])
     mask = entities.owners(covers)
     shares = entities.shown(mask[0], count) / covers[:, 0].sum(axis=(1, 2))
     if shares.min() >= MIN_VISIBLE_SHARE:

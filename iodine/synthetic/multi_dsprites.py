@@ -78,28 +78,23 @@ def is_inside(
   return ring * ring * ring <= u2 * v2 * v
 
 
-def make_colored_on_grayscale(
-  rng: np.random.Generator,
-) -> dict[str, np.ndarray]:
+def colored_on_grayscale(rng: np.random.Generator) -> entities.Scene:
   """Draws 2 to 5 coloured sprites on grey; see `_make_scene` (L = 6, C = 3)."""
   return _make_scene(rng, 6, (2, 5), np.repeat(rng.random(1), 3))
 
 
-def make_colored_on_colored(rng: np.random.Generator) -> dict[str, np.ndarray]:
+def colored_on_colored(rng: np.random.Generator) -> entities.Scene:
   """Draws 1 to 4 coloured sprites on a colour (L = 5, C = 3)."""
   return _make_scene(rng, 5, (1, 4), rng.random(3))
 
 
-def make_binarized(rng: np.random.Generator) -> dict[str, np.ndarray]:
+def binarized(rng: np.random.Generator) -> entities.Scene:
   """Draws 2 to 3 white sprites on black (L = 4, C = 1)."""
   return _make_scene(rng, 4, (2, 3), np.zeros(1), white=True)
 
 
-VARIANTS = {
-  "colored_on_grayscale": make_colored_on_grayscale,
-  "colored_on_colored": make_colored_on_colored,
-  "binarized": make_binarized,
-}
+# The names are those of the public variants.
+VARIANTS = (colored_on_grayscale, colored_on_colored, binarized)
 
 
 def _make_scene(
@@ -108,7 +103,7 @@ def _make_scene(
   count_range: tuple[int, int],
   background: np.ndarray,
   white: bool = False,
-) -> dict[str, np.ndarray]:
+) -> entities.Scene:
   """Draws a scene.
 
   Args:
@@ -132,7 +127,9 @@ def _make_scene(
       "orientation": rng.uniform(0, 2 * np.pi, count),
       "scale": rng.choice(SCALES, count),
     }
-    sprites = {name: np.float32(values) for name, values in drawn.items()}
+    sprites = {
+      name: values.astype(np.float32) for name, values in drawn.items()
+    }
     each = zip(*(values.tolist() for values in sprites.values()), strict=True)
     covers = np.stack([sprite_cover(*sprite) for sprite in each])
     owner = entities.owners(covers)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -93,7 +94,7 @@ def write_npz(
   files.check_writable(path)
   with files.replaced(path) as temporary:
     # The file takes one array after the other, and scenes come with all.
-    arrays: dict[str, np.memmap] = {}
+    arrays: dict[str, Any] = {}
     for number, scene in enumerate(scenes):
       for name, value in _arrays(scene).items():
         if number == 0:

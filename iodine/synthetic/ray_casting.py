@@ -151,7 +151,7 @@ def shade(
     direction = _unit(light.position.astype(np.float32) - hits.point)
     lit = np.maximum(_dot(hits.normal, direction), 0)
     if light.casts_shadow:
-      lit *= 1 - _shadow(camera, light, solids, hits)
+      lit *= ~_shadow(camera, light, solids, hits)
     diffuse += light.power * lit
     half = _unit(direction[is_solid] + view[is_solid])
     facing = np.maximum(_dot(hits.normal[is_solid], half), 0)
@@ -175,8 +175,8 @@ def _reflected(normal: np.ndarray, view: np.ndarray) -> np.ndarray:
 def _shadow(
   camera: Camera, light: Light, solids: Sequence[Solid], hits: Hits
 ) -> np.ndarray:
-  """Returns [H, W]: 1 where a solid is between the light and the point."""
-  shadow = np.zeros(hits.owner.shape, np.float32)
+  """Returns [H, W]: whether a solid is between the light and the point."""
+  shadow = np.zeros(hits.owner.shape, bool)
   for number, solid in enumerate(solids, start=1):
     corners = _corners(solid)
     # All that the solid can darken lies between it and its shadow.
@@ -190,7 +190,7 @@ def _shadow(
     start, directions = _to_unit(solid, points, toward)
     enter, leave = _span(solid.kind, start, directions)
     blocked = (enter < leave) & (leave > 1e-3) & (enter < 1)
-    shadow[box][others] = np.maximum(shadow[box][others], blocked)
+    shadow[box][others] |= blocked
   return shadow
 
 
@@ -207,7 +207,7 @@ def _rays(camera: Camera) -> np.ndarray:
 def _span(
   kind: int, start: np.ndarray, directions: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns where rays enter and leave a unit solid (enter > leave: never).
+  """Returns where rays enter and leave a unit solid; enter < leave where so.
 
   Args:
     kind: of the solid.
@@ -233,16 +233,16 @@ def _span(
 def _round_span(
   start: np.ndarray, directions: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Does the same for the unit ball, or in two dimensions the unit disc."""
+  """Does the same for the unit ball, or in two dimensions the unit disc.
+
+  Both are nan where a ray misses it.
+  """
   a = _dot(directions, directions)
   b = _dot(directions, start)
   c = _dot(start, start) - 1
-  discriminant = b * b - a * c
-  root = np.sqrt(np.maximum(discriminant, 0))
-  missed = discriminant <= 0
-  enter = np.where(missed, np.float32(np.inf), (-b - root) / a)
-  leave = np.where(missed, np.float32(-np.inf), (-b + root) / a)
-  return enter, leave
+  with np.errstate(invalid="ignore"):
+    root = np.sqrt(b * b - a * c)
+  return (-b - root) / a, (-b + root) / a
 
 
 def _normals(solid: Solid, unit_points: np.ndarray) -> np.ndarray:

@@ -9,13 +9,13 @@ import numpy as np
 
 from iodine.synthetic import (
   clevr,
+  entities,
   moving_sprites,
   multi_dsprites,
   tetrominoes,
 )
 
-Scene = dict[str, np.ndarray]
-MakeScene = Callable[[np.random.Generator], Scene]
+MakeScene = Callable[[np.random.Generator], entities.Scene]
 
 
 class Dataset(NamedTuple):
@@ -39,10 +39,9 @@ class Dataset(NamedTuple):
 
 _CLEVR = Dataset("clevr_with_masks_train", clevr.make_scene, 0.06)
 _SPRITES = {
-  f"multi_dsprites_{variant}": Dataset(
-    f"multi_dsprites_{variant}", make_scene, 0.002
-  )
-  for variant, make_scene in multi_dsprites.VARIANTS.items()
+  name: Dataset(name, make_scene, 0.002)
+  for make_scene in multi_dsprites.VARIANTS
+  for name in [f"multi_dsprites_{make_scene.__name__}"]
 }
 
 # The names of the configs, and the public names where those differ.

@@ -69,21 +69,27 @@ def render(
   Returns:
     image [35, 35, 3] uint8 and mask [L, 35, 35, 1] uint8, 0 or 255.
   """
-  image = np.zeros((SIZE, SIZE, 3), np.uint8)
-  mask = np.zeros((len(shape), SIZE, SIZE, 1), np.uint8)
-  mask[0] = 255
-  for entity in range(1, len(shape)):
-    shades = _SHADES[int(shape[entity])]
-    # FIDELITY: `x` counts rows and `y` columns in the public files.
-    place = _place(shades, int(x[entity]), int(y[entity]))
-    # Shapes do not overlap, so where one is 0 it must leave the others be.
-    image[place] += shades[..., np.newaxis] * color[entity].astype(np.uint8)
-    mask[entity, ..., 0][place] = np.where(shades, 255, 0)
-    mask[0, ..., 0][place][shades > 0] = 0
-  return image, mask
+  blocks = _blocks(shape[1:], x[1:], y[1:])
+  owner = entities.owners(blocks > 0)
+  # Shapes do not overlap.
+  brightness = blocks.max(axis=0)[..., None]
+  image = brightness * color[owner].astype(np.uint8)
+  return image, entities.masks(owner, len(shape))
 
 
-def make_scene(rng: np.random.Generator) -> dict[str, np.ndarray]:
+def _blocks(shape: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+  """Returns how bright each of n shapes is where it covers: [n, 35, 35]."""
+  blocks = np.zeros((len(shape), SIZE, SIZE), np.uint8)
+  # FIDELITY: `x` counts rows and `y` columns in the public files.
+  for block, code, top, left in zip(
+    blocks, shape.astype(int), x.astype(int), y.astype(int), strict=True
+  ):
+    height, width = _SHADES[code].shape
+    block[top : top + height, left : left + width] = _SHADES[code]
+  return blocks
+
+
+def make_scene(rng: np.random.Generator) -> entities.Scene:
   """Draws a scene of three tetrominoes inside the image without overlap.
 
   Args:
@@ -97,28 +103,12 @@ def make_scene(rng: np.random.Generator) -> dict[str, np.ndarray]:
   while True:
     shape = rng.integers(1, len(SHAPES) + 1, NUM_SHAPES)
     # Any whole pixel where the shape fits: rows and columns, [3, 2].
-    corners = rng.integers(0, SIZE - _EXTENTS[shape - 1] + 1)
-    if not _overlap(shape, corners):
+    x, y = rng.integers(0, SIZE - _EXTENTS[shape - 1] + 1).T
+    if np.count_nonzero(_blocks(shape, x, y), axis=0).max() == 1:
       break
   colors = COLORS[rng.integers(0, len(COLORS), NUM_SHAPES)]
-  x, y = corners.T
   drawn = {"shape": shape, "x": x, "y": y, "color": colors}
   factors = {k: entities.pad(v, NUM_SHAPES + 1) for k, v in drawn.items()}
   image, mask = render(**factors)
   visibility = entities.visibility(NUM_SHAPES, NUM_SHAPES + 1)
   return {"image": image, "mask": mask, "visibility": visibility, **factors}
-
-
-def _place(shades: np.ndarray, top: int, left: int) -> tuple[slice, slice]:
-  """Returns the rows and columns of a shape with this corner."""
-  height, width = shades.shape
-  return slice(top, top + height), slice(left, left + width)
-
-
-def _overlap(shape: np.ndarray, corners: np.ndarray) -> bool:
-  """Says whether any two shapes (codes [n], corners [n, 2]) share a pixel."""
-  count = np.zeros((SIZE, SIZE), int)
-  for code, (top, left) in zip(shape, corners, strict=True):
-    shades = _SHADES[int(code)]
-    count[_place(shades, top, left)] += shades > 0
-  return bool(count.max() > 1)

@@ -9,13 +9,13 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import numpy as np
 import tqdm
 
 from iodine import errors
-from iodine.synthetic import own_formats, registry
+from iodine.synthetic import entities, own_formats, registry
 
 # Starting processes takes some seconds, more if the program that calls
 # imports TensorFlow: with less work than this they do not pay.
@@ -31,14 +31,13 @@ def write_dataset(
   num_scenes: int,
   seed: int,
   num_workers: int | None = None,
-  compression: str | None = "GZIP",
   data_format: str = "tfrecords",
   progress: bool = False,
 ) -> None:
   """Generates scenes and writes them to a file, or to a folder of images.
 
-  The bytes depend on `name`, `num_scenes`, `seed`, `compression` and
-  `data_format` only. What is written appears when it is complete: if anything
+  The bytes depend on `name`, `num_scenes`, `seed` and `data_format`
+  only. What is written appears when it is complete: if anything
   goes wrong or the user interrupts, what was at `path` before is still there,
   and nothing else.
 
@@ -53,8 +52,6 @@ def write_dataset(
       takes one for every core if there is enough work. As always with spawned
       processes, the script that calls must guard its own main code by
       `if __name__ == "__main__":`.
-    compression: of TFRecords: "GZIP" (as the public files), or None or "" for
-      none.
     data_format: "tfrecords", the public files'; "png" or "npz", see
       `own_formats`; of films "npz" only.
     progress: whether stderr shows how far it is.
@@ -76,9 +73,10 @@ def write_dataset(
   with contextlib.closing(
     _make_scenes(dataset.make_scene, seed, num_scenes, num_workers)
   ) as made:
-    scenes = iter(
-      tqdm.tqdm(made, total=num_scenes, unit="scene", disable=not progress)
+    bar = tqdm.tqdm(
+      made, total=num_scenes, unit="scene", delay=1.0, disable=not progress
     )
+    scenes = iter(bar)
     if data_format == "png":
       own_formats.write_pngs(path, scenes, num_scenes)
     elif data_format == "npz":
@@ -88,12 +86,12 @@ def write_dataset(
       # TensorFlow.
       from iodine.synthetic import records
 
-      records.write(path, scenes, compression)
+      records.write(path, scenes)
 
 
 def _make_scenes(
   make_scene: registry.MakeScene, seed: int, num_scenes: int, num_workers: int
-) -> Iterator[registry.Scene]:
+) -> Generator[entities.Scene, None, None]:
   """Yields the scenes in order, whoever draws them."""
   if num_workers == 1:
     for index in range(num_scenes):
@@ -105,7 +103,7 @@ def _make_scenes(
     multiprocessing.get_context("spawn"),
     initializer=_follow_parent,
   ) as pool:
-    pending: collections.deque[concurrent.futures.Future[registry.Scene]]
+    pending: collections.deque[concurrent.futures.Future[entities.Scene]]
     pending = collections.deque()
     for index in range(num_scenes):
       pending.append(pool.submit(_draw, make_scene, seed, index))
@@ -117,7 +115,7 @@ def _make_scenes(
 
 def _draw(
   make_scene: registry.MakeScene, seed: int, index: int
-) -> registry.Scene:
+) -> entities.Scene:
   return make_scene(np.random.default_rng([seed, index]))
 
 
