@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,7 @@ def check_png_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def write_pngs(
-  folder: str | os.PathLike[str], scenes: Iterator[Scene], num_scenes: int
+  folder: str | os.PathLike[str], scenes: Iterable[Scene], num_scenes: int
 ) -> None:
   """Writes `scene_00000.png` and its labels `scene_00000.mask.png`, and so on.
 
@@ -77,7 +77,7 @@ def write_pngs(
 
 
 def write_npz(
-  path: str | os.PathLike[str], scenes: Iterator[Scene], num_scenes: int
+  path: str | os.PathLike[str], scenes: Iterable[Scene], num_scenes: int
 ) -> None:
   """Writes the arrays of all scenes to a NPZ file, without holding them.
 

@@ -73,10 +73,9 @@ def write_dataset(
   with contextlib.closing(
     _make_scenes(dataset.make_scene, seed, num_scenes, num_workers)
   ) as made:
-    bar = tqdm.tqdm(
+    scenes = tqdm.tqdm(
       made, total=num_scenes, unit="scene", delay=1.0, disable=not progress
     )
-    scenes = iter(bar)
     if data_format == "png":
       own_formats.write_pngs(path, scenes, num_scenes)
     elif data_format == "npz":
