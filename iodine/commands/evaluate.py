@@ -239,7 +239,7 @@ def _open_scenes(
   config: Config,
 ) -> tuple[data_lib.IODINEDataset, Iterator[evaluation.Data]]:
   """Builds the data set and begins to read what is evaluated."""
-  make_data.provide(config)
+  make_data.ensure_dataset(config)
   dataset = common.build_dataset(
     config["data"], config["seed"], config["model"]
   )
