@@ -20,7 +20,8 @@ import tqdm
 
 from iodine import training
 from iodine.benchmark import operations
-from iodine.modules import distributions, iodine, types
+from iodine.modules import data as data_lib
+from iodine.modules import distributions, iodine
 
 Data = dict[str, Any]
 
@@ -119,7 +120,9 @@ def _matrix_product() -> Callable[[], float]:
   return lambda: 2 * size**3 / timed(lambda: product(*matrices))[1] / 1e9
 
 
-def measure_input(dataset: types.DataSet, num_batches: int) -> dict[str, Any]:
+def measure_input(
+  dataset: data_lib.IODINEDataset, num_batches: int
+) -> dict[str, Any]:
   """Reads training batches as a training does, and does nothing with them.
 
   Args:
@@ -183,7 +186,7 @@ class Noise:
 
 
 def synthetic_batch(
-  dataset: types.DataSet,
+  dataset: data_lib.IODINEDataset,
   mapping: Sequence[tuple[str, int, str]] = (),
   seed: int = 0,
   num_frames: int = 1,

@@ -75,7 +75,8 @@ def _count(graph: Any, results: Iterable[int]) -> tuple[Counts, list[int]]:
       called, inputs = _count(_bodies(op)[0], outputs)
       counts.update(called)
     elif op.type in _BRANCHES:
-      counts.update(max(map(_count_all, _bodies(op)), key=Counts.total))
+      branches = map(_count_all, _bodies(op))
+      counts.update(max(branches, key=lambda branch: sum(branch.values())))
     elif op.type in _LOOPS:
       times = _num_iterations(op)
       for body in map(_count_all, _bodies(op)):
@@ -108,8 +109,9 @@ def _find_graph(op: Operation, name: str) -> Any:
 def _num_iterations(op: Operation) -> int:
   # `tf.while_loop` keeps a counter and `maximum_iterations` before the rest.
   limit = tf.get_static_value(op.inputs[1]) if len(op.inputs) > 1 else None
-  is_known = limit is not None and limit.ndim == 0 and limit >= 0
-  return int(limit) if is_known else 1
+  if limit is None or limit.ndim > 0 or limit < 0:
+    return 1
+  return int(limit)
 
 
 # ---------------------------------------------------------------- formulas

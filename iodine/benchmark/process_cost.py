@@ -37,8 +37,8 @@ def peak_memory_bytes() -> float:
   path = pathlib.Path("/proc/self/status")
   if path.exists():
     # Unlike the other number, this one knows nothing of the parent process.
-    peak = re.search(r"VmHWM:\s*(\d+) kB", path.read_text())
-    return int(peak[1]) * 1024 if peak else math.nan
+    found = re.search(r"VmHWM:\s*(\d+) kB", path.read_text())
+    return int(found[1]) * 1024 if found else math.nan
   if importlib.util.find_spec("resource") is None:
     return math.nan
   import resource
