@@ -222,9 +222,7 @@ def report(_config: Config, output: str | None) -> Config:
 @ex.command
 def benchmark(_config: Config) -> Config:
   """Measures speed, operations and memory; needs no data."""
-  return _command("benchmark", _config).run(
-    _config, script=os.path.abspath(__file__)
-  )
+  return _command("benchmark", _config).run(_config)
 
 
 @ex.command(unobserved=True)
