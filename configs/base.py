@@ -28,7 +28,7 @@ def defaults():
   # See docs/performance.md.
   # XLA; it draws other samples from the same seed. None: on GPUs.
   jit_compile = None
-  compute_dtype = "float32"  # or "bfloat16", "float16", "auto": of convolutions
+  compute_dtype = "float32"  # or "bfloat16", "auto": of convolutions
   recompute = False  # decode again for gradients: less memory, more time
   # Updates in a compiled call; None: 10 on a GPU, 1 elsewhere.
   steps_per_call = None
@@ -285,7 +285,6 @@ def convolutions(
 
 def optimizer(
   learn_rate: float,
-  compute_dtype: str,
   decay_steps: float = 1e6,
   hold_steps: float = 0,
   warmup_steps: float = 0,
@@ -294,7 +293,6 @@ def optimizer(
 
   Args:
     learn_rate: the full learning rate.
-    compute_dtype: of the convolutions; float16 gets a loss scale.
     decay_steps: updates in which the rate falls tenfold.
     hold_steps: updates before it begins to fall.
     warmup_steps: the first updates, over which it rises.
@@ -313,7 +311,6 @@ def optimizer(
     "beta2": 0.999,
     "epsilon": 1e-8,
     "max_gradient_norm": 5.0,
-    "loss_scale": compute_dtype == "float16",
   }
 
 

@@ -115,7 +115,6 @@ def own():
   )
   optimizer = base.optimizer(
     learn_rate,
-    compute_dtype,
     decay_steps=_for_size(image_dim, 2e4, 28000, *[1e5] * 3),
     hold_steps=_for_size(image_dim, 0, 5800, *[20000] * 3),
     warmup_steps=_for_size(image_dim, 0, 0, *[1000] * 3),

@@ -42,7 +42,7 @@ REGISTERED = frozenset(
     ),
     "modules.refinement": "PredictorCorrectorHead RefinementCore ResHead",
     "modules.refinement_inputs": "RefinementInputMaker",
-    "optimizers": "Adam ExponentialDecay LossScale",
+    "optimizers": "Adam ExponentialDecay",
   }.items()
   for name in names.split()
 )

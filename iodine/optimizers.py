@@ -1,4 +1,4 @@
-"""Adam in TF1's form, the schedule of its learning rate and its loss scale.
+"""Adam in TF1's form, and the schedule of its learning rate.
 
 Source: Kingma & Ba 2014, the efficient form at the end of section 2; what
 `tf.train.AdamOptimizer` and `tf.train.exponential_decay` compute.
@@ -7,11 +7,16 @@ Source: Kingma & Ba 2014, the efficient form at the end of section 2; what
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import sonnet as snt
 import tensorflow as tf
 
-from iodine import validation
+from iodine import kinds
+from iodine.modules import types
+
+# Of 1 there would be a division by zero.
+_Beta = Annotated[kinds.NonNegative, kinds.Below(1)]
 
 
 class ExponentialDecay:
@@ -23,11 +28,11 @@ class ExponentialDecay:
 
   def __init__(
     self,
-    learning_rate: float,
-    decay_rate: float = 0.1,
-    decay_steps: float = 1e6,
-    hold_steps: float = 0,
-    warmup_steps: float = 0,
+    learning_rate: kinds.NonNegative,
+    decay_rate: kinds.NonNegative = 0.1,
+    decay_steps: kinds.PositiveFloat = 1e6,
+    hold_steps: kinds.NonNegative = 0,
+    warmup_steps: kinds.NonNegative = 0,
   ):
     """Sets the numbers.
 
@@ -38,15 +43,7 @@ class ExponentialDecay:
       hold_steps: updates from the first one on before it decays.
       warmup_steps: the first updates, over which it rises in a line: update
         number n, from 1, has n / warmup_steps of it.
-
-    Raises:
-      errors.UserError: if a number is negative, or no updates make a decay.
     """
-    validation.check_number("learning_rate", learning_rate)
-    validation.check_number("decay_rate", decay_rate)
-    validation.check_number("decay_steps", decay_steps, above=0.0)
-    validation.check_number("hold_steps", hold_steps)
-    validation.check_number("warmup_steps", warmup_steps)
     self._learning_rate = float(learning_rate)
     self._decay_rate = float(decay_rate)
     self._decay_steps = float(decay_steps)
@@ -63,83 +60,6 @@ class ExponentialDecay:
     return rate * tf.minimum((step + 1.0) / self._warmup_steps, 1.0)
 
 
-class LossScale(snt.Module):
-  """Keeps gradients inside of the range of float16.
-
-  Source: Micikevicius et al. 2018, Mixed Precision Training
-  (arXiv:1710.03740), and the rule that is usual since: halve at an overflow,
-  double after a while.
-
-  The loss is multiplied by the scale and the gradients are divided by it, both
-  of which is exact, the scale being a power of two. An update whose gradients
-  are not finite does not happen.
-
-  Attributes:
-    scale: float32, of the next step.
-    good_steps: int64, with finite gradients since it changed.
-  """
-
-  # Where gradients overflow even so, they are not finite in float32 either.
-  MIN = 2.0**-24
-  MAX = 2.0**24
-
-  def __init__(
-    self,
-    initial: float = 1.0,
-    growth_steps: int = 2000,
-    name: str = "loss_scale",
-  ):
-    """Sets the numbers.
-
-    Args:
-      initial: the first scale, a power of two. Losses are sums over pixels
-        here, whose gradients are large to begin with.
-      growth_steps: steps with finite gradients after which it doubles.
-      name: name of the module.
-
-    Raises:
-      errors.UserError: if the scale is not a power of two from MIN to MAX, or
-        there are no steps.
-    """
-    super().__init__(name=name)
-    validation.require(
-      not isinstance(initial, bool)
-      and initial in [2.0**exponent for exponent in range(-24, 25)],
-      "initial",
-      initial,
-      "a power of two, from 2^-24 to 2^24",
-    )
-    validation.check_whole("growth_steps", growth_steps, least=1)
-    self._growth_steps = growth_steps
-    self.scale = tf.Variable(float(initial), trainable=False, name="scale")
-    self.good_steps = tf.Variable(
-      0, dtype=tf.int64, trainable=False, name="good_steps"
-    )
-
-  def scaled(self, loss: tf.Tensor) -> tf.Tensor:
-    """Returns the loss to differentiate."""
-    return loss * self.scale
-
-  def unscaled(self, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Returns what the gradients are without the scale."""
-    return [gradient / self.scale for gradient in gradients]
-
-  def update(self, is_finite: tf.Tensor) -> None:
-    """Sets the next scale.
-
-    Args:
-      is_finite: scalar, whether all gradients of this step are.
-    """
-    good_steps = self.good_steps + 1
-    grows = good_steps >= self._growth_steps
-    factor = tf.where(is_finite, tf.where(grows, 2.0, 1.0), 0.5)
-    changes = tf.logical_or(grows, tf.logical_not(is_finite))
-    self.scale.assign(tf.clip_by_value(self.scale * factor, self.MIN, self.MAX))
-    self.good_steps.assign(
-      tf.where(changes, tf.zeros_like(good_steps), good_steps)
-    )
-
-
 class Adam(snt.Module):
   """Adam whose epsilon is not bias-corrected, with gradients clipped.
 
@@ -154,17 +74,15 @@ class Adam(snt.Module):
       They count by themselves, since a checkpoint may hold a global_step but
       no moments.
     m, v: first and second moments, in the order of the variables.
-    loss_scale: what the loss is multiplied by, or None.
   """
 
   def __init__(
     self,
-    learning_rate: float | ExponentialDecay,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    epsilon: float = 1e-8,
-    max_gradient_norm: float | None = None,
-    loss_scale: bool | LossScale = False,
+    learning_rate: kinds.NonNegative | types.Schedule,
+    beta1: _Beta = 0.9,
+    beta2: _Beta = 0.999,
+    epsilon: kinds.NonNegative = 1e-8,
+    max_gradient_norm: kinds.PositiveFloat | None = None,
     name: str = "adam",
   ):
     """Sets the numbers.
@@ -176,33 +94,14 @@ class Adam(snt.Module):
       epsilon: added to the square root of the second moment.
       max_gradient_norm: gradients are scaled down to this global norm; None
         for no clipping.
-      loss_scale: whether there is one, as float16 needs it; or which.
       name: name of the module.
-
-    Raises:
-      errors.UserError: if an argument is of the wrong type or out of range.
     """
     super().__init__(name=name)
-    if not callable(learning_rate):
-      validation.check_number("learning_rate", learning_rate)
-    # Of 1 there would be a division by zero.
-    validation.check_number("beta1", beta1, below=1.0)
-    validation.check_number("beta2", beta2, below=1.0)
-    validation.check_number("epsilon", epsilon)
-    if max_gradient_norm is not None:
-      validation.check_number("max_gradient_norm", max_gradient_norm, above=0.0)
-      max_gradient_norm = float(max_gradient_norm)
-    if not isinstance(loss_scale, LossScale):
-      validation.check_flag("loss_scale", loss_scale)
     self._learning_rate = learning_rate
     self._beta1 = float(beta1)
     self._beta2 = float(beta2)
     self._epsilon = float(epsilon)
     self._max_gradient_norm = max_gradient_norm
-    # Where it is a flag, the scale's own defaults hold.
-    self.loss_scale: LossScale | None = (
-      LossScale() if loss_scale is True else loss_scale or None
-    )
     self.global_step = tf.Variable(
       0, dtype=tf.int64, trainable=False, name="global_step"
     )
@@ -242,30 +141,27 @@ class Adam(snt.Module):
   ) -> tf.Tensor:
     """Makes one update.
 
-    It is left out where it is not finite and there is a loss scale or `loss`:
+    With `loss` it is left out where it is not finite, see `is_finite`:
     variables, moments and powers stay as they are.
 
     Args:
-      gradients: one for each variable, without the loss scale.
+      gradients: one for each variable.
       variables: the same at every call, in the same order.
-      loss: scalar, which has to be finite, too, see `is_finite`.
+      loss: scalar, which has to be finite, too; None to make every update.
 
     Returns:
       The global norm of the gradients before clipping, a scalar.
     """
     self.initialize(variables)
     norm = global_norm(gradients)
-    if self.loss_scale is None and loss is None:
+    if loss is None:
       self._update(gradients, variables, norm)
     else:
-      happens = is_finite(norm if loss is None else loss, norm)
       tf.cond(
-        happens,
+        is_finite(loss, norm),
         lambda: self._update(gradients, variables, norm),
         lambda: None,
       )
-      if self.loss_scale is not None:
-        self.loss_scale.update(happens)
     self.global_step.assign_add(1)
     return norm
 

@@ -226,7 +226,7 @@ def test_slots_conv2d(stride):
     [own, shared, _normal(rng, 3, 3, 7, 5), _normal(rng, 5)],
     rng,
   )
-  images = planes(own, shared).concatenated()
+  images = oracles.concatenated(planes(own, shared))
   image = images[1 * 3 + 2]  # of slot 2 in scene 1
   for channel, index in [(0, 0), (2, 1), (5, 2)]:
     np.testing.assert_array_equal(image[..., channel], own[1, 2, ..., index])

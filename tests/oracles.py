@@ -1,5 +1,6 @@
 """Plain forms of what the package computes in faster ones."""
 
+import numpy as np
 import tensorflow as tf
 
 from iodine.modules import utils
@@ -49,7 +50,19 @@ def slots_conv2d(planes, w, b, stride):
   Returns:
     [B * K, H', W', O].
   """
-  return tf.nn.bias_add(conv2d(planes.concatenated(), w, stride), b)
+  return tf.nn.bias_add(conv2d(concatenated(planes), w, stride), b)
+
+
+def concatenated(planes):
+  """The images [B * K, H, W, C] of `SlotPlanes`."""
+  batch_size, num_components, height, width, _ = planes.own.shape
+  shared = tf.repeat(planes.shared[:, None], num_components, axis=1)
+  order = [*planes.own_channels, *planes.shared_channels]
+  whole = tf.concat([planes.own, shared], axis=-1)
+  whole = tf.gather(whole, np.argsort(order), axis=-1)
+  return tf.reshape(
+    whole, [batch_size * num_components, height, width, len(order)]
+  )
 
 
 def counterfactual(evidence):

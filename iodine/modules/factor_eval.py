@@ -8,15 +8,34 @@ of the factor sizes. Source: section 4.2 of the paper, the original's
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, Any
 
 import shapeguard
 import sonnet as snt
 import tensorflow as tf
 
-from iodine import errors, validation
+from iodine import errors, kinds
 from iodine.modules import types
 
 KINDS = ("scalar", "categorical", "angle")
+
+
+class _Factor:
+  """What an entry of a mapping is."""
+
+  def __contains__(self, value: Sequence[Any]) -> bool:
+    if len(value) != 3 or value[2] not in KINDS:
+      return False
+    _, size, kind = value
+    return kinds.fits(size, kinds.Size) and (kind != "angle" or size == 2)
+
+  def __str__(self) -> str:
+    return f"(name, size, kind), kind one of {KINDS}, an angle of size 2"
+
+
+_Mapping = Annotated[
+  Sequence[Annotated[Sequence[Any], _Factor()]], kinds.Length(1)
+]
 
 
 class OnlineMeanVarEstimator(snt.Module):
@@ -80,7 +99,7 @@ class FactorRegressor(snt.Module):
 
   def __init__(
     self,
-    mapping: Sequence[tuple[str, int, str]],
+    mapping: _Mapping,
     name: str = "repres_content",
   ):
     """Sets the factors.
@@ -90,31 +109,8 @@ class FactorRegressor(snt.Module):
         error), "categorical" (cross-entropy over `size` classes) or "angle"
         (squared error of cosine and sine, size 2).
       name: name of the module.
-
-    Raises:
-      errors.UserError: if the mapping is empty, a kind is unknown, or an angle
-        has another size than 2.
     """
     super().__init__(name=name)
-    validation.require(
-      validation.is_list(mapping)
-      and len(mapping) > 0
-      and all(validation.is_list(x) and len(x) == 3 for x in mapping),
-      "mapping",
-      mapping,
-      "a list of (name, size, kind), or set `model.factor_evaluator=None`",
-    )
-    for factor, size, kind in mapping:
-      validation.check_whole(f"size of `{factor}` in mapping", size, 1)
-      if kind not in KINDS:
-        raise errors.UserError(
-          f"factor `{factor}` is of unknown kind {kind!r}: use one of "
-          f"{', '.join(KINDS)}"
-        )
-      if kind == "angle" and size != 2:
-        raise errors.UserError(
-          f"factor `{factor}` is an angle of size {size}: an angle has size 2"
-        )
     self._mapping = tuple(
       (str(factor), int(size), str(kind)) for factor, size, kind in mapping
     )
@@ -158,10 +154,6 @@ class FactorRegressor(snt.Module):
       update: whether the running statistics take this batch in.
       part: which entities of a larger batch these are, see `IODINE.__call__`;
         None for all. The running statistics take in the whole batch.
-
-    Raises:
-      errors.UserError: if a factor of the mapping is missing in `factors`, or
-        has another size there.
     """
     sg = shapeguard.ShapeGuard()
     sg.guard(z, "B, K, Z")
@@ -235,11 +227,12 @@ def _target(
   factors: dict[str, tf.Tensor], factor: str, size: int, kind: str
 ) -> tf.Tensor:
   """Returns the target [B, L, size] of one factor."""
-  if factor not in factors:
+  sizes = {name: values.shape[-1] for name, values in factors.items()}
+  if factor not in sizes or (kind == "scalar" and sizes[factor] != size):
     raise errors.UserError(
-      f"the factor `{factor}` of the regressor's `mapping` is not in the data, "
-      f"which has {', '.join(sorted(factors)) or 'none'}: change `mapping`, or "
-      "set `model.factor_evaluator=None`"
+      f"the regressor's `mapping` has the factor `{factor}` of size {size}, "
+      f"and the factors of the data have the sizes {sizes}: change `mapping`, "
+      "or set `model.factor_evaluator=None`"
     )
   values = factors[factor]
   if kind == "categorical":
@@ -247,11 +240,6 @@ def _target(
   values = tf.cast(values, tf.float32)
   if kind == "angle":
     return tf.concat([tf.cos(values), tf.sin(values)], axis=-1)
-  if values.shape[-1] != size:
-    raise errors.UserError(
-      f"the factor `{factor}` has {values.shape[-1]} values in the data and "
-      f"{size} in the regressor's `mapping`: make them equal"
-    )
   return values
 
 

@@ -17,7 +17,7 @@ import sonnet as snt
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from iodine import errors, memory, validation
+from iodine import errors, kinds, memory
 from iodine.modules import (
   decoder as decoder_lib,
 )
@@ -40,32 +40,29 @@ Data = dict[str, Any]
 # FIDELITY: the decoder sees this constant behind every latent.
 CAPACITY = 5.0
 
-# The graph of one refinement, some thousand operations.
-_BYTES_OF_ITERATION = 2**20
-
 
 class IODINE(snt.Module):
   """Iterative object decomposition inference network."""
 
   def __init__(
     self,
-    n_z: int,
-    num_components: int,
-    num_iters: int,
+    n_z: kinds.Size,
+    num_components: kinds.Size,
+    num_iters: kinds.Count,
     latent_dist: distributions.DistributionModule,
     output_dist: distributions.MaskedMixture,
     decoder: decoder_lib.ComponentDecoder,
     refinement_core: refinement.RefinementCore,
     factor_evaluator: factor_eval.FactorRegressor | None = None,
-    iter_loss_weight: str | float | Sequence[float] = "linspace",
-    kl_weight: float = 1.0,
+    iter_loss_weight: iterations.LossWeights = "linspace",
+    kl_weight: kinds.NonNegative = 1.0,
     sequential: bool = False,
     inputs: Sequence[str] = refinement_inputs.ALL,
     preprocess: Sequence[str] = refinement_inputs.NORMALIZED,
     stop_gradients: Sequence[str] = refinement_inputs.NORMALIZED,
-    coord_type: str | None = "linear",
-    coord_freqs: int = 3,
-    refinement_batch_size: int | None = None,
+    coord_type: utils.CoordinateType = "linear",
+    coord_freqs: kinds.Positive = 3,
+    refinement_batch_size: kinds.Positive | None = None,
     name: str = "iodine",
   ):
     """Puts the parts together.
@@ -99,36 +96,10 @@ class IODINE(snt.Module):
       name: name of the module.
 
     Raises:
-      errors.UserError: if a number is too small, a part is not of its
-        class, parts disagree on K, the loss weights are of an
-        unknown kind or number, an input or coord_type is unknown, or no
-        memory is large enough.
+      errors.UserError: if the output distribution has another K, the loss
+        weights are of another number, or an input is unknown.
     """
     super().__init__(name=name)
-    validation.check_whole("n_z", n_z, 1)
-    validation.check_whole("num_components", num_components, 1)
-    validation.check_whole("num_iters", num_iters, 0)
-    validation.check_number("kl_weight", kl_weight)
-    validation.check_flag("sequential", sequential)
-    utils.check_coordinates(coord_type, coord_freqs)
-    validation.check_whole(
-      "refinement_batch_size",
-      refinement_batch_size,
-      1,
-      "None for the batch at hand",
-    )
-    for argument, part, kind in (
-      ("latent_dist", latent_dist, distributions.DistributionModule),
-      ("output_dist", output_dist, distributions.MaskedMixture),
-      ("decoder", decoder, decoder_lib.ComponentDecoder),
-      ("refinement_core", refinement_core, refinement.RefinementCore),
-    ):
-      validation.check_part(argument, part, kind)
-    if factor_evaluator is not None:
-      validation.check_part(
-        "factor_evaluator", factor_evaluator, factor_eval.FactorRegressor
-      )
-    _check_sizes(n_z, num_components, num_iters)
     output_dist.set_num_components(num_components)
     self.num_iters = num_iters
     self.num_components = num_components
@@ -319,13 +290,16 @@ class IODINE(snt.Module):
     """Returns the latents' first parameters and the first state."""
     sg = shapeguard.ShapeGuard()
     sg.guard(images, "B, T, H, W, C")
-    self._require_memory(sg.B, images.shape[2:])
-    self.initialize(images.shape[2:])
+    self.initialize(images.shape[2:], sg.B)
+    return self._initial(sg.B)
+
+  def _initial(self, batch_size: int) -> tuple[tf.Tensor, list[Any]]:
     zp = tf.tile(
       self.initial_sample_distribution[None, None],
-      [sg.B, self.num_components, 1],
+      [batch_size, self.num_components, 1],
     )
-    return zp, self.refinement_core.initial_state(sg.B, self.num_components)
+    state = self.refinement_core.initial_state(batch_size, self.num_components)
+    return zp, state
 
   def _refine(
     self,
@@ -412,8 +386,11 @@ class IODINE(snt.Module):
     if batch_size is None:
       # FIDELITY: the mean over the batch, so gradients shrink with its size.
       return tf.reduce_mean(estimate.re) + self._weighted_kl(estimate)
-    kl = self.kl_weight * tf.reduce_sum(estimate.kl, axis=1)
-    return tf.reduce_sum(estimate.re + kl) / batch_size
+    return tf.reduce_sum(self.scene_losses(estimate)) / batch_size
+
+  def scene_losses(self, estimate: types.Estimate) -> tf.Tensor:
+    """Returns the loss [B] of every scene by one decode, factors left out."""
+    return estimate.re + self.kl_weight * tf.reduce_sum(estimate.kl, axis=1)
 
   def _make_inputs(
     self,
@@ -452,72 +429,54 @@ class IODINE(snt.Module):
 
   # ------------------------------------------------------------ inspection
 
-  def initialize(self, image_shape: Sequence[int]) -> None:
+  def initialize(self, image_shape: Sequence[int], batch_size: int = 1) -> None:
     """Creates every variable, for images of that (H, W, C).
 
     Done at the first use otherwise. Images of other sizes may follow where the
     parts allow it, as convolutions do.
-    """
-    self._require_memory(1, image_shape)
-    self._set_image_shape(image_shape)
-    with errors.as_user_error(
-      (tf.errors.ResourceExhaustedError,),
-      lambda _: (
-        "the model is too large for the memory: lower `n_z`, "
-        "`num_components`, or the channels or sizes of its layers"
-      ),
-    ):
-      self._create_variables(image_shape)
 
-  def _require_memory(
-    self, batch_size: int, image_shape: Sequence[int]
-  ) -> None:
-    """Raises a UserError where B decoded images find no room."""
+    Args:
+      image_shape: (H, W, C).
+      batch_size: B, by which the memory is estimated.
+
+    Raises:
+      errors.UserError: if there is too little memory, or a part cannot give
+        images of this shape.
+    """
     height, width, channels = image_shape
     num_pixels = batch_size * self.num_components * height * width
-    # Pixels and masks as the decoder's last layer gives them and in parts; log
-    # densities of pixels, masks and both. Layers before have more channels.
+    # What the decoder gives, the same in parts, and three log densities.
+    # Layers before the last have more channels; gradients take as much again.
     memory.require(
       4 * num_pixels * (2 * (channels + 1) + 3),
       f"`num_components` {self.num_components} for {batch_size} images of "
       f"{height} x {width} pixels",
       "lower it, `batch_size` or `image_dim`",
     )
+    self.output_dist.set_output_shape(image_shape)
+    self.decoder.set_output_shapes(self.output_dist.input_shapes)
+    self._create_variables(image_shape)
 
   @snt.once
   def _create_variables(self, image_shape: Sequence[int]) -> None:
     """Refines a blank image once, outside of any graph being made."""
     with tf.init_scope():
-      self._refine_blank(image_shape)
-
-  def _refine_blank(self, image_shape: Sequence[int]) -> None:
-    image = tf.zeros([1, 1, *image_shape])
-    zp = tf.tile(
-      self.initial_sample_distribution[None, None],
-      [1, self.num_components, 1],
-    )
-    seed = tf.zeros([2], tf.int32)
-    estimate = self._estimate(zp, image, lambda dist, _: dist.sample(seed=seed))
-    zeros = types.Gradients(
-      zp=tf.zeros_like(zp),
-      pixel=tf.zeros_like(estimate.params.pixel),
-      mask=tf.zeros_like(estimate.params.mask),
-    )
-    self.refinement_core(
-      self._make_inputs(image, estimate, zeros),
-      zp,
-      self.refinement_core.initial_state(1, self.num_components),
-    )
-    if self.factor_evaluator is not None:
-      self.factor_evaluator.initialize(estimate.z.shape[-1])
+      image = tf.zeros([1, 1, *image_shape])
+      zp, state = self._initial(batch_size=1)
+      seed = tf.zeros([2], tf.int32)
+      estimate = self._estimate(
+        zp, image, lambda dist, _: dist.sample(seed=seed)
+      )
+      zeros = tf.nest.map_structure(
+        tf.zeros_like, types.Gradients(zp, *estimate.params)
+      )
+      self.refinement_core(self._make_inputs(image, estimate, zeros), zp, state)
+      if self.factor_evaluator is not None:
+        self.factor_evaluator.initialize(estimate.z.shape[-1])
     self._has_variables = True
 
   def require_variables(self) -> None:
-    """Raises where variables have yet to be created.
-
-    Raises:
-      errors.UserError: if so.
-    """
+    """Raises a UserError where variables have yet to be created."""
     if not self._has_variables:
       raise errors.UserError(
         "the model has no variables yet: call `model.initialize(image_shape)`"
@@ -601,13 +560,9 @@ class IODINE(snt.Module):
       frame: iteration whose frame's true mask counts; None for the last.
       update: whether its running statistics change.
       part: see `__call__`.
-
-    Raises:
-      errors.UserError: if the model has no regressor, or the data has not its
-        factors.
     """
     if self.factor_evaluator is None:
-      raise errors.UserError("this model has no `factor_evaluator`")
+      raise ValueError("this model has no `factor_evaluator`")
     index = self.frame_index(self.num_iters if frame is None else frame)
     return self.factor_evaluator(
       z=z,
@@ -678,10 +633,6 @@ class IODINE(snt.Module):
 
   # ------------------------------------------------------------ small parts
 
-  def _set_image_shape(self, image_shape: Sequence[int]) -> None:
-    self.output_dist.set_output_shape(image_shape)
-    self.decoder.set_output_shapes(self.output_dist.input_shapes)
-
   def frame_index(self, t: Any) -> Any:
     """Returns the frame of the data that iteration t is compared with."""
     return t if self._sequential else 0
@@ -711,17 +662,3 @@ class IODINE(snt.Module):
       sg.guard(cut["mask"], "B, T, L, H, W, 1")
       sg.guard(cut["visibility"], "B, L")
     return cut
-
-
-def _check_sizes(n_z: int, num_components: int, num_iters: int) -> None:
-  """Raises a UserError for numbers that no memory is large enough for."""
-  # Mean and scale as they come and as they are used, and a sample; more for
-  # gradients and for the layers around.
-  memory.require(
-    4 * num_components * 5 * n_z,
-    f"`n_z` {n_z} for `num_components` {num_components}",
-    "lower one of them",
-  )
-  memory.require(
-    _BYTES_OF_ITERATION * num_iters, f"`num_iters` {num_iters}", "lower it"
-  )

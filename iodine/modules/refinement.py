@@ -7,14 +7,16 @@ paper, the original's `iodine/modules/refinement.py`.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import shapeguard
 import sonnet as snt
 import tensorflow as tf
 
-from iodine import validation
+from iodine import kinds
 from iodine.modules import networks, types, utils
 from iodine.ops import convolutions
 
@@ -36,14 +38,8 @@ class RefinementCore(snt.Module):
       recurrent_net: a `networks.LSTM`; without layers there is no state.
       refinement_head: (zp [N, Zp], h [N, H2]) -> the next zp [N, Zp].
       name: name of the module.
-
-    Raises:
-      errors.UserError: if a part is not what its protocol describes.
     """
     super().__init__(name=name)
-    validation.check_part("encoder_net", encoder_net, types.Encoder)
-    validation.check_part("recurrent_net", recurrent_net, types.RecurrentNet)
-    validation.check_part("refinement_head", refinement_head, types.Head)
     self.encoder_net: snt.Module = encoder_net
     self.recurrent_net: snt.Module = recurrent_net
     self.refinement_head: snt.Module = refinement_head
@@ -70,7 +66,7 @@ class RefinementCore(snt.Module):
     sg.guard(zp, "B, K, Zp")
     features = []
     if inputs.spatial:
-      features.append(self._encode(_slot_planes(inputs, sg.K)))
+      features.append(self._encode(inputs.spatial, sg.K))
     features += [
       snt.merge_leading_dims(sg.guard(tensor, "B, K, _F"), 2)
       for _, tensor in sorted(inputs.flat.items())
@@ -80,35 +76,40 @@ class RefinementCore(snt.Module):
     next_zp = snt.split_leading_dim(next_zp, zp, 2)
     return sg.guard(next_zp, "B, K, Zp"), state
 
-  def _encode(self, planes: convolutions.SlotPlanes) -> tf.Tensor:
-    """Returns the encoding [B * K, H1] of the spatial inputs."""
-    if isinstance(self.encoder_net, networks.CNN) and (
-      planes.own_channels and planes.shared_channels
-    ):
-      return self.encoder_net.of_slots(planes)
-    return self.encoder_net(planes.concatenated())
+  def _encode(
+    self, spatial: dict[str, tf.Tensor], num_components: int
+  ) -> tf.Tensor:
+    """Returns the encoding [B * K, H1] of the spatial inputs, in name order."""
+    tensors = [tensor for _, tensor in sorted(spatial.items())]
+    is_own = [tensor.shape[1] == num_components for tensor in tensors]
+    sg = shapeguard.ShapeGuard({"K": num_components})
+    for tensor, own in zip(tensors, is_own, strict=True):
+      sg.guard(tensor, "B, K, H, W, _C" if own else "B, 1, H, W, _C")
+    has_both = any(is_own) and not all(is_own)
+    if has_both and isinstance(self.encoder_net, networks.CNN):
+      return self.encoder_net.apply_to_slots(_slot_planes(tensors, is_own))
+    tensors = [
+      tensor if own else tf.repeat(tensor, num_components, axis=1)
+      for tensor, own in zip(tensors, is_own, strict=True)
+    ]
+    return self.encoder_net(
+      snt.merge_leading_dims(tf.concat(tensors, axis=-1), 2)
+    )
 
 
 def _slot_planes(
-  inputs: types.RefinementInputs, num_components: int
+  tensors: Sequence[tf.Tensor], is_own: Sequence[bool]
 ) -> convolutions.SlotPlanes:
-  """Returns the spatial inputs, in the order of their names."""
-  sg = shapeguard.ShapeGuard({"K": num_components})
-  groups: dict[bool, list[tf.Tensor]] = {True: [], False: []}
-  channels: dict[bool, list[int]] = {True: [], False: []}
-  num_channels = 0
-  for _, tensor in sorted(inputs.spatial.items()):
-    is_shared = tensor.shape[1] == 1 and num_components > 1
-    sg.guard(tensor, "B, 1, H, W, _C" if is_shared else "B, K, H, W, _C")
-    groups[is_shared].append(tensor)
-    channels[is_shared] += range(num_channels, num_channels + tensor.shape[-1])
-    num_channels += tensor.shape[-1]
-  none = tf.zeros([sg.B, 1, sg.H, sg.W, 0])
+  """Parts the spatial inputs into those of every slot and those of all."""
+  sizes = [tensor.shape[-1] for tensor in tensors]
+  is_own_channel = np.repeat(is_own, sizes)
+  own = list(itertools.compress(tensors, is_own))
+  shared = list(itertools.compress(tensors, np.logical_not(is_own)))
   return convolutions.SlotPlanes(
-    own=tf.concat(groups[False] or [tf.repeat(none, sg.K, 1)], axis=-1),
-    shared=tf.concat(groups[True] or [none], axis=-1)[:, 0],
-    own_channels=tuple(channels[False]),
-    shared_channels=tuple(channels[True]),
+    own=tf.concat(own, axis=-1),
+    shared=tf.concat(shared, axis=-1)[:, 0],
+    own_channels=tuple(np.flatnonzero(is_own_channel).tolist()),
+    shared_channels=tuple(np.flatnonzero(~is_own_channel).tolist()),
   )
 
 
@@ -139,10 +140,10 @@ class PredictorCorrectorHead(snt.Module):
 
   def __init__(
     self,
-    hidden_sizes: Sequence[int] = (64,),
+    hidden_sizes: Sequence[kinds.Size] = (64,),
     pred_gate_bias: float = 0.0,
     corrector_gate_bias: float = 0.0,
-    activation: Any = "elu",
+    activation: utils.Activation = "elu",
     name: str = "predcorr_head",
   ):
     """Sets the options.
@@ -155,14 +156,9 @@ class PredictorCorrectorHead(snt.Module):
       name: name of the module.
 
     Raises:
-      errors.UserError: if an option makes no sense or is unknown.
+      errors.UserError: if the activation is unknown.
     """
     super().__init__(name=name)
-    validation.check_sizes("hidden_sizes", hidden_sizes, may_be_empty=True)
-    validation.check_number("pred_gate_bias", pred_gate_bias, least=None)
-    validation.check_number(
-      "corrector_gate_bias", corrector_gate_bias, least=None
-    )
     self._hidden_sizes = tuple(hidden_sizes)
     self._pred_gate_bias = pred_gate_bias
     self._corrector_gate_bias = corrector_gate_bias

@@ -348,20 +348,6 @@ class SlotPlanes(NamedTuple):
     """Returns C."""
     return len(self.own_channels) + len(self.shared_channels)
 
-  def concatenated(self) -> tf.Tensor:
-    """Returns the images [B * K, H, W, C], slots folded into the batch."""
-    batch_size, num_components, height, width, _ = self.own.shape
-    shared = tf.repeat(self.shared[:, None], num_components, axis=1)
-    order = [*self.own_channels, *self.shared_channels]
-    stacked = tf.gather(
-      tf.concat([self.own, shared], axis=-1),
-      sorted(range(len(order)), key=order.__getitem__),
-      axis=-1,
-    )
-    return tf.reshape(
-      stacked, [batch_size * num_components, height, width, len(order)]
-    )
-
 
 def slots_conv2d(
   planes: SlotPlanes, w: tf.Tensor, b: tf.Tensor, stride: int
