@@ -6,8 +6,10 @@ Source: Kingma & Ba 2014, the efficient form at the end of section 2; what
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import sonnet as snt
 import tensorflow as tf
@@ -19,45 +21,36 @@ from iodine.modules import types
 _Beta = Annotated[kinds.NonNegative, kinds.Below(1)]
 
 
+@dataclasses.dataclass(frozen=True)
 class ExponentialDecay:
   """learning_rate * decay_rate^(step / decay_steps), without stairs.
 
   The decay may begin later, and the rate may rise before: neither is in the
   original.
+
+  Attributes:
+    learning_rate: the full rate.
+    decay_rate: what is left of it after `decay_steps`.
+    decay_steps: in updates.
+    hold_steps: updates from the first one on before it decays.
+    warmup_steps: the first updates, over which it rises in a line: update
+      number n, from 1, has n / warmup_steps of it.
   """
 
-  def __init__(
-    self,
-    learning_rate: kinds.NonNegative,
-    decay_rate: kinds.NonNegative = 0.1,
-    decay_steps: kinds.PositiveFloat = 1e6,
-    hold_steps: kinds.NonNegative = 0,
-    warmup_steps: kinds.NonNegative = 0,
-  ):
-    """Sets the numbers.
-
-    Args:
-      learning_rate: the full rate.
-      decay_rate: what is left of it after `decay_steps`.
-      decay_steps: in updates.
-      hold_steps: updates from the first one on before it decays.
-      warmup_steps: the first updates, over which it rises in a line: update
-        number n, from 1, has n / warmup_steps of it.
-    """
-    self._learning_rate = float(learning_rate)
-    self._decay_rate = float(decay_rate)
-    self._decay_steps = float(decay_steps)
-    self._hold_steps = float(hold_steps)
-    self._warmup_steps = float(warmup_steps)
+  learning_rate: kinds.NonNegative
+  decay_rate: kinds.NonNegative = 0.1
+  decay_steps: kinds.PositiveFloat = 1e6
+  hold_steps: kinds.NonNegative = 0
+  warmup_steps: kinds.NonNegative = 0
 
   def __call__(self, step: tf.Tensor) -> tf.Tensor:
     """Returns the learning rate after `step` updates, a scalar."""
     step = tf.cast(step, tf.float32)
-    exponent = tf.maximum(step - self._hold_steps, 0.0) / self._decay_steps
-    rate = self._learning_rate * tf.pow(self._decay_rate, exponent)
-    if self._warmup_steps == 0.0:
+    exponent = tf.maximum(step - self.hold_steps, 0.0) / self.decay_steps
+    rate = self.learning_rate * tf.pow(float(self.decay_rate), exponent)
+    if not self.warmup_steps:
       return rate
-    return rate * tf.minimum((step + 1.0) / self._warmup_steps, 1.0)
+    return rate * tf.minimum((step + 1.0) / self.warmup_steps, 1.0)
 
 
 class Adam(snt.Module):
@@ -101,23 +94,23 @@ class Adam(snt.Module):
     self._beta1 = float(beta1)
     self._beta2 = float(beta2)
     self._epsilon = float(epsilon)
-    self._max_gradient_norm = max_gradient_norm
-    self.global_step = tf.Variable(
-      0, dtype=tf.int64, trainable=False, name="global_step"
-    )
-    self.beta1_power = tf.Variable(
-      self._beta1, dtype=tf.float32, trainable=False, name="beta1_power"
-    )
-    self.beta2_power = tf.Variable(
-      self._beta2, dtype=tf.float32, trainable=False, name="beta2_power"
-    )
+    self._max_norm = max_gradient_norm
+    self.global_step = _state(0, "global_step", tf.int64)
+    self.beta1_power = _state(self._beta1, "beta1_power")
+    self.beta2_power = _state(self._beta2, "beta2_power")
 
   @snt.once
   def initialize(self, variables: Sequence[tf.Variable]) -> None:
     """Creates the moments; done on the first `apply` otherwise."""
+
+    def zeros(name: str) -> list[tf.Variable]:
+      return [
+        _state(tf.zeros(v.shape), f"{v.name.split(':')[0]}/{name}")
+        for v in variables
+      ]
+
     with tf.init_scope():
-      self.m = [_zeros_like(variable, "m") for variable in variables]
-      self.v = [_zeros_like(variable, "v") for variable in variables]
+      self.m, self.v = zeros("m"), zeros("v")
 
   def reset(self) -> None:
     """Starts afresh, zero moments and t = 0; the global step stays."""
@@ -153,15 +146,12 @@ class Adam(snt.Module):
       The global norm of the gradients before clipping, a scalar.
     """
     self.initialize(variables)
-    norm = global_norm(gradients)
+    norm = tf.linalg.global_norm(gradients)
+    update = functools.partial(self._update, gradients, variables, norm)
     if loss is None:
-      self._update(gradients, variables, norm)
+      update()
     else:
-      tf.cond(
-        is_finite(loss, norm),
-        lambda: self._update(gradients, variables, norm),
-        lambda: None,
-      )
+      tf.cond(is_finite(loss, norm), update, lambda: None)
     self.global_step.assign_add(1)
     return norm
 
@@ -172,10 +162,8 @@ class Adam(snt.Module):
     norm: tf.Tensor,
   ) -> None:
     """Changes variables, moments and powers."""
-    if self._max_gradient_norm is not None:
-      gradients, _ = tf.clip_by_global_norm(
-        gradients, self._max_gradient_norm, use_norm=norm
-      )
+    if self._max_norm is not None:
+      gradients, _ = tf.clip_by_global_norm(gradients, self._max_norm, norm)
     # Once for all variables: a graph is made and optimised the sooner.
     numbers = tf.nest.map_structure(
       tf.convert_to_tensor,
@@ -193,25 +181,10 @@ class Adam(snt.Module):
     ):
       # The kernel that TF1's optimizer calls too.
       tf.raw_ops.ResourceApplyAdam(
-        var=variable.handle,
-        m=m.handle,
-        v=v.handle,
-        grad=gradient,
-        **numbers,
+        var=variable.handle, m=m.handle, v=v.handle, grad=gradient, **numbers
       )
     self.beta1_power.assign(self.beta1_power * self._beta1)
     self.beta2_power.assign(self.beta2_power * self._beta2)
-
-
-def global_norm(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-  """Returns the norm of all tensors together, a scalar.
-
-  Float32 holds no squares of numbers above 1.8e19. Where their sum is infinite
-  it is taken of smaller numbers.
-  """
-  norm = tf.linalg.global_norm(tensors)
-  smaller = tf.linalg.global_norm([2.0**-64 * tensor for tensor in tensors])
-  return tf.where(tf.math.is_finite(norm), norm, 2.0**64 * smaller)
 
 
 def is_finite(loss: tf.Tensor, norm: tf.Tensor) -> tf.Tensor:
@@ -219,8 +192,5 @@ def is_finite(loss: tf.Tensor, norm: tf.Tensor) -> tf.Tensor:
   return tf.math.is_finite(loss) & tf.math.is_finite(norm)
 
 
-def _zeros_like(variable: tf.Variable, slot: str) -> tf.Variable:
-  name = f"{variable.name.split(':')[0]}/{slot}"
-  return tf.Variable(
-    tf.zeros(variable.shape, variable.dtype), trainable=False, name=name
-  )
+def _state(value: Any, name: str, dtype: Any = tf.float32) -> tf.Variable:
+  return tf.Variable(value, trainable=False, name=name, dtype=dtype)

@@ -51,11 +51,10 @@ class ComponentDecoder(snt.Module):
     """
     sg = shapeguard.ShapeGuard()
     sg.guard(z, "B, K, Z")
-    vectors = snt.merge_leading_dims(z, 2)
+    decode = self.pixel_decoder
     if self._recompute:
-      decoded = recomputation.recompute_later(self.pixel_decoder)(vectors)
-    else:
-      decoded = self.pixel_decoder(vectors)
+      decode = recomputation.recompute_later(decode)
+    decoded = decode(snt.merge_leading_dims(z, 2))
     if tuple(decoded.shape[1:3]) != self._size:
       raise errors.UserError(
         f"the pixel decoder gives maps of {decoded.shape[1:3]} for images of "
@@ -64,7 +63,6 @@ class ComponentDecoder(snt.Module):
       )
     decoded = snt.split_leading_dim(decoded, z, 2)
     mask, pixel = tf.split(decoded, [1, decoded.shape[-1] - 1], axis=-1)
-    return types.MixtureParameters(
-      pixel=sg.guard(pixel, "B, K, H, W, Cp"),
-      mask=sg.guard(mask, "B, K, H, W, 1"),
-    )
+    sg.guard(pixel, "B, K, H, W, Cp")
+    sg.guard(mask, "B, K, H, W, 1")
+    return types.MixtureParameters(pixel, mask)

@@ -74,9 +74,6 @@ class DistributionModule(snt.Module):
 class BernoulliOutput(DistributionModule):
   """Bernoulli pixels from logits; the last axis is the event."""
 
-  def __init__(self, name: str = "bernoulli_output"):
-    super().__init__(name=name)
-
   @property
   def input_shape(self) -> tuple[int, ...]:
     """Returns as many logits as outputs."""
@@ -159,14 +156,9 @@ class LocScaleDistribution(DistributionModule):
       loc, raw = params, None
     else:
       loc, raw = tf.split(params, 2, axis=-1)
-    return tfd.Independent(
-      self._dist(
-        loc=self._loc_act(loc),
-        scale=self._scale(raw),
-        **dict(self._dist_kwargs),
-      ),
-      reinterpreted_batch_ndims=1,
-    )
+    loc, scale = self._loc_act(loc), self._scale(raw)
+    dist = self._dist(loc=loc, scale=scale, **dict(self._dist_kwargs))
+    return tfd.Independent(dist, reinterpreted_batch_ndims=1)
 
 
 @snt.allow_empty_variables
@@ -285,11 +277,6 @@ def render(x_dist: types.Distribution) -> types.Rendering:
     components=tf.transpose(components[:, 0], [0, 3, 1, 2, 4]),
     reconstruction=x_dist.mean(),
   )
-
-
-def mask_probabilities(scores: types.MixtureScores) -> tf.Tensor:
-  """Returns the mask probabilities [B, K, H, W, 1] of a scored mixture."""
-  return utils.to_slots(tf.exp(scores.log_weight))
 
 
 def sample_each(

@@ -41,23 +41,12 @@ _Mapping = Annotated[
 class OnlineMeanVarEstimator(snt.Module):
   """Running weighted mean and variance (Welford), per feature."""
 
-  def __init__(
-    self,
-    axis: Sequence[int] = (0, 1),
-    ddof: float = 1.0,
-    name: str = "online_mean_var",
-  ):
-    """Sets the axes that are averaged over and the degrees of freedom."""
-    super().__init__(name=name)
-    self._axis = tuple(axis)
-    self._ddof = ddof
-
   @snt.once
-  def initialize(self, shape: Sequence[int]) -> None:
-    """Creates the variables, for features of that shape."""
+  def initialize(self, num_features: int) -> None:
+    """Creates the variables."""
 
     def zeros(name: str) -> tf.Variable:
-      return tf.Variable(tf.zeros(shape), trainable=False, name=name)
+      return tf.Variable(tf.zeros([num_features]), trainable=False, name=name)
 
     self.mean = zeros("mean")
     self.m2 = zeros("M2")
@@ -69,39 +58,32 @@ class OnlineMeanVarEstimator(snt.Module):
     """Takes in a batch.
 
     Args:
-      x: values; for axes (0, 1) of shape [B, L, n].
+      x: [B, L, n] values.
       weights: of a shape that broadcasts to x.
       update: False computes what the result would be and changes nothing.
 
     Returns:
       mean [n], variance [n] and sum of the weights [n], x included.
     """
-    axes = [axis % x.shape.rank for axis in self._axis]
-    self.initialize([n for i, n in enumerate(x.shape) if i not in axes])
-    kept = [1 if i in axes else n for i, n in enumerate(x.shape)]
+    self.initialize(x.shape[-1])
     weights = tf.broadcast_to(weights, x.shape)
-    total = self.total + tf.reduce_sum(weights, axis=self._axis)
-    delta = (x - tf.reshape(self.mean, kept)) * weights
+    total = self.total + tf.reduce_sum(weights, axis=[0, 1])
+    delta = (x - self.mean) * weights
     mean = self.mean + tf.math.divide_no_nan(
-      tf.reduce_sum(delta, axis=self._axis), total
+      tf.reduce_sum(delta, axis=[0, 1]), total
     )
-    delta_after = x - tf.reshape(mean, kept)
-    m2 = self.m2 + tf.reduce_sum(delta * delta_after, axis=self._axis)
+    m2 = self.m2 + tf.reduce_sum(delta * (x - mean), axis=[0, 1])
     if update:
       self.total.assign(total)
       self.mean.assign(mean)
       self.m2.assign(m2)
-    return mean, m2 / (total - self._ddof), total
+    return mean, m2 / (total - 1.0), total
 
 
 class FactorRegressor(snt.Module):
   """Predicts the factors of every true entity from its slot's latent."""
 
-  def __init__(
-    self,
-    mapping: _Mapping,
-    name: str = "repres_content",
-  ):
+  def __init__(self, mapping: _Mapping, name: str = "repres_content"):
     """Sets the factors.
 
     Args:
@@ -131,7 +113,7 @@ class FactorRegressor(snt.Module):
     self.predict_latents(tf.zeros([1, n_z]))
     for factor, size, _ in self._mapping:
       if factor in self.mean_var:
-        self.mean_var[factor].initialize([size])
+        self.mean_var[factor].initialize(size)
 
   def __call__(
     self,
@@ -179,11 +161,8 @@ class FactorRegressor(snt.Module):
           _num_right(target, predictions[factor], visibility) / num_visible
         )
       else:
-        squared_error = tf.reduce_sum(
-          tf.square(target[:, :, None] - output[:, None])
-          * assignment[..., None],
-          axis=2,
-        )
+        squares = tf.square(target[:, :, None] - output[:, None])
+        squared_error = tf.reduce_sum(squares * assignment[..., None], axis=2)
         _, variance, _ = self.mean_var[factor](
           _target(part.factors, factor, size, kind),
           part.visibility[..., None],
@@ -192,14 +171,10 @@ class FactorRegressor(snt.Module):
         # FIDELITY: the mean runs over all entities, so that invisible ones,
         # whose error is zero, count as R2 = 1.
         metrics[factor] = tf.reduce_mean(1.0 - squared_error / variance)
+    loss = tf.add_n([tf.reduce_sum(x) for x in entity_losses]) / num_visible
+    entity_loss = tf.add_n(entity_losses)
     return types.FactorPredictions(
-      loss=tf.add_n([tf.reduce_sum(loss) for loss in entity_losses])
-      / num_visible,
-      entity_loss=tf.add_n(entity_losses),
-      metrics=metrics,
-      predictions=predictions,
-      targets=targets,
-      assignment=assignment,
+      loss, entity_loss, metrics, predictions, targets, assignment
     )
 
 

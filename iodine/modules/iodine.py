@@ -15,13 +15,10 @@ from typing import Any
 import shapeguard
 import sonnet as snt
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from iodine import errors, kinds, memory
 from iodine.modules import (
-  decoder as decoder_lib,
-)
-from iodine.modules import (
+  decoder,
   distributions,
   factor_eval,
   image_grids,
@@ -34,7 +31,6 @@ from iodine.modules import (
   utils,
 )
 
-tfd = tfp.distributions
 Data = dict[str, Any]
 
 # FIDELITY: the decoder sees this constant behind every latent.
@@ -51,13 +47,13 @@ class IODINE(snt.Module):
     num_iters: kinds.Count,
     latent_dist: distributions.DistributionModule,
     output_dist: distributions.MaskedMixture,
-    decoder: decoder_lib.ComponentDecoder,
+    decoder: decoder.ComponentDecoder,
     refinement_core: refinement.RefinementCore,
     factor_evaluator: factor_eval.FactorRegressor | None = None,
     iter_loss_weight: iterations.LossWeights = "linspace",
     kl_weight: kinds.NonNegative = 1.0,
     sequential: bool = False,
-    inputs: Sequence[str] = refinement_inputs.ALL,
+    inputs: refinement_inputs.Names = refinement_inputs.ALL,
     preprocess: Sequence[str] = refinement_inputs.NORMALIZED,
     stop_gradients: Sequence[str] = refinement_inputs.NORMALIZED,
     coord_type: utils.CoordinateType = "linear",
@@ -179,13 +175,8 @@ class IODINE(snt.Module):
       "loss/recons": recons_loss,
     }
     if self.regresses(data):
-      factors = self.evaluate_factors(
-        data,
-        tf.stop_gradient(last.z),
-        tf.stop_gradient(rendering.masks),
-        update=update,
-        part=part,
-      )
+      z, masks = tf.stop_gradient(last.z), tf.stop_gradient(rendering.masks)
+      factors = self.evaluate_factors(data, z, masks, None, update, part)
       loss += factors.loss
       scalars["factor/loss"] = factors.loss
       for factor, value in factors.metrics.items():
@@ -219,16 +210,14 @@ class IODINE(snt.Module):
     Returns:
       num_iters + 1 estimates and the num_iters inputs between them.
     """
-    zp, state = self._begin(images)
+    batch_size, _, *image_shape = images.shape
+    self.initialize(image_shape, batch_size)
+    zp, state = self._begin(batch_size)
     sources = iterations.sources(self.num_iters, z, seed)
 
-    def refine(
-      zp: tf.Tensor, state: list[Any], frame: tf.Tensor, source: Any
-    ) -> Any:
-      sampler = iterations.sampler(self.latent_dist, source, part)
-      estimate, inputs, zp, state = self._refine(
-        zp, state, frame, sampler, part
-      )
+    def refine(zp: tf.Tensor, state: Any, frame: tf.Tensor, source: Any) -> Any:
+      estimate, inputs, zp, state = self._refine(zp, state, frame, source, part)
+      # Distributions do not pass the border of a graph.
       return estimate._replace(z_dist=None, x_dist=None), inputs, zp, state
 
     if tf.inside_function() and not (z is None and seed is None):
@@ -242,19 +231,13 @@ class IODINE(snt.Module):
     for t in range(self.num_iters):
       frame = self._frame(images, t)
       estimate, inputs, zp, state = refine(zp, state, frame, sources[t])
-      estimates.append(self._with_distributions(estimate))
+      z_dist = self.latent_dist(estimate.zp)
+      x_dist = self.output_dist(*estimate.params)
+      estimates.append(estimate._replace(z_dist=z_dist, x_dist=x_dist))
       all_inputs.append(inputs)
     frame = self._frame(images, self.num_iters)
-    sampler = iterations.sampler(self.latent_dist, sources[-1], part)
-    estimates.append(self._estimate(zp, frame, sampler))
+    estimates.append(self._estimate(zp, frame, sources[-1], part))
     return estimates, all_inputs
-
-  def _with_distributions(self, estimate: types.Estimate) -> types.Estimate:
-    """Returns an estimate with what does not pass the border of a graph."""
-    return estimate._replace(
-      z_dist=self.latent_dist(estimate.zp),
-      x_dist=self.output_dist(estimate.params.pixel, estimate.params.mask),
-    )
 
   def last_estimate(self, images: tf.Tensor, seed: tf.Tensor) -> types.Estimate:
     """Returns the last of the estimates of `encode`, and forgets the others.
@@ -266,14 +249,15 @@ class IODINE(snt.Module):
       images: see `encode`.
       seed: see `__call__`.
     """
-    zp, state = self._begin(images)
+    batch_size, _, *image_shape = images.shape
+    self.initialize(image_shape, batch_size)
+    zp, state = self._begin(batch_size)
     seeds = iterations.step_seeds(seed, self.num_iters + 1)
 
     def refine(t: tf.Tensor, zp: tf.Tensor, state: list[Any]) -> Any:
       source = iterations.Source(seed=seeds[t])
-      sampler = iterations.sampler(self.latent_dist, source)
       frame = self._frame(images, t)
-      _, _, zp, state = self._refine(zp, state, frame, sampler)
+      _, _, zp, state = self._refine(zp, state, frame, source)
       return t + 1, zp, state
 
     last, zp, _ = tf.while_loop(
@@ -283,17 +267,10 @@ class IODINE(snt.Module):
       maximum_iterations=self.num_iters,  # for those that count operations
     )
     source = iterations.Source(seed=seeds[last])
-    sampler = iterations.sampler(self.latent_dist, source)
-    return self._estimate(zp, self._frame(images, last), sampler)
+    return self._estimate(zp, self._frame(images, last), source)
 
-  def _begin(self, images: tf.Tensor) -> tuple[tf.Tensor, list[Any]]:
+  def _begin(self, batch_size: int) -> tuple[tf.Tensor, list[Any]]:
     """Returns the latents' first parameters and the first state."""
-    sg = shapeguard.ShapeGuard()
-    sg.guard(images, "B, T, H, W, C")
-    self.initialize(images.shape[2:], sg.B)
-    return self._initial(sg.B)
-
-  def _initial(self, batch_size: int) -> tuple[tf.Tensor, list[Any]]:
     zp = tf.tile(
       self.initial_sample_distribution[None, None],
       [batch_size, self.num_components, 1],
@@ -306,16 +283,11 @@ class IODINE(snt.Module):
     zp: tf.Tensor,
     state: list[Any],
     frame: tf.Tensor,
-    sampler: iterations.Sampler,
+    source: iterations.Source,
     part: types.BatchPart | None = None,
   ) -> tuple[types.Estimate, types.RefinementInputs, tf.Tensor, list[Any]]:
     """Returns what zp implies, what follows from it, and the next zp."""
-    batch_size = self._refinement_batch_size
-    if batch_size is None and part is not None:
-      batch_size = zp.shape[0] * part.num_parts
-    estimate, gradients = self._estimate_with_gradients(
-      zp, frame, sampler, batch_size
-    )
+    estimate, gradients = self._estimate_with_gradients(zp, frame, source, part)
     inputs = self._make_inputs(frame, estimate, gradients)
     zp, state = self.refinement_core(inputs, zp, state)
     return estimate, inputs, zp, state
@@ -331,58 +303,56 @@ class IODINE(snt.Module):
     sg.guard(z, "B, K, Z")
     capacity = tf.fill([sg.B, sg.K, 1], CAPACITY)
     params = self.decoder(tf.concat([z, capacity], axis=-1))
-    x_dist = self.output_dist(params.pixel, params.mask)
-    return params, x_dist
+    return params, self.output_dist(*params)
 
   def _estimate(
-    self, zp: tf.Tensor, frame: tf.Tensor, sampler: iterations.Sampler
+    self,
+    zp: tf.Tensor,
+    frame: tf.Tensor,
+    source: iterations.Source,
+    part: types.BatchPart | None = None,
   ) -> types.Estimate:
     """Samples, decodes and scores: all that zp implies about the frame."""
     sg = shapeguard.ShapeGuard({"K": self.num_components})
     sg.guard(zp, "B, K, Zp")
     sg.guard(frame, "B, 1, H, W, C")
     z_dist = self.latent_dist(zp)
-    z = sampler(z_dist, zp)
+    z = iterations.sample(self.latent_dist, z_dist, zp, source, part)
     params, x_dist = self.decode(z)
     scores = distributions.score(x_dist, frame)
-    kl = tfd.kl_divergence(z_dist, self.latent_dist.default_prior())
+    kl = z_dist.kl_divergence(self.latent_dist.default_prior())
     re = -tf.reduce_sum(scores.log_prob, axis=[1, 2, 3])
-    return types.Estimate(
-      zp=zp,
-      z_dist=z_dist,
-      z=sg.guard(z, "B, K, Z"),
-      params=params,
-      x_dist=x_dist,
-      scores=scores,
-      kl=sg.guard(kl, "B, K"),
-      re=sg.guard(re, "B"),
-    )
+    sg.guard(z, "B, K, Z")
+    sg.guard(kl, "B, K")
+    sg.guard(re, "B")
+    return types.Estimate(zp, z_dist, z, params, x_dist, scores, kl, re)
 
   def _estimate_with_gradients(
     self,
     zp: tf.Tensor,
     frame: tf.Tensor,
-    sampler: iterations.Sampler,
-    batch_size: int | None,
+    source: iterations.Source,
+    part: types.BatchPart | None,
   ) -> tuple[types.Estimate, types.Gradients]:
     """Returns the estimate, and the gradients of its own loss only."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
       tape.watch(zp)
-      estimate = self._estimate(zp, frame, sampler)
-      loss = self._refinement_loss(estimate, batch_size)
+      estimate = self._estimate(zp, frame, source, part)
+      loss = self._refinement_loss(estimate, part)
     gradients = tape.gradient(
       loss,
-      types.Gradients(
-        zp=zp, pixel=estimate.params.pixel, mask=estimate.params.mask
-      ),
+      types.Gradients(zp, *estimate.params),
       unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
     return estimate, gradients
 
   def _refinement_loss(
-    self, estimate: types.Estimate, batch_size: int | None
+    self, estimate: types.Estimate, part: types.BatchPart | None
   ) -> tf.Tensor:
     """Returns the loss of a decode whose gradients slots are refined by."""
+    batch_size = self._refinement_batch_size
+    if batch_size is None and part is not None:
+      batch_size = estimate.re.shape[0] * part.num_parts
     if batch_size is None:
       # FIDELITY: the mean over the batch, so gradients shrink with its size.
       return tf.reduce_mean(estimate.re) + self._weighted_kl(estimate)
@@ -402,14 +372,10 @@ class IODINE(snt.Module):
     coordinates = utils.coordinate_map(
       self._coord_type, height, width, self._coord_freqs, order="wh"
     )
-    return self.preprocess(
-      refinement_inputs.Evidence(
-        image=frame,
-        estimate=estimate,
-        gradients=gradients,
-        coordinates=tf.constant(coordinates),
-      )
+    evidence = refinement_inputs.Evidence(
+      frame, estimate, gradients, tf.constant(coordinates)
     )
+    return self.preprocess(evidence)
 
   def _weighted_losses(
     self, estimates: Sequence[types.Estimate]
@@ -462,11 +428,9 @@ class IODINE(snt.Module):
     """Refines a blank image once, outside of any graph being made."""
     with tf.init_scope():
       image = tf.zeros([1, 1, *image_shape])
-      zp, state = self._initial(batch_size=1)
-      seed = tf.zeros([2], tf.int32)
-      estimate = self._estimate(
-        zp, image, lambda dist, _: dist.sample(seed=seed)
-      )
+      zp, state = self._begin(batch_size=1)
+      source = iterations.Source(seed=tf.zeros([2], tf.int32))
+      estimate = self._estimate(zp, image, source)
       zeros = tf.nest.map_structure(
         tf.zeros_like, types.Gradients(zp, *estimate.params)
       )
@@ -522,21 +486,27 @@ class IODINE(snt.Module):
       update: as for `eval`.
     """
     data = self.cut_frames(data)
-    renderings = [distributions.render(e.x_dist) for e in estimates]
     loss = tf.add_n(self._weighted_losses(estimates))
-    factors = []
+    renderings = [distributions.render(e.x_dist) for e in estimates]
     if self.regresses(data):
       loss += self.evaluate_factors(
         data, estimates[-1].z, renderings[-1].masks, update=update
       ).loss
-      factors = [
-        self.evaluate_factors(data, e.z, r.masks, frame=t, update=update)
-        for t, (e, r) in enumerate(zip(estimates, renderings, strict=True))
-      ]
-    frames = [self.frame_index(t) for t in range(self.num_iters + 1)]
-    return info.collect(
-      data, frames, estimates, renderings, inputs, loss, factors
-    )
+    described = [
+      info.describe(
+        self._frame(data["image"], t),
+        data["mask"][:, self.frame_index(t)] if "mask" in data else None,
+        estimate,
+        rendering,
+        self.evaluate_factors(data, estimate.z, rendering.masks, t, update)
+        if self.regresses(data)
+        else None,
+      )
+      for t, (estimate, rendering) in enumerate(
+        zip(estimates, renderings, strict=True)
+      )
+    ]
+    return info.collect(data, described, inputs, loss)
 
   def regresses(self, data: Data) -> bool:
     """Returns whether there are a factor regressor and factors to regress."""
@@ -564,14 +534,9 @@ class IODINE(snt.Module):
     if self.factor_evaluator is None:
       raise ValueError("this model has no `factor_evaluator`")
     index = self.frame_index(self.num_iters if frame is None else frame)
+    true_mask, visibility = data["mask"][:, index], data["visibility"]
     return self.factor_evaluator(
-      z=z,
-      true_mask=data["mask"][:, index],
-      pred_mask=mask,
-      visibility=data["visibility"],
-      factors=data["factors"],
-      update=update,
-      part=part,
+      z, true_mask, mask, visibility, data["factors"], update, part
     )
 
   def get_sample_images(

@@ -6,7 +6,7 @@ num_iters + 1 decodes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import shapeguard
@@ -14,10 +14,6 @@ import tensorflow as tf
 
 from iodine import errors, kinds
 from iodine.modules import distributions, types
-
-# Draws [B, K, Z] from the latents' distribution and its parameters [B, K, Zp].
-Sampler = Callable[[types.Distribution, tf.Tensor], tf.Tensor]
-
 
 LossWeights = (
   Literal["linspace"] | kinds.NonNegative | Sequence[kinds.NonNegative]
@@ -72,13 +68,8 @@ def sources(
   """
   steps = num_iters + 1
   if z is not None:
-    samples = list(z) if isinstance(z, (list, tuple)) else tf.unstack(z)
-    if len(samples) != steps:
-      raise errors.UserError(
-        f"`z` has {len(samples)} recorded samples, and `num_iters` "
-        f"{num_iters} needs {steps}"
-      )
-    return [Source(z=tf.convert_to_tensor(sample)) for sample in samples]
+    samples = tf.unstack(tf.convert_to_tensor(z), steps)
+    return [Source(z=each) for each in samples]
   if seed is not None:
     return [Source(seed=each) for each in tf.unstack(step_seeds(seed, steps))]
   return [Source()] * steps
@@ -105,31 +96,31 @@ def step_seeds(seed: tf.Tensor, steps: int) -> tf.Tensor:
   return tf.stack(tf.unstack(folded, axis=1))
 
 
-def sampler(
+def sample(
   module: distributions.DistributionModule,
+  dist: types.Distribution,
+  zp: tf.Tensor,
   source: Source,
   part: types.BatchPart | None = None,
-) -> Sampler:
-  """Returns what draws the sample of one decode, or replays it.
+) -> tf.Tensor:
+  """Draws the latents [B, K, Z] of one decode, or replays them.
 
   Args:
     module: makes the distribution of the latents.
+    dist: that distribution.
+    zp: [B, K, Zp] its parameters.
     source: where the sample comes from.
     part: which images of a batch are drawn for; None for all.
   """
   z, seed = source
-
-  def draw(dist: types.Distribution, zp: tf.Tensor) -> tf.Tensor:
-    if z is not None:
-      sg = shapeguard.ShapeGuard({"B": zp.shape[0], "K": zp.shape[1]})
-      return distributions.replay(dist, sg.guard(z, "B, K, Z"))
-    if seed is not None and seed.shape.rank == 2:
-      return distributions.sample_each(module, zp, seed)
-    if seed is not None and part is not None:
-      return distributions.sample_part(module, zp, seed, part)
-    return dist.sample(seed=seed)
-
-  return draw
+  if z is not None:
+    sg = shapeguard.ShapeGuard({"B": zp.shape[0], "K": zp.shape[1]})
+    return distributions.replay(dist, sg.guard(z, "B, K, Z"))
+  if seed is not None and seed.shape.rank == 2:
+    return distributions.sample_each(module, zp, seed)
+  if seed is not None and part is not None:
+    return distributions.sample_part(module, zp, seed, part)
+  return dist.sample(seed=seed)
 
 
 def as_lists(
@@ -137,8 +128,6 @@ def as_lists(
   inputs: Sequence[types.RefinementInputs],
 ) -> dict[str, list[Any]]:
   """Returns the records as one dict of lists, as the original returns them."""
-  lists = {
-    field: [getattr(estimate, field) for estimate in estimates]
-    for field in types.Estimate._fields
-  }
-  return {**lists, "inputs": list(inputs)}
+  lists = map(list, zip(*estimates, strict=True))
+  names = types.Estimate._fields
+  return {**dict(zip(names, lists, strict=True)), "inputs": list(inputs)}

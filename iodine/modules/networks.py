@@ -68,9 +68,10 @@ class Conv2D(snt.Conv2D):
     w, b = self._variables_for(z.shape[-1] + planes.shape[-1], z.dtype)
     return convolutions.broadcast_conv2d(z, planes, w, b, self.stride)
 
-  def apply_to_slots(self, planes: convolutions.SlotPlanes) -> tf.Tensor:
-    """Does so for the slots' planes, [B * K, H', W', output_channels]."""
-    w, b = self._variables_for(planes.num_channels, planes.own.dtype)
+  def apply_to_slots(self, planes: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Does so for the slots' planes, see `convolutions.slots_conv2d`."""
+    channels = sum(x.shape[-1] for x in planes)
+    w, b = self._variables_for(channels, planes[0].dtype)
     return convolutions.slots_conv2d(planes, w, b, self.stride)
 
   def _variables_for(
@@ -147,7 +148,7 @@ class ConvNet2D(snt.Module):
     """Does so for an image that is z everywhere, see `Conv2D`."""
     return self._after_first(self.layers[0].apply_to_broadcast(z, planes))
 
-  def apply_to_slots(self, planes: convolutions.SlotPlanes) -> tf.Tensor:
+  def apply_to_slots(self, planes: Sequence[tf.Tensor]) -> tf.Tensor:
     """Does so for the slots' planes, see `Conv2D`."""
     return self._after_first(self.layers[0].apply_to_slots(planes))
 
@@ -239,12 +240,9 @@ class CNN(snt.Module):
     image = precision.to_compute_dtype(image, self._dtype)
     return self._summarize(precision.to_float32(self.conv_net(image)))
 
-  def apply_to_slots(self, planes: convolutions.SlotPlanes) -> tf.Tensor:
+  def apply_to_slots(self, planes: Sequence[tf.Tensor]) -> tf.Tensor:
     """Does so for the slots' planes, [B * K, F]."""
-    planes = planes._replace(
-      own=precision.to_compute_dtype(planes.own, self._dtype),
-      shared=precision.to_compute_dtype(planes.shared, self._dtype),
-    )
+    planes = [precision.to_compute_dtype(x, self._dtype) for x in planes]
     return self._summarize(
       precision.to_float32(self.conv_net.apply_to_slots(planes))
     )
@@ -299,10 +297,9 @@ class PixelDecoder(snt.Module):
 
 def _set_last_channels(cnn_opt: Options, channels: int) -> Options:
   """Returns the options with the number of channels as their last entry."""
-  kinds.check(
-    "cnn_opt.output_channels", cnn_opt.get("output_channels"), _Channels
-  )
-  *hidden, last = cnn_opt["output_channels"]
+  stated: Any = cnn_opt.get("output_channels")
+  kinds.check("cnn_opt.output_channels", stated, _Channels)
+  *hidden, last = stated
   if last is not None:
     raise errors.UserError(
       f"the last entry of `output_channels` is {last}, but it is set from the "
@@ -421,19 +418,11 @@ class DeConv(PixelDecoder):
     if self._num_features % positions:
       raise errors.UserError(
         f"the MLP of `{self.name}` gives {self._num_features} features, which "
-        f"do not fill a first map of {sizes[0][0]}x{sizes[0][1]}: make its "
-        f"last size a multiple of {positions}, or change `image_dim`"
+        f"do not fill a first map of {sizes[0]}: make its last size a multiple "
+        f"of {positions}, or change `image_dim`"
       )
-    self.layers = [
-      Conv2DTranspose(
-        channels[i],
-        kernels[i],
-        output_shape=sizes[i + 1],
-        stride=self._strides[i],
-        padding="SAME",
-      )
-      for i in range(len(channels))
-    ]
+    layers = zip(channels, kernels, sizes[1:], self._strides, strict=True)
+    self.layers = [Conv2DTranspose(*layer) for layer in layers]
 
   def _map_sizes(self, shape: tuple[int, ...]) -> list[tuple[int, int]]:
     """Returns height and width before the first layer and after every layer."""

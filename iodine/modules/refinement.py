@@ -7,18 +7,15 @@ paper, the original's `iodine/modules/refinement.py`.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import shapeguard
 import sonnet as snt
 import tensorflow as tf
 
 from iodine import kinds
 from iodine.modules import networks, types, utils
-from iodine.ops import convolutions
 
 
 class RefinementCore(snt.Module):
@@ -79,38 +76,23 @@ class RefinementCore(snt.Module):
   def _encode(
     self, spatial: dict[str, tf.Tensor], num_components: int
   ) -> tf.Tensor:
-    """Returns the encoding [B * K, H1] of the spatial inputs, in name order."""
-    tensors = [tensor for _, tensor in sorted(spatial.items())]
-    is_own = [tensor.shape[1] == num_components for tensor in tensors]
+    """Returns the encoding [B * K, H1] of the spatial inputs, in name order.
+
+    Those that all slots share have 1 in place of K.
+    """
     sg = shapeguard.ShapeGuard({"K": num_components})
-    for tensor, own in zip(tensors, is_own, strict=True):
-      sg.guard(tensor, "B, K, H, W, _C" if own else "B, 1, H, W, _C")
-    has_both = any(is_own) and not all(is_own)
-    if has_both and isinstance(self.encoder_net, networks.CNN):
-      return self.encoder_net.apply_to_slots(_slot_planes(tensors, is_own))
-    tensors = [
-      tensor if own else tf.repeat(tensor, num_components, axis=1)
-      for tensor, own in zip(tensors, is_own, strict=True)
+    planes = [
+      sg.guard(x, f"B, {'K' if x.shape[1] > 1 else '1'}, H, W, _C")
+      for _, x in sorted(spatial.items())
     ]
+    some_are_shared = len({x.shape[1] for x in planes}) == 2
+    if some_are_shared and isinstance(self.encoder_net, networks.CNN):
+      return self.encoder_net.apply_to_slots(planes)
+    shape = [sg.B, sg.K, sg.H, sg.W]
+    planes = [tf.broadcast_to(x, [*shape, x.shape[-1]]) for x in planes]
     return self.encoder_net(
-      snt.merge_leading_dims(tf.concat(tensors, axis=-1), 2)
+      snt.merge_leading_dims(tf.concat(planes, axis=-1), 2)
     )
-
-
-def _slot_planes(
-  tensors: Sequence[tf.Tensor], is_own: Sequence[bool]
-) -> convolutions.SlotPlanes:
-  """Parts the spatial inputs into those of every slot and those of all."""
-  sizes = [tensor.shape[-1] for tensor in tensors]
-  is_own_channel = np.repeat(is_own, sizes)
-  own = list(itertools.compress(tensors, is_own))
-  shared = list(itertools.compress(tensors, np.logical_not(is_own)))
-  return convolutions.SlotPlanes(
-    own=tf.concat(own, axis=-1),
-    shared=tf.concat(shared, axis=-1)[:, 0],
-    own_channels=tuple(np.flatnonzero(is_own_channel).tolist()),
-    shared_channels=tuple(np.flatnonzero(~is_own_channel).tolist()),
-  )
 
 
 class ResHead(snt.Module):

@@ -15,7 +15,7 @@ import sonnet as snt
 import tensorflow as tf
 
 from iodine import building, errors, kinds
-from iodine.modules import distributions, types, utils
+from iodine.modules import types, utils
 
 
 class Evidence(NamedTuple):
@@ -32,11 +32,6 @@ class Evidence(NamedTuple):
   estimate: types.Estimate
   gradients: types.Gradients
   coordinates: tf.Tensor
-
-
-def _pred_mask(evidence: Evidence) -> tf.Tensor:
-  """Returns mask probabilities [B, K, H, W, 1]."""
-  return distributions.mask_probabilities(evidence.estimate.scores)
 
 
 def _posterior(evidence: Evidence) -> tf.Tensor:
@@ -79,16 +74,6 @@ def counterfactual(evidence: Evidence) -> tf.Tensor:
   return utils.to_slots(tf.expand_dims(scores.log_prob, -1) - without)
 
 
-def _constant_plane(evidence: Evidence) -> tf.Tensor:
-  """Returns the constant 0.5 [B, K, H, W, 1]."""
-  return tf.fill(evidence.estimate.params.mask.shape, 0.5)
-
-
-def _constant_feature(evidence: Evidence) -> tf.Tensor:
-  """Returns the constant 0.5 [B, K, 1]."""
-  return tf.fill([*evidence.estimate.zp.shape[:2], 1], 0.5)
-
-
 def _coordinates(evidence: Evidence) -> tf.Tensor:
   """Returns coordinate channels [B, 1, H, W, n]."""
   batch_size = evidence.image.shape[0]
@@ -102,12 +87,12 @@ SPATIAL: dict[str, Function] = {
   "log_prob": lambda e: tf.expand_dims(e.estimate.scores.log_prob, -1),
   # FIDELITY: `mask` is the raw logit, before any mask activation.
   "mask": lambda e: e.estimate.params.mask,
-  "pred_mask": _pred_mask,
+  "pred_mask": lambda e: utils.to_slots(tf.exp(e.estimate.scores.log_weight)),
   "components": lambda e: e.estimate.params.pixel,
   "dmask": lambda e: e.gradients.mask,
   "dcomponents": lambda e: e.gradients.pixel,
   "posterior": _posterior,
-  "capacity": _constant_plane,
+  "capacity": lambda e: tf.fill(e.estimate.params.mask.shape, 0.5),
   "coordinates": _coordinates,
   "counterfactual": counterfactual,
 }
@@ -115,10 +100,11 @@ SPATIAL: dict[str, Function] = {
 FLAT: dict[str, Function] = {
   "zp": lambda e: e.estimate.zp,
   "dzp": lambda e: e.gradients.zp,
-  "flat_capacity": _constant_feature,
+  "flat_capacity": lambda e: tf.fill([*e.estimate.zp.shape[:2], 1], 0.5),
 }
 
 ALL = (*SPATIAL, *FLAT)
+Names = Annotated[Sequence[str], kinds.Length(1)]
 # The defaults of the paper and the original.
 NORMALIZED = ("log_prob", "dmask", "dcomponents", "counterfactual", "dzp")
 
@@ -154,7 +140,7 @@ class RefinementInputMaker(snt.Module):
 
   def __init__(
     self,
-    inputs: Annotated[Sequence[str], kinds.Length(1)] = ALL,
+    inputs: Names = ALL,
     preprocess: Sequence[str] = NORMALIZED,
     stop_gradients: Sequence[str] = NORMALIZED,
     name: str = "preprocess",

@@ -82,11 +82,8 @@ def coordinate_map(
   if coord_type is None:
     return np.zeros([height, width, 0], np.float32)
   if coord_type == "linear":
-    rows, columns = np.meshgrid(
-      np.linspace(-1.0, 1.0, height),
-      np.linspace(-1.0, 1.0, width),
-      indexing="ij",
-    )
+    places = [np.linspace(-1.0, 1.0, size) for size in (height, width)]
+    rows, columns = np.meshgrid(*places, indexing="ij")
     ordered = (rows, columns) if order == "hw" else (columns, rows)
     return np.stack(ordered, axis=-1).astype(np.float32)
   frequencies = np.arange(freqs)
