@@ -1,6 +1,5 @@
 """Plain forms of what the package computes in faster ones."""
 
-import numpy as np
 import tensorflow as tf
 
 from iodine.modules import utils
@@ -42,7 +41,7 @@ def slots_conv2d(planes, w, b, stride):
   """A convolution of the images of all slots.
 
   Args:
-    planes: C channels, of which some are the same for all slots.
+    planes: [B, K or 1, H, W, channels], C channels together.
     w: [k, k, C, O] kernel.
     b: [O] bias.
     stride: in rows and columns.
@@ -50,19 +49,11 @@ def slots_conv2d(planes, w, b, stride):
   Returns:
     [B * K, H', W', O].
   """
-  return tf.nn.bias_add(conv2d(concatenated(planes), w, stride), b)
-
-
-def concatenated(planes):
-  """The images [B * K, H, W, C] of `SlotPlanes`."""
-  batch_size, num_components, height, width, _ = planes.own.shape
-  shared = tf.repeat(planes.shared[:, None], num_components, axis=1)
-  order = [*planes.own_channels, *planes.shared_channels]
-  whole = tf.concat([planes.own, shared], axis=-1)
-  whole = tf.gather(whole, np.argsort(order), axis=-1)
-  return tf.reshape(
-    whole, [batch_size * num_components, height, width, len(order)]
-  )
+  num_slots = max(x.shape[1] for x in planes)
+  repeated = [tf.repeat(x, num_slots // x.shape[1], axis=1) for x in planes]
+  images = tf.concat(repeated, axis=-1)
+  images = tf.reshape(images, [-1, *images.shape[2:]])
+  return tf.nn.bias_add(conv2d(images, w, stride), b)
 
 
 def counterfactual(evidence):
