@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from iodine import checkpoints, errors, optimizers
+from iodine import checkpoints, errors
 from iodine.training import step as step_lib
 
 # What has to stay finite; a factor's R2 may be infinite where it is constant.
@@ -130,9 +130,9 @@ def train(
 
   Raises:
     errors.UserError: if the loss, a gradient or the state is no longer finite,
-      the former more often in a row than allowed and where no smaller loss
-      scale may help, with the step, the scalars and the last good checkpoint;
-      or if data or checkpoints cannot be read or written.
+      the former more often in a row than allowed, with the step, the scalars
+      and the last good checkpoint; or if data or checkpoints cannot be read or
+      written.
   """
   step, last = start_step, schedule.stop_after_steps
   every = schedule.validate_every
@@ -148,7 +148,7 @@ def train(
     for number, scalars in enumerate(rows, step - len(rows) + 1):
       if all(math.isfinite(scalars[name]) for name in _VITAL):
         nonfinite_in_a_row = 0
-      elif not _next_loss_scale_may_help(scalars):
+      else:
         nonfinite_in_a_row += 1
         if nonfinite_in_a_row > (skip_nonfinite or 0):
           raise _diverged(scalars, number, store)
@@ -273,14 +273,6 @@ class _Means:
       images_per_second=num_steps * self._batch_size / seconds,
       seconds_left=(last_step - step) * seconds / num_steps,
     )
-
-
-def _next_loss_scale_may_help(scalars: Mapping[str, float]) -> bool:
-  """Returns whether gradients overflowed, and the next scale is smaller."""
-  scale = scalars.get("debug/loss_scale", 0.0)
-  return (
-    math.isfinite(scalars["loss/total"]) and scale > optimizers.LossScale.MIN
-  )
 
 
 def _check_state(
