@@ -79,8 +79,13 @@ class Restored(NamedTuple):
 
   model: iodine.IODINE
   optimizer: optimizers.Adam
-  prefix: str
-  report: checkpoints.Report | None  # of a TF1 checkpoint
+  opened: checkpoints.Opened
+  report: checkpoints.Report
+
+  @property
+  def prefix(self) -> str:
+    """Returns the prefix of the checkpoint."""
+    return self.opened.prefix
 
   @property
   def step(self) -> int:
@@ -90,7 +95,7 @@ class Restored(NamedTuple):
 
 def restore(
   config: Config,
-  checkpoint_dir: str,
+  checkpoint: checkpoints.Path,
   image_shape: tuple[int, ...] | None = None,
 ) -> Restored:
   """Restores a TF1 or TF2 checkpoint.
@@ -98,7 +103,7 @@ def restore(
   The image shape is the data set's if it is not given.
   """
   # Before the model is built: a misspelt path should not cost seconds.
-  opened = checkpoints.open_checkpoint(checkpoint_dir)
+  opened = checkpoints.open_checkpoint(checkpoint)
   dataset = build_dataset(config["data"], config["seed"])
   model = build_model(config["model"], image_shape or dataset.image_shape)
   optimizer = build_optimizer(config["optimizer"], model)
