@@ -140,7 +140,7 @@ def test_an_export_is_the_old_or_the_new_at_every_moment(tmp_path):
     with copied_at_every_moment(place, each):
       checkpoints.export(f"{place}/model.ckpt", model)
     opened = checkpoints.open_checkpoint(place)
-    tensors.append({name: opened.read(name) for name in names})
+    tensors.append({name: opened.tensors[name] for name in names})
     assert len(listing(place)) == 2 + len(
       [name for name in listing(place) if ".data-" in name]
     )
@@ -150,7 +150,7 @@ def test_an_export_is_the_old_or_the_new_at_every_moment(tmp_path):
   for (old, new), each in pairs:
     for moment in moments(each):
       opened = checkpoints.open_checkpoint(moment)
-      found = {name: opened.read(name) for name in names}
+      found = {name: opened.tensors[name] for name in names}
       assert any(
         all(np.array_equal(found[name], other[name]) for name in names)
         for other in (old, new)
@@ -160,7 +160,7 @@ def test_an_export_is_the_old_or_the_new_at_every_moment(tmp_path):
     checkpoints.export(f"{killed}/model.ckpt", model)
     opened = checkpoints.open_checkpoint(killed)
     for name, variable in checkpoints.model_variables(model).items():
-      np.testing.assert_array_equal(opened.read(name), variable)
+      np.testing.assert_array_equal(opened.tensors[name], variable)
 
 
 # ----------------------------------------------------------------- left-overs

@@ -11,7 +11,6 @@ from iodine.checkpoints.configs import (
 )
 from iodine.checkpoints.finding import (
   Opened,
-  Path,
   Report,
   check_name,
   find,
@@ -33,7 +32,6 @@ from iodine.checkpoints.tf2 import read_seed, variables_by_path
 __all__ = [
   "CheckpointStore",
   "Opened",
-  "Path",
   "Report",
   "all_variables",
   "as_evaluated",
