@@ -18,7 +18,6 @@ from iodine.checkpoints.finding import (
   open_checkpoint,
   run_folder,
 )
-from iodine.checkpoints.locking import locked
 from iodine.checkpoints.restoring import restore, restore_model
 from iodine.checkpoints.store import CheckpointStore
 from iodine.checkpoints.tf1 import (
@@ -46,7 +45,6 @@ __all__ = [
   "find",
   "latest",
   "leaves",
-  "locked",
   "model_variables",
   "open_checkpoint",
   "read_seed",
