@@ -19,7 +19,7 @@ import tensorflow as tf
 
 import main
 from iodine import checkpoints, errors
-from iodine.commands import common, experiment, make_data, quickstart, train
+from iodine.commands import common, experiment, make_data, quickstart
 
 ROOT = pathlib.Path(__file__).parents[1]
 run = helpers.run_main
@@ -443,11 +443,6 @@ def test_native_messages_are_filtered_not_silenced(capfd):
   assert capfd.readouterr().err == (
     "from Python\nlibfoo: the driver is too old\n"
   )
-
-
-def test_unknown_observer_id_is_part_of_the_folder(tmp_path):
-  place = train.find_place(f"{tmp_path}/run", "7", continue_run=False)
-  assert place == (f"{tmp_path}/run_7", None, True, None)
 
 
 @pytest.mark.parametrize(
