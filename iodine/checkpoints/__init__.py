@@ -5,9 +5,6 @@ from iodine.checkpoints.configs import (
   as_trained,
   config_beside,
   config_path,
-  differences,
-  evaluation_iters,
-  leaves,
 )
 from iodine.checkpoints.finding import (
   Opened,
@@ -39,12 +36,9 @@ __all__ = [
   "check_name",
   "config_beside",
   "config_path",
-  "differences",
-  "evaluation_iters",
   "export",
   "find",
   "latest",
-  "leaves",
   "model_variables",
   "open_checkpoint",
   "read_seed",
