@@ -65,10 +65,7 @@ class Browser:
     self.driver.get(place)
 
   def query(self, selector, *properties):
-    """JavaScript properties, in tuples, of what a CSS selector means.
-
-    Elements in shadow roots are found, too.
-    """
+    """JavaScript properties, in tuples, of what a CSS selector means."""
     found = self.driver.execute_script(
       _FIND
       + "return find(arguments[0]).map(x => arguments[1].map(name => x[name]))",

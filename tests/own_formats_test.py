@@ -10,7 +10,7 @@ import pytest
 
 from iodine import errors
 from iodine.files import MARK as FOLDER_MARK
-from iodine.synthetic import DATASETS, write_dataset
+from iodine.synthetic import DATASETS, records, write_dataset
 
 
 def write(name, path, num_scenes, data_format):
@@ -106,6 +106,16 @@ def test_a_folder_with_other_things_stays(tmp_path):
     write("tetrominoes", folder, 1, "png")
   with pytest.raises(errors.UserError, match="is there already"):
     write("tetrominoes", folder / "me.png", 1, "png")
+  assert files_in(tmp_path) == content
+
+
+def test_large_files_are_taken_for_downloaded_ones(tmp_path, monkeypatch):
+  path = tmp_path / "scenes.tfrecords"
+  write("tetrominoes", path, 1, "tfrecords")
+  content = files_in(tmp_path)
+  monkeypatch.setattr(records, "_MOST_REPLACED", path.stat().st_size - 1)
+  with pytest.raises(errors.UserError, match="as the public files have"):
+    write("tetrominoes", path, 2, "tfrecords")
   assert files_in(tmp_path) == content
 
 

@@ -57,6 +57,11 @@ def shown(axes):
   return np.asarray(image.get_array())
 
 
+def one_hot(owner, number):
+  """Masks [number, H, W, 1] of what has each pixel."""
+  return np.moveaxis(np.eye(number)[owner], -1, 0)[..., None]
+
+
 def as_shown(image):
   return np.clip(image, 0, 1) * np.ones(3)
 
@@ -94,13 +99,9 @@ def test_example_shows_the_arrays(channels, scene, iteration):
   figure = plotting.example_plot(info, scene, iteration)
   outputs = info["outputs"]
   masks = outputs["pred_mask"][scene, iteration]
-  titles = [
-    "image",
-    "reconstruction",
-    "mask",
-    *(f"slot {k}" for k in range(1, 5)),
-  ]
-  assert [axes.get_title() for axes in figure.axes] == titles
+  titles = [axes.get_title() for axes in figure.axes]
+  slots = [f"slot {k}" for k in range(1, 5)]
+  assert titles == ["image", "reconstruction", "mask", *slots]
   expected = [
     info["data"]["image"][scene, 0],
     outputs["recons"][scene, iteration, 0],
@@ -111,9 +112,8 @@ def test_example_shows_the_arrays(channels, scene, iteration):
     # Floating-point rounding of the sum over slots.
     assert_shows(axes, as_shown(image), atol=1e-6)
   plain = plotting.example_plot(info, scene, iteration, mask_components=False)
-  assert_shows(
-    plain.axes[3], as_shown(outputs["components"][scene, iteration, 0])
-  )
+  component = outputs["components"][scene, iteration, 0]
+  assert_shows(plain.axes[3], as_shown(component))
 
 
 def test_a_sequence_shows_the_frame_of_the_iteration():
@@ -121,25 +121,22 @@ def test_a_sequence_shows_the_frame_of_the_iteration():
   for t in range(T):
     figure = plotting.example_plot(info, 1, t)
     assert_shows(figure.axes[0], info["data"]["image"][1, t])
-  assert_shows(
-    plotting.iterations_plot(info, 1).axes[0],
-    info["data"]["image"][1, -1],
-  )
+  last = plotting.iterations_plot(info, 1).axes[0]
+  assert_shows(last, info["data"]["image"][1, -1])
 
 
-@pytest.mark.parametrize("num_slots", [1, 11])
-def test_slots_have_their_colors_in_every_picture(num_slots):
-  info = make_info(num_slots)
+@pytest.mark.parametrize("num_slots", [2, 11])
+def test_pictures_are_legible_and_have_the_slots_colors(num_slots):
+  info = make_info(num_slots, num_entities=num_slots + 2)
   expected = palette.slot_colors(num_slots)
   for figure in (
     plotting.example_plot(info),
     plotting.iterations_plot(info),
     plotting.inputs_plot(info),
   ):
+    assert_legible(figure)
     titled = {axes.get_title(): axes for axes in figure.axes}
     for k in range(num_slots):
-      if num_slots == 1 and f"slot {k + 1}" not in titled:
-        continue  # with one slot, inputs are taken for shared ones
       axes = titled[f"slot {k + 1}"]
       np.testing.assert_allclose(patch_color(axes), expected[k])
       frame = axes.spines["left"].get_edgecolor()
@@ -147,12 +144,13 @@ def test_slots_have_their_colors_in_every_picture(num_slots):
     assert patch_color(figure.axes[0]) is None
 
 
-@pytest.mark.parametrize("num_slots", [2, 11])
-def test_pictures_are_legible(num_slots):
-  info = make_info(num_slots, num_entities=num_slots + 2)
-  assert_legible(plotting.example_plot(info))
-  assert_legible(plotting.iterations_plot(info))
-  assert_legible(plotting.inputs_plot(info))
+def test_a_single_slot_has_its_color_and_inputs_like_shared_ones():
+  info = make_info(1)
+  for figure in (plotting.example_plot(info), plotting.iterations_plot(info)):
+    (axes,) = (x for x in figure.axes if x.get_title() == "slot 1")
+    np.testing.assert_allclose(patch_color(axes), palette.slot_colors(1)[0])
+  figure = plotting.inputs_plot(info)
+  assert not any(axes.get_title() for axes in figure.axes)
 
 
 def test_iterations_show_the_arrays():
@@ -184,12 +182,8 @@ def test_true_entities_stand_above_their_slots_in_their_colors():
   # Slot 2 has entity 1, slot 0 has entity 2; entity 4 has no pixels.
   owner = np.repeat([[0, 1, 2, 3, 3, 3]], W, axis=0).T
   slot_of = np.array([1, 2, 0, 1, 1])
-  info["data"]["true_mask"][0, 0] = np.moveaxis(np.eye(5)[owner], -1, 0)[
-    ..., None
-  ]
-  info["outputs"]["pred_mask"][0, -1] = np.moveaxis(
-    np.eye(3)[slot_of[owner]], -1, 0
-  )[..., None]
+  info["data"]["true_mask"][0, 0] = one_hot(owner, 5)
+  info["outputs"]["pred_mask"][0, -1] = one_hot(slot_of[owner], 3)
   figure = plotting.iterations_plot(info)
   titled = {axes.get_title(): axes for axes in figure.axes}
   left = {name: axes.get_position().x0 for name, axes in titled.items()}
@@ -212,9 +206,9 @@ def test_true_entities_stand_above_their_slots_in_their_colors():
 
 def test_entities_are_matched_by_the_largest_overlap():
   rng = np.random.default_rng(0)
-  true_mask = np.eye(4)[rng.integers(0, 4, [20, 20])].transpose(2, 0, 1)
-  pred_mask = rng.dirichlet(np.ones(6), [20, 20]).transpose(2, 0, 1)
-  slots = palette.match_entities(true_mask[..., None], pred_mask[..., None])
+  true_mask = one_hot(rng.integers(0, 4, [20, 20]), 4)
+  pred_mask = rng.dirichlet(np.ones(6), [20, 20]).transpose(2, 0, 1)[..., None]
+  slots = palette.match_entities(true_mask, pred_mask)
   overlap = np.array([[(a * b).sum() for b in pred_mask] for a in true_mask])
   assert len(set(slots)) == 4
   # No object and slot that would both gain are left apart.
@@ -230,11 +224,7 @@ def test_entities_are_matched_by_the_largest_overlap():
 def test_objects_come_before_a_background_that_their_slots_share():
   owner = np.array([[0, 0, 0, 1], [0, 0, 0, 2]])
   slots_of = np.array([[0, 0, 0, 0], [1, 1, 1, 1]])
-  true_mask, pred_mask = np.eye(3)[owner], np.eye(2)[slots_of]
-  slots = palette.match_entities(
-    true_mask.transpose(2, 0, 1)[..., None],
-    pred_mask.transpose(2, 0, 1)[..., None],
-  )
+  slots = palette.match_entities(one_hot(owner, 3), one_hot(slots_of, 2))
   np.testing.assert_array_equal(slots, [-1, 0, 1])
 
 

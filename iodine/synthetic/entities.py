@@ -56,4 +56,4 @@ def shown(owner: np.ndarray, num_objects: int) -> np.ndarray:
 def masks(owner: np.ndarray, num_entities: int) -> np.ndarray:
   """Returns the pixels that show of each entity: [L, H, W, 1] of 0 or 255."""
   numbers = np.arange(num_entities)[:, None, None]
-  return np.where(owner == numbers, 255, 0).astype(np.uint8)[..., None]
+  return ((owner == numbers) * np.uint8(255))[..., None]

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import PIL.Image
 
 from iodine import errors, files
-
-Scene = Mapping[str, np.ndarray]
+from iodine.synthetic import entities
 
 # What is in a folder of `write_pngs`.
 _NAMES = re.compile(rf"scene_\d+(\.mask)?\.png|{re.escape(files.MARK)}")
 
 
-def labels(scene: Scene) -> np.ndarray:
+def labels(scene: entities.Scene) -> np.ndarray:
   """Returns the number of the entity that shows at each pixel.
 
   Args:
@@ -52,7 +51,9 @@ def check_png_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def write_pngs(
-  folder: str | os.PathLike[str], scenes: Iterable[Scene], num_scenes: int
+  folder: str | os.PathLike[str],
+  scenes: Iterable[entities.Scene],
+  num_scenes: int,
 ) -> None:
   """Writes `scene_00000.png` and its labels `scene_00000.mask.png`, and so on.
 
@@ -77,7 +78,9 @@ def write_pngs(
 
 
 def write_npz(
-  path: str | os.PathLike[str], scenes: Iterable[Scene], num_scenes: int
+  path: str | os.PathLike[str],
+  scenes: Iterable[entities.Scene],
+  num_scenes: int,
 ) -> None:
   """Writes the arrays of all scenes to a NPZ file, without holding them.
 
@@ -107,9 +110,10 @@ def write_npz(
         arrays[name][number] = value
     with open(temporary, "wb") as file:
       np.savez(file, **arrays)
+    arrays.clear()  # Windows removes no open files.
 
 
-def _arrays(scene: Scene) -> dict[str, np.ndarray]:
+def _arrays(scene: entities.Scene) -> dict[str, np.ndarray]:
   """Returns what is written of a scene."""
   arrays = {"image": scene["image"], "mask": labels(scene)}
   for name, value in scene.items():

@@ -18,6 +18,9 @@ import numpy as np
 
 CUBE, SPHERE, CYLINDER = 1, 2, 3
 
+# Where rays enter and where they leave.
+_Span = tuple[np.ndarray, np.ndarray]
+
 _UNIT_CORNERS = np.array(list(itertools.product([-1.0, 1.0], repeat=3)))
 
 # Normals bend this sharply towards the neighbouring face, which looks like
@@ -87,10 +90,7 @@ class Hits(NamedTuple):
 
 
 def look_at(
-  position: np.ndarray,
-  target: np.ndarray,
-  focal: float,
-  shape: tuple[int, int],
+  position: np.ndarray, target: np.ndarray, focal: float, shape: tuple[int, int]
 ) -> Camera:
   """Returns a camera at `position` [3], upright, that looks at `target` [3]."""
   forward = _unit(target - position)
@@ -204,9 +204,7 @@ def _rays(camera: Camera) -> np.ndarray:
   return rays.astype(np.float32)
 
 
-def _span(
-  kind: int, start: np.ndarray, directions: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _span(kind: int, start: np.ndarray, directions: np.ndarray) -> _Span:
   """Returns where rays enter and leave a unit solid; enter < leave where so.
 
   Args:
@@ -230,9 +228,7 @@ def _span(
   return enter, leave
 
 
-def _round_span(
-  start: np.ndarray, directions: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _round_span(start: np.ndarray, directions: np.ndarray) -> _Span:
   """Does the same for the unit ball, or in two dimensions the unit disc.
 
   Both are nan where a ray misses it.

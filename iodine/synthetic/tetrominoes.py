@@ -51,6 +51,8 @@ _SHADES = {
   code: np.kron(cells.astype(np.uint8), BEVEL) for code, cells in SHAPES.items()
 }
 
+_AREA = 4 * BEVEL.size
+
 # Heights and widths in pixels, [19, 2], by code - 1.
 _EXTENTS = np.array([shades.shape for shades in _SHADES.values()])
 
@@ -104,7 +106,8 @@ def make_scene(rng: np.random.Generator) -> entities.Scene:
     shape = rng.integers(1, len(SHAPES) + 1, NUM_SHAPES)
     # Any whole pixel where the shape fits: rows and columns, [3, 2].
     x, y = rng.integers(0, SIZE - _EXTENTS[shape - 1] + 1).T
-    if np.count_nonzero(_blocks(shape, x, y), axis=0).max() == 1:
+    covered = np.count_nonzero(_blocks(shape, x, y).max(axis=0))
+    if covered == NUM_SHAPES * _AREA:  # no two overlap
       break
   colors = COLORS[rng.integers(0, len(COLORS), NUM_SHAPES)]
   drawn = {"shape": shape, "x": x, "y": y, "color": colors}
