@@ -157,8 +157,7 @@ def _make_local_variable(
   options["synchronization"] = tf.VariableSynchronization.ON_READ
   options["aggregation"] = tf.VariableAggregation.ONLY_FIRST_REPLICA
   # TensorFlow takes such variables for statistics otherwise.
-  if options.get("trainable") is None:
-    options["trainable"] = True
+  options["trainable"] = options.get("trainable") in (None, True)
   return next_creator(**options)
 
 
