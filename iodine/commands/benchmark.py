@@ -30,7 +30,7 @@ def run(config: Config) -> dict[str, Any]:
   if json_path is not None:
     files.check_writable(json_path, "{")
   if isinstance(common.build_dataset(config["data"], 0), data.Arrays):
-    make_data.provide(config)
+    make_data.ensure_dataset(config)
   result = benchmark.measure(config)
   print(benchmark.text(result), flush=True)
   if json_path is not None and replicas.is_chief(config):
