@@ -178,17 +178,15 @@ def batch_part(data: dict[str, Any]) -> types.BatchPart | None:
   if "visibility" not in data:
     return types.BatchPart(number, num_parts, tf.zeros([0, 0]), {})
   # As one tensor, since each that is gathered has to wait for all replicas.
-  columns = {"visibility": data["visibility"][..., None], **data["factors"]}
-  packed = tf.concat(
-    [tf.cast(column, tf.float32) for column in columns.values()], axis=-1
-  )
+  columns = [data["visibility"][..., None], *data["factors"].values()]
+  packed = tf.concat([tf.cast(x, tf.float32) for x in columns], axis=-1)
   size = num_parts * packed.shape[0]
   gathered = context.all_gather(packed, axis=0)
   gathered = tf.ensure_shape(gathered, [size, *packed.shape[1:]])
-  sizes = [column.shape[-1] for column in columns.values()]
-  whole = dict(zip(columns, tf.split(gathered, sizes, axis=-1), strict=True))
-  visibility = whole.pop("visibility")[..., 0]
-  return types.BatchPart(number, num_parts, visibility, whole)
+  sizes = [x.shape[-1] for x in columns]
+  visibility, *others = tf.split(gathered, sizes, axis=-1)
+  factors = dict(zip(data["factors"], others, strict=True))
+  return types.BatchPart(number, num_parts, visibility[..., 0], factors)
 
 
 def mean(structure: Any) -> Any:
