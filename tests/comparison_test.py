@@ -232,6 +232,11 @@ def test_incomplete_references(file, damage, part, capsys, folder):
   assert part in sentence
 
 
+def write_single_array(path):
+  with path.open("wb") as file:
+    np.save(file, np.zeros(3))
+
+
 def truncate(path):
   np.savez(path, x=np.zeros(2))
   path.write_bytes(path.read_bytes()[:-30])
@@ -248,7 +253,7 @@ def break_compression(path):
   "write",
   [
     lambda path: path.write_bytes(b"nonsense"),
-    lambda path: np.save(path.open("wb"), np.zeros(3)),
+    write_single_array,
     lambda path: np.savez(path, x=np.array([{"a": 1}], dtype=object)),
     truncate,
     break_compression,
