@@ -28,10 +28,11 @@ from iodine.modules import iodine, utils
 
 Arrays = dict[str, np.ndarray]
 
-# Float32 rounding and no more: changing the original's input by 1e-6 moves its
-# own tensors by 1e-6 to 2e-5, gradients and moments add many of these up. How
-# names begin, and the bounds of those tensors; the first that fits counts.
+# Bounds are float32 rounding and no more: changing the original's input by 1e-6
+# moves its own tensors by 1e-6 to 2e-5, gradients and moments add many of these
+# up.
 INFO_BOUND = 1e-4
+# Bounds by how the names of tensors begin; the first pattern that fits counts.
 _ARI = r"(metrics|scalars/loss)/ari"
 _BOUNDS = {
   # Absolute: an argmax that is tied within rounding may fall either way.
@@ -42,13 +43,13 @@ _BOUNDS = {
   r"(loss|lr|global_norm)$|scalars/": 1e-5,
   r"(z|zp|kl|re)$": INFO_BOUND,
 }
-# Likewise, which of their axes is that of the iterations.
+# Likewise, the axis of the iterations; that of others comes after the batch.
 _TIME_AXES = {
   r"(z|zp|kl|re)$|losses/factor$|factor_regressor/metrics/": 0,
   r"(loss|lr|global_norm)$|losses/total$|(data|scalars|grads|after)/": None,
 }
 
-# How many axes those have that have to be there.
+# Tensors that a reference must have, and how many axes they have.
 _INPUTS = {"image": 5, "mask": 6, "visibility": 2}
 _INFO = {
   "data/true_mask": 6,

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import collections
-import contextlib
-import ctypes
 from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
-from iodine import nvidia, validation
+from iodine import errors, nvidia
 from iodine.ops import precision
 
 Config = Mapping[str, Any]
-
-# TensorFlow makes threads for each.
-_MOST_VIRTUAL = 64
-
-# Of glibc's malloc.h.
-_M_ARENA_MAX = -8
 
 
 def set_up(config: Config) -> None:
@@ -30,12 +21,9 @@ def set_up(config: Config) -> None:
       `virtual_devices` and `strategy`.
 
   Raises:
-    errors.UserError: if one of them makes no sense, or this process has begun
-      to compute on fewer devices.
+    errors.UserError: if there are virtual devices that nothing would use.
+    RuntimeError: if this process has begun to compute on fewer devices.
   """
-  for name in ("memory_growth", "tf32", "deterministic"):
-    validation.check_flag(name, config[name])
-  _share_memory()
   # It would copy a refinement for each of its calls, and optimise each copy.
   tf.config.optimizer.set_experimental_options({"function_optimization": False})
   for gpu in tf.config.list_physical_devices("GPU"):
@@ -48,54 +36,26 @@ def set_up(config: Config) -> None:
     tf.config.experimental.enable_op_determinism()
     tf.random.set_seed(config["seed"])
   number = config["virtual_devices"]
-  validation.check_whole("virtual_devices", number, 1, "None for the CPU")
   if number is None:
     return
-  fits = validation.is_whole(number, 1, _MOST_VIRTUAL)
-  need = f"at most {_MOST_VIRTUAL}"
-  validation.require(fits, "virtual_devices", number, need)
-  validation.require(
-    config["strategy"] == "mirrored",
-    "virtual_devices",
-    number,
-    "None, or `strategy=mirrored`, too, which uses them",
-  )
+  if config["strategy"] != "mirrored":
+    raise errors.UserError(
+      f"`virtual_devices` is {number}, and `strategy` {config['strategy']!r} "
+      "does not use them: give `strategy=mirrored`, too"
+    )
   (cpu,) = tf.config.list_physical_devices("CPU")
-  # Once TensorFlow computes, what there is remains.
-  with contextlib.suppress(RuntimeError):
+  # More of them, from another command of this process, will do.
+  there = tf.config.get_logical_device_configuration(cpu) or ()
+  if len(there) < number:
     tf.config.set_logical_device_configuration(
       cpu, [tf.config.LogicalDeviceConfiguration()] * number
     )
-  there = len(tf.config.list_logical_devices("CPU"))
-  validation.require(
-    there >= number,
-    "virtual_devices",
-    number,
-    f"at most {there}, as this process has computed on so many, or begin "
-    "another process",
-  )
-
-
-def _share_memory() -> None:
-  """Has all threads take memory from one place, where malloc is glibc's.
-
-  Otherwise each keeps for itself what another one could use: 70 MB in a step of
-  clevr6.
-  """
-  mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-  if mallopt is not None:
-    mallopt(_M_ARENA_MAX, 1)
 
 
 def uses_xla(jit_compile: bool | None) -> bool:
-  """Returns whether XLA compiles the training step; None: on GPUs.
-
-  Raises:
-    errors.UserError: if `jit_compile` is none of True, False and None.
-  """
+  """Returns whether XLA compiles the training step; None: on GPUs."""
   if jit_compile is None:
     return bool(tf.config.list_physical_devices("GPU"))
-  validation.check_flag("jit_compile", jit_compile)
   return jit_compile
 
 
@@ -115,19 +75,14 @@ def describe(config: Config) -> dict[str, str]:
 
 
 def _device(virtual_devices: int | None) -> str:
-  gpus = tf.config.list_physical_devices("GPU")
   if virtual_devices is not None:
     return f"{virtual_devices} virtual devices of the CPU"
+  gpus = tf.config.list_physical_devices("GPU")
   if not gpus:
     return "the CPU"
-  names = collections.Counter(
-    _details(gpu).get("device_name", gpu.name) for gpu in gpus
-  )
-  listed = ", ".join(
-    name if count == 1 or len(names) == 1 else f"{count} {name}"
-    for name, count in names.items()
-  )
-  return f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}: {listed}"
+  details = map(tf.config.experimental.get_device_details, gpus)
+  names = dict.fromkeys(each.get("device_name", "unknown") for each in details)
+  return f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}: {', '.join(names)}"
 
 
 def _precision(config: Config) -> str:
@@ -135,17 +90,16 @@ def _precision(config: Config) -> str:
   text = "float32"
   if config["tf32"] and precision.has_ampere():
     text += " rounded to TF32 in products"
-  return (
-    text if dtype == tf.float32 else f"{text}, convolutions in {dtype.name}"
-  )
-
-
-def _details(gpu: Any) -> dict[str, Any]:
-  return tf.config.experimental.get_device_details(gpu)
+  if dtype != tf.float32:
+    text += f", convolutions in {dtype.name}"
+  return text
 
 
 def unused_gpu() -> str | None:
-  """Returns why a GPU of the machine is not used; None if none is idle."""
+  """Returns what to do about a GPU that is not used; None if none is idle."""
   if tf.config.list_physical_devices("GPU") or not nvidia.is_there():
     return None
-  return nvidia.why_unused(tf.test.is_built_with_cuda())
+  return (
+    "this machine seems to have an NVIDIA GPU, which TensorFlow does not see: "
+    "it says why, and `make run CUDA=1` installs CUDA's libraries"
+  )

@@ -15,13 +15,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from iodine import errors, validation
+from iodine import errors
 from iodine.modules import types
-
-STRATEGIES = (None, "mirrored", "multi_worker")
-
-# Of Slurm, on one machine.
-_MAX_TASKS = 1024
 
 # What operations end in that wait for a worker which does not answer.
 _LOST = (
@@ -46,25 +41,20 @@ def make_strategy(config: Mapping[str, Any]) -> tf.distribute.Strategy:
       the process ends then.
 
   Raises:
-    errors.UserError: if there is no such strategy, or nothing tells of other
-      workers.
+    errors.UserError: if nothing tells of other workers.
   """
   name, virtual_devices = config["strategy"], config["virtual_devices"]
-  validation.check_choice("strategy", name, STRATEGIES)
-  if name is None:
-    return tf.distribute.get_strategy()
+  if name == "multi_worker":
+    cluster = find_cluster()
+    with _patience(cluster, config["worker_timeout"]):
+      return tf.distribute.MultiWorkerMirroredStrategy(cluster)
   if name == "mirrored":
     devices = tf.config.list_logical_devices("GPU")
     if virtual_devices is not None or not devices:
       devices = tf.config.list_logical_devices("CPU")[:virtual_devices]
-    if len(devices) == 1:
-      return tf.distribute.get_strategy()
-    return tf.distribute.MirroredStrategy([device.name for device in devices])
-  cluster, seconds = find_cluster(), config["worker_timeout"]
-  # Python's timers hold no more.
-  validation.check_number("worker_timeout", seconds, above=0.0, below=1e9)
-  with _patience(cluster, seconds):
-    return tf.distribute.MultiWorkerMirroredStrategy(cluster)
+    if len(devices) > 1:
+      return tf.distribute.MirroredStrategy([device.name for device in devices])
+  return tf.distribute.get_strategy()
 
 
 @contextlib.contextmanager
@@ -73,9 +63,6 @@ def _patience(
 ) -> Iterator[None]:
   """Ends the process where the workers have not met after so long."""
   addresses = cluster.cluster_spec().as_dict()
-  if sum(map(len, addresses.values())) == 1:
-    yield
-    return
   # In advance, since nothing can be said from where TensorFlow waits: for an
   # hour, and holding Python's lock, so that no signal nor thread gets a turn.
   print(
@@ -97,17 +84,19 @@ def find_cluster() -> tf.distribute.cluster_resolver.ClusterResolver:
   resolvers = tf.distribute.cluster_resolver
   if "TF_CONFIG" in os.environ:
     return resolvers.TFConfigClusterResolver()
-  if "SLURM_PROCID" in os.environ:
-    # Slurm has told each task its GPUs. These numbers only say how many tasks
-    # a machine may have, for which nvidia-smi is asked otherwise.
-    return resolvers.SlurmClusterResolver(
-      gpus_per_node=_MAX_TASKS, gpus_per_task=1, auto_set_gpu=False
+  if "SLURM_PROCID" not in os.environ:
+    raise errors.UserError(
+      "`strategy` is 'multi_worker', and neither TF_CONFIG nor Slurm tells of "
+      "other workers: start it as docs/scaling.md shows, or use "
+      "`strategy=mirrored` for the devices of one machine"
     )
-  raise errors.UserError(
-    "`strategy` is 'multi_worker', and neither TF_CONFIG nor Slurm tells of "
-    "other workers: start it as docs/scaling.md shows, or use "
-    "`strategy=mirrored` for the devices of one machine"
+  # Slurm has told each task its GPUs. These numbers only say how many tasks
+  # a machine may have, for which nvidia-smi is asked otherwise.
+  cluster = resolvers.SlurmClusterResolver(
+    gpus_per_node=1024, gpus_per_task=1, auto_set_gpu=False
   )
+  cluster.cluster_spec()  # which is when Slurm is asked
+  return cluster
 
 
 def is_chief(config: Mapping[str, Any]) -> bool:
@@ -116,42 +105,28 @@ def is_chief(config: Mapping[str, Any]) -> bool:
   Raises:
     errors.UserError: as `make_strategy` for several workers.
   """
-  if config["strategy"] != "multi_worker":
-    return True
-  cluster = find_cluster()
-  cluster.cluster_spec()  # which is when Slurm is asked
-  return not cluster.task_id
+  return config["strategy"] != "multi_worker" or not find_cluster().task_id
 
 
 def check_batch_size(strategy: tf.distribute.Strategy, batch_size: int) -> None:
-  """Checks that a batch can be divided among the replicas.
-
-  Raises:
-    errors.UserError: if not.
-  """
+  """Raises a UserError where replicas cannot have equal parts of a batch."""
   number = strategy.num_replicas_in_sync
-  validation.require(
-    batch_size % number == 0,
-    "batch_size",
-    batch_size,
-    f"a multiple of {number}, the number of replicas that share a batch",
-  )
+  if batch_size % number:
+    raise errors.UserError(
+      f"`batch_size` is {batch_size}: give a multiple of {number}, the number "
+      "of replicas that share a batch"
+    )
 
 
 def check_refinement_batch_size(
   strategy: tf.distribute.Strategy, size: int | None
 ) -> None:
-  """Checks that replicas that decompose parts of a batch know its size.
-
-  Raises:
-    errors.UserError: if not.
-  """
-  validation.require(
-    strategy.num_replicas_in_sync == 1 or size is not None,
-    "model.refinement_batch_size",
-    size,
-    "a size, since with `strategy` replicas see a part of the batch",
-  )
+  """Raises a UserError where replicas see parts of a batch of unknown size."""
+  if size is None and strategy.num_replicas_in_sync > 1:
+    raise errors.UserError(
+      "`model.refinement_batch_size` is None: give a size, since with "
+      "`strategy` replicas see a part of the batch"
+    )
 
 
 def num_local(strategy: tf.distribute.Strategy) -> int:
@@ -168,22 +143,22 @@ def scope(strategy: tf.distribute.Strategy) -> Iterator[None]:
   A replica changes its own copy; they stay equal since all make the same
   update. `snt.distribute.Replicator` does so for the devices of one machine.
   """
-  with contextlib.ExitStack() as stack:
-    stack.enter_context(strategy.scope())
+  with strategy.scope():
     if tf.distribute.has_strategy():
-      stack.enter_context(tf.variable_creator_scope(_make_local_variable))
-    yield
+      with tf.variable_creator_scope(_make_local_variable):
+        yield
+    else:
+      yield
 
 
 def _make_local_variable(
-  next_creator: Callable[..., Any], **kwargs: Any
+  next_creator: Callable[..., Any], **options: Any
 ) -> Any:
-  kwargs["synchronization"] = tf.VariableSynchronization.ON_READ
-  kwargs["aggregation"] = tf.VariableAggregation.ONLY_FIRST_REPLICA
+  options["synchronization"] = tf.VariableSynchronization.ON_READ
+  options["aggregation"] = tf.VariableAggregation.ONLY_FIRST_REPLICA
   # TensorFlow takes such variables for statistics otherwise.
-  if kwargs.get("trainable") is None:
-    kwargs["trainable"] = True
-  return next_creator(**kwargs)
+  options["trainable"] = options.get("trainable") in (None, True)
+  return next_creator(**options)
 
 
 # ----------------------------------------------------------- within a replica
@@ -198,29 +173,20 @@ def batch_part(data: dict[str, Any]) -> types.BatchPart | None:
   context = tf.distribute.get_replica_context()
   if context.num_replicas_in_sync == 1:
     return None
-  number, num_parts = (
-    context.replica_id_in_sync_group,
-    context.num_replicas_in_sync,
-  )
+  number = context.replica_id_in_sync_group
+  num_parts = context.num_replicas_in_sync
   if "visibility" not in data:
     return types.BatchPart(number, num_parts, tf.zeros([0, 0]), {})
-  names = list(data["factors"])
   # As one tensor, since each that is gathered has to wait for all replicas.
   columns = [data["visibility"][..., None], *data["factors"].values()]
-  columns = [tf.cast(column, tf.float32) for column in columns]
-  packed = tf.concat(columns, axis=-1)
-  gathered = context.all_gather(packed, axis=0)
+  packed = tf.concat([tf.cast(x, tf.float32) for x in columns], axis=-1)
   size = num_parts * packed.shape[0]
+  gathered = context.all_gather(packed, axis=0)
   gathered = tf.ensure_shape(gathered, [size, *packed.shape[1:]])
-  visibility, *factors = tf.split(
-    gathered, [column.shape[-1] for column in columns], axis=-1
-  )
-  return types.BatchPart(
-    number,
-    num_parts,
-    visibility[..., 0],
-    dict(zip(names, factors, strict=True)),
-  )
+  sizes = [x.shape[-1] for x in columns]
+  visibility, *others = tf.split(gathered, sizes, axis=-1)
+  factors = dict(zip(data["factors"], others, strict=True))
+  return types.BatchPart(number, num_parts, visibility[..., 0], factors)
 
 
 def mean(structure: Any) -> Any:
@@ -275,33 +241,32 @@ class Workers:
 
   def __init__(self, strategy: tf.distribute.Strategy):
     """Asks a strategy for them."""
-    self._strategy = strategy
-    resolver = strategy.cluster_resolver
-    task_id = resolver.task_id if resolver is not None else 0
-    self.number = strategy.num_replicas_in_sync // num_local(strategy)
-    self.is_chief = not task_id
-    self._total = tf.function(self._sum, autograph=False)
+    self._num_local = num_local(strategy)
+    self.number = strategy.num_replicas_in_sync // self._num_local
+    self.is_chief = not getattr(strategy.cluster_resolver, "task_id", 0)
+
+    def add(value: tf.Tensor) -> tf.Tensor:
+      context = tf.distribute.get_replica_context()
+      # The argument itself is on no device.
+      value = tf.identity(value)
+      return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+    def add_all(value: tf.Tensor) -> tf.Tensor:
+      sums = strategy.run(add, args=(value,))
+      return strategy.experimental_local_results(sums)[0]
+
+    self._sum_of_replicas = tf.function(add_all, autograph=False)
 
   def total(self, value: int) -> int:
     """Returns the sum of all workers' values; waits for all of them."""
     if self.number == 1:
       return value
-    return int(self._total(tf.constant(value, tf.int64)))
+    total = self._sum_of_replicas(tf.constant(value, tf.int64))
+    return int(total) // self._num_local
 
   def of_chief(self, value: int) -> int:
     """Returns the chief's value; waits for all workers."""
     return self.total(value if self.is_chief else 0)
-
-  def _sum(self, value: tf.Tensor) -> tf.Tensor:
-    def own() -> tf.Tensor:
-      context = tf.distribute.get_replica_context()
-      number = context.replica_id_in_sync_group
-      counts = tf.equal(number % num_local(self._strategy), 0)
-      own_value = tf.where(counts, value, tf.zeros_like(value))
-      return context.all_reduce(tf.distribute.ReduceOp.SUM, own_value)
-
-    sums = self._strategy.experimental_local_results(self._strategy.run(own))
-    return sums[0]
 
   def chief_first(self, prepare: Callable[[], Any]) -> Any:
     """Returns what a function gives, which the chief calls before the others.
@@ -326,14 +291,12 @@ class Workers:
 
     def explain(error: Exception) -> str | None:
       # An internal error may be anything, as long as it is not the workers'.
-      is_other = isinstance(error, tf.errors.InternalError) and (
-        "ollective" not in str(error)
-      )
-      if self.number == 1 or is_other:
+      is_internal = isinstance(error, tf.errors.InternalError)
+      if is_internal and "ollective" not in str(error):
         return None
       return (
         f"another of the {self.number} workers has gone or cannot be reached: "
         f"{remedy()}"
       )
 
-    return errors.as_user_error(_LOST, explain)
+    return errors.as_user_error(_LOST if self.number > 1 else (), explain)

@@ -1,7 +1,8 @@
 """What the running process says about itself."""
 
+import importlib.util
+import math
 import pathlib
-import resource
 import subprocess
 import sys
 import time
@@ -11,14 +12,6 @@ import pytest
 from iodine.benchmark import process_cost
 
 ROOT = pathlib.Path(__file__).parents[1]
-
-
-def test_seconds_since_start_go_on_with_the_clock():
-  first, at = process_cost.seconds_since_start(), time.monotonic()
-  time.sleep(0.05)
-  second = process_cost.seconds_since_start()
-  # The system counts in hundredths.
-  assert second - first == pytest.approx(time.monotonic() - at, abs=0.03)
 
 
 def test_a_process_knows_its_start_and_its_peak():
@@ -48,22 +41,16 @@ def test_a_process_knows_its_start_and_its_peak():
 
 def test_without_proc_there_are_other_sources(monkeypatch):
   monkeypatch.setattr(pathlib.Path, "exists", lambda self: False)
-  seconds = process_cost.seconds_since_start()
-  assert 0 < seconds < time.monotonic()
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  assert process_cost.peak_memory_bytes() in (peak, peak * 1024)
+  assert 0 < process_cost.seconds_since_start() < time.monotonic()
+  assert process_cost.peak_memory_bytes() > 1e8
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+  assert math.isnan(process_cost.peak_memory_bytes())  # as on Windows
 
 
-def test_no_gpu_no_figure(monkeypatch):
-  devices = []
-  monkeypatch.setattr(
-    process_cost.tf.config, "list_physical_devices", lambda kind: devices
-  )
-  assert process_cost.gpu_peak_memory_bytes() is None
-  devices.append("GPU:0")
-  monkeypatch.setattr(
-    process_cost.tf.config.experimental,
-    "get_memory_info",
-    lambda device: {"current": 1, "peak": 7},
-  )
-  assert process_cost.gpu_peak_memory_bytes() == 7
+@pytest.mark.parametrize("gpus, expected", [([], None), (["GPU:0"], 7)])
+def test_no_gpu_no_figure(monkeypatch, gpus, expected):
+  config = process_cost.tf.config
+  peak = {"current": 1, "peak": 7}
+  monkeypatch.setattr(config, "list_physical_devices", lambda kind: gpus)
+  monkeypatch.setattr(config.experimental, "get_memory_info", lambda _: peak)
+  assert process_cost.gpu_peak_memory_bytes() == expected
