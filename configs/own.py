@@ -16,16 +16,6 @@ import math
 
 from . import base
 
-# That no other config has.
-ENTRIES = (
-  "image_dim",
-  "factors",
-  "channels",
-  "kernel",
-  "kl_weight",
-  "scale_val",
-)
-
 
 def _for_size(image_dim, *choices):
   """Returns the choice for images of about 14, 35, 64, 128 or 256 pixels."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from iodine import optimizers, replicas, validation
+from iodine import optimizers, replicas
 from iodine.modules import iodine, types
 
 Data = dict[str, Any]
@@ -89,8 +89,8 @@ def train_step(
 
   Returns:
     In float32, the model's scalars, debug/global_grad_norm (before clipping)
-    and debug/learning_rate. Where updates can be left out,
-    debug/skipped_updates is 1 for one that was, and 0 for others.
+    and debug/learning_rate. With `skip_nonfinite`, debug/skipped_updates is 1
+    for an update that was left out, and 0 for others.
   """
   if run_seed is not None:
     seed = tf.stack([tf.constant(run_seed, tf.int64), optimizer.global_step])
@@ -101,31 +101,25 @@ def train_step(
     statistics = [v for v in model.variables if not v.trainable]
   before = [tf.identity(variable) for variable in statistics]
   step = (compute or compute_gradients)(
-    model,
-    data,
-    z=z,
-    seed=seed,
-    part=replicas.batch_part(data),
+    model, data, z=z, seed=seed, part=replicas.batch_part(data)
   )
   loss, scalars, gradients = replicas.mean(
     (step.loss, step.scalars, step.gradients)
   )
   learning_rate = optimizer.learning_rate
-  debug = {}
   global_norm = optimizer.apply(
     gradients, model.trainable_variables, loss if skip_nonfinite else None
   )
-  if skip_nonfinite:
-    is_finite = optimizers.is_finite(loss, global_norm)
-    for variable, value in zip(statistics, before, strict=True):
-      variable.assign(tf.where(is_finite, variable, value))
-    debug[SKIPPED] = tf.logical_not(is_finite)
   scalars = {
     **scalars,
     "debug/global_grad_norm": global_norm,
     "debug/learning_rate": learning_rate,
-    **debug,
   }
+  if skip_nonfinite:
+    is_finite = optimizers.is_finite(loss, global_norm)
+    for variable, value in zip(statistics, before, strict=True):
+      variable.assign(tf.where(is_finite, variable, value))
+    scalars[SKIPPED] = tf.logical_not(is_finite)
   # Of one type, so that the loop can read them together.
   return {name: tf.cast(value, tf.float32) for name, value in scalars.items()}
 
@@ -154,11 +148,7 @@ def compile_step(
       than TensorFlow's for the same seed.
     skip_nonfinite: see `train_step`.
     num_replicas: how many make the step together.
-
-  Raises:
-    errors.UserError: if jit_compile is neither True nor False.
   """
-  validation.check_flag("jit_compile", jit_compile)
   step = functools.partial(
     train_step,
     model,
@@ -187,13 +177,7 @@ def _compile_gradients() -> Callable[..., Gradients]:
 
 
 def steps_per_call(value: int | None) -> int:
-  """Returns how many steps a call makes; None is as suits the device.
-
-  Raises:
-    errors.UserError: if it is no number of steps.
-  """
-  otherwise = "None to have it chosen"
-  validation.check_whole("steps_per_call", value, 1, otherwise)
+  """Returns how many steps a call makes; None is as suits the device."""
   if value is not None:
     return value
   # On a CPU Python costs nothing beside a step.
