@@ -34,26 +34,6 @@ def test_channel_0_is_the_mask_and_the_rest_the_pixels(channels):
       helpers.assert_near(params.pixel[b, k], image[..., 1:])
 
 
-def test_slots_do_not_see_each_other():
-  net = _decoder()
-  z = tf.random.normal([2, 3, 4])
-  permuted = net(tf.gather(z, [2, 0, 1], axis=1))
-  for name, expected in net(z)._asdict().items():
-    actual = getattr(permuted, name)
-    # float32 sums in another order
-    helpers.assert_near(actual, tf.gather(expected, [2, 0, 1], axis=1), 1e-6)
-
-
-def test_other_image_sizes_keep_the_weights():
-  net = _decoder()
-  z = tf.random.normal([2, 3, 4])
-  net(z)
-  variables = {v.ref() for v in net.variables}
-  net.set_output_shapes(types.MixtureParameters((4, 9, 3), (4, 9, 1)))
-  assert net(z).pixel.shape == (2, 3, 4, 9, 3)
-  assert {v.ref() for v in net.variables} == variables
-
-
 class Gray(snt.Module):
   """The least that a pixel decoder of one's own has to be."""
 

@@ -179,18 +179,6 @@ def test_two_entities_may_get_the_same_slot():
   np.testing.assert_array_equal(actual, [[[0, 1], [0, 1], [0, 0]]])
 
 
-def test_regressor_in_a_tf_function():
-  regressor, batch = _regressor(), _tensors(_batch())
-  expected = regressor(**batch, update=False)
-  actual = tf.function(regressor)(**batch)
-  tf.nest.map_structure(
-    lambda a, b: helpers.assert_near(a, b, 1e-5),  # float32, fused otherwise
-    actual,
-    expected,
-  )
-  assert regressor.mean_var["scale"].total[0] == 12  # updated in the graph
-
-
 @pytest.mark.parametrize(
   "factor, factors, sentence",
   [

@@ -133,15 +133,6 @@ def test_overview_by_hand(channels, mask_components):
       np.testing.assert_array_equal(tiles[i, 0, column], border)
 
 
-@pytest.mark.parametrize("options, shown", [({}, 6), ({"max_images": 3}, 3)])
-def test_overview_shows_the_first_images_only(options, shown):
-  images = _random(8, 4, 5, 3)
-  actual = image_grids.diagnostic_image(images, images, **options)
-  expected = image_grids.diagnostic_image(images[:shown], images[:shown])
-  assert actual.shape == (1, shown * 8, 2 * 9, 3)
-  np.testing.assert_array_equal(actual, expected)
-
-
 # ------------------------------------------------------------ sequence
 
 

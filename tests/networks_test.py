@@ -43,19 +43,6 @@ def test_conv_net_against_numpy(size, strides, kernels):
   helpers.assert_near(net(tf.constant(x)), expected)  # float32 sums
 
 
-@pytest.mark.parametrize("activate_final", [False, True])
-def test_conv_net_final_activation(activate_final):
-  net = networks.ConvNet2D(
-    [3, 2], 3, activation="relu", activate_final=activate_final
-  )
-  x = _random(2, 4, 4, 3)
-  actual = net(tf.constant(x))
-  relu = lambda x: np.maximum(x, 0.0)  # noqa: E731
-  expected = _conv_net(x, net.layers, [1, 1], relu, activate_final)
-  helpers.assert_near(actual, expected)  # float32 sums
-  assert (np.min(actual) >= 0.0) == activate_final
-
-
 # ------------------------------------------------------------ CNN and MLP
 
 
@@ -176,30 +163,6 @@ def test_initial_weights_and_biases():
   _assert_truncated_normal(conv.layers[0].w, 1 / np.sqrt(3 * 3 * 20))
   _assert_truncated_normal(mlp.layers[0].w, 1 / np.sqrt(90))
   assert not np.any(conv.layers[0].b) and not np.any(mlp.layers[0].b)
-
-
-@pytest.mark.parametrize(
-  "make, shape",
-  [
-    (lambda: networks.ConvNet2D([4, 3], 3), [2, 6, 6, 3]),
-    (lambda: networks.MLP([4, 3]), [2, 5]),
-    (
-      lambda: networks.CNN(
-        {"output_channels": [4], "kernel_shapes": [3]}, {"output_sizes": [3]}
-      ),
-      [2, 6, 6, 3],
-    ),
-    (lambda: _broadcast_conv(), [2, 5]),
-    (lambda: _deconv(), [2, 5]),
-  ],
-)
-def test_variables_are_created_once(make, shape):
-  net = make()
-  x = tf.random.normal(shape)
-  first = net(x)
-  variables = {v.ref() for v in net.variables}
-  np.testing.assert_array_equal(net(x), first)
-  assert variables and {v.ref() for v in net.variables} == variables
 
 
 # ------------------------------------------------------------ BroadcastConv

@@ -82,14 +82,6 @@ def test_schedule_counts_the_steps_before_the_update():
   np.testing.assert_allclose(adam.learning_rate, 0.01 * 0.3**3, 1e-6)  # float32
 
 
-def test_schedule_defaults_are_those_of_the_paper():
-  schedule = optimizers.ExponentialDecay(2.0)
-  for step in [0, 1, 1000, 500_000, 1_000_000]:
-    actual = schedule(tf.constant(step, tf.int64))
-    expected = 2.0 * 0.1 ** (step / 1e6)
-    np.testing.assert_allclose(actual, expected, 1e-6)  # float32 rounding
-
-
 def test_without_hold_and_warm_up_the_rate_is_that_of_tf1_to_the_bit():
   schedule = optimizers.ExponentialDecay(3e-4, 0.1, 1e6)
   for step in [0, 1, 7, 999, 123_456, 1_000_000, 16_777_217]:

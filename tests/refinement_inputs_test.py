@@ -236,13 +236,6 @@ def test_layer_norm_epsilon_is_1e_5():
   helpers.assert_near(actual, expected, 1e-5)  # float32 rounding
 
 
-def test_layer_norms_only_of_inputs_in_use():
-  maker = refinement_inputs.RefinementInputMaker(inputs=["zp", "dzp", "image"])
-  assert set(maker.layer_norms) == {"dzp"}
-  maker(_evidence(_tensors()))
-  assert len(maker.trainable_variables) == 2
-
-
 # What each of the inputs depends on.
 SOURCES = {
   "log_prob": ("pixel", "mask"),
@@ -322,22 +315,6 @@ def test_inputs_of_ones_own_by_their_dotted_paths():
   assert list(inputs.flat) == ["zp", OWN[1]]
   np.testing.assert_array_equal(inputs.spatial[OWN[0]], tensors["image"] ** 2)
   np.testing.assert_array_equal(inputs.flat[OWN[1]], tensors["zp"] ** 2)
-
-
-@pytest.mark.parametrize("name", OWN)
-def test_inputs_of_ones_own_are_normalized_and_stopped(name):
-  options = {"inputs": [name], "preprocess": [name], "stop_gradients": [name]}
-  tensors = _tensors()
-  with tf.GradientTape() as tape:
-    tape.watch(tensors)
-    maker = refinement_inputs.RefinementInputMaker(**options)
-    inputs = maker(_evidence(tensors))
-    (tensor,) = [*inputs.spatial.values(), *inputs.flat.values()]
-  assert list(maker.layer_norms) == [name]
-  source = tensors["image" if name == OWN[0] else "zp"].numpy().astype(float)
-  helpers.assert_near(tensor, _layer_norm(source**2, 1.0, 0.0))
-  gradients = tape.gradient(tensor, tensors)
-  assert all(gradient is None for gradient in gradients.values())
 
 
 @pytest.mark.parametrize(

@@ -132,22 +132,6 @@ def test_core_carries_the_state_and_is_made_once():
   np.testing.assert_array_equal(again, first)
 
 
-def test_core_permutes_with_the_slots():
-  core = _real_core()
-  zp = _random(B, K, Zp)
-  order = [2, 0, 1]
-
-  def permute(x):
-    return tf.gather(x, order, axis=1) if x.shape[1] == K else x
-
-  inputs = types.RefinementInputs(SPATIAL, FLAT)
-  permuted = tf.nest.map_structure(permute, inputs)
-  expected, _ = core(inputs, zp, core.initial_state(B, K))
-  actual, _ = core(permuted, permute(zp), core.initial_state(B, K))
-  # float32 sums in another order
-  helpers.assert_near(actual, permute(expected), 1e-6)
-
-
 def test_residual_head():
   head = refinement.ResHead()
   zp, hidden = _random(4, Zp), _random(4, 7, seed=1)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from iodine import building, checkpoints, errors, optimizers, validation
+from iodine import building, checkpoints, errors, kinds, optimizers, validation
 from iodine.modules import data as data_lib
 from iodine.modules import datasets, iodine, types
 
@@ -63,6 +63,7 @@ def build_optimizer(config: Config, model: iodine.IODINE) -> optimizers.Adam:
     errors.UserError: if an entry is wrong.
   """
   optimizer: optimizers.Adam = building.build(config, "optimizer")
+  kinds.check("optimizer", optimizer, types.Optimizer)
   optimizer.initialize(model.trainable_variables)
   return optimizer
 

@@ -492,20 +492,14 @@ class IODINE(snt.Module):
       loss += self.evaluate_factors(
         data, estimates[-1].z, renderings[-1].masks, update=update
       ).loss
-    described = [
-      info.describe(
-        self._frame(data["image"], t),
-        data["mask"][:, self.frame_index(t)] if "mask" in data else None,
-        estimate,
-        rendering,
-        self.evaluate_factors(data, estimate.z, rendering.masks, t, update)
-        if self.regresses(data)
-        else None,
-      )
-      for t, (estimate, rendering) in enumerate(
-        zip(estimates, renderings, strict=True)
-      )
-    ]
+    described = []
+    for t, (e, r) in enumerate(zip(estimates, renderings, strict=True)):
+      frame, true_mask, factors = self._frame(data["image"], t), None, None
+      if "mask" in data:
+        true_mask = data["mask"][:, self.frame_index(t)]
+      if self.regresses(data):
+        factors = self.evaluate_factors(data, e.z, r.masks, t, update)
+      described.append(info.describe(frame, true_mask, e, r, factors))
     return info.collect(data, described, inputs, loss)
 
   def regresses(self, data: Data) -> bool:

@@ -80,9 +80,8 @@ class Conv2D(snt.Conv2D):
     """Returns kernel and bias in the type of what comes in."""
     # All that Sonnet looks at; the variables are float32 in any case.
     self._initialize(tf.TensorSpec([None, None, None, input_channels]))
-    return precision.to_compute_dtype(
-      self.w, dtype
-    ), precision.to_compute_dtype(self.b, dtype)
+    w = precision.to_compute_dtype(self.w, dtype)
+    return w, precision.to_compute_dtype(self.b, dtype)
 
 
 class Conv2DTranspose(snt.Conv2DTranspose):
