@@ -36,6 +36,13 @@ crop = datasets.crop
 resize = datasets.resize
 preprocess = datasets.preprocess
 
+Features = dict[str, tuple[str, ...]]
+
+
+def _called_alike(*names: str) -> Features:
+  """Returns the features of factors that are called as they are."""
+  return {name: (name,) for name in names}
+
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class IODINEDataset(datasets.SceneDataset):
@@ -68,16 +75,15 @@ class IODINEDataset(datasets.SceneDataset):
   # The name of the layout in `readers.layouts`.
   layout_name: ClassVar[str]
   # The features that make up a factor, side by side in its last axis.
-  factor_features: ClassVar[dict[str, tuple[str, ...]]] = {}
+  factor_features: ClassVar[Features] = {}
 
   def __post_init__(self):
     super().__post_init__()
     self._layout = self._find_layout()
     if self.stored_dim is not None:
       self._layout = layouts.resized(self._layout, self.stored_dim)
-    # Which is within the images.
-    stored = self._layout.image_shape[:2]
-    image_files.wanted_region(stored, self.crop_region, None)
+    framing = image_files.Framing(None, self.crop_region, self.grayscale)
+    framing.region(self._layout.image_shape[:2])  # which it checks
 
   def _find_layout(self) -> layouts.Layout:
     """Returns what the records hold, if they have the public files' size."""
@@ -117,8 +123,7 @@ class IODINEDataset(datasets.SceneDataset):
       read=self._read,
       range_name="test" if subset == "test" else "train",
       scene_range=(start or 0, stop),
-      min_num_objects=self.min_num_objects,
-      max_num_objects=self.max_num_objects,
+      bounds=(self.min_num_objects, self.max_num_objects),
     )
 
   def _read(self, raw: tf.Tensor) -> streams.Scene:
@@ -153,13 +158,10 @@ class CLEVR(IODINEDataset):
   crop_region: datasets.Region | None = ((29, 221), (64, 256))
 
   layout_name: ClassVar[str] = "clevr_with_masks"
-  factor_features: ClassVar[dict[str, tuple[str, ...]]] = {
-    "color": ("color",),
-    "shape": ("shape",),
-    # Unlike the original, which reads color here, by mistake.
-    "size": ("size",),
+  factor_features: ClassVar[Features] = {
+    # Unlike the original, which reads color as the size, by mistake.
+    **_called_alike("color", "shape", "size", "rotation"),
     "position": ("pixel_coords",),
-    "rotation": ("rotation",),
   }
 
 
@@ -183,14 +185,9 @@ class MultiDSprites(IODINEDataset):
   ] = "colored_on_grayscale"
 
   layout_name: ClassVar[str] = "multi_dsprites"
-  factor_features: ClassVar[dict[str, tuple[str, ...]]] = {
-    "color": ("color",),
-    "shape": ("shape",),
-    "scale": ("scale",),
-    "x": ("x",),
-    "y": ("y",),
-    "orientation": ("orientation",),
-  }
+  factor_features: ClassVar[Features] = _called_alike(
+    "color", "shape", "scale", "x", "y", "orientation"
+  )
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -207,9 +204,8 @@ class Tetrominoes(IODINEDataset):
   image_dim: datasets.ImageSize = (35, 35)
 
   layout_name: ClassVar[str] = "tetrominoes"
-  factor_features: ClassVar[dict[str, tuple[str, ...]]] = {
-    "color": ("color",),
-    "shape": ("shape",),
+  factor_features: ClassVar[Features] = {
+    **_called_alike("color", "shape"),
     "position": ("x", "y"),
   }
 
@@ -251,6 +247,9 @@ class _PlacedScenes(datasets.SceneDataset):
   def __post_init__(self):
     super().__post_init__()
     self._found: dict[str | None, tuple[Any, np.ndarray]] = {}
+    self._framing = image_files.Framing(
+      self.image_dim, self.crop_region, self.grayscale
+    )
 
   @abc.abstractmethod
   def _find(self, split: str | None) -> tuple[Any, np.ndarray]:
@@ -298,7 +297,6 @@ class _PlacedScenes(datasets.SceneDataset):
   def _open(self, subset: str | None) -> streams.PlaceStream:
     """Returns the scenes of a subset."""
     source, places = self._choose(self._range(subset))
-    places = self._filter(source, places)
     if 0 < len(places) < self.batch_size and subset != "test":
       raise errors.UserError(
         f"{source.title} has too few scenes to train on, {len(places)} for a"
@@ -307,17 +305,12 @@ class _PlacedScenes(datasets.SceneDataset):
     name = "test" if subset == "test" else "train"
     return streams.PlaceStream(
       title=source.title,
+      files=source.files,
       limit=self._limit(subset),
       places=places,
       read=functools.partial(self._read, source),
-      own_files=list(source.files()),
       chosen_by=f"`{name}` {self._range(subset)}",
     )
-
-  def _filter(self, source: Any, places: np.ndarray) -> np.ndarray:
-    """Returns the places of scenes that pass the filter, if there is one."""
-    del source
-    return places
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -332,13 +325,8 @@ class _FileScenes(_PlacedScenes):
     self, split: str | None
   ) -> tuple[image_sets.FileSource, np.ndarray]:
     if split is None:
-      source = image_sets.FileSource(
-        self.path,
-        self._find_clips(),
-        self.image_dim,
-        self.crop_region,
-        self.grayscale,
-      )
+      clips = self._find_clips()
+      source = image_sets.FileSource(self.path, clips, self._framing)
       return source, np.arange(source.num_scenes)
     source, places = self._choose(None)
     return source, places[source.are_in(split)]
@@ -361,20 +349,13 @@ class _FileScenes(_PlacedScenes):
   def _resize(self, *parts: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Returns what `FileSource.read` gives, of scenes of one size, resized."""
     image, *truth = map(np.stack, parts)
-    num_frames = image.shape[1]
     if image.shape[2:] != self.image_shape:
-      frames = datasets.preprocess_image(
-        datasets.fold_frames(image), self.image_size, self.grayscale
-      )
-      image = datasets.unfold_frames(frames, num_frames).numpy()
+      image = self._resize_image(image).numpy()
     if not truth:
       return [image]
     mask, visibility = truth
     if mask.shape[2:4] != self.image_size:
-      frames = datasets.resize_labels(
-        datasets.fold_frames(mask), self.image_size
-      )
-      mask = datasets.unfold_frames(frames, num_frames).numpy()
+      mask = datasets.resize_masks(mask, self.image_size).numpy()
     return [image, mask[:, :, np.newaxis], visibility]
 
 
@@ -461,20 +442,14 @@ class Arrays(_PlacedScenes):
     if os.path.isdir(path) and split is not None:
       path, group = os.path.join(path, split), None
     source = arrays.ArraySource(
-      path,
-      group,
-      self.image_dim,
-      self.crop_region,
-      self.grayscale,
-      self.frames,
-      self.stride,
+      path, group, self._framing, self.frames, self.stride
     )
     return source, np.arange(source.num_scenes)
 
-  def _filter(
-    self, source: arrays.ArraySource, places: np.ndarray
-  ) -> np.ndarray:
-    return source.passing(places, self.min_num_objects, self.max_num_objects)
+  def _choose(self, chosen: Any) -> tuple[arrays.ArraySource, np.ndarray]:
+    source, places = super()._choose(chosen)
+    bounds = self.min_num_objects, self.max_num_objects
+    return source, source.passing(places, *bounds)
 
   def _read(
     self, source: arrays.ArraySource, places: np.ndarray

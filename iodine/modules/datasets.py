@@ -25,9 +25,10 @@ import abc
 import contextlib
 import dataclasses
 import functools
+import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -44,25 +45,16 @@ _INVALID = "a scene is not as it must be"
 # What reading scenes may raise.
 _ERRORS = (*opening.RECORD_ERRORS, tf.errors.UnknownError)
 
-# Options that no scene depends on.
-_OF_ORDER = ("batch_size", "shuffle_buffer", "seed", "cache")
-# Which scenes a subset has.
-_OF_SUBSETS = ("path", "train", "test", "num_test_scenes")
+# Options on which scenes do not depend, but for those of their subset.
+_OTHER = ("batch_size", "shuffle_buffer", "seed", "cache")
+_OTHER += ("path", "train", "test", "num_test_scenes")
 
 Paths = kinds.Path | Sequence[kinds.Path]
-ImageSize = Annotated[
-  Sequence[kinds.Size], kinds.Length(2, 2), kinds.Means("[height, width]")
-]
-Region = Annotated[
-  Sequence[Annotated[Sequence[kinds.Count], kinds.Length(2, 2)]],
-  kinds.Length(2, 2),
-  kinds.Means("[[top, bottom], [left, right]]"),
-]
-Range = Annotated[
-  Sequence[kinds.Count | None],
-  kinds.Length(2, 2),
-  kinds.Means("[start, stop], where stop may be None"),
-]
+ImageSize = Annotated[Sequence[kinds.Size], kinds.Length(2, 2)]
+_Pair = Annotated[Sequence[kinds.Count], kinds.Length(2, 2)]
+Region = Annotated[Sequence[_Pair], kinds.Length(2, 2)]
+Range = Annotated[Sequence[kinds.Count | None], kinds.Length(2, 2)]
+_Factor = Annotated[list[str | kinds.Positive], kinds.Length(3, 3)]
 
 # No Python control flow in a pipeline depends on tensors, and AutoGraph takes
 # longer to find that out than it takes to build the graphs.
@@ -153,25 +145,19 @@ def preprocess_image(
 
 def resize_masks(masks: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
   """Maps [B, L, H', W', 1] -> [B, L, *size, 1], by the nearest neighbour."""
+  method = tf.compat.v1.image.ResizeMethod.NEAREST_NEIGHBOR
   # Entities are folded into the batch, as resizing wants four axes.
-  return unfold_frames(resize_labels(fold_frames(masks), size), masks.shape[1])
-
-
-def resize_labels(labels: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
-  """Maps [N, H', W', 1] -> [N, *size, 1], by the nearest neighbour."""
-  return tf.compat.v1.image.resize(
-    labels, list(size), tf.compat.v1.image.ResizeMethod.NEAREST_NEIGHBOR
+  return folded(
+    lambda x: tf.compat.v1.image.resize(x, list(size), method), masks
   )
 
 
-def fold_frames(images: tf.Tensor) -> tf.Tensor:
-  """Maps [B, T, ...] -> [B * T, ...]."""
-  return tf.reshape(images, [-1, *images.shape[2:]])
-
-
-def unfold_frames(images: tf.Tensor, num_frames: int) -> tf.Tensor:
-  """Maps [B * T, ...] -> [B, T, ...]."""
-  return tf.reshape(images, [-1, num_frames, *images.shape[1:]])
+def folded(
+  function: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor
+) -> tf.Tensor:
+  """Maps [B, T, ...] -> [B, T, ...] by a function of [B * T, ...]."""
+  mapped = function(tf.reshape(images, [-1, *images.shape[2:]]))
+  return tf.reshape(mapped, [-1, images.shape[1], *mapped.shape[1:]])
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -255,14 +241,8 @@ class SceneDataset(abc.ABC):
     Args:
       mapping: of `factor_eval.FactorRegressor`; what is none is left to that.
     """
-    entries = mapping if kinds.fits(mapping, list) else ()
-    self._regressed = tuple(
-      (entry[0], entry[1], entry[2])
-      for entry in entries
-      if kinds.fits(entry, Annotated[list, kinds.Length(3, 3)])
-      and kinds.fits(entry[0], str)
-      and kinds.fits(entry[1], kinds.Positive)
-    )
+    entries = mapping if kinds.fits(mapping, list[_Factor]) else ()
+    self._regressed = tuple((name, size, kind) for name, size, kind in entries)
 
   @_untransformed
   def __call__(
@@ -392,9 +372,11 @@ class SceneDataset(abc.ABC):
     expanded = dict(batch)
     image, mask = batch["image"], batch.get("mask")
     if image.dtype == tf.uint8:
-      scaled = resizing.scale_bytes(fold_frames(image))
-      resized = resizing.resize_bilinear(scaled, self.image_size)
-      expanded["image"] = unfold_frames(resized, image.shape[1])
+      scaled = resizing.scale_bytes(image)
+      size = self.image_size
+      expanded["image"] = folded(
+        lambda x: resizing.resize_bilinear(x, size), scaled
+      )
     if mask is not None and mask.dtype == tf.uint8:
       if mask.shape[2] == 1:
         labels = mask[:, :, 0, ..., 0]
@@ -410,19 +392,23 @@ class SceneDataset(abc.ABC):
     # Grey is a mean, which XLA rounds in another way.
     is_exact = image.dtype == tf.uint8 and not self.grayscale
     if not (is_exact and resizing.is_exact(image.shape[2:4], self.image_size)):
-      frames = preprocess_image(
-        fold_frames(image), self.image_size, self.grayscale
-      )
-      image = unfold_frames(frames, image.shape[1])
+      image = self._resize_image(image)
     return {**self._resize_mask(batch), "image": image}
+
+  def _resize_image(self, image: tf.Tensor) -> tf.Tensor:
+    """Maps an image as it is stored -> [B, T, H, W, C] float32 in [0, 1]."""
+    size, grayscale = self.image_size, self.grayscale
+    return folded(lambda x: preprocess_image(x, size, grayscale), image)
 
   def _resize_mask(self, batch: dict[str, Any]) -> dict[str, Any]:
     """Returns a batch as it is stored with masks of their final size."""
     if "mask" not in batch:
       return batch
-    mask = batch["mask"]
-    frames = resize_masks(fold_frames(mask), self.image_size)
-    return {**batch, "mask": unfold_frames(frames, mask.shape[1])}
+    size = self.image_size
+    return {
+      **batch,
+      "mask": folded(lambda x: resize_masks(x, size), batch["mask"]),
+    }
 
   def _stream(self, subset: str | None) -> streams.Stream:
     """Returns the scenes of a subset, from the cache where there is one."""
@@ -452,11 +438,15 @@ class SceneDataset(abc.ABC):
     options = {
       field.name: getattr(self, field.name)
       for field in dataclasses.fields(self)
-      if field.name not in (*_OF_ORDER, *_OF_SUBSETS)
+      if field.name not in _OTHER
     }
-    content = {"data set": type(self).__qualname__, **options}
-    content.update(scenes=self._range(subset), limit=stream.limit)
-    name = cache.name_of(content, list(stream.files()))
+    options.update(
+      constructor=type(self).__qualname__,
+      scenes=self._range(subset),
+      num_scenes=stream.limit,
+    )
+    content = json.dumps(options, default=str, indent=2)
+    name = cache.name_of(content, stream.files)
     place = os.path.join(os.path.expanduser(folder), name)
     with self._explained(stream):
       stream.require_scenes()

@@ -29,7 +29,7 @@ import shutil
 import tempfile
 import tokenize
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import h5py
@@ -155,7 +155,7 @@ class ArraySource:
 
   Attributes:
     title: what the user calls it.
-    path: of the file.
+    files: the one that they are in.
     num_scenes: N.
     stored_size: (H, W) of the region that is wanted.
     num_frames: T of the clips.
@@ -166,27 +166,23 @@ class ArraySource:
     self,
     path: str,
     group: str | None,
-    size: Sequence[int] | None,
-    crop_region: Sequence[Sequence[int]] | None,
-    grayscale: bool,
+    framing: image_files.Framing,
     num_frames: int | None,
     stride: int,
   ):
     """Opens and checks the arrays.
 
     Args:
-      path: see `open_file`, as is group.
+      path: see `open_file`.
       group: as there.
-      size: see `image_files.wanted_region`, as is crop_region.
-      crop_region: as there.
-      grayscale: whether images of one channel stay so.
+      framing: what is wanted of the images.
       num_frames: of a clip, which begins with the film; None for all.
       stride: every so many frames of a film one is taken.
 
     Raises:
       errors.UserError: if there is no image, or an array is of another kind.
     """
-    self.title, self.path = f"`{path}`", path
+    self.title, self.files = f"`{path}`", [path]
     found = open_file(path, group)
     arrays = {_ALIASES.get(name, name): array for name, array in found.items()}
     if "image" not in arrays:
@@ -200,11 +196,9 @@ class ArraySource:
     self.num_scenes = shape[0]
     self._is_film = len(shape) == 5
     self._whole_size = (shape[-3], shape[-2])
-    self._region = image_files.wanted_region(
-      self._whole_size, crop_region, size
-    )
+    self._region = framing.region(self._whole_size)
     self.stored_size = tuple(stop - start for start, stop in self._region)
-    self._repeats = 1 if grayscale else 3 // shape[-1]
+    self._repeats = 1 if framing.grayscale else 3 // shape[-1]
     self._frames = range(shape[1] if self._is_film else 1)[::stride]
     self.num_frames = len(self._frames) if num_frames is None else num_frames
     if self.num_frames > len(self._frames):
@@ -263,21 +257,22 @@ class ArraySource:
 
   def _find_factors(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
     """Returns what is known of entities: below `factors`, or beside `image`."""
-    found = {
+    # Texts are no factors.
+    numbers = {k: x for k, x in arrays.items() if x.dtype.kind in _NUMBERS}
+    below = {
       name.removeprefix(_FACTORS): array
-      for name, array in arrays.items()
+      for name, array in numbers.items()
       if name.startswith(_FACTORS)
     }
-    if not found and self._visibility is not None:
-      lead = tuple(self._visibility.shape[:2])
-      found = {
-        name: array
-        for name, array in arrays.items()
-        if name not in ("image", "mask", "visibility")
-        and tuple(array.shape[:2]) == lead
-      }
-    # Texts are no factors.
-    return {k: array for k, array in found.items() if array.dtype.kind != "U"}
+    if below or self._visibility is None:
+      return below
+    lead = self._visibility.shape[:2]
+    own = ("image", "mask", "visibility")
+    return {
+      name: array
+      for name, array in numbers.items()
+      if name not in own and array.shape[:2] == lead
+    }
 
   def _count_entities(self) -> int:
     """Returns L, and checks that all arrays agree."""
@@ -311,10 +306,6 @@ class ArraySource:
       )
     return num
 
-  def files(self) -> list[str]:
-    """Returns the file of all scenes."""
-    return [self.path]
-
   def passing(
     self, places: np.ndarray, low: float | None, high: float | None
   ) -> np.ndarray:
@@ -328,12 +319,7 @@ class ArraySource:
       )
     visibility = np.asarray(self._visibility[:], np.float64)
     sums = visibility.reshape(self.num_scenes, -1).sum(axis=1)[places]
-    fits = np.ones(len(places), bool)
-    if low is not None:
-      fits &= sums >= low - streams.EPSILON
-    if high is not None:
-      fits &= sums <= high + streams.EPSILON
-    return places[fits]
+    return places[streams.are_within(sums, low, high)]
 
   def read(self, places: np.ndarray) -> streams.Scene:
     """Reads a batch of scenes.

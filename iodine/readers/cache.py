@@ -14,9 +14,8 @@ Dimensions:
 
 import contextlib
 import hashlib
-import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import filelock
@@ -25,7 +24,7 @@ import tensorflow as tf
 import tqdm
 import tree
 
-from iodine import files
+from iodine import files as writing
 from iodine.readers import streams
 
 _MASK = "mask"
@@ -36,21 +35,21 @@ _LABELS = "labels"
 _PATIENCE_SECONDS = 10
 
 
-def name_of(content: Mapping[str, Any], paths: list[str]) -> str:
+def name_of(content: str, files: Iterable[str]) -> str:
   """Returns a name for scenes, another one for all others.
 
   Args:
     content: what decides what they are, beside the files that they are in.
-    paths: these files.
+    files: these.
   """
-  stats = [(os.path.realpath(path), os.stat(path)) for path in paths]
+  stats = [(os.path.realpath(path), os.stat(path)) for path in files]
   known = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
-  text = json.dumps([content, known], default=str)
+  text = f"{content}\n{known}"
   return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def open_or_make(
-  folder: str, batches: tf.data.Dataset, content: Mapping[str, Any]
+  folder: str, batches: tf.data.Dataset, content: str
 ) -> streams.Scene:
   """Opens a cache, which is made where there is none.
 
@@ -61,7 +60,7 @@ def open_or_make(
     batches: of the scenes that it is made of, once. A "mask" that is a uint8
       [B, T, L, H, W, 1] is kept as numbers of entities, where every pixel has
       one.
-    content: what they are, for people who read it.
+    content: what they are, as JSON, for people who read it.
 
   Returns:
     Arrays [N, ...] in the place of the tensors of a batch.
@@ -70,7 +69,7 @@ def open_or_make(
     UserError: if it cannot be written.
   """
   if not os.path.isdir(folder):
-    files.make_folder(os.path.dirname(folder))
+    writing.make_folder(os.path.dirname(folder))
     with filelock.FileLock(f"{folder}.lock"):
       if not os.path.isdir(folder):
         _make(folder, batches, content)
@@ -97,10 +96,8 @@ def take(arrays: streams.Scene, places: np.ndarray) -> streams.Scene:
   return scenes
 
 
-def _make(
-  folder: str, batches: tf.data.Dataset, content: Mapping[str, Any]
-) -> None:
-  with files.replaced_folder(folder) as temporary:
+def _make(folder: str, batches: tf.data.Dataset, content: str) -> None:
+  with writing.replaced_folder(folder) as temporary:
     # Masks that overlap are found, as a rule, in the first scenes, so that to
     # begin again costs little.
     spec = batches.element_spec.get(_MASK)
@@ -109,7 +106,7 @@ def _make(
       if os.path.exists(_path(temporary, _LABELS)):
         os.remove(_path(temporary, _LABELS))
       _write(temporary, batches, folder, False)
-    files.write_json(os.path.join(temporary, "cache.json"), content)
+    writing.write(os.path.join(temporary, "cache.json"), content)
 
 
 def _write(

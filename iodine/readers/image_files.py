@@ -10,7 +10,7 @@ import os
 import struct
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -41,14 +41,7 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 KINDS = "PNG, JPEG, WebP, BMP or TIFF"
 
 # What Pillow raises for files that are broken in one way or another.
-_READ_ERRORS = (
-  EOFError,
-  OSError,
-  SyntaxError,
-  ValueError,
-  struct.error,
-  PIL.Image.DecompressionBombError,
-)
+_READ_ERRORS = (EOFError, OSError, SyntaxError, ValueError, struct.error)
 
 # The largest number of pixels of an image, in the place of Pillow's.
 _LIMIT = "IODINE_MAX_IMAGE_PIXELS"
@@ -169,7 +162,8 @@ def explained(
       f"`{path}` is not {kind}, or a broken one: replace it or leave it out"
     )
 
-  return errors.as_user_error((*_READ_ERRORS, *others), explain)
+  too_large = PIL.Image.DecompressionBombError
+  return errors.as_user_error((*_READ_ERRORS, too_large, *others), explain)
 
 
 def _from_pil(image: PIL.Image.Image, title: str = "an image") -> np.ndarray:
@@ -248,38 +242,41 @@ def center_region(
   return (top, top + new_height), (left, left + new_width)
 
 
-def wanted_region(
-  image_size: Sequence[int],
-  crop_region: Sequence[Sequence[int]] | None,
-  target_size: Sequence[int] | None,
-) -> tuple[tuple[int, int], tuple[int, int]]:
-  """Returns the region of an image that a data set wants.
+class Framing(NamedTuple):
+  """What a data set wants of its images.
 
-  Args:
-    image_size: (H', W').
-    crop_region: ((top, bottom), (left, right)), ends excluded; None for all.
-    target_size: (H, W), in whose proportions the middle of that is kept; None
+  Attributes:
+    size: (H, W), in whose proportions the middle of `crop_region` is kept; None
       for all of it.
-
-  Returns:
-    ((top, bottom), (left, right)).
-
-  Raises:
-    errors.UserError: if crop_region is not within the image.
+    crop_region: ((top, bottom), (left, right)), ends excluded; None for all.
+    grayscale: whether images of one channel may stay so.
   """
-  height, width = image_size
-  region = crop_region or ((0, height), (0, width))
-  (top, bottom), (left, right) = region
-  if not (top < bottom <= height and left < right <= width):
-    raise errors.UserError(
-      f"`crop_region` is {crop_region}, but an image has {height} x {width} "
-      "pixels: give [[top, bottom], [left, right]] within all images"
-    )
-  if target_size is not None:
-    rows, columns = center_region((bottom - top, right - left), target_size)
-    top, bottom = top + rows[0], top + rows[1]
-    left, right = left + columns[0], left + columns[1]
-  return (top, bottom), (left, right)
+
+  size: Sequence[int] | None
+  crop_region: Sequence[Sequence[int]] | None
+  grayscale: bool
+
+  def region(
+    self, image_size: Sequence[int]
+  ) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Returns ((top, bottom), (left, right)) of an image of size (H', W').
+
+    Raises:
+      errors.UserError: if `crop_region` is not within the image.
+    """
+    height, width = image_size
+    region = self.crop_region or ((0, height), (0, width))
+    (top, bottom), (left, right) = region
+    if not (top < bottom <= height and left < right <= width):
+      raise errors.UserError(
+        f"`crop_region` is {self.crop_region}, but an image has {height} x"
+        f" {width} pixels: give [[top, bottom], [left, right]] within them"
+      )
+    if self.size is not None:
+      rows, columns = center_region((bottom - top, right - left), self.size)
+      top, bottom = top + rows[0], top + rows[1]
+      left, right = left + columns[0], left + columns[1]
+    return (top, bottom), (left, right)
 
 
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import collections
 import functools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -171,6 +171,7 @@ class FileSource:
 
   Attributes:
     title: what the user calls it.
+    files: that they are in.
     clips: where each scene is.
     num_scenes: how many.
     num_frames: T.
@@ -181,28 +182,27 @@ class FileSource:
     self,
     path: object,
     clips: Sequence[Clip],
-    size: Sequence[int] | None,
-    crop_region: Sequence[Sequence[int]] | None,
-    grayscale: bool,
+    framing: image_files.Framing,
   ):
     """Takes what is known of the scenes, without reading them.
 
     Args:
       path: what the user calls them.
       clips: where each is; all have as many frames.
-      size: (H, W) whose proportions are wanted; None: all images have the size
-        of the first.
-      crop_region: see `image_files.wanted_region`.
-      grayscale: whether images of one channel may stay so.
+      framing: what is wanted of their images; without a size, all have that of
+        the first.
     """
     self.title = paths.title(path)
+    self.files = [
+      file
+      for film, _ in clips
+      for file in (*(film.frames or [film.path]), *film.masks)
+    ]
     self.clips = clips
     self.num_scenes = len(clips)
     self.num_frames = len(clips[0].numbers)
     self.has_masks = bool(clips[0].film.masks)
-    self._size = size
-    self._crop_region = crop_region
-    self._grayscale = grayscale
+    self._framing = framing
 
   @functools.cached_property
   def stored_size(self) -> tuple[int, int]:
@@ -244,10 +244,10 @@ class FileSource:
     """
     clip = self.clips[place]
     whole = films.read(clip.film, clip.numbers)
-    if not self._grayscale:
+    if not self._framing.grayscale:
       whole = image_files.to_channels(whole, 3)
     frames = self._crop(whole)
-    if self._size is None and frames.shape[1:3] != self.stored_size:
+    if self._framing.size is None and frames.shape[1:3] != self.stored_size:
       raise errors.UserError(
         f"`{clip.film.path}` has {_size(frames)} pixels, but"
         f" `{self.clips[0].film.path}` has other ones: give all images one size"
@@ -273,9 +273,7 @@ class FileSource:
 
   def _crop(self, frames: np.ndarray) -> np.ndarray:
     """Returns what is wanted of [T, H', W', ...]: a part, in proportion."""
-    (top, bottom), (left, right) = image_files.wanted_region(
-      frames.shape[1:3], self._crop_region, self._size
-    )
+    (top, bottom), (left, right) = self._framing.region(frames.shape[1:3])
     return frames[:, top:bottom, left:right]
 
   def are_in(self, folder: str) -> np.ndarray:
@@ -283,11 +281,6 @@ class FileSource:
     start = os.path.join(os.path.normpath(folder), "")
     names = [f"{clip.film.name}/" for clip in self.clips]
     return np.array([name.startswith(start) for name in names])
-
-  def files(self) -> Iterable[str]:
-    """Returns the files of all scenes."""
-    for film, _ in self.clips:
-      yield from (*(film.frames or [film.path]), *film.masks)
 
 
 def _read_labels(clip: Clip) -> np.ndarray:

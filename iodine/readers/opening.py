@@ -1,7 +1,6 @@
 """Files of records: finding them, opening them, and what is wrong in them."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -149,59 +148,22 @@ def _explain_record(
     )
   if record is None:
     return f"`{file.path}` holds no complete record: download or write it again"
-  problem = _find_problem(record.numpy(), layout)
-  return problem and f"record {index} of `{file.path}` {problem}"
-
-
-def _find_problem(record: bytes, layout: layouts.Layout) -> str | None:
-  """Explains why a record cannot be read.
-
-  Args:
-    record: a serialised scene, or what should have been one.
-    layout: what the record has to hold.
-
-  Returns:
-    The predicate of a sentence about the record, without the full stop; None
-    if the record has the layout.
-  """
-  try:
-    features = tf.train.Example.FromString(record).features.feature
-  except Exception:  # DecodeError has moved between versions of protobuf.
-    return (
-      "is not a tf.train.Example: give files in the layout of"
-      " github.com/google-deepmind/multi_object_datasets"
-    )
-  wrong = _mismatches(features, layout)
-  if not wrong:
+  problem = _problem_of(record, layout)
+  if problem is None:
     return None
   # A layout with few features fits records with more: the fullest is meant.
-  fitting = [x for x in layouts.LAYOUTS if not _mismatches(features, x)]
+  fitting = [x for x in layouts.LAYOUTS if _problem_of(record, x) is None]
   most = max((len(x.features) for x in fitting), default=0)
   titles = [x.title for x in fitting if len(x.features) == most]
-  other = f" but of {' or '.join(titles)}" if titles else ""
+  other = f"but of {' or '.join(titles)}" if titles else f"({problem[:150]})"
   return (
-    f"is not a scene of {layout.title}{other}, as {', '.join(wrong)}: change"
-    " the path, or the data set and `dataset_variant`"
+    f"record {index} of `{file.path}` is not a scene of {layout.title},"
+    f" {other}: change the path, or the data set and `dataset_variant`"
   )
 
 
-def _mismatches(
-  features: Mapping[str, Any], layout: layouts.Layout
-) -> list[str]:
-  """Returns what keeps an Example from having the layout, as clauses."""
-  wrong = []
-  for name, (shape, dtype) in layout.features.items():
-    kind = "bytes_list" if dtype == tf.uint8 else "float_list"
-    found = features[name].WhichOneof("kind") if name in features else None
-    values = getattr(features[name], found).value if found else ()
-    is_single = kind != found or kind == "float_list" or _are_bytes(values)
-    if found != kind or len(values) != math.prod(shape) or not is_single:
-      wrong.append(
-        f"`{name}` is {len(values)} values of {found}, not {math.prod(shape)}"
-        f" of {kind}" + " of a byte each" * (kind == "bytes_list")
-      )
-  return wrong
-
-
-def _are_bytes(values: Sequence[bytes]) -> bool:
-  return all(len(value) == 1 for value in values)
+def _problem_of(record: tf.Tensor, layout: layouts.Layout) -> str | None:
+  """Returns what TensorFlow says of a record that has another layout."""
+  return errors.message_of(
+    lambda: examples.parse(record, layout), RECORD_ERRORS
+  )

@@ -9,10 +9,10 @@ Dimensions:
   L: entities of a scene, the background among them (entity 0).
 """
 
-import abc
 import dataclasses
+import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,16 @@ _SMALL_BUFFER = 10_000
 _MOST_INFLATION = 64
 
 # Slack for a sum of visibilities, which are floats.
-EPSILON = 1e-5
+_EPSILON = 1e-5
+
+
+def are_within(sums: Any, low: float | None, high: float | None) -> Any:
+  """Returns whether sums of visibilities are within bounds, None is none."""
+  # The original compares the lower bound with `max_num_objects` too. Here each
+  # bound is compared with its own argument.
+  least = -math.inf if low is None else low - _EPSILON
+  most = math.inf if high is None else high + _EPSILON
+  return (sums >= least) & (sums <= most)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,67 +91,33 @@ def in_order(batch_size: int) -> Order:
 
 
 @dataclasses.dataclass(kw_only=True)
-class Stream(abc.ABC):
-  """The scenes of one subset of a data set.
-
-  Attributes:
-    title: what the user calls them.
-    limit: number of scenes after which an epoch ends; None: all.
-  """
-
-  title: str
-  limit: int | None = None
-
-  @abc.abstractmethod
-  def batches(self, order: Order) -> tf.data.Dataset:
-    """Returns batches of scenes, see `datasets.SceneDataset` for their form."""
-
-  @abc.abstractmethod
-  def require_scenes(self) -> None:
-    """Checks that there is a scene, as repeating none would never end.
-
-    Raises:
-      UserError: if there is none, with the reason.
-    """
-
-  @abc.abstractmethod
-  def find_problem(self) -> str | None:
-    """Returns what could not be read, a sentence; None if it is not known."""
-
-  @abc.abstractmethod
-  def files(self) -> Iterable[str]:
-    """Returns the files that the scenes are in."""
-
-  def parts(self) -> Iterable["Stream"]:
-    """Returns the stream, or as much as is known to come from one file."""
-    return [self]
-
-
-@dataclasses.dataclass(kw_only=True)
-class RecordStream(Stream):
+class RecordStream:
   """The scenes of records, one after another.
 
   The range and the filter handle raw records, and at most look at their
   visibility, so that they decode no image.
 
   Attributes:
+    title: what the user calls them.
     opened: the files, one after another.
     layout: what their records hold.
     read: turns a record into a scene.
     range_name: the option that sets the range of scenes, for messages.
     scene_range: (start, stop) as scene indices over all files, before the
       filter; a stop of None means the end.
-    min_num_objects: smallest sum of visibilities that passes; None: no bound.
-    max_num_objects: largest sum that passes; None: no bound.
+    bounds: smallest and largest sum of visibilities that passes the filter;
+      None: no bound.
+    limit: number of passing scenes after which an epoch ends; None: all.
   """
 
+  title: str
   opened: Sequence[opening.File]
   layout: layouts.Layout
   read: Callable[[tf.Tensor], Scene]
   range_name: str
   scene_range: tuple[int, int | None] = (0, None)
-  min_num_objects: float | None = None
-  max_num_objects: float | None = None
+  bounds: tuple[float | None, float | None] = (None, None)
+  limit: int | None = None
 
   def __post_init__(self):
     # Known once a whole epoch was counted.
@@ -173,7 +148,7 @@ class RecordStream(Stream):
     scenes = scenes.skip(start)
     if stop is not None:
       scenes = scenes.take(max(stop - start, 0))
-    if self.min_num_objects is not None or self.max_num_objects is not None:
+    if self.bounds != (None, None):
       scenes = scenes.filter(self._passes)
     return scenes if self.limit is None else scenes.take(self.limit)
 
@@ -236,72 +211,69 @@ class RecordStream(Stream):
     return 1 + inflated // self.layout.num_bytes
 
   def require_scenes(self) -> None:
-    """Checks that there is a scene, see `Stream.require_scenes`."""
+    """Checks that there is a scene, as repeating none would never end.
+
+    Raises:
+      UserError: if there is none, with the reason.
+    """
     self._has_scenes = self._has_scenes or _count(self.epoch().take(1)) > 0
     if self._has_scenes:
       return
     start, stop = self.scene_range
+    low, high = self.bounds
     raise errors.UserError(
       f"no scene of {self.title} in the range from {start} to"
       f" {'the end' if stop is None else stop} has a sum of visibilities (the"
-      f" background counts) from {self.min_num_objects or 0} to"
-      f" {self.max_num_objects or 'any number'}: change `min_num_objects`,"
-      f" `max_num_objects` or `{self.range_name}`"
+      f" background counts) from {low or 0} to {high or 'any number'}: change"
+      f" `min_num_objects`, `max_num_objects` or `{self.range_name}`"
     )
+
+  @property
+  def files(self) -> list[str]:
+    """Returns the files that the scenes are in."""
+    return [file.path for file in self.opened]
 
   def find_problem(self) -> str | None:
     """Returns what could not be read; all files are read until then."""
     return opening.find_bad_record(self.opened, self.layout)
 
-  def files(self) -> Iterable[str]:
-    """Returns the files that the scenes are in."""
-    return [file.path for file in self.opened]
-
-  def parts(self) -> Iterable[Stream]:
-    """Returns all scenes of each file, those that are not chosen, too."""
+  def parts(self) -> Iterator["RecordStream"]:
+    """Yields all scenes of each file, those that are not chosen, too."""
+    everything = {"scene_range": (0, None), "bounds": (None, None)}
     for file in self.opened:
-      yield RecordStream(
-        title=f"`{file.path}`",
-        opened=[file],
-        layout=self.layout,
-        read=self.read,
-        range_name=self.range_name,
+      title = f"`{file.path}`"
+      yield dataclasses.replace(
+        self, title=title, opened=[file], limit=None, **everything
       )
 
   def _passes(self, record: tf.Tensor) -> tf.Tensor:
     """Returns whether a record passes the filter, a scalar bool."""
-    # The original compares the lower bound with `max_num_objects` too. Here
-    # each bound is compared with its own argument.
-    num_objects = tf.reduce_sum(self._visibility(record))
-    passes = tf.constant(True)
-    if self.min_num_objects is not None:
-      passes &= num_objects >= self.min_num_objects - EPSILON
-    if self.max_num_objects is not None:
-      passes &= num_objects <= self.max_num_objects + EPSILON
-    return passes
-
-  def _visibility(self, record: tf.Tensor) -> tf.Tensor:
-    """Returns the visibility [L] of a record; ones if files have none."""
-    if "visibility" not in self.layout.features:
-      return tf.ones([self.layout.num_entities])
-    return examples.parse(record, self.layout, ["visibility"])["visibility"]
+    visibility = tf.ones([self.layout.num_entities])
+    if "visibility" in self.layout.features:
+      scene = examples.parse(record, self.layout, ["visibility"])
+      visibility = scene["visibility"]
+    return are_within(tf.reduce_sum(visibility), *self.bounds)
 
 
 @dataclasses.dataclass(kw_only=True)
-class PlaceStream(Stream):
+class PlaceStream:
   """Scenes that are at hand in any order, by their places in a source.
 
   Attributes:
+    title: what the user calls them.
     places: [n] those of the subset, in order.
     read: reads the scenes at some places [B], as NumPy arrays.
-    own_files: the files that they are in.
+    files: that they are in.
     chosen_by: what has chosen the places, for messages.
+    limit: number of scenes after which an epoch ends; None: all.
   """
 
+  title: str
   places: np.ndarray
   read: Callable[[np.ndarray], Scene]
-  own_files: Iterable[str] = ()
+  files: Sequence[str] = ()
   chosen_by: str = ""
+  limit: int | None = None
 
   def __post_init__(self):
     self.places = self.places[: self.limit]
@@ -355,7 +327,7 @@ class PlaceStream(Stream):
     return gather
 
   def require_scenes(self) -> None:
-    """Checks that there is a scene, see `Stream.require_scenes`."""
+    """Checks that there is a scene, see `RecordStream.require_scenes`."""
     if not len(self.places):
       raise errors.UserError(
         f"{self.title} has scenes, but none is chosen by {self.chosen_by}:"
@@ -363,12 +335,15 @@ class PlaceStream(Stream):
       )
 
   def find_problem(self) -> str | None:
-    """Returns what could not be read."""
+    """Returns what could not be read, a sentence; None if nothing is known."""
     return self._problem
 
-  def files(self) -> Iterable[str]:
-    """Returns the files that the scenes are in."""
-    return self.own_files
+  def parts(self) -> Iterator["PlaceStream"]:
+    """Yields the stream itself."""
+    yield self
+
+
+Stream = RecordStream | PlaceStream
 
 
 def _permuted(
