@@ -29,62 +29,36 @@ def _floats(num_entities, names, **others):
   return shapes | {k: (num_entities, n) for k, n in others.items()}
 
 
+_ROOMS = {"train": 7, "six_objects": 10, "empty_room": 4, "identical_color": 10}
+_SPRITES = {
+  "colored_on_grayscale": (3, 6),
+  "colored_on_colored": (3, 5),
+  "binarized": (1, 4),
+}
 LAYOUTS = {
   "tetrominoes": (
-    data.Tetrominoes,
-    None,
-    (35, 35, 3),
-    (4, 35, 35, 1),
+    *(data.Tetrominoes, None, (35, 35, 3), (4, 35, 35, 1)),
     _floats(4, ("x", "y", "shape", "visibility"), color=3),
     {},
   ),
-  "colored_on_grayscale": (
-    data.MultiDSprites,
-    "colored_on_grayscale",
-    (64, 64, 3),
-    (64, 64, 6, 1),
-    _floats(6, _SPRITE, color=3),
-    {},
-  ),
-  "colored_on_colored": (
-    data.MultiDSprites,
-    "colored_on_colored",
-    (64, 64, 3),
-    (64, 64, 5, 1),
-    _floats(5, _SPRITE, color=3),
-    {},
-  ),
-  "binarized": (
-    data.MultiDSprites,
-    "binarized",
-    (64, 64, 1),
-    (64, 64, 4, 1),
-    _floats(4, _SPRITE, color=1),
-    {},
-  ),
   "clevr": (
-    data.CLEVR,
-    None,
-    (240, 320, 3),
-    (11, 240, 320, 1),
+    *(data.CLEVR, None, (240, 320, 3), (11, 240, 320, 1)),
     _floats(11, ("x", "y", "z", "rotation", "visibility"), pixel_coords=3),
     dict.fromkeys(("size", "material", "shape", "color"), (11,)),
   ),
+  **{
+    name: (
+      *(data.MultiDSprites, name, (64, 64, channels), (64, 64, num, 1)),
+      _floats(num, _SPRITE, color=channels),
+      {},
+    )
+    for name, (channels, num) in _SPRITES.items()
+  },
+  **{
+    name: (data.ObjectsRoom, name, (64, 64, 3), (num, 64, 64, 1), {}, {})
+    for name, num in _ROOMS.items()
+  },
 }
-for _variant, _num in {
-  "train": 7,
-  "six_objects": 10,
-  "empty_room": 4,
-  "identical_color": 10,
-}.items():
-  LAYOUTS[_variant] = (
-    data.ObjectsRoom,
-    _variant,
-    (64, 64, 3),
-    (_num, 64, 64, 1),
-    {},
-    {},
-  )
 
 
 # -----------------------------------------------------------------------------

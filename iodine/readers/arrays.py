@@ -88,17 +88,14 @@ def open_file(path: str, group: str | None = None) -> dict[str, Array]:
   ):
     if h5py.is_hdf5(path):
       return _open_hdf5(path, group)
+    if group is not None:
+      raise KeyError("no groups in an NPZ file")
     with zipfile.ZipFile(path) as archive:
-      # An NPZ file has no groups.
-      members = [] if group else archive.infolist()
-      found = {
+      return {
         info.filename.removesuffix(".npy"): _map_member(path, archive, info)
-        for info in members
+        for info in archive.infolist()
         if info.filename.endswith(".npy")
       }
-    if group:
-      raise KeyError(group)
-    return found
 
 
 def _open_hdf5(path: str, group: str | None) -> dict[str, Array]:
@@ -212,7 +209,7 @@ class ArraySource:
     self._factors: dict[str, Array] = {}
     self.num_entities = 0
     if self._mask is not None:
-      self._stack_axis = self._find_stack_axis()
+      self._has_stack, self._is_last = self._find_masks()
       self._factors = self._find_factors(arrays)
       self.num_entities = self._count_entities()
 
@@ -236,22 +233,17 @@ class ArraySource:
       raise self._misfit("image", self._image, need)
     return shape
 
-  def _find_stack_axis(self) -> int | None:
-    """Returns the axis of a mask's entities, from the end; None for labels."""
+  def _find_masks(self) -> tuple[bool, bool]:
+    """Returns whether there is a mask for each entity, and in the last axis."""
     assert self._mask is not None
-    num_lead = 2 if self._is_film else 1
-    lead = tuple(self._image.shape[:num_lead])
+    lead = tuple(self._image.shape[: 2 if self._is_film else 1])
     shape, size = tuple(self._mask.shape), self._whole_size
-    rest = shape[num_lead:]
-    if shape[:num_lead] == lead and self._mask.dtype.kind in _NUMBERS:
+    rest = shape[len(lead) :]
+    if shape[: len(lead)] == lead and self._mask.dtype.kind in _NUMBERS:
       if rest in (size, (*size, 1)):
-        return None
-      if rest[1:] == size:
-        return -3
-      if rest[1:] == (*size, 1):
-        return -4
-      if rest[:-1] == size:
-        return -1
+        return False, False
+      if size in (rest[1:], rest[:-1]) or rest[1:] == (*size, 1):
+        return True, rest[1:3] != size
     need = f"numbers of objects {[*lead, *size]}, or a mask for each"
     raise self._misfit("mask", self._mask, need)
 
@@ -286,16 +278,17 @@ class ArraySource:
         need = "numbers [scenes, entities] or [scenes, entities, numbers]"
         raise self._misfit(name, array, need)
     told = {name: tuple(array.shape[:2]) for name, array in known.items()}
-    if self._stack_axis is not None:
-      num = self._mask.shape[self._stack_axis]
-      told["mask"] = (self.num_scenes, num)
+    if self._has_stack:
+      axis = -1 if self._is_last else 2 if self._is_film else 1
+      told["mask"] = (self.num_scenes, self._mask.shape[axis])
     if not told:
       most = max(
         float(np.max(self._mask[start : start + _BLOCK]))
         for start in range(0, self.num_scenes, _BLOCK)
       )
       # Of NaN, one.
-      told["mask"] = (self.num_scenes, 1 + int(max(0.0, most)))
+      most = min(max(0.0, most), _MOST_ENTITIES)
+      told["mask"] = (self.num_scenes, 1 + int(most))
     counts = set(told.values())
     num_scenes, num = max(counts)
     if len(counts) > 1 or num_scenes != self.num_scenes or num > _MOST_ENTITIES:
@@ -379,24 +372,22 @@ class ArraySource:
     assert self._mask is not None
     mask = self._take(self._mask, places, self._is_film)
     lead = (len(places), self.num_frames)
-    if self._stack_axis is None:
-      labels = mask.reshape(*lead, 1, *self._whole_size, 1)
-      low, high = labels.min(), labels.max()
-      is_integer = labels.dtype.kind in "bui" or not np.any(labels % 1)
-      if not (low >= 0 and high < self.num_entities and is_integer):
-        raise errors.UserError(
-          f"`mask` of {self.title} has numbers from {low} to {high}, where"
-          f" there are {self.num_entities} entities: give integers from 0 to"
-          f" {self.num_entities - 1}, 0 for the background"
-        )
-      return labels.astype(np.uint8)
-    # Integers are 0 and 1, or 0 and 255.
-    is_float = np.issubdtype(mask.dtype, np.floating)
-    is_on = mask > 0.5 if is_float else mask > 0
-    if self._stack_axis == -1:
-      is_on = np.moveaxis(is_on, -1, -3)
-    shape = (*lead, self.num_entities, *self._whole_size, 1)
-    return 255 * is_on.reshape(shape).astype(np.uint8)
+    if self._is_last:
+      mask = np.moveaxis(mask, -1, -3)
+    mask = mask.reshape(*lead, -1, *self._whole_size, 1)
+    if self._has_stack:
+      # Integers are 0 and 1, or 0 and 255.
+      is_on = mask > (0.5 if mask.dtype.kind == "f" else 0)
+      return 255 * is_on.astype(np.uint8)
+    low, high = mask.min(), mask.max()
+    is_integer = mask.dtype.kind != "f" or not np.any(mask % 1)
+    if not (low >= 0 and high < self.num_entities and is_integer):
+      raise errors.UserError(
+        f"`mask` of {self.title} has numbers from {low} to {high}, where there"
+        f" are {self.num_entities} entities: give integers from 0 to"
+        f" {self.num_entities - 1}, 0 for the background"
+      )
+    return mask.astype(np.uint8)
 
   def _read_visibility(
     self, places: np.ndarray, mask: np.ndarray
@@ -405,7 +396,7 @@ class ArraySource:
     if self._visibility is not None:
       visibility = self._take(self._visibility, places).astype(np.float32)
       return visibility.reshape(len(places), self.num_entities)
-    if self._stack_axis is not None:
+    if self._has_stack:
       has_pixels = np.asarray(mask.any(axis=(1, 3, 4, 5)))
     else:
       flat = mask.reshape(len(places), -1)
