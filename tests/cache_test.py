@@ -161,7 +161,7 @@ def test_scenes_of_a_cache_are_shuffled_by_their_number(
     assert_same(take(cached(subset, 5), 4), take(plain(subset, 5), 4))
   assert_same(list(cached("test", 1)), list(plain("test", 1)))
   order = numbers(cached().take(33))
-  num = 11 if len(options) == 1 else 4
+  num = 11 if len(options) == 1 else 5
   epochs = [order[i : i + num] for i in range(0, 4 * num, num)]
   scenes = set(numbers(plain(None).take(9)))
   assert all(set(epoch) == scenes for epoch in epochs)

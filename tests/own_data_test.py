@@ -386,7 +386,7 @@ def test_images_that_are_refused(tmp_path, photos):
   found = images_sentence(photos)
   assert f"`{photos}/6.tif` of float32 from 200 to 200 is not" in found
   save(f"{photos}/6.tif", np.full([8, 8], 70000, np.int32))
-  assert "from 1.06812 to" in images_sentence(photos)
+  assert "from 1.06813 to" in images_sentence(photos)
   os.remove(f"{photos}/6.tif")
   save(f"{photos}/2.png", noise([8, 9, 3]))
   found = images_sentence(photos, image_dim=None)
