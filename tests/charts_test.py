@@ -1,56 +1,8 @@
-"""Charts: what is in their axes, and how the written file looks."""
+"""Charts: what is in their axes."""
 
 import numpy as np
-import tensorflow as tf
 
 from iodine.drawing import charts
-
-
-def panel(x_title, y_title, line=None):
-  return charts.SweepPanel(
-    x_title=x_title,
-    y_title=y_title,
-    x=[1, 2, 4],
-    x_labels=["one", "two", "four"],
-    y=[2.0, 3.0, 5.0],
-    low=[1.5, 3.0, 4.0],
-    high=[2.5, 3.0, 7.0],
-    line=line,
-    line_label="1 s + 1 s per thing",
-  )
-
-
-def test_a_sweep_has_a_column_for_each_quantity(tmp_path):
-  path = str(tmp_path / "sweep.png")
-  panels = [
-    panel(x_title, y_title, line=(1.0, 1.0))
-    for x_title in ("batch size", "slots")
-    for y_title in ("step [s]", "memory [MB]")
-  ]
-  charts.save_sweep(path, panels)
-  two = tf.io.decode_png(tf.io.read_file(path)).numpy()
-  charts.save_sweep(path, panels[:2])
-  one = tf.io.decode_png(tf.io.read_file(path)).numpy()
-  assert two.shape[0] == one.shape[0] == 640
-  assert (two.shape[1], one.shape[1]) == (850, 450)
-
-
-def test_error_bars_and_lines_are_drawn(tmp_path):
-  pictures = []
-  for name, line in (("with", (1.0, 1.0)), ("without", None)):
-    path = str(tmp_path / name)
-    charts.save_sweep(f"{path}.png", [panel("slots", "step [s]", line)])
-    content = tf.io.read_file(f"{path}.png")
-    pictures.append(tf.io.decode_png(content, channels=3).numpy())
-  orange = [np.all(p == (255, 127, 14), axis=-1).sum() for p in pictures]
-  assert orange[0] > 50
-  assert orange[1] == 0
-  blue = np.all(pictures[1] == (31, 119, 180), axis=-1)
-  # The longest bar goes from 4 to 7 of 9.1 in height, the axes take most.
-  assert np.any(blue.sum(axis=0) > 0.2 * blue.shape[0])
-
-
-# ------------------------------------------------- metrics over iterations
 
 TITLES = {
   "recons": "reconstruction loss [nats]",
@@ -84,14 +36,6 @@ def by_title(figure):
 def test_metrics_are_means_with_their_spread():
   info = make_info()
   panels = by_title(charts.metrics_plot(info, TITLES))
-  assert list(panels) == [
-    "reconstruction loss",
-    "mean squared error",
-    "KL divergence, sum over slots",
-    "ARI",
-    "ARI, foreground",
-    "factor loss",
-  ]
   expected = {
     "reconstruction loss": info["losses"]["recons"],
     "mean squared error": info["metrics"]["mse"],
@@ -99,6 +43,7 @@ def test_metrics_are_means_with_their_spread():
     "ARI": info["metrics"]["ari"],
     "ARI, foreground": info["metrics"]["ari_nobg"],
   }
+  assert list(panels) == [*expected, "factor loss"]
   for title, values in expected.items():
     (line,) = panels[title].lines
     mean = values.mean(0)
@@ -114,20 +59,19 @@ def test_metrics_are_means_with_their_spread():
 
 
 def test_the_factor_loss_may_be_of_batches_or_scenes_or_missing():
+  def panel():
+    return by_title(charts.metrics_plot(info, TITLES))["factor loss"]
+
   info = make_info()
-  panel = by_title(charts.metrics_plot(info, TITLES))["factor loss"]
-  np.testing.assert_array_equal(
-    panel.lines[0].get_ydata(), info["losses"]["factor"]
-  )
-  assert not panel.collections
-  per_scene = np.arange(20.0).reshape(5, 4)
-  info["losses"]["factor"] = per_scene
-  panel = by_title(charts.metrics_plot(info, TITLES))["factor loss"]
-  np.testing.assert_array_equal(panel.lines[0].get_ydata(), per_scene.mean(0))
-  assert len(panel.collections) == 1
+  of_batches = info["losses"]["factor"]
+  np.testing.assert_array_equal(panel().lines[0].get_ydata(), of_batches)
+  assert not panel().collections
+  per_scene = info["losses"]["factor"] = np.arange(20.0).reshape(5, 4)
+  means = panel().lines[0].get_ydata()
+  np.testing.assert_array_equal(means, per_scene.mean(0))
+  assert len(panel().collections) == 1
   del info["losses"]["factor"]
-  panel = by_title(charts.metrics_plot(info, TITLES))["factor loss"]
-  assert [text.get_text() for text in panel.texts] == ["no factor regressor"]
+  assert [text.get_text() for text in panel().texts] == ["no factor regressor"]
 
 
 def test_one_scene_has_no_spread():
@@ -136,25 +80,19 @@ def test_one_scene_has_no_spread():
   assert not any(axes.collections for axes in figure.axes)
 
 
-# --------------------------------------- curves of an evaluation, of a training
-
-
 def test_an_evaluation_is_drawn_with_its_own_numbers():
   names = ("recons", "mse", "kl", "ari", "ari_nobg")
   means = {name: np.arange(4.0) + i for i, name in enumerate(names)}
   errors = {name: np.full(4, 0.5) for name in names}
-  figure = charts.evaluation_plot(
-    {**means, "kl/slot_1": means["kl"]}, errors, TITLES, 9
-  )
+  means["kl/slot_1"] = means["kl"]
+  figure = charts.evaluation_plot(means, errors, TITLES, 9)
   for axes, name in zip(figure.axes, names, strict=False):
     (line,) = axes.lines
     np.testing.assert_array_equal(line.get_ydata(), means[name])
     (band,) = axes.collections
     heights = band.get_paths()[0].vertices[:, 1]
-    assert (heights.min(), heights.max()) == (
-      means[name].min() - 0.5,
-      means[name].max() + 0.5,
-    )
+    assert heights.min() == means[name].min() - 0.5
+    assert heights.max() == means[name].max() + 0.5
   assert figure.axes[5].texts[0].get_text() == "no factor regressor"
   assert "standard error over 9 scenes" in figure.get_suptitle()
 
@@ -171,12 +109,9 @@ def test_a_training_has_its_values_and_their_running_mean():
   np.testing.assert_array_equal(logged.get_xdata(), steps)
   np.testing.assert_array_equal(logged.get_ydata(), values)
   windows = [values[max(i - 3, 0) : i + 4] for i in range(120)]
-  np.testing.assert_allclose(
-    smooth.get_ydata(),
-    [np.mean(w) for w in windows],
-    rtol=0,
-    atol=1e-12,  # sums of at most 500
-  )
+  expected = [np.mean(window) for window in windows]
+  tolerance = {"rtol": 0, "atol": 1e-12}  # sums of at most 500
+  np.testing.assert_allclose(smooth.get_ydata(), expected, **tolerance)
   assert list(mark.get_xdata()) == [700, 700]
   # The outlier at the start does not flatten the rest.
   bottom, top = axes.get_ylim()

@@ -11,6 +11,8 @@ from iodine.modules import data as data_lib
 from iodine.modules import datasets, iodine, types
 
 Config = Mapping[str, Any]
+# A prefix or a folder; or what `checkpoints.open_checkpoint` returned.
+Checkpoint = str | os.PathLike[str] | checkpoints.Opened
 
 
 def build_dataset(
@@ -80,7 +82,7 @@ class Restored(NamedTuple):
   model: iodine.IODINE
   optimizer: optimizers.Adam
   prefix: str
-  report: checkpoints.Report | None  # of a TF1 checkpoint
+  report: checkpoints.Report
 
   @property
   def step(self) -> int:
@@ -90,7 +92,7 @@ class Restored(NamedTuple):
 
 def restore(
   config: Config,
-  checkpoint_dir: str,
+  checkpoint: Checkpoint,
   image_shape: tuple[int, ...] | None = None,
 ) -> Restored:
   """Restores a TF1 or TF2 checkpoint.
@@ -98,7 +100,7 @@ def restore(
   The image shape is the data set's if it is not given.
   """
   # Before the model is built: a misspelt path should not cost seconds.
-  opened = checkpoints.open_checkpoint(checkpoint_dir)
+  opened = checkpoints.open_checkpoint(checkpoint)
   dataset = build_dataset(config["data"], config["seed"])
   model = build_model(config["model"], image_shape or dataset.image_shape)
   optimizer = build_optimizer(config["optimizer"], model)

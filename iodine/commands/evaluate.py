@@ -66,7 +66,7 @@ def read_options(config: Config) -> Options:
   validation.check_whole(
     "evaluation.num_scenes", num_scenes, 1, "None for all scenes"
   )
-  num_iters = checkpoints.evaluation_iters(config)
+  num_iters = given.get("num_iters")
   validation.check_whole("evaluation.seeds", seeds, 1)
   validation.require(
     validation.is_list(slots) and all(validation.is_whole(k, 1) for k in slots),
@@ -239,7 +239,7 @@ def _open_scenes(
   config: Config,
 ) -> tuple[data_lib.IODINEDataset, Iterator[evaluation.Data]]:
   """Builds the data set and begins to read what is evaluated."""
-  make_data.provide(config)
+  make_data.ensure_dataset(config)
   dataset = common.build_dataset(
     config["data"], config["seed"], config["model"]
   )

@@ -25,6 +25,7 @@ def run(config: Config, checkpoint_dir: str, output: str | None) -> str:
       "`output=saved_model`"
     )
   validation.check_path("output", output, "the path of a folder to write")
+  checkpoints.check_name(output)
   is_ours = os.path.exists(os.path.join(output, files.MARK))
   if os.path.exists(output) and not (is_ours or _is_empty_folder(output)):
     raise errors.UserError(
@@ -39,12 +40,6 @@ def run(config: Config, checkpoint_dir: str, output: str | None) -> str:
   with files.replaced_folder(output, (OSError, tf.errors.OpError)) as temporary:
     segmentation.export(temporary, model, image_shape, config["seed"])
   print(f"written: {output}", flush=True)
-  if checkpoints.is_pattern(output):
-    print(
-      "TensorFlow takes such a path for a pattern when it loads a model: move "
-      "the folder to a name without any of []?*\\",
-      flush=True,
-    )
   return output
 
 

@@ -44,7 +44,7 @@ def run(config: Config, checkpoint_dir: str) -> list[str]:
     config, prefix, "plots"
   )
   files.check_folder(folder)
-  make_data.provide(config)
+  make_data.ensure_dataset(config)
   dataset = common.build_dataset(
     config["data"], config["seed"], config["model"]
   )

@@ -56,7 +56,7 @@ def run(
   evaluate.log_scalars(result, log_scalar)
   subject = report.Subject(
     prefix=prefix,
-    is_tf1=own.report is not None,
+    is_tf1=checkpoints.open_checkpoint(prefix).is_tf1,
     step=own.step,
     model=own.model,
     dataset=measured.dataset,
