@@ -55,7 +55,8 @@ class IODINEDataset(datasets.SceneDataset):
   Source: `iodine.modules.data.IODINEDataset` of the original.
 
   Attributes:
-    path: a file, a glob, or a list of those. What one glob matches is sorted.
+    path: a file, a folder, a glob, or a list of those. What one folder or glob
+      gives is in alphabetical order.
     image_dim: (H, W) to resize to, in pixels.
     min_num_objects: smallest sum of visibilities that passes the filter. The
       background counts as one; None: no bound.
@@ -339,12 +340,10 @@ class _FileScenes(_PlacedScenes):
     # What is of one size is resized at once.
     runs = itertools.groupby(scenes, lambda scene: scene[0].shape)
     resized = [self._resize(*zip(*run, strict=True)) for _, run in runs]
-    image, *truth = map(np.concatenate, zip(*resized, strict=True))
-    if not truth:
-      return {"image": image, "factors": {}}
-    mask, visibility = truth
-    scene = {"image": image, "mask": mask, "visibility": visibility}
-    return {**scene, "factors": {}}
+    parts = map(np.concatenate, zip(*resized, strict=True))
+    # Without masks there are only images.
+    names = ("image", "mask", "visibility")
+    return {**dict(zip(names, parts, strict=False)), "factors": {}}
 
   def _resize(self, *parts: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Returns what `FileSource.read` gives, of scenes of one size, resized."""
