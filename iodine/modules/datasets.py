@@ -46,8 +46,10 @@ _INVALID = "a scene is not as it must be"
 _ERRORS = (*opening.RECORD_ERRORS, tf.errors.UnknownError)
 
 # Options on which scenes do not depend, but for those of their subset.
-_OTHER = ("batch_size", "shuffle_buffer", "seed", "cache")
-_OTHER += ("path", "train", "test", "num_test_scenes")
+_OTHER = (
+  *("batch_size", "shuffle_buffer", "seed", "cache"),
+  *("path", "train", "test", "num_test_scenes"),
+)
 
 Paths = kinds.Path | Sequence[kinds.Path]
 ImageSize = Annotated[Sequence[kinds.Size], kinds.Length(2, 2)]

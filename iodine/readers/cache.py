@@ -137,7 +137,7 @@ def _write(
           if part is None:
             return False
         if name not in writers:
-          os.makedirs(os.path.dirname(_path(folder, name)), exist_ok=True)
+          writing.make_folder(os.path.dirname(_path(folder, name)))
           file = open(_path(folder, name), "wb")  # noqa: SIM115
           writers[name] = stack.enter_context(file)
         writers[name].write(part.tobytes())

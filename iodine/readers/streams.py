@@ -239,12 +239,12 @@ class RecordStream:
 
   def parts(self) -> Iterator["RecordStream"]:
     """Yields all scenes of each file, those that are not chosen, too."""
-    everything = {"scene_range": (0, None), "bounds": (None, None)}
+    every = dataclasses.replace(
+      self, scene_range=(0, None), bounds=(None, None), limit=None
+    )
     for file in self.opened:
       title = f"`{file.path}`"
-      yield dataclasses.replace(
-        self, title=title, opened=[file], limit=None, **everything
-      )
+      yield dataclasses.replace(every, title=title, opened=[file])
 
   def _passes(self, record: tf.Tensor) -> tf.Tensor:
     """Returns whether a record passes the filter, a scalar bool."""
