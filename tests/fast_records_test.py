@@ -92,31 +92,8 @@ def compiled(parse, layout):
 
 @pytest.fixture(scope="module")
 def small_parsers():
-  return compiled(examples._parse_plain, SMALL), compiled(
-    examples._parse_fast, SMALL
-  )
-
-
-@pytest.fixture(scope="module")
-def small_fast_alone():
-  return fast_alone(SMALL)
-
-
-def fast_alone(layout):
-  """The fast form, with zeros in place of what it leaves to the plain one."""
-
-  def zeros(record, layout):
-    scene = original(record, layout)
-    return {k: tf.zeros(v.shape, v.dtype) for k, v in scene.items()}
-
-  original = examples._parse_plain
-  examples._parse_plain = zeros
-  try:
-    function = compiled(examples._parse_fast, layout)
-    function.get_concrete_function()
-  finally:
-    examples._parse_plain = original
-  return function
+  parsers = examples._parse_plain, examples._parse_fast
+  return [compiled(parse, SMALL) for parse in parsers]
 
 
 def outcome(parse, record):
@@ -142,7 +119,7 @@ def outcome(parse, record):
 def test_equals_plain_parsing(layout):
   rng = np.random.default_rng(0)
   plain = compiled(examples._parse_plain, layout)
-  fast, alone = compiled(examples._parse_fast, layout), fast_alone(layout)
+  fast = compiled(examples._parse_fast, layout)
   for _ in range(3):
     entries = entries_of(layout, rng)
     # Protobuf writes a map in any order, and files hold more than is read.
@@ -157,25 +134,12 @@ def test_equals_plain_parsing(layout):
     expected = outcome(plain, record)
     assert isinstance(expected, dict)
     assert outcome(fast, record) == expected
-    assert outcome(alone, record) == expected
-
-
-def test_runs_eagerly(small_parsers):
-  record = example(entries_of(SMALL, np.random.default_rng(0)))
-  eager = outcome(lambda r: examples._parse_fast(r, SMALL), record)
-  assert eager == outcome(small_parsers[0], record)
-
-
-def test_shapes_are_static():
-  layout = layouts.find_layout("multi_dsprites", "binarized")
-  plain, fast = (
-    compiled(parse, layout).get_concrete_function().structured_outputs
-    for parse in (examples._parse_plain, examples._parse_fast)
-  )
-  assert plain["mask"].shape == (4, 64, 64, 1)
-  assert {k: (v.dtype, v.shape) for k, v in fast.items()} == {
-    k: (v.dtype, v.shape) for k, v in plain.items()
-  }
+    assert (
+      outcome(lambda r: examples._parse_fast(r, layout), record) == expected
+    )
+    # It is not the plain way that this came by.
+    fits, *arrays = examples._read(record, layout)
+    assert fits and len(arrays) == len(layout.features)
 
 
 def odd_records():
@@ -187,12 +151,6 @@ def odd_records():
   def changed(**changes):
     return example(entry(*item) for item in (features | changes).items())
 
-  def without(name):
-    return example(entry(*item) for item in features.items() if item[0] != name)
-
-  def doubled(name, feature):
-    return changed() + example([entry(name, feature)])
-
   def with_entry(content):
     return example([*(entry(*i) for i in features.items()), content])
 
@@ -201,72 +159,42 @@ def odd_records():
   floats = struct.pack("<2f", 1.5, -2.5)
   unpacked = b"".join(b"\x0d" + floats[i : i + 4] for i in (0, 4))
   swapped = field(2, features["x"]) + field(1, b"x")
+  in_two_parts = bytes_feature(pixels[:9]) + bytes_feature(pixels[9:])
+  foreign = field(1, b"y") + field(2, others["x"]) + field(3, b"abc")
   return {
     # Elements: a long and an empty one take the place of two.
     "long and empty": changed(image=bytes_feature([*pixels[:16], b"ab", b""])),
-    "empty and long": changed(image=bytes_feature([b"", b"ab", *pixels[2:]])),
     "all long": changed(image=bytes_feature([b"ab"] * 18)),
-    "all empty": changed(image=bytes_feature([b""] * 18)),
     "another tag": changed(
       image=field(1, bytes([0x12, 1, 7] * 17) + field(1, b"a"))
     ),
-    "foreign field in the list": changed(
-      image=field(1, field(2, b"a") + b"".join(field(1, b"b") for _ in pixels))
-    ),
     "too few": changed(image=bytes_feature(pixels[:-1])),
-    "too many": changed(image=bytes_feature([*pixels, 1])),
     "no elements": changed(image=bytes_feature([])),
-    "list in two parts": changed(
-      image=bytes_feature(pixels[:9]) + bytes_feature(pixels[9:])
-    ),
-    "length in two bytes": changed(
-      size=field(1, b"\x0a\x81\x00a" + b"\x0a\x01b")
-    ),
+    "list in two parts": changed(image=in_two_parts),
+    "length in two bytes": changed(size=field(1, b"\x0a\x81\x00a\x0a\x01b")),
     # Floats.
     "unpacked floats": changed(x=field(2, unpacked)),
-    "floats in two parts": changed(
-      x=field(2, field(1, floats[:4]) + field(1, floats[4:]))
-    ),
-    "packed and unpacked": changed(
-      x=field(2, field(1, floats[:4]) + b"\x0d" + floats[4:])
-    ),
     "half a float": changed(x=float_feature(floats[:6])),
     "floats as bytes": changed(x=bytes_feature(list(floats))),
     "bytes as floats": changed(size=float_feature(bytes(8))),
-    "integers": changed(x=field(3, field(1, bytes(8)))),
     "no kind": changed(x=b""),
     "two kinds": changed(x=bytes_feature([1]) + float_feature(floats)),
     # Entries.
-    **{f"lacks {name}": without(name) for name in SMALL.features},
+    "lacks x": example(entry(*i) for i in features.items() if i[0] != "x"),
     "twice": with_entry(entry("x", others["x"])),
     "twice, in another kind": with_entry(entry("x", others["size"])),
-    "twice, without a kind": with_entry(entry("x", b"")),
     "value before name": with_entry(field(1, swapped)),
-    "no value": with_entry(field(1, field(1, b"other"))),
     "no name": with_entry(field(1, field(2, others["x"]))),
-    "empty entry": with_entry(field(1, b"")),
-    "foreign field in an entry": with_entry(
-      field(1, field(1, b"y") + field(2, others["x"]) + field(3, b"abc"))
-    ),
-    "foreign content": with_entry(entry("y", b"no feature at all")),
-    "name that is no text": with_entry(
-      field(1, field(1, b"\xff\xfe") + field(2, others["x"]))
-    ),
+    "foreign field in an entry": with_entry(field(1, foreign)),
     "foreign field among entries": with_entry(field(2, b"abc")),
     # Examples.
-    "merged, replacing": doubled("x", others["x"]),
-    "merged, adding": doubled("y", others["x"]),
+    "merged, replacing": good + example([entry("x", others["x"])]),
     "foreign field": good + field(2, b"abc"),
-    "number at the end": good + b"\x18\x05",
     "padded": good + bytes(8),
-    "padded in front": bytes(3) + good,
-    "length of five bytes": b"\x0a"
-    + bytes([len(good[3:]) % 128 + 128, len(good[3:]) // 128 + 128, 128, 0])
-    + good[3:],
     "endless length": b"\x0a" + b"\xff" * 20,
     "empty": b"",
     "text": b"no example at all",
-    **{f"cut at {n}": good[:n] for n in (1, 2, 3, 4, 30, len(good) - 1)},
+    **{f"cut at {n}": good[:n] for n in (2, 30, len(good) - 1)},
   }
 
 
@@ -283,22 +211,8 @@ def test_other_forms_are_left_to_plain_parsing(kind, small_parsers):
 def test_the_odd_records_are_not_all_broken(small_parsers):
   plain, _ = small_parsers
   read = {k for k, r in ODD.items() if isinstance(outcome(plain, r), dict)}
-  assert read >= {
-    "twice",
-    "unpacked floats",
-    "merged, replacing",
-    "foreign field",
-  }
+  assert read >= {"twice", "unpacked floats", "merged, replacing"}
   assert not read & {"lacks x", "all long", "too few", "cut at 30", "empty"}
-
-
-def test_fast_form_is_used_where_it_can_be(small_fast_alone, small_parsers):
-  plain, _ = small_parsers
-  for kind in ("foreign content", "name that is no text"):
-    assert outcome(small_fast_alone, ODD[kind]) == outcome(plain, ODD[kind])
-  # What was left to the other form is zero here.
-  scene = small_fast_alone(tf.constant(ODD["unpacked floats"]))
-  assert not any(np.any(array) for array in scene.values())
 
 
 def test_damaged_records(small_parsers):

@@ -1,14 +1,14 @@
 """Images of all kinds, good ones and broken ones."""
 
-import io
 import os
+import pathlib
 
 import numpy as np
 import PIL.Image
 import pytest
 
 from iodine import errors
-from iodine.readers import image_files
+from iodine.readers import image_files, paths
 
 
 def noise(shape, seed=0):
@@ -104,133 +104,7 @@ def test_arrays_and_pil_images():
   np.testing.assert_array_equal(array, before)
 
 
-@pytest.mark.parametrize(
-  "array, part",
-  [
-    (np.zeros([4]), "shape [4]"),
-    (np.zeros([1, 4, 4, 3]), "shape [1, 4, 4, 3]"),
-    (np.zeros([4, 4, 2]), "shape [4, 4, 2]"),
-    (np.zeros([0, 4, 3]), "shape [0, 4, 3]"),
-    (np.zeros([4, 4, 3], int), "array of int64"),
-    (np.full([4, 4, 3], 255.0), "from 255 to 255"),
-    (np.full([4, 4, 3], -0.1), "from -0.1"),
-    (np.full([4, 4, 3], np.nan), "from nan"),
-    (PIL.Image.new("F", (4, 4), 3.0), "from 3 to 3"),
-    (None, "is not an image"),
-  ],
-)
-def test_what_is_no_image(array, part):
-  with pytest.raises(errors.UserError) as info:
-    image_files.read(array)
-  assert part in str(info.value)
-
-
-def test_broken_files(tmp_path):
-  save(tmp_path / "good.png", noise([9, 9, 3]))
-  cut = (tmp_path / "good.png").read_bytes()[:-60]
-  files = {
-    "cut.png": cut,
-    "text.png": b"This is a text.",
-    "empty.jpg": b"",
-    "other.png": b"GIF89a\x01\x00\x01\x00\x00\x00\x00;",
-  }
-  for name, content in files.items():
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(errors.UserError, match="is not an image") as info:
-      image_files.read(tmp_path / name)
-    assert str(tmp_path / name) in str(info.value)
-    assert "\n" not in str(info.value)
-  with pytest.raises(errors.UserError, match="there is no image at"):
-    image_files.read(tmp_path / "nowhere.png")
-  with pytest.raises(errors.UserError, match="there is no image at"):
-    image_files.read(tmp_path)
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_damage_anywhere_is_a_sentence_at_worst(tmp_path, kind):
-  content = io.BytesIO()
-  PIL.Image.fromarray(noise([12, 10, 3])).save(content, kind)
-  good = content.getvalue()
-  rng = np.random.default_rng(1)
-  damaged = [good[:length] for length in range(0, len(good), 11)]
-  for _ in range(150):
-    some = bytearray(good)
-    for place in rng.integers(0, len(good), 3):
-      some[place] = rng.integers(256)
-    damaged.append(bytes(some))
-  outcomes = set()
-  for some in damaged:
-    (tmp_path / "a").write_bytes(some)
-    try:
-      image_files.read(tmp_path / "a")
-      outcomes.add("read")
-    except errors.UserError:
-      outcomes.add("sentence")
-  assert "sentence" in outcomes
-
-
 # ------------------------------------------------------------------ finding
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-  """Two images, a text and a folder with another image."""
-  monkeypatch.chdir(tmp_path)
-  os.makedirs("photos/more")
-  for name in ("b.PNG", "a.jpeg", "more/c.jpg"):
-    save(f"photos/{name}", noise([3, 3, 3]), format="PNG")
-  with open("photos/notes.txt", "w") as file:
-    file.write("a text")
-  return tmp_path
-
-
-@pytest.mark.parametrize(
-  "images, found",
-  [
-    ("photos/b.PNG", ["b.PNG"]),
-    ("photos", ["a.jpeg", "b.PNG", "more/c.jpg"]),
-    ("photos/", ["a.jpeg", "b.PNG", "more/c.jpg"]),
-    ("photos/*", ["a.jpeg", "b.PNG"]),
-    ("photos/*.jp*", ["a.jpeg"]),
-    ("photos/**/*", ["a.jpeg", "b.PNG", "more/c.jpg"]),
-    (["photos/b.PNG", "photos"], ["b.PNG", "a.jpeg", "more/c.jpg"]),
-    (["photos/b.PNG", "./photos/b.PNG"], ["b.PNG"]),
-    # What is named itself counts, whatever it is called.
-    ("photos/notes.txt", ["notes.txt"]),
-  ],
-)
-def test_files_are_found(folder, images, found):
-  paths = image_files.find(images)
-  assert [os.path.relpath(p, "photos") for p in paths] == found
-
-
-def test_a_name_with_brackets_is_no_glob(folder):
-  path = save("photos/x[1].png", noise([3, 3, 3]))
-  assert image_files.find(path) == [path]
-  os.mkdir("x[1]")
-  os.mkdir("x1")
-  path = save("x[1]/a.png", noise([3, 3, 3]))
-  save("x1/b.png", noise([3, 3, 3]))
-  assert image_files.find("x[1]/*.png") == [path]
-
-
-@pytest.mark.parametrize(
-  "images, part",
-  [
-    (None, "`images` is not set"),
-    ([], "`images` is not set"),
-    (5, "5, which is not a path"),
-    (["photos", None], "None, which is not a path"),
-    ("nowhere.png", "nothing at `nowhere.png`"),
-    ("photos/*.gif", "the glob `photos/*.gif` gives no image"),
-    ("empty", "the folder `empty` gives no image"),
-  ],
-)
-def test_nothing_to_find(folder, images, part):
-  os.mkdir("empty")
-  with pytest.raises(errors.UserError) as info:
-    image_files.find(images)
-  assert part in str(info.value)
 
 
 # --------------------------------------------------------------- the region
@@ -266,10 +140,126 @@ def test_the_region_is_the_largest_with_these_proportions():
     assert np.all(np.abs(sizes - ideal) <= 1.0)
 
 
-def test_grey_is_the_mean_of_the_channels():
-  image = image_files.read(noise([3, 4, 3]))
-  gray = image_files.to_channels(image, 1)
-  np.testing.assert_allclose(gray[..., 0], image.mean(-1), rtol=1e-6)  # float32
-  again = image_files.to_channels(gray, 3)
-  assert again.shape == (3, 4, 3)
-  np.testing.assert_array_equal(again[..., 2], gray[..., 0])
+# --------------------------------------------------------- what is wrong
+
+
+@pytest.mark.parametrize(
+  "array, part",
+  [
+    (np.zeros([1, 4, 4, 3]), "shape [1, 4, 4, 3]"),
+    (np.zeros([4, 4, 2]), "shape [4, 4, 2]"),
+    (np.zeros([0, 4, 3]), "shape [0, 4, 3]"),
+    (np.zeros([4, 4, 3], int), "an array of int64"),
+    (np.full([4, 4, 3], 255.0), "from 255 to 255"),
+    (np.full([4, 4, 3], np.nan), "from nan"),
+    (PIL.Image.new("F", (4, 4), 3.0), "from 3 to 3"),
+    (None, "is not an image"),
+  ],
+)
+def test_what_is_no_image(array, part):
+  with pytest.raises(errors.UserError) as info:
+    image_files.read(array)
+  assert part in str(info.value)
+
+
+def test_broken_files(tmp_path, monkeypatch):
+  save(tmp_path / "good.png", noise([9, 9, 3]))
+  files = {
+    "cut.png": (tmp_path / "good.png").read_bytes()[:-60],
+    "text.png": b"This is a text.",
+    "empty.jpg": b"",
+    "other.png": b"GIF89a\x01\x00\x01\x00\x00\x00\x00;",
+  }
+  for name, content in files.items():
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(errors.UserError, match="is not an image") as info:
+      image_files.read(tmp_path / name)
+    assert str(tmp_path / name) in str(info.value)
+    assert "\n" not in str(info.value)
+  with pytest.raises(FileNotFoundError) as info:
+    image_files.read(tmp_path / "nowhere.png")
+  assert info.value.filename.endswith("nowhere.png")
+  monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 80)
+  with pytest.raises(errors.UserError, match="more than 80 pixels: .*_PIXELS"):
+    image_files.read(tmp_path / "good.png")
+
+
+# ------------------------------------------------------------------ finding
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+  """Some images, a label image, a text and a folder with another image."""
+  monkeypatch.chdir(tmp_path)
+  os.makedirs("photos/more")
+  for name in ("b9.PNG", "b10.png", "a.jpeg", "a.mask.png", "more/c.jpg"):
+    save(f"photos/{name}", noise([3, 3, 3]), format="PNG")
+  for name in ("notes.txt", ".hidden.png"):
+    with open(f"photos/{name}", "w") as file:
+      file.write("a text")
+  return tmp_path
+
+
+ALL = ["a.jpeg", "b9.PNG", "b10.png", "more/c.jpg"]
+
+
+@pytest.mark.parametrize(
+  "images, found",
+  [
+    ("photos/b9.PNG", ["b9.PNG"]),
+    (pathlib.Path("photos"), ALL),
+    ("photos/", ALL),
+    ("photos/*", ALL[:-1]),
+    ("photos/*.jp*", ["a.jpeg"]),
+    ("photos/**/*", ALL),
+    ("photo?", ALL),
+    (["photos/b9.PNG", "photos"], ["b9.PNG", "a.jpeg", "b10.png", ALL[-1]]),
+    (["photos/b9.PNG", "./photos/b9.PNG"], ["b9.PNG"]),
+    # What is named itself counts, whatever it is called.
+    (["photos/notes.txt", "photos/a.mask.png"], ["notes.txt", "a.mask.png"]),
+  ],
+)
+def test_files_are_found(folder, images, found):
+  files = image_files.find(images)
+  assert [os.path.relpath(path, "photos") for path in files] == found
+
+
+def test_links_in_circles_end_and_each_file_is_found_once(folder):
+  os.symlink(".", "photos/circle")
+  os.symlink(".", "photos/another")
+  os.symlink("../photos", "photos/more/up")
+  os.symlink("b9.PNG", "photos/z.png")
+  found = paths.expand("images", "photos", image_files.SUFFIXES)
+  assert len(found) == len(ALL) + 1
+  assert [name for name in found if "mask" not in name] == ALL
+  assert paths.expand("images", "photos/b10.png") == {
+    "photos/b10.png": "photos/b10.png"
+  }
+
+
+def test_names_that_read_as_patterns(folder):
+  path = save("photos/x[1].png", noise([3, 3, 3]))
+  assert image_files.find(path) == [path]
+  os.mkdir("x[1]")
+  path = save("x[1]/a.png", noise([3, 3, 3]))
+  assert image_files.find("x[1]") == [path]
+  with pytest.raises(errors.UserError, match="reads as a pattern: rename it"):
+    image_files.find("x[1]/*.png")
+
+
+@pytest.mark.parametrize(
+  "images, part",
+  [
+    (None, "`images` is None: give"),
+    ([], "`images` is []: give"),
+    ("nowhere.png", "`images` is `nowhere.png`, where there is no file"),
+    (["photos", "photos/*.gif"], "`images` is `photos/*.gif`, where there"),
+    ("empty", "no file whose name ends in .png, .jpg,"),
+    ("photos/a.m*", "where there are label images only"),
+  ],
+)
+def test_nothing_to_find(folder, images, part):
+  os.mkdir("empty")
+  with pytest.raises(errors.UserError) as info:
+    image_files.find(images)
+  assert part in str(info.value)

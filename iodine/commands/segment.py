@@ -66,7 +66,7 @@ def run(
   files.check_folder(os.path.dirname(folders[0]) or ".")
   if config["json_path"] is not None:
     files.check_json(config["json_path"])
-  find_problem = _find_film_problem if is_film else image_files.find_problem
+  find_problem = _find_film_problem if is_film else _find_problem
   _check_all(paths, find_problem)
   config = checkpoints.as_evaluated(config)
   model = None if is_film else common.restore(config, prefix).model
@@ -115,20 +115,21 @@ def _find_films(films: Any) -> list[str]:
   Raises:
     errors.UserError: if one is not there.
   """
-  entries = films if isinstance(films, (list, tuple)) else [films]
-  need = "the path of a GIF, a video or a folder of frames, or a list of those"
-  validation.require(len(entries) > 0, "films", films, need)
-  paths = [files.as_written(entry) for entry in entries]
-  for path in paths:
-    need = "the path of a GIF, a video or a folder of frames"
-    validation.check_path("films", path, need)
-    files.check_readable(path)
-    validation.require(os.path.exists(path), "films", path, need)
-  return paths
+  return [film.path for film in film_readers.find("films", films)]
+
+
+def _read_film(path: str) -> np.ndarray:
+  """Reads the frames of a film, in colours."""
+  (film,) = film_readers.find("films", path)
+  return image_files.to_channels(film_readers.read(film), 3)
 
 
 def _find_film_problem(path: str) -> str | None:
-  return errors.message_of(lambda: film_readers.read_film(path))
+  return errors.message_of(lambda: _read_film(path))
+
+
+def _find_problem(path: str) -> str | None:
+  return errors.message_of(lambda: image_files.read(path))
 
 
 def _folders(
@@ -241,7 +242,7 @@ def _segment_films(
   segmenters: dict[int, segmentation.FilmSegmenter] = {}
   described: list[dict[str, Any]] = []
   for path, folder in zip(paths, folders, strict=True):
-    frames = film_readers.read_film(path)
+    frames = _read_film(path)
     num_iters = len(frames) - 1
     if num_iters not in segmenters:
       # Weights do not depend on how many frames there are; the weights of the
