@@ -150,7 +150,7 @@ def test_metrics_of_a_file_outside_stand_in_all_tables(
 )
 def test_a_name_without_a_metric_is_a_sentence(module, name, part):
   with pytest.raises(errors.UserError, match=part):
-    evaluation.find_metric(name, "evaluation.metrics")
+    evaluation.catalogue.find_metric(name, "evaluation.metrics")
 
 
 def evaluate_with(name):
@@ -160,7 +160,7 @@ def evaluate_with(name):
     model,
     [helpers.make_batch(2)],
     batch_size=2,
-    metrics=[evaluation.find_metric(name, "evaluation.metrics")],
+    metrics=[evaluation.catalogue.find_metric(name, "evaluation.metrics")],
   )
 
 

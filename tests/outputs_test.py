@@ -20,7 +20,6 @@ from iodine import (
   comparison,
   errors,
   files,
-  segmentation,
   synthetic,
 )
 from iodine.commands import common, make_data
@@ -343,21 +342,6 @@ def test_a_folder_without_a_mark_is_not_replaced(name, tmp_path):
   assert content(tmp_path) == {
     f"{x}/{name}": b"precious" for x in ("mine", "new")
   }
-
-
-@pytest.mark.parametrize(
-  "are_all_ours, name",
-  [
-    (segmentation.are_all_ours, "overlay.png"),
-    (segmentation.film_files.are_all_ours, "mask_000.png"),
-  ],
-)
-def test_a_folder_in_a_folder_is_nobody_of_ours(are_all_ours, name, tmp_path):
-  (tmp_path / files.MARK).touch()
-  (tmp_path / "segmentation.npz").touch()
-  assert are_all_ours(str(tmp_path))
-  (tmp_path / name).mkdir()
-  assert not are_all_ours(str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -38,10 +38,10 @@ def before(model):
 
 @pytest.fixture(scope="module")
 def seen(model, before):
-  """Two scenes and a survey of four, of batches of 3 and 2."""
+  """Two scenes and a statistics of four, of batches of 3 and 2."""
   data = batches([3, 2])
-  result = evaluation.look(
-    model, data, 3, scenes=[4, 1], num_surveyed=4, seed=SEED
+  result = evaluation.decompose_scenes(
+    model, data, 3, scenes=[4, 1], num_scenes=4, seed=SEED
   )
   tf.nest.map_structure(np.testing.assert_array_equal, data, batches([3, 2]))
   return result
@@ -200,9 +200,11 @@ def test_another_family_and_no_regressor():
       "num_iters": 1,
     }
   )
-  (scene,), survey = evaluation.look(model, batches([2]), 2, [0], 2)
-  assert "factor" not in survey.info["losses"]
-  assert len(survey.latents) == 5
+  (scene,), statistics = evaluation.decompose_scenes(
+    model, batches([2]), 2, [0], 2
+  )
+  assert "factor" not in statistics.info["losses"]
+  assert len(statistics.latents) == 5
   latent = scene.info["latent"]
   # The deviation of a Laplace distribution is sqrt(2) times its scale.
   ratio = latent["z_std"][0, -1] / np.sqrt(2.0) / np.sqrt(np.log(2.0))
@@ -211,13 +213,13 @@ def test_another_family_and_no_regressor():
   helpers.assert_near(scene.latent_kl, expected)  # float32
 
 
-def test_the_survey_agrees_with_the_evaluation(model, seen):
-  _, survey = seen
-  assert survey.num_scenes == 4
+def test_the_statistics_agrees_with_the_evaluation(model, seen):
+  _, statistics = seen
+  assert statistics.num_scenes == 4
   result = evaluation.evaluate(
     model, batches([3, 2]), batch_size=3, seed=SEED, num_scenes=4
   )
-  losses, metrics = survey.info["losses"], survey.info["metrics"]
+  losses, metrics = statistics.info["losses"], statistics.info["metrics"]
   for name, found in {
     "recons": losses["recons"],
     "kl": losses["kl"].sum(-1),
@@ -247,15 +249,15 @@ def test_objects_have_the_latents_of_their_slots(model, seen):
         latents.append(info["latent"]["z_mean"][row, -1, slot])
         for name, values in factors.items():
           values.append(info["data"]["factors"][name][row, entity])
-  _, survey = seen
+  _, statistics = seen
   assert len(latents) == 4 * 3 - 2
   # A graph rounds in another order, and gradients pass that on.
-  helpers.assert_near(survey.latents, np.array(latents), 2e-3)
+  helpers.assert_near(statistics.latents, np.array(latents), 2e-3)
   for name, values in factors.items():
-    np.testing.assert_array_equal(survey.factors[name], np.array(values))
+    np.testing.assert_array_equal(statistics.factors[name], np.array(values))
 
 
-def test_only_what_is_needed_is_read_and_surveyed():
+def test_only_what_is_needed_is_read_and_statisticsed():
   model = make_model({"num_iters": 1})
   read, done = [], []
 
@@ -264,17 +266,17 @@ def test_only_what_is_needed_is_read_and_surveyed():
       read.append(i)
       yield batch
 
-  scenes, survey = evaluation.look(
+  scenes, statistics = evaluation.decompose_scenes(
     model, reading(), 2, scenes=[3], on_progress=done.append
   )
-  assert [scene.number for scene in scenes] == [3] and survey is None
+  assert [scene.number for scene in scenes] == [3] and statistics is None
   assert read == [0, 1, 2] and done == [2, 4]
 
 
 @pytest.mark.parametrize("missing", [5, 70])
 def test_a_scene_that_is_not_there(model, missing):
   with pytest.raises(errors.UserError) as info:
-    evaluation.look(model, batches([3, 2]), 3, scenes=[missing])
+    evaluation.decompose_scenes(model, batches([3, 2]), 3, scenes=[missing])
   assert f"no scene {missing}: the test subset has 5 scenes" in str(info.value)
 
 

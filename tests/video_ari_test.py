@@ -6,7 +6,7 @@ import pytest
 import sklearn.metrics
 
 from iodine import evaluation
-from iodine.evaluation import catalogue, evaluator
+from iodine.evaluation import catalogue, decomposing
 from iodine.evaluation import scores as scores_lib
 
 FILMS = helpers.make_batch(batch_size=3, frames=2, seed=4)
@@ -17,7 +17,7 @@ def test_video_ari_is_that_of_all_frames_as_one_image():
   model = helpers.tiny_model({"model.sequential": True, "num_iters": 1})
   helpers.perturb(model, stddev=0.5)
   result = evaluation.evaluate(model, [FILMS], batch_size=3, seed=2)
-  seeds = evaluator.scene_seeds(2, 0, 3)
+  seeds = decomposing.scene_seeds(2, 0, 3)
   info = model.eval(FILMS, seed=seeds)
   slots = info["outputs"]["pred_mask"].numpy()[..., 0].argmax(axis=2)
   truth = FILMS["mask"].numpy()[..., 0].argmax(axis=2)
@@ -64,8 +64,8 @@ def test_a_slot_has_to_keep_its_object():
 def test_other_models_have_no_video_ari():
   data = helpers.make_batch(batch_size=1)
   model = helpers.tiny_model({"num_iters": 1})
-  scores = evaluation.score_batch(model, data, evaluator.scene_seeds(2, 0, 1))
-  arrays = scores_lib.join([[scores_lib.to_numpy(scores, 1)]])
+  scores = evaluation.score_batch(model, data, decomposing.scene_seeds(2, 0, 1))
+  arrays = scores_lib.to_numpy([scores], 1)
   metrics = [m for m in evaluation.STANDARD if m.name in NAMES]
   assert len(metrics) == 2
   assert not catalogue.measure(arrays, metrics)

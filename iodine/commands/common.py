@@ -6,11 +6,13 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from iodine import building, checkpoints, errors, optimizers, validation
+from iodine import building, checkpoints, errors, kinds, optimizers
 from iodine.modules import data as data_lib
 from iodine.modules import datasets, iodine, types
 
 Config = Mapping[str, Any]
+# A prefix or a folder; or what `checkpoints.open_checkpoint` returned.
+Checkpoint = str | os.PathLike[str] | checkpoints.Opened
 
 
 def build_dataset(
@@ -27,14 +29,15 @@ def build_dataset(
     errors.UserError: if no experiment was chosen or an entry is wrong.
   """
   require_experiment(config)
-  need = "the path of your images, such as `data.path=photos`"
-  validation.require(
-    config.get("path", "") is not None, "data.path", None, need
-  )
+  if config.get("path", "") is None:
+    raise errors.UserError(
+      "`data.path` is None: give the path of your images, such as "
+      "`data.path=photos`"
+    )
   dataset = building.build({"seed": seed, **config}, "data")
   if not isinstance(dataset, datasets.SceneDataset):
     # Ours have it all, and some would have to open their files to show it.
-    validation.check_part("data", dataset, types.DataSet)
+    kinds.check("data", dataset, types.DataSet)
   elif model is not None:
     regressor = model.get("factor_evaluator")
     if isinstance(regressor, Mapping):
@@ -90,7 +93,7 @@ class Restored(NamedTuple):
 
 def restore(
   config: Config,
-  checkpoint_dir: str,
+  checkpoint: Checkpoint,
   image_shape: tuple[int, ...] | None = None,
 ) -> Restored:
   """Restores a TF1 or TF2 checkpoint.
@@ -98,7 +101,7 @@ def restore(
   The image shape is the data set's if it is not given.
   """
   # Before the model is built: a misspelt path should not cost seconds.
-  opened = checkpoints.open_checkpoint(checkpoint_dir)
+  opened = checkpoints.open_checkpoint(checkpoint)
   dataset = build_dataset(config["data"], config["seed"])
   model = build_model(config["model"], image_shape or dataset.image_shape)
   optimizer = build_optimizer(config["optimizer"], model)
@@ -107,14 +110,5 @@ def restore(
 
 
 def results_path(config: Config, prefix: str, name: str) -> str:
-  """Returns where results go: beside the checkpoint, or into `results_dir`.
-
-  Raises:
-    errors.UserError: if that is not a path.
-  """
-  folder = config["results_dir"]
-  if folder is None:
-    folder = os.path.dirname(prefix)
-  else:
-    validation.check_path("results_dir", folder, "the path of a folder")
-  return os.path.join(folder, name)
+  """Returns where results go: beside the checkpoint, or into `results_dir`."""
+  return os.path.join(config["results_dir"] or os.path.dirname(prefix), name)

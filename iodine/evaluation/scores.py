@@ -70,9 +70,8 @@ def score_batch(
   scores["frame"] = tf.zeros_like(scores["mse"]) + tf.constant(
     frames, scores["mse"].dtype
   )
-  kl = tf.reduce_sum(scores["kl/slot"], axis=2)
-  loss = scores["recons"] + model.kl_weight * kl
-  scores["total"] = tf.linalg.matvec(loss, tf.constant(model.iter_weights))
+  # Without the regressor's loss, which is a mean over the batch.
+  scores["total"] = tf.add_n(model.weighted_losses(estimates, tf.identity))
   order = utils.background_first(renderings[-1].masks)
   for name, axis in per_slot.items():
     scores[name] = utils.reorder(scores[name], order, axis)
@@ -137,24 +136,24 @@ def _score_factors(
   return scores
 
 
-def to_numpy(scores: Mapping[str, tf.Tensor], size: int) -> Arrays:
-  """Returns the scores of the first `size` scenes, in float64."""
+def to_numpy(sampled: Sequence[Mapping[str, tf.Tensor]], size: int) -> Arrays:
+  """Returns the scores [S, B, ...] of the first scenes of a batch, in float64.
+
+  Args:
+    sampled: the scores of each seed.
+    size: B, how many scenes count.
+  """
   return {
-    name: value.numpy()[:size].astype(np.float64)
-    for name, value in scores.items()
+    name: np.stack([each[name][:size] for each in sampled]).astype(np.float64)
+    for name in sampled[0]
   }
 
 
-def join(batches: Sequence[Sequence[Arrays]]) -> Arrays:
-  """Scores [S, N, ...] from those of each batch and, within it, each seed."""
+def join(batches: Sequence[Arrays]) -> Arrays:
+  """Returns the scores [S, N, ...] of all scenes from those of each batch."""
   return {
-    name: np.stack(
-      [
-        np.concatenate([seeds[s][name] for seeds in batches])
-        for s in range(len(batches[0]))
-      ]
-    )
-    for name in batches[0][0]
+    name: np.concatenate([batch[name] for batch in batches], axis=1)
+    for name in batches[0]
   }
 
 

@@ -40,7 +40,7 @@ class Exported(tf.Module):
     """
     super().__init__(name="iodine")
     self.segment, infer = _for_any_batch(
-      lambda image: segmenter.infer(model, image, seed), image_shape, "image"
+      lambda image: _segment(model, image, seed), image_shape, "image"
     )
     self.decode, _ = _for_any_batch(
       lambda z: _decode(model, z),
@@ -66,6 +66,13 @@ def export(
   tf.saved_model.save(
     exported, folder, {"segment": exported.segment, "decode": exported.decode}
   )
+
+
+def _segment(
+  model: iodine.IODINE, images: tf.Tensor, seed: int
+) -> dict[str, tf.Tensor]:
+  found = segmenter.infer(model, images[:, None], seed)
+  return {name: value[:, 0] for name, value in found.items()}
 
 
 def _decode(model: iodine.IODINE, z: tf.Tensor) -> dict[str, tf.Tensor]:
