@@ -11,26 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import main
 from iodine import building, checkpoints, evaluation
-from iodine.commands import make_data
 
-TINY = [
-  *(f"{key}={value}" for key, value in helpers.TINY.items()),
-  "batch_size=3",
-  "data.image_dim=[8,8]",
-  "seed=3",
-]
 STEP = 7
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory):
-  """Five generated Tetrominoes scenes."""
-  folder = tmp_path_factory.mktemp("data")
-  return make_data.make_data(
-    {**main.get_config(("tetrominoes",))["data"]}, str(folder), 5, seed=0
-  )
 
 
 @pytest.fixture(scope="module")
@@ -42,21 +25,15 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture
-def evaluate(scenes, checkpoint, tmp_path):
+def evaluate(five_scenes, checkpoint, tmp_path):
   """Runs the command with more options; returns what its JSON file says."""
 
   def run(*options, before=()):
     json_path = tmp_path / "evaluation.json"
     helpers.run_main(
-      "evaluate",
-      *before,
-      "with",
-      "tetrominoes",
-      *TINY,
-      f"data.path={scenes}",
-      f"checkpoint_dir={checkpoint}",
-      f"json_path={json_path}",
-      f"pictures_dir={tmp_path}/pictures",
+      *("evaluate", *before, "with", "tetrominoes", *helpers.TINY_OPTIONS),
+      *(f"data.path={five_scenes}", f"checkpoint_dir={checkpoint}"),
+      *(f"json_path={json_path}", f"pictures_dir={tmp_path}/pictures"),
       *options,
     )
     return json.loads(json_path.read_text())
@@ -134,7 +111,7 @@ def test_files_and_logs_say_the_same(evaluate, checkpoint, tmp_path, capsys):
 
 
 def test_other_numbers_of_slots_and_refinements(
-  evaluate, scenes, checkpoint, tmp_path, capsys
+  evaluate, five_scenes, checkpoint, tmp_path, capsys
 ):
   metrics = evaluate(
     "evaluation.num_components=[3,2]",
@@ -160,7 +137,7 @@ def test_other_numbers_of_slots_and_refinements(
       "num_iters": 3,
       "batch_size": 3,
       "model.refinement_batch_size": 128,  # that of the named config
-      "data.path": scenes,
+      "data.path": five_scenes,
       "data.image_dim": [8, 8],
     }
   )

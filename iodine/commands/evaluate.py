@@ -58,11 +58,10 @@ def run(
   means = {f"evaluation/{k}": value.mean for k, value in result.metrics.items()}
   training.SummaryWriter(logs).scalars(own.step, means)
   print(f"TensorBoard scalars: {logs}", flush=True)
-  if is_generalisation(config):
+  trained = trained_with(config)
+  if trained is not None:
     path = os.path.join(folder, "generalisation.png")
-    runs = result.generalisation or (result,)
-    figure = evaluation.generalisation_plot(runs, trained_with(config))
-    canvas.save(figure, path)
+    canvas.save(evaluation.generalisation_plot(result, trained), path)
     print(f"curves: {path}", flush=True)
   _write_pictures(own.model, next(iter(dataset.batches("test"))), folder)
   print(f"pictures: {folder}", flush=True)
@@ -147,15 +146,14 @@ def _with_slots(config: Config, num_components: int) -> dict[str, Any]:
   return {**config, "model": model}
 
 
-def is_generalisation(config: Config) -> bool:
-  """Returns whether other numbers of slots or refinements are asked for."""
-  options = config["evaluation"]
-  return bool(options["num_components"]) or options["num_iters"] is not None
+def trained_with(config: Config) -> curves.Trained | None:
+  """Returns the numbers of slots and refinements that a model learnt with.
 
-
-def trained_with(config: Config) -> curves.Trained:
-  """Returns the numbers of slots and refinements that a model learnt with."""
-  model = config["model"]
+  None where no others are asked for.
+  """
+  model, options = config["model"], config["evaluation"]
+  if not options["num_components"] and options["num_iters"] is None:
+    return None
   return curves.Trained(model["num_components"], model["num_iters"])
 
 

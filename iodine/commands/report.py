@@ -58,7 +58,6 @@ def run(
   result = evaluate.measure(config, models, dataset, batches, strategy)
   evaluate.write_files(config, result, log_scalar)
   decoder = evaluation.Decoder(own.model, dataset.batch_size)
-  is_generalisation = evaluate.is_generalisation(config)
   folder = checkpoints.run_folder(opened.prefix)
   logged = training.read_scalars(folder, list(_LOGGED))
   page = report.write(
@@ -71,7 +70,7 @@ def run(
     scenes,
     statistics,
     plot.draw(config, decoder, scenes, statistics),
-    evaluate.trained_with(config) if is_generalisation else None,
+    evaluate.trained_with(config),
     {evaluation.TITLES[_LOGGED[tag]]: curve for tag, curve in logged.items()},
   )
   files.write(output, page)

@@ -83,13 +83,13 @@ def draw(
 
 
 def generalisation_plot(
-  results: Sequence[evaluator.Evaluation], trained: curves.Trained
+  result: evaluator.Evaluation, trained: curves.Trained
 ) -> Figure:
-  """Draws the curves of several numbers of slots."""
+  """Draws the curves of an evaluation with several numbers of slots."""
   return curves.generalisation_plot(
     [
       curves.SlotCurve(r.num_components, r.means(), r.standard_errors())
-      for r in results
+      for r in result.generalisation or (result,)
     ],
     trained,
     catalogue.TITLES,

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import sonnet as snt
 import tensorflow as tf
 
 from iodine.modules import distributions, factor_eval, iodine, metrics, utils
@@ -42,10 +43,9 @@ def score_batch(
   data = model.cut_frames(data)
   estimates, _ = model.encode(data["image"], seed=seed)
   frames = [model.frame_index(t) for t in range(len(estimates))]
-  image = _fold(tf.gather(data["image"], frames, axis=1))[:, None]
-  true_mask = None
+  image, true_mask = _frames(data["image"], frames)[:, None], None
   if "mask" in data:
-    true_mask = _fold(tf.gather(data["mask"], frames, axis=1))
+    true_mask = _frames(data["mask"], frames)
   renderings = [distributions.render(e.x_dist) for e in estimates]
   mask = _fold_all(r.masks for r in renderings)
   recons = _fold_all(r.reconstruction for r in renderings)
@@ -78,14 +78,14 @@ def score_batch(
   return scores
 
 
-def _fold(x: tf.Tensor) -> tf.Tensor:
-  """Folds [B, T, ...] to [B * T, ...]: all iterations are scored at once."""
-  return tf.reshape(x, [-1, *x.shape[2:]])
+def _frames(films: tf.Tensor, numbers: Sequence[int]) -> tf.Tensor:
+  """Folds T frames of [B, ...] to [B * T, ...]."""
+  return snt.merge_leading_dims(tf.gather(films, numbers, axis=1), 2)
 
 
 def _fold_all(tensors: Iterable[tf.Tensor]) -> tf.Tensor:
   """Folds T tensors [B, ...] to [B * T, ...]."""
-  return _fold(tf.stack(list(tensors), axis=1))
+  return snt.merge_leading_dims(tf.stack(list(tensors), axis=1), 2)
 
 
 def _score_factors(

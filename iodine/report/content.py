@@ -63,6 +63,10 @@ def write(
     The page as HTML.
   """
   drawn = {(picture.kind, picture.scene): picture for picture in pictures}
+  latents = {}
+  if ("latents", None) in drawn:
+    caption = captions.latents(statistics)
+    latents["latents"] = _image(drawn["latents", None], caption, _CHART_SCALE)
   return page.render(
     title=f"IODINE on {type(dataset).__name__}",
     facts=_facts(config, opened, step, model, dataset, result),
@@ -71,9 +75,6 @@ def write(
     ),
     result=result,
     spread_titles=evaluation.tables.spread_titles(result),
-    curves=_curves(result),
-    generalisation=_generalisation(result, trained),
-    training=_training(logged, step),
     scenes=[
       {
         "number": scene.number,
@@ -87,8 +88,9 @@ def write(
       for scene in scenes
     ],
     samples=_image(drawn["samples", None], captions.SAMPLES),
-    latents=_latents(drawn.get(("latents", None)), statistics),
     config=page.flatten(config),
+    **_charts(result, trained, logged, step),
+    **latents,
   )
 
 
@@ -180,39 +182,26 @@ def _chart(figure: Figure, caption: captions.Caption) -> page.Image:
   return page.Image(canvas.png(figure, _CHART_SCALE), caption, _CHART_SCALE)
 
 
-def _latents(
-  picture: evaluation.Picture | None, statistics: evaluation.SceneStatistics
-) -> page.Image | None:
-  if picture is None:
-    return None
-  return _image(picture, captions.latents(statistics), _CHART_SCALE)
-
-
-def _curves(result: evaluation.Evaluation) -> page.Image:
+def _charts(
+  result: evaluation.Evaluation,
+  trained: curves.Trained | None,
+  logged: Mapping[str, Sequence[tuple[int, float]]],
+  step: int,
+) -> dict[str, page.Image]:
+  """Draws those charts that there are numbers for, see `page.render`."""
   titles = {
     name: title
     for name, title in evaluation.panels(result.catalogue).items()
     if name in result.per_iteration or name == "factor"
   }
-  means, errors_ = result.means(), result.standard_errors()
-  figure = charts.evaluation_plot(means, errors_, titles, result.num_scenes)
-  return _chart(figure, captions.curves(titles.values()))
-
-
-def _generalisation(
-  result: evaluation.Evaluation, trained: curves.Trained | None
-) -> page.Image | None:
-  if trained is None:
-    return None
-  runs = result.generalisation or (result,)
-  figure = evaluation.generalisation_plot(runs, trained)
-  return _chart(figure, captions.GENERALISATION)
-
-
-def _training(
-  logged: Mapping[str, Sequence[tuple[int, float]]], step: int
-) -> page.Image | None:
-  if not logged:
-    return None
-  figure = charts.training_plot(logged, step)
-  return _chart(figure, captions.training(logged))
+  figure = charts.evaluation_plot(
+    result.means(), result.standard_errors(), titles, result.num_scenes
+  )
+  found = {"curves": _chart(figure, captions.curves(titles.values()))}
+  if trained is not None:
+    figure = evaluation.generalisation_plot(result, trained)
+    found["generalisation"] = _chart(figure, captions.GENERALISATION)
+  if logged:
+    figure = charts.training_plot(logged, step)
+    found["training"] = _chart(figure, captions.training(logged))
+  return found

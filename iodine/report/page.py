@@ -59,13 +59,12 @@ def render(**content: Any) -> str:
       result: the metrics, an `evaluation.Evaluation`.
       spread_titles: what the numbers of each metric are called.
       curves: an `Image` of the metrics over the iterations.
-      generalisation: the same for other numbers of slots; None if not asked
-        for.
-      training: what was logged in training; None if nothing is left of it.
+      generalisation: the same for other numbers of slots, where asked for.
+      training: what was logged in training, if something is left of it.
       scenes: those that are shown, dicts of number, metrics of the final decode
         by name, and images, example first.
       samples: from the prior.
-      latents: their map; None without true masks.
+      latents: their map, where there are true masks.
       config: dotted names and values of all entries.
   """
   return _environment().get_template(_TEMPLATE).render(content)
