@@ -30,7 +30,7 @@ from iodine import (
 from iodine.checkpoints import finding
 from iodine.commands import common, experiment
 from iodine.modules import data, datasets
-from iodine.readers import arrays, films, image_sets, opening, soundness
+from iodine.readers import arrays, films, image_sets, opening, validity
 from iodine.synthetic import records
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -436,9 +436,9 @@ def test_arrays_with_numbers_that_no_loss_can_take(tmp_path, name, suffix):
 
 def test_images_of_others_are_checked(tmp_path):
   batch = {"image": tf.fill([2, 1, 2, 2, 3], 1e38), "factors": {}}
-  assert not soundness.are_sound(batch, ())
+  assert not validity.all_valid(batch, ())
   batch["image"] = tf.zeros([2, 1, 2, 2, 3])
-  assert soundness.are_sound(batch, ())
+  assert validity.all_valid(batch, ())
 
 
 def test_commands_have_scenes_checked_for_their_model():

@@ -21,7 +21,7 @@ import tensorflow as tf
 from iodine.benchmark import operations
 from iodine.modules import data as data_lib
 from iodine.modules import distributions, iodine
-from iodine.readers import examples, opening
+from iodine.readers import examples, opening, paths
 
 Data = dict[str, Any]
 
@@ -363,7 +363,7 @@ def has_files(path: str | Sequence[str]) -> bool:
   Raises:
     errors.UserError: if it is not a path.
   """
-  patterns = opening.as_list(path)
+  patterns = paths.entries(path)
   return any(glob.glob(pattern) for pattern in patterns)
 
 

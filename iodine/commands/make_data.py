@@ -12,7 +12,6 @@ from iodine import (
   validation,
 )
 from iodine.commands import common
-from iodine.readers import opening
 
 Config = common.Config
 
@@ -88,7 +87,6 @@ def _place(
   elif isinstance(read_path, str):
     path = read_path
   else:
-    opening.as_list(read_path)  # it may be no path at all
     raise errors.UserError(
       "`data.path` names several files: give `data_dir`, the folder to write "
       "the generated file to"

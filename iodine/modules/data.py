@@ -10,22 +10,24 @@ Dimensions: see `iodine.modules.datasets`.
 import abc
 import dataclasses
 import functools
+import itertools
 import os
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-import shapeguard
 import tensorflow as tf
 
-from iodine import errors, validation
+from iodine import errors, kinds
 from iodine.modules import datasets
 from iodine.readers import (
   arrays,
   examples,
+  image_files,
   image_sets,
   layouts,
   opening,
+  paths,
   streams,
 )
 
@@ -33,17 +35,6 @@ from iodine.readers import (
 crop = datasets.crop
 resize = datasets.resize
 preprocess = datasets.preprocess
-
-
-def _check_bounds(low: Any, high: Any) -> None:
-  """Checks `min_num_objects` and `max_num_objects`, each may be None."""
-  for name, value in (("min_num_objects", low), ("max_num_objects", high)):
-    if value is not None:
-      need = "None for no bound"
-      validation.check_number(name, value, least=None, otherwise=need)
-  if low is not None and high is not None:
-    need = f"at most `max_num_objects`, {high}"
-    validation.require(low <= high, "min_num_objects", low, need)
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -67,11 +58,15 @@ class IODINEDataset(datasets.SceneDataset):
   Others, and errors: see `datasets.SceneDataset`.
   """
 
-  image_dim: Sequence[int]
-  stored_dim: Sequence[int] | None = None
+  image_dim: datasets.ImageSize
+  train: datasets.Range | None = None
+  test: datasets.Range | None = None
+  stored_dim: datasets.ImageSize | None = None
   min_num_objects: float | None = None
   max_num_objects: float | None = None
 
+  # The name of the layout in `readers.layouts`.
+  layout_name: ClassVar[str]
   # The features that make up a factor, side by side in its last axis.
   factor_features: ClassVar[dict[str, tuple[str, ...]]] = {}
 
@@ -79,17 +74,15 @@ class IODINEDataset(datasets.SceneDataset):
     super().__post_init__()
     self._layout = self._find_layout()
     if self.stored_dim is not None:
-      datasets.check_image_dim(self.stored_dim, "stored_dim")
       self._layout = layouts.resized(self._layout, self.stored_dim)
-    self._streams: dict[str | None, streams.RecordStream] = {}
-    _check_bounds(self.min_num_objects, self.max_num_objects)
-    datasets.check_range("train", self.train)
-    datasets.check_range("test", self.test)
-    datasets.check_image_dim(self.image_dim)
-    datasets.check_crop_region(self.crop_region, *self._layout.image_shape[:2])
+    # Which is within the images.
+    stored = self._layout.image_shape[:2]
+    image_files.wanted_region(stored, self.crop_region, None)
 
   def _find_layout(self) -> layouts.Layout:
-    raise NotImplementedError
+    """Returns what the records hold, if they have the public files' size."""
+    variant = getattr(self, "dataset_variant", None)
+    return layouts.find_layout(self.layout_name, variant)
 
   @property
   def layout(self) -> layouts.Layout:
@@ -113,27 +106,23 @@ class IODINEDataset(datasets.SceneDataset):
     channels = 1 if self.grayscale else self._layout.image_shape[-1]
     return (*self.image_size, channels)
 
-  def _raw_stream(self, subset: str | None) -> streams.RecordStream:
-    """Opens the files and returns the records of a subset."""
-    files = opening.open_files(self.path, self._layout)
-    range_name = "test" if subset == "test" else "train"
-    start, stop = getattr(self, range_name) or (0, None)
-    stream = streams.RecordStream(
-      files=files,
+  def _open(self, subset: str | None) -> streams.RecordStream:
+    """Opens the files and returns the scenes of a subset."""
+    start, stop = self._range(subset) or (0, None)
+    return streams.RecordStream(
+      title=paths.title(self.path),
+      limit=self._limit(subset),
+      opened=opening.open_files(self.path, self._layout),
       layout=self._layout,
-      range_name=range_name,
-      scene_range=(start, stop),
+      read=self._read,
+      range_name="test" if subset == "test" else "train",
+      scene_range=(start or 0, stop),
       min_num_objects=self.min_num_objects,
       max_num_objects=self.max_num_objects,
-      limit=self._limit(subset),
     )
-    # An equal stream from before may know the size of an epoch already.
-    known = self._streams.get(subset)
-    self._streams[subset] = known if known == stream else stream
-    return self._streams[subset]
 
-  def _read(self, raw: tf.Tensor) -> dict[str, Any]:
-    """Returns one scene: image and mask cropped, all else as stored."""
+  def _read(self, raw: tf.Tensor) -> streams.Scene:
+    """Returns one scene of one frame as it is stored, cropped."""
     scene = examples.parse(raw, self._layout)
     image, mask = crop(scene["image"], scene["mask"], self.crop_region)
     entities = self._layout.num_entities
@@ -142,52 +131,10 @@ class IODINEDataset(datasets.SceneDataset):
       columns = [tf.reshape(scene[name], [entities, -1]) for name in names]
       factors[factor] = tf.concat(columns, axis=-1)
     return {
-      "image": image,
-      "mask": mask,
+      "image": image[tf.newaxis],
+      "mask": mask[tf.newaxis],
       "visibility": scene.get("visibility", tf.ones([entities])),
       "factors": factors,
-    }
-
-  def _read_kept(self, raw: tf.Tensor) -> dict[str, Any]:
-    """Returns one scene as a cache keeps it: with masks of the final size."""
-    scene = self._read(raw)
-    mask = datasets.resize_masks(scene["mask"][tf.newaxis], self.image_size)[0]
-    return {**scene, "mask": mask}
-
-  def _finish_read(
-    self, batch: dict[str, Any], compact: bool
-  ) -> dict[str, Any]:
-    if not compact:
-      return self._preprocess(batch)
-    mask = datasets.resize_masks(batch["mask"], self.image_size)
-    return self._finish_kept({**batch, "mask": mask}, compact)
-
-  def _finish_kept(
-    self, batch: dict[str, Any], compact: bool
-  ) -> dict[str, Any]:
-    """Finishes image [B, H', W', C], mask [B, L, H, W, 1] or [B, H, W, 1]."""
-    mask = batch["mask"][:, tf.newaxis]
-    if len(mask.shape) == 5:
-      mask = mask[:, tf.newaxis]
-    image = batch["image"][:, tf.newaxis]
-    return self._finish({**batch, "image": image, "mask": mask}, compact)
-
-  def _preprocess(self, batch: dict[str, Any]) -> dict[str, Any]:
-    """Returns the batch with image and mask as the model wants them."""
-    image, mask = preprocess(
-      batch["image"],
-      batch["mask"],
-      self.image_size,
-      crop_region=None,  # Cropped already, in `_read`.
-      grayscale=self.grayscale,
-    )
-    sg = shapeguard.ShapeGuard()
-    factors = batch["factors"]
-    return {
-      "image": sg.guard(image, "B?, 1, H, W, C"),
-      "mask": sg.guard(mask, "B?, 1, L, H, W, 1"),
-      "visibility": sg.guard(batch["visibility"], "B?, L"),
-      "factors": {name: sg.guard(f, "B?, L, *") for name, f in factors.items()},
     }
 
 
@@ -202,9 +149,10 @@ class CLEVR(IODINEDataset):
   Attributes and errors: see `IODINEDataset`.
   """
 
-  image_dim: Sequence[int] = (128, 128)
-  crop_region: Sequence[Sequence[int]] | None = ((29, 221), (64, 256))
+  image_dim: datasets.ImageSize = (128, 128)
+  crop_region: datasets.Region | None = ((29, 221), (64, 256))
 
+  layout_name: ClassVar[str] = "clevr_with_masks"
   factor_features: ClassVar[dict[str, tuple[str, ...]]] = {
     "color": ("color",),
     "shape": ("shape",),
@@ -213,9 +161,6 @@ class CLEVR(IODINEDataset):
     "position": ("pixel_coords",),
     "rotation": ("rotation",),
   }
-
-  def _find_layout(self) -> layouts.Layout:
-    return layouts.find_layout("clevr_with_masks")
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -232,9 +177,12 @@ class MultiDSprites(IODINEDataset):
       or "binarized" (4, one channel).
   """
 
-  image_dim: Sequence[int] = (64, 64)
-  dataset_variant: str = "colored_on_grayscale"
+  image_dim: datasets.ImageSize = (64, 64)
+  dataset_variant: Literal[
+    "colored_on_grayscale", "colored_on_colored", "binarized"
+  ] = "colored_on_grayscale"
 
+  layout_name: ClassVar[str] = "multi_dsprites"
   factor_features: ClassVar[dict[str, tuple[str, ...]]] = {
     "color": ("color",),
     "shape": ("shape",),
@@ -243,9 +191,6 @@ class MultiDSprites(IODINEDataset):
     "y": ("y",),
     "orientation": ("orientation",),
   }
-
-  def _find_layout(self) -> layouts.Layout:
-    return layouts.find_layout("multi_dsprites", self.dataset_variant)
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -259,16 +204,14 @@ class Tetrominoes(IODINEDataset):
   Attributes and errors: see `IODINEDataset`.
   """
 
-  image_dim: Sequence[int] = (35, 35)
+  image_dim: datasets.ImageSize = (35, 35)
 
+  layout_name: ClassVar[str] = "tetrominoes"
   factor_features: ClassVar[dict[str, tuple[str, ...]]] = {
     "color": ("color",),
     "shape": ("shape",),
     "position": ("x", "y"),
   }
-
-  def _find_layout(self) -> layouts.Layout:
-    return layouts.find_layout("tetrominoes")
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -286,11 +229,12 @@ class ObjectsRoom(IODINEDataset):
       "identical_color" (10).
   """
 
-  image_dim: Sequence[int] = (64, 64)
-  dataset_variant: str = "train"
+  image_dim: datasets.ImageSize = (64, 64)
+  dataset_variant: Literal[
+    "train", "six_objects", "empty_room", "identical_color"
+  ] = "train"
 
-  def _find_layout(self) -> layouts.Layout:
-    return layouts.find_layout("objects_room", self.dataset_variant)
+  layout_name: ClassVar[str] = "objects_room"
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -301,19 +245,20 @@ class _PlacedScenes(datasets.SceneDataset):
   to be as many scenes as a batch has.
   """
 
-  kept_options: ClassVar[tuple[str, ...]] = ("grayscale",)
+  train: datasets.Range | kinds.Path | None = None
+  test: datasets.Range | kinds.Path | None = None
 
   def __post_init__(self):
     super().__post_init__()
-    self._opened: dict[str | None, tuple[Any, np.ndarray]] = {}
-    for name in ("train", "test"):
-      if not isinstance(getattr(self, name), str):
-        datasets.check_range(name, getattr(self, name))
-    datasets.check_crop_region(self.crop_region)
+    self._found: dict[str | None, tuple[Any, np.ndarray]] = {}
 
   @abc.abstractmethod
-  def _open(self, split: str | None) -> tuple[Any, np.ndarray]:
+  def _find(self, split: str | None) -> tuple[Any, np.ndarray]:
     """Returns a source, and the places in it that a split means."""
+
+  @abc.abstractmethod
+  def _read(self, source: Any, places: np.ndarray) -> streams.Scene:
+    """Returns the scenes at some places, as they are stored."""
 
   @property
   def image_size(self) -> tuple[int, int]:
@@ -338,45 +283,41 @@ class _PlacedScenes(datasets.SceneDataset):
     return self._training_source().num_frames
 
   def _training_source(self) -> Any:
-    return self._find(self.train)[0]
+    return self._choose(self.train)[0]
 
-  def _find(self, chosen: Any) -> tuple[Any, np.ndarray]:
+  def _choose(self, chosen: Any) -> tuple[Any, np.ndarray]:
     """Returns a source, and the places in it that `train` or `test` chooses."""
     split = chosen if isinstance(chosen, str) else None
-    if split not in self._opened:
-      self._opened[split] = self._open(split)
-    source, places = self._opened[split]
+    if split not in self._found:
+      self._found[split] = self._find(split)
+    source, places = self._found[split]
     if split is None and chosen is not None:
       places = places[slice(*chosen)]
     return source, places
 
-  def _raw_stream(self, subset: str | None) -> streams.PlaceStream:
-    """Returns the places of a subset."""
-    range_name = "test" if subset == "test" else "train"
-    chosen = getattr(self, range_name)
-    source, places = self._find(chosen)
-    stream = self._stream_of(
-      source=source,
-      range_name=range_name,
-      places=places,
-      limit=self._limit(subset),
-      options={range_name: chosen},
-    )
-    if 0 < len(stream.places) < self.batch_size and subset != "test":
+  def _open(self, subset: str | None) -> streams.PlaceStream:
+    """Returns the scenes of a subset."""
+    source, places = self._choose(self._range(subset))
+    places = self._filter(source, places)
+    if 0 < len(places) < self.batch_size and subset != "test":
       raise errors.UserError(
-        f"{source.title} has too few scenes to train on,"
-        f" {len(stream.places)} for a batch of {self.batch_size}: add some, or"
-        " lower `batch_size`"
+        f"{source.title} has too few scenes to train on, {len(places)} for a"
+        f" batch of {self.batch_size}: add some, or lower `batch_size`"
       )
-    return stream
+    name = "test" if subset == "test" else "train"
+    return streams.PlaceStream(
+      title=source.title,
+      limit=self._limit(subset),
+      places=places,
+      read=functools.partial(self._read, source),
+      own_files=list(source.files()),
+      chosen_by=f"`{name}` {self._range(subset)}",
+    )
 
-  def _stream_of(self, **arguments: Any) -> streams.PlaceStream:
-    gather = functools.partial(self._gather_from, arguments["source"])
-    return streams.PlaceStream(**arguments, gather=gather)
-
-  @abc.abstractmethod
-  def _gather_from(self, source: Any, places: tf.Tensor) -> dict[str, Any]:
-    """Returns the scenes at some places [B], masks of the final size."""
+  def _filter(self, source: Any, places: np.ndarray) -> np.ndarray:
+    """Returns the places of scenes that pass the filter, if there is one."""
+    del source
+    return places
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -384,81 +325,57 @@ class _FileScenes(_PlacedScenes):
   """Base class of data sets of files of images; there are no factors."""
 
   @abc.abstractmethod
-  def _find_scenes(self) -> list[image_sets.Scene]:
+  def _find_clips(self) -> list[image_sets.Clip]:
     """Returns where all scenes are."""
 
-  def _open(
+  def _find(
     self, split: str | None
   ) -> tuple[image_sets.FileSource, np.ndarray]:
     if split is None:
       source = image_sets.FileSource(
         self.path,
-        self._find_scenes(),
+        self._find_clips(),
         self.image_dim,
         self.crop_region,
         self.grayscale,
       )
       return source, np.arange(source.num_scenes)
-    source, places = self._find(None)
+    source, places = self._choose(None)
     return source, places[source.are_in(split)]
 
-  def _gather_from(self, source: Any, places: tf.Tensor) -> dict[str, Any]:
-    types = [tf.float32, tf.uint8, tf.float32][: 3 if source.has_masks else 1]
-    lead = [places.shape[0], source.num_frames]
-    image, *truth = streams.call(
-      lambda chosen: self._read_all(source, chosen), places, types
-    )
-    scenes = {
-      "image": tf.ensure_shape(image, [*lead, *self.image_shape]),
-      "factors": {},
-    }
-    if truth:
-      mask, visibility = truth
-      shape = [*lead, 1, *self.image_size, 1]
-      scenes["mask"] = tf.ensure_shape(mask, shape)
-      shape = [places.shape[0], source.num_entities]
-      scenes["visibility"] = tf.ensure_shape(visibility, shape)
-    return scenes
-
-  def _read_all(
+  def _read(
     self, source: image_sets.FileSource, places: np.ndarray
-  ) -> list[np.ndarray]:
-    """Returns image [B, T, H, W, C], and mask and visibility if there are."""
-    scenes = [source.read(place) for place in places]
-    # At once what is of one size, as it mostly is.
-    shapes = [scene[0].shape for scene in scenes]
-    parts: list[list[np.ndarray]] = [[] for _ in scenes]
-    for shape in dict.fromkeys(shapes):
-      rows = [row for row, other in enumerate(shapes) if other == shape]
-      resized = self._resize([scenes[row] for row in rows])
-      for row, *final in zip(rows, *resized, strict=True):
-        parts[row] = final
-    return [np.stack(part) for part in zip(*parts, strict=True)]
-
-  def _resize(
-    self, scenes: Sequence[tuple[np.ndarray, ...]]
-  ) -> list[np.ndarray]:
-    """Returns scenes of one size in their final size, see `_read_all`."""
-    images, *truth = (np.stack(parts) for parts in zip(*scenes, strict=True))
-    size, num_frames = self.image_size, images.shape[1]
-    is_final = images.shape[2:4] == size
-    if not is_final or images.shape[-1] != self.image_shape[-1]:
-      frames = datasets.preprocess_image(
-        datasets.fold_frames(images), size, self.grayscale
-      )
-      images = datasets.unfold_frames(frames, num_frames).numpy()
+  ) -> streams.Scene:
+    """Returns scenes in their final size: what is stored may have several."""
+    scenes = map(source.read, places)
+    # What is of one size is resized at once.
+    runs = itertools.groupby(scenes, lambda scene: scene[0].shape)
+    resized = [self._resize(*zip(*run, strict=True)) for _, run in runs]
+    image, *truth = map(np.concatenate, zip(*resized, strict=True))
     if not truth:
-      return [images]
-    masks, visibility = truth
-    if not is_final:
-      frames = datasets.resize_labels(datasets.fold_frames(masks), size)
-      masks = datasets.unfold_frames(frames, num_frames).numpy()
-    return [images, masks[:, :, np.newaxis], visibility]
+      return {"image": image, "factors": {}}
+    mask, visibility = truth
+    scene = {"image": image, "mask": mask, "visibility": visibility}
+    return {**scene, "factors": {}}
 
-  def _finish_kept(
-    self, batch: dict[str, Any], compact: bool
-  ) -> dict[str, Any]:
-    return batch if compact else self.expand(batch)
+  def _resize(self, *parts: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Returns what `FileSource.read` gives, of scenes of one size, resized."""
+    image, *truth = map(np.stack, parts)
+    num_frames = image.shape[1]
+    if image.shape[2:] != self.image_shape:
+      frames = datasets.preprocess_image(
+        datasets.fold_frames(image), self.image_size, self.grayscale
+      )
+      image = datasets.unfold_frames(frames, num_frames).numpy()
+    if not truth:
+      return [image]
+    mask, visibility = truth
+    if mask.shape[2:4] != self.image_size:
+      frames = datasets.resize_labels(
+        datasets.fold_frames(mask), self.image_size
+      )
+      mask = datasets.unfold_frames(frames, num_frames).numpy()
+    return [image, mask[:, :, np.newaxis], visibility]
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -473,8 +390,8 @@ class Images(_FileScenes):
   Attributes:
     path: a folder, whose subfolders count, too, a glob, or a list of files and
       of those. Images are in the order of their names.
-    masks: folder of label images called as the photos are: a number for each
-      pixel, 0 for the background. None for those beside the photos,
+    masks: label images called as the photos are, as a path like that: a number
+      for each pixel, 0 for the background. None for those beside the photos,
       `photo.mask.png` for `photo.png`, if there are any.
     train: [start, stop), or the name of a folder in `path`; None: all.
     test: the same for the subset "test".
@@ -482,10 +399,10 @@ class Images(_FileScenes):
   Others, and errors: see `datasets.SceneDataset`.
   """
 
-  masks: str | None = None
+  masks: datasets.Paths | None = None
 
-  def _find_scenes(self) -> list[image_sets.Scene]:
-    return image_sets.find_scenes(self.path, self.masks)
+  def _find_clips(self) -> list[image_sets.Clip]:
+    return image_sets.find_photos(self.path, self.masks)
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -505,16 +422,10 @@ class Films(_FileScenes):
   Others, and errors: see `Images` and `datasets.SceneDataset`.
   """
 
-  kept_options: ClassVar[tuple[str, ...]] = ("grayscale", "frames", "stride")
+  frames: kinds.Positive | None = None
+  stride: kinds.Positive = 1
 
-  frames: int | None = None
-  stride: int = 1
-
-  def __post_init__(self):
-    super().__post_init__()
-    _check_frames(self.frames, self.stride)
-
-  def _find_scenes(self) -> list[image_sets.Scene]:
+  def _find_clips(self) -> list[image_sets.Clip]:
     return image_sets.find_clips(self.path, self.frames, self.stride)
 
 
@@ -539,22 +450,14 @@ class Arrays(_PlacedScenes):
   Others, and errors: see `datasets.SceneDataset`.
   """
 
-  kept_options: ClassVar[tuple[str, ...]] = ("grayscale", "frames", "stride")
-
-  frames: int | None = None
-  stride: int = 1
+  path: kinds.Path
+  frames: kinds.Positive | None = None
+  stride: kinds.Positive = 1
   min_num_objects: float | None = None
   max_num_objects: float | None = None
 
-  def __post_init__(self):
-    super().__post_init__()
-    _check_frames(self.frames, self.stride)
-    _check_bounds(self.min_num_objects, self.max_num_objects)
-
-  def _open(self, split: str | None) -> tuple[arrays.ArraySource, np.ndarray]:
-    need = "the path of an NPZ or HDF5 file, or of a folder of such"
-    validation.check_path("path", self.path, need)
-    path, group = str(self.path), split
+  def _find(self, split: str | None) -> tuple[arrays.ArraySource, np.ndarray]:
+    path, group = os.path.expanduser(self.path), split
     if os.path.isdir(path) and split is not None:
       path, group = os.path.join(path, split), None
     source = arrays.ArraySource(
@@ -568,37 +471,12 @@ class Arrays(_PlacedScenes):
     )
     return source, np.arange(source.num_scenes)
 
-  def _stream_of(self, **arguments: Any) -> streams.PlaceStream:
-    source = arguments["source"]
-    low, high = self.min_num_objects, self.max_num_objects
-    arguments["places"] = source.passing(arguments["places"], low, high)
-    arguments["options"].update(min_num_objects=low, max_num_objects=high)
-    return super()._stream_of(**arguments)
+  def _filter(
+    self, source: arrays.ArraySource, places: np.ndarray
+  ) -> np.ndarray:
+    return source.passing(places, self.min_num_objects, self.max_num_objects)
 
-  def _gather_from(self, source: Any, places: tf.Tensor) -> dict[str, Any]:
-    image, *truth = (
-      tf.ensure_shape(part, [places.shape[0], *shape])
-      for part, shape in zip(
-        streams.call(source.read, places, source.dtypes),
-        source.shapes,
-        strict=True,
-      )
-    )
-    scenes = {"image": image, "factors": {}}
-    if truth:
-      mask, scenes["visibility"], *factors = truth
-      mask = datasets.resize_masks(datasets.fold_frames(mask), self.image_size)
-      scenes["mask"] = datasets.unfold_frames(mask, source.num_frames)
-      scenes["factors"] = dict(zip(source.factors, factors, strict=True))
-    return scenes
-
-  def _finish_kept(
-    self, batch: dict[str, Any], compact: bool
-  ) -> dict[str, Any]:
-    return self._finish(batch, compact)
-
-
-def _check_frames(frames: Any, stride: Any) -> None:
-  """Checks `frames` and `stride`."""
-  validation.check_whole("frames", frames, 1, "None for all")
-  validation.check_whole("stride", stride, 1)
+  def _read(
+    self, source: arrays.ArraySource, places: np.ndarray
+  ) -> streams.Scene:
+    return source.read(places)

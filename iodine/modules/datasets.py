@@ -2,8 +2,16 @@
 
 A data set object keeps options only; it reads nothing until it is called.
 
-  scenes of a subset -> read, crop -> shuffle -> repeat -> batch
-    -> scale, resize
+  scenes of a subset, in their order -> batches as they are stored
+    -> bytes and numbers of entities, in their final size, as far as the device
+       can go on from there to the same bits (`_compact`)
+    -> floats, as the model wants them (`expand`)
+
+The stored form of a batch is what `readers.streams` give: {
+  image: [B, T, H', W', C] uint8, or float32 in [0, 1], cropped,
+  mask: [B, T, L, H', W', 1] uint8, 0 or 255, or [B, T, 1, H', W', 1] uint8, the
+    number of the entity that a pixel belongs to; not there without masks,
+  visibility, factors: as they are in the end}.
 
 Dimensions:
   B: batch size.
@@ -16,20 +24,45 @@ Dimensions:
 import abc
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 import shapeguard
 import tensorflow as tf
 
-from iodine import errors, memory, validation
+from iodine import errors, kinds
 from iodine.ops import resizing
-from iodine.readers import cache, soundness, streams
+from iodine.readers import cache, opening, streams, validity
 
 # In the message of TensorFlow's error.
-_UNSOUND = "a scene is not as it must be"
+_INVALID = "a scene is not as it must be"
+
+# What reading scenes may raise.
+_ERRORS = (*opening.RECORD_ERRORS, tf.errors.UnknownError)
+
+# Options that no scene depends on.
+_OF_ORDER = ("batch_size", "shuffle_buffer", "seed", "cache")
+# Which scenes a subset has.
+_OF_SUBSETS = ("path", "train", "test", "num_test_scenes")
+
+Paths = kinds.Path | Sequence[kinds.Path]
+ImageSize = Annotated[
+  Sequence[kinds.Size], kinds.Length(2, 2), kinds.Means("[height, width]")
+]
+Region = Annotated[
+  Sequence[Annotated[Sequence[kinds.Count], kinds.Length(2, 2)]],
+  kinds.Length(2, 2),
+  kinds.Means("[[top, bottom], [left, right]]"),
+]
+Range = Annotated[
+  Sequence[kinds.Count | None],
+  kinds.Length(2, 2),
+  kinds.Means("[start, stop], where stop may be None"),
+]
 
 # No Python control flow in a pipeline depends on tensors, and AutoGraph takes
 # longer to find that out than it takes to build the graphs.
@@ -141,77 +174,6 @@ def unfold_frames(images: tf.Tensor, num_frames: int) -> tf.Tensor:
   return tf.reshape(images, [-1, num_frames, *images.shape[1:]])
 
 
-def check_range(name: str, value: Any) -> None:
-  """Checks a range of scenes, [start, stop) or None.
-
-  Raises:
-    UserError: if it is something else.
-  """
-  if value is None:
-    return
-  need = "[start, stop] with 0 <= start < stop (stop may be None), or None"
-  fits = _is_pair(value) and validation.is_whole(value[0], 0)
-  validation.require(fits, name, value, need)
-  start, stop = value
-  fits = stop is None or validation.is_whole(stop, start + 1)
-  validation.require(fits, name, value, need)
-
-
-def check_image_dim(value: Any, name: str = "image_dim") -> None:
-  """Checks the size of an image, (H, W) in pixels.
-
-  Raises:
-    UserError: if it is something else.
-  """
-  fits = _is_pair(value) and all(validation.is_whole(n, 1) for n in value)
-  need = "[height, width], whole numbers from 1"
-  validation.require(fits, name, value, need)
-
-
-def check_crop_region(
-  value: Any, height: int | None = None, width: int | None = None
-) -> None:
-  """Checks ((top, bottom), (left, right)) against an image, None is fine.
-
-  Args:
-    value: the option.
-    height: of the image; None where it is not known.
-    width: likewise.
-
-  Raises:
-    UserError: if it is something else, or not within the image.
-  """
-  if value is None:
-    return
-  need = "[[top, bottom], [left, right]], or None"
-  if height is not None:
-    need = (
-      f"[[top, bottom], [left, right]] within {height} rows and {width}"
-      " columns, or None"
-    )
-  fits = _is_pair(value) and all(_is_pair(pair) for pair in value)
-  validation.require(fits, "crop_region", value, need)
-  for (start, stop), size in zip(value, (height, width), strict=True):
-    whole = validation.is_whole(start, 0) and validation.is_whole(stop, 0)
-    fits = whole and start < stop and (size is None or stop <= size)
-    validation.require(fits, "crop_region", value, need)
-
-
-def _check_rows(value: Any, batch_size: int) -> tuple[int, int]:
-  """Checks (start, stop), rows of a batch; returns them, all for None."""
-  if value is None:
-    return 0, batch_size
-  need = f"(start, stop) with 0 <= start < stop <= {batch_size}, or None"
-  fits = _is_pair(value) and validation.is_whole(value[0], 0)
-  fits = fits and validation.is_whole(value[1], value[0] + 1)
-  validation.require(fits and value[1] <= batch_size, "rows", value, need)
-  return value[0], value[1]
-
-
-def _is_pair(value: Any) -> bool:
-  return validation.is_list(value) and len(value) == 2
-
-
 @dataclasses.dataclass(kw_only=True, eq=False)
 class SceneDataset(abc.ABC):
   """Base class of all data sets.
@@ -232,7 +194,8 @@ class SceneDataset(abc.ABC):
     image_dim: (H, W) to resize to, in pixels; None: as they are stored.
     crop_region: ((top, bottom), (left, right)) to keep before resizing, in
       pixels of the stored image, ends excluded; None keeps all.
-    shuffle_buffer: number of scenes to shuffle among; None: no shuffling.
+    shuffle_buffer: number of records to shuffle among; all other scenes are
+      shuffled as a whole; None: no shuffling.
     grayscale: average the colour channels.
     train: [start, stop) scene indices to train on, stop may be None; None: all.
     test: the same for the subset "test".
@@ -246,46 +209,24 @@ class SceneDataset(abc.ABC):
     UserError: an argument has a value that makes no sense.
   """
 
-  path: str | Sequence[str]
-  batch_size: int
-  image_dim: Sequence[int] | None = None
-  crop_region: Sequence[Sequence[int]] | None = None
-  shuffle_buffer: int | None = 1000
+  path: Paths
+  batch_size: kinds.Size
+  image_dim: ImageSize | None = None
+  crop_region: Region | None = None
+  shuffle_buffer: kinds.Positive | None = 1000
   grayscale: bool = False
   train: Any = None
   test: Any = None
-  num_test_scenes: int | None = None
-  seed: int = 0
-  cache: str | None = None
-
-  # Names of further options that what a cache keeps depends on.
-  kept_options: ClassVar[tuple[str, ...]] = ()
+  num_test_scenes: kinds.Positive | None = None
+  seed: kinds.Count = 0
+  cache: kinds.Path | None = None
 
   # Of which a config may ask `make_data`.
   generator_name: ClassVar[str | None] = None
 
   def __post_init__(self):
-    self._regressed: soundness.Factors = ()
-    validation.check_whole("batch_size", self.batch_size, 1)
-    validation.check_whole(
-      "shuffle_buffer", self.shuffle_buffer, 1, "None for no shuffling"
-    )
-    validation.check_flag("grayscale", self.grayscale)
-    validation.check_whole(
-      "num_test_scenes", self.num_test_scenes, 1, "None for all"
-    )
-    validation.check_whole("seed", self.seed, 0)
-    if self.cache is not None:
-      need = "the path of a folder, or None"
-      validation.check_path("cache", self.cache, need)
-    if self.image_dim is not None:
-      check_image_dim(self.image_dim)
-    height, width = self.image_dim or (1, 1)
-    memory.require(
-      4 * self.batch_size * height * width * (1 if self.grayscale else 3),
-      f"`batch_size` {self.batch_size} of {height} x {width} pixels",
-      "lower it, or `image_dim`",
-    )
+    self._regressed: validity.Factors = ()
+    self._streams: dict[str | None, streams.Stream] = {}
 
   @property
   @abc.abstractmethod
@@ -314,14 +255,13 @@ class SceneDataset(abc.ABC):
     Args:
       mapping: of `factor_eval.FactorRegressor`; what is none is left to that.
     """
-    entries = mapping if validation.is_list(mapping) else ()
+    entries = mapping if kinds.fits(mapping, list) else ()
     self._regressed = tuple(
       (entry[0], entry[1], entry[2])
       for entry in entries
-      if validation.is_list(entry)
-      and len(entry) == 3
-      and isinstance(entry[0], str)
-      and validation.is_whole(entry[1], 1)
+      if kinds.fits(entry, Annotated[list, kinds.Length(3, 3)])
+      and kinds.fits(entry[0], str)
+      and kinds.fits(entry[1], kinds.Positive)
     )
 
   @_untransformed
@@ -343,9 +283,8 @@ class SceneDataset(abc.ABC):
         order, repeated. "test": the range `test` in order, once; its last
         batch may be smaller.
       skip_batches: how many batches to leave out at the beginning, because a
-        run has consumed them before it was resumed. Scenes that are shuffled
-        are decoded even so, except those of whole epochs, and unless there is
-        a cache.
+        run has consumed them before it was resumed. Records that are shuffled
+        are decoded even so, except those of whole epochs; nothing else is.
       rows: (start, stop), the rows of every batch that are wanted; no others
         are decoded. None: all. Of "test", batches without any are left out.
       compact: gives what `expand` takes, a fraction of the bytes.
@@ -353,12 +292,12 @@ class SceneDataset(abc.ABC):
     Raises:
       UserError: the subset is unknown, a file is missing or of the wrong kind,
         or no scene passes the filter. Records other than the first of a file
-        are read in the iteration only, see `batches`. The cache cannot be
-        made, or is of other files or options.
+        are read in the iteration only, see `batches`.
     """
     stream = self._stream(subset)
-    stream.require_scenes()
-    return self._batch(stream, subset, skip_batches, rows, compact)
+    with self._explained(stream):
+      stream.require_scenes()
+      return self._batch(stream, subset, skip_batches, rows, compact)
 
   @_untransformed
   def batches(
@@ -374,14 +313,10 @@ class SceneDataset(abc.ABC):
 
     Raises:
       UserError: as for `__call__`; and in the iteration, with the name of the
-        file and the index of the record, if a record cannot be read, or if the
-        subset "test" turns out to be empty.
+        file, if a scene cannot be read, or if the subset "test" turns out to be
+        empty.
     """
     stream = self._stream(subset)
-    # The test range can begin after many scenes, which take minutes to pass:
-    # as this subset ends, it can be checked afterwards.
-    if subset != "test":
-      stream.require_scenes()
     options = tf.data.Options()
     options.experimental_warm_start = True
 
@@ -390,18 +325,22 @@ class SceneDataset(abc.ABC):
     ) -> Iterator[dict[str, Any]]:
       num_batches = 0
       try:
-        with self._explained(stream, subset):
+        with self._explained(stream):
           for batch in read:
             num_batches += 1
             yield batch
+          if not num_batches:
+            stream.require_scenes()
       finally:
         # Its threads end here, not where an error's traceback is collected.
         del read
-      if not num_batches:
-        stream.require_scenes()
 
     # Not a generator itself, so that the checks run at once.
-    with self._explained(stream, subset):
+    with self._explained(stream):
+      # The test range can begin after many scenes, which take minutes to pass:
+      # as this subset ends, it can be checked afterwards.
+      if subset != "test":
+        stream.require_scenes()
       batched = self._batch(stream, subset, skip_batches)
       return iterate(iter(batched.with_options(options)))
 
@@ -411,42 +350,29 @@ class SceneDataset(abc.ABC):
     """Turns errors of who iterates over `__call__`'s batches into sentences.
 
     Raises:
-      UserError: names the file and the record that cannot be read, as `batches`
-        does.
+      UserError: names the file that cannot be read, as `batches` does.
     """
-    return self._explained(self._raw_stream(subset), subset)
+    return self._explained(self._stream(subset))
 
-  @contextlib.contextmanager
   def _explained(
-    self, stream: streams.Stream, subset: str | None
-  ) -> Iterator[None]:
-    """Turns errors in reading, and of unsound scenes, into a UserError."""
+    self, stream: streams.Stream
+  ) -> contextlib.AbstractContextManager[None]:
+    """Turns errors in reading, and of scenes that are not valid, into one."""
 
     def explain(error: Exception) -> str | None:
-      return self._find_unsound(subset) if _UNSOUND in str(error) else None
+      if _INVALID in str(error):
+        return self._find_invalid(stream)
+      return stream.find_problem()
 
-    kinds = (tf.errors.InvalidArgumentError,)
-    with stream.explained_errors(), errors.as_user_error(kinds, explain):
-      yield
+    return errors.as_user_error(_ERRORS, explain)
 
-  def _find_unsound(self, subset: str | None) -> str | None:
-    """Reads a subset to find the first scene that is not sound, see there.
-
-    It takes as long as a pass over the data.
-
-    Returns:
-      A sentence with its place; None if all are.
-    """
-    # What was read is rather wrong than what a cache has kept of it.
-    found = [self._raw_stream(subset), self._stream(subset)]
-    for stream in found[: 1 if self.cache is None else 2]:
-      for places, batch in stream.scan(self._read):
-        rows = soundness.sound_rows(batch, self._regressed)
-        for name, fits in rows.items():
-          if not all(fits.numpy()):
-            row = fits.numpy().tolist().index(False)
-            what = soundness.explain(batch, row, name, self._regressed)
-            return f"{places[row]} {what}"
+  def _find_invalid(self, stream: streams.Stream) -> str | None:
+    """Reads scenes to find the file of one that is not valid, a sentence."""
+    for part in stream.parts():
+      for batch in part.batches(streams.in_order(self.batch_size)):
+        sentence = validity.explain(part.title, batch, self._regressed)
+        if sentence is not None:
+          return sentence
     return None
 
   def expand(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -463,61 +389,54 @@ class SceneDataset(abc.ABC):
           the end.
         visibility, factors: as they are in the end.
     """
-    image = batch["image"]
     expanded = dict(batch)
+    image, mask = batch["image"], batch.get("mask")
     if image.dtype == tf.uint8:
       scaled = resizing.scale_bytes(fold_frames(image))
       resized = resizing.resize_bilinear(scaled, self.image_size)
       expanded["image"] = unfold_frames(resized, image.shape[1])
-    if "mask" in batch:
-      expanded["mask"] = self._expand_mask(batch["mask"])
+    if mask is not None and mask.dtype == tf.uint8:
+      if mask.shape[2] == 1:
+        labels = mask[:, :, 0, ..., 0]
+        one_hot = tf.one_hot(labels, self.num_true_objects, axis=2)
+        expanded["mask"] = one_hot[..., tf.newaxis]
+      else:
+        expanded["mask"] = resizing.scale_bytes(mask)
     return expanded
 
-  def _expand_mask(self, mask: tf.Tensor) -> tf.Tensor:
-    """Returns a mask [B, T, L, H, W, 1] as float32, see `expand`."""
-    if mask.dtype != tf.uint8:
-      return mask
-    if mask.shape[2] != 1:
-      return resizing.scale_bytes(mask)
-    one_hot = tf.one_hot(mask[:, :, 0, ..., 0], self.num_true_objects, axis=2)
-    return one_hot[..., tf.newaxis]
-
-  def _finish(self, batch: dict[str, Any], compact: bool) -> dict[str, Any]:
-    """Returns a batch as `expand` takes it, or as it gives it.
-
-    Args:
-      batch: image [B, T, H', W', C] uint8, or float32 in [0, 1], cropped; mask,
-        if there are any, uint8 as `expand` takes it; all else as it is in the
-        end.
-      compact: as for `__call__`.
-    """
+  def _compact(self, batch: dict[str, Any]) -> dict[str, Any]:
+    """Returns what `expand` takes of a batch as it is stored."""
     image = batch["image"]
-    finished = dict(batch)
     # Grey is a mean, which XLA rounds in another way.
     is_exact = image.dtype == tf.uint8 and not self.grayscale
-    if not (
-      compact
-      and is_exact
-      and resizing.is_exact(image.shape[2:4], self.image_size)
-    ):
-      image = preprocess_image(
+    if not (is_exact and resizing.is_exact(image.shape[2:4], self.image_size)):
+      frames = preprocess_image(
         fold_frames(image), self.image_size, self.grayscale
       )
-      finished["image"] = unfold_frames(image, batch["image"].shape[1])
-    if "mask" in batch and not compact:
-      finished["mask"] = self._expand_mask(batch["mask"])
-    return finished
+      image = unfold_frames(frames, image.shape[1])
+    return {**self._resize_mask(batch), "image": image}
+
+  def _resize_mask(self, batch: dict[str, Any]) -> dict[str, Any]:
+    """Returns a batch as it is stored with masks of their final size."""
+    if "mask" not in batch:
+      return batch
+    mask = batch["mask"]
+    frames = resize_masks(fold_frames(mask), self.image_size)
+    return {**batch, "mask": unfold_frames(frames, mask.shape[1])}
 
   def _stream(self, subset: str | None) -> streams.Stream:
     """Returns the scenes of a subset, from the cache where there is one."""
-    validation.check_choice(
-      "subset", subset, ("train", "summary", "test", None)
-    )
-    stream = self._raw_stream(subset)
-    return stream if self.cache is None else self._cached(stream, self.cache)
+    kind = Literal["train", "summary", "test"] | None
+    kinds.check("subset", subset, kind)
+    if subset not in self._streams:
+      stream = self._open(subset)
+      if self.cache is not None:
+        stream = self._cached(subset, self.cache)
+      self._streams[subset] = stream
+    return self._streams[subset]
 
   @abc.abstractmethod
-  def _raw_stream(self, subset: str | None) -> streams.Stream:
+  def _open(self, subset: str | None) -> streams.Stream:
     """Opens the files and returns the scenes of a subset."""
 
   def _limit(self, subset: str | None) -> int | None:
@@ -525,28 +444,35 @@ class SceneDataset(abc.ABC):
     limits = {"summary": self.batch_size, "test": self.num_test_scenes}
     return limits.get(subset or "")
 
-  def _cached(self, stream: streams.Stream, folder: str) -> streams.Stream:
-    """Returns a stream by way of the cache in a folder."""
+  @_untransformed
+  def _cached(self, subset: str | None, folder: str) -> streams.Stream:
+    """Returns the scenes of a subset by way of a cache in a folder."""
     # The first scenes of the training range are not kept a second time.
-    is_test = stream.range_name == "test"
-    limit = stream.limit if is_test else None
-    kept = self._raw_stream("test" if is_test else None)
-    if kept.gather is None:
-      scenes = streams.read(kept.epoch(), self._read_kept)
-    else:
-      scenes = kept.epoch().batch(self.batch_size).map(kept.gather).unbatch()
-    cached = cache.open_or_make(
-      os.path.join(folder, stream.range_name),
-      kept,
-      scenes,
-      {
-        "crop_region": self.crop_region,
-        "image_dim": self.image_dim,
-        **{name: getattr(self, name) for name in self.kept_options},
-        **({"num_test_scenes": limit} if is_test else {}),
-      },
+    stream = self._open("test" if subset == "test" else None)
+    options = {
+      field.name: getattr(self, field.name)
+      for field in dataclasses.fields(self)
+      if field.name not in (*_OF_ORDER, *_OF_SUBSETS)
+    }
+    content = {"data set": type(self).__qualname__, **options}
+    content.update(scenes=self._range(subset), limit=stream.limit)
+    name = cache.name_of(content, list(stream.files()))
+    place = os.path.join(os.path.expanduser(folder), name)
+    with self._explained(stream):
+      stream.require_scenes()
+      batches = stream.batches(streams.in_order(self.batch_size))
+      batches = batches.map(self._resize_mask, tf.data.AUTOTUNE)
+      arrays = cache.open_or_make(place, batches, content)
+    return streams.PlaceStream(
+      title=f"`{place}`",
+      limit=self._limit(subset),
+      places=np.arange(len(arrays["image"])),
+      read=functools.partial(cache.take, arrays),
     )
-    return dataclasses.replace(cached, limit=stream.limit)
+
+  def _range(self, subset: str | None) -> Any:
+    """Returns the option that says which scenes a subset has."""
+    return self.test if subset == "test" else self.train
 
   def _batch(
     self,
@@ -557,39 +483,29 @@ class SceneDataset(abc.ABC):
     compact: bool = False,
   ) -> tf.data.Dataset:
     """Returns the batches of a stream."""
-    validation.check_whole("skip_batches", skip_batches, 0)
-    start, stop = _check_rows(rows, self.batch_size)
     is_test = subset == "test"
-    skip = skip_batches * self.batch_size
-    is_partial = stop - start < self.batch_size
-    reads_batches = stream.gather is not None
-    buffer_size = self.shuffle_buffer if subset == "train" else None
-    if buffer_size is not None and not reads_batches and not is_partial:
-      # What a record is read to is smaller than the record.
-      scenes = stream.repeated(self._read, skip, buffer_size, self.seed)
-    else:
-      # Only what is wanted is read; without shuffling, that is so anyway.
-      if is_test:
-        raw = stream.epoch().skip(skip)
-      else:
-        raw = stream.repeated(None, skip, buffer_size, self.seed)
-      chosen = streams.choose_rows(raw, (start, stop), self.batch_size)
-      scenes = streams.read(chosen, None if reads_batches else self._read)
-    batches = scenes.batch(stop - start, drop_remainder=not is_test)
+    order = streams.Order(
+      self.batch_size,
+      rows or (0, self.batch_size),
+      skip_batches,
+      self.shuffle_buffer if subset == "train" else None,
+      self.seed,
+      once=is_test,
+    )
 
-    def finish(batch: Any) -> dict[str, Any]:
-      if stream.gather is not None:
-        finished = self._finish_kept(stream.gather(batch), compact)
-      else:
-        finished = self._finish_read(batch, compact)
+    def finish(batch: dict[str, Any]) -> dict[str, Any]:
+      batch = self._compact(batch)
+      if not compact:
+        batch = self.expand(batch)
       # In the background of a training. An `Assert` would be stateful.
-      is_sound = soundness.are_sound(finished, self._regressed)
-      flag = tf.where(is_sound, 0.0, math.nan)
+      is_valid = validity.all_valid(batch, self._regressed)
+      flag = tf.where(is_valid, 0.0, math.nan)
       with tf.control_dependencies(
-        [tf.debugging.check_numerics(flag, _UNSOUND)]
+        [tf.debugging.check_numerics(flag, _INVALID)]
       ):
-        return tf.nest.map_structure(tf.identity, finished)
+        return tf.nest.map_structure(tf.identity, batch)
 
+    batches = stream.batches(order)
     batches = batches.map(finish, tf.data.AUTOTUNE, deterministic=True)
     if not is_test:
       batches = batches.apply(
@@ -598,30 +514,3 @@ class SceneDataset(abc.ABC):
         )
       )
     return batches.prefetch(tf.data.AUTOTUNE)
-
-  @abc.abstractmethod
-  def _finish_kept(
-    self, batch: dict[str, Any], compact: bool
-  ) -> dict[str, Any]:
-    """Returns a batch that a cache or `gather` gives in the form of `__call__`.
-
-    Args:
-      batch: such as `_read_kept` gives.
-      compact: as for `__call__`.
-    """
-
-  # Of data sets whose streams do not gather:
-
-  def _read(self, raw: tf.Tensor) -> dict[str, Any]:
-    """Returns one scene, of what stands for it in the stream."""
-    raise NotImplementedError
-
-  def _read_kept(self, raw: tf.Tensor) -> dict[str, Any]:
-    """Returns one scene as a cache keeps it: with masks of the final size."""
-    raise NotImplementedError
-
-  def _finish_read(
-    self, batch: dict[str, Any], compact: bool
-  ) -> dict[str, Any]:
-    """Returns a batch that `_read` gives in the form of `__call__`."""
-    raise NotImplementedError

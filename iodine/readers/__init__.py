@@ -5,11 +5,11 @@ __all__ = [
   "cache",
   "examples",
   "films",
-  "globs",
   "image_files",
   "image_sets",
   "layouts",
   "opening",
-  "soundness",
+  "paths",
+  "validity",
   "streams",
 ]

@@ -25,21 +25,18 @@ Dimensions:
 
 from __future__ import annotations
 
-import functools
-import math
-import os
 import shutil
 import tempfile
 import tokenize
 import zipfile
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import h5py
 import numpy as np
 
-from iodine import errors, files, memory, validation
-from iodine.readers import image_files, opening
+from iodine import errors
+from iodine.readers import image_files, streams
 
 # Other names of ours.
 _ALIASES = {"imgs": "image", "images": "image", "masks": "mask"}
@@ -47,14 +44,18 @@ _FACTORS = "factors/"
 
 # Of an HDF5 file, for chunks that were read and may be needed soon.
 _CHUNK_CACHE = 128 * 1024**2
-# A larger chunk is unpacked as a whole to read one scene.
-_LARGEST_CHUNK = 2**30
-_CHUNK_SLACK = 2**16
 # Scenes that are looked at together.
 _BLOCK = 256
 
 _MOST_ENTITIES = 255
+_NUMBERS = "buif"  # NumPy's kinds of types
 
+# What NumPy and h5py raise for files that are broken in one way or another.
+_READ_ERRORS = (
+  *(OSError, ValueError, KeyError, OverflowError),
+  *(zipfile.BadZipFile, tokenize.TokenError),
+  RuntimeError,  # encrypted, or compressed in a way that zipfile cannot read
+)
 
 # A NumPy array or an HDF5 data set, of which parts are NumPy arrays.
 Array = Any
@@ -71,102 +72,51 @@ def open_file(path: str, group: str | None = None) -> dict[str, Array]:
     The arrays by name, such as `image` or `factors/color`.
 
   Raises:
-    errors.UserError: if there is no such file or group, or it is broken or of
-      another kind.
+    errors.UserError: if it is broken or of another kind, or has no such group.
+    OSError: if there is no file that can be read.
   """
-  files.check_readable(path)
-  if not os.path.isfile(path):
-    raise errors.UserError(
-      f"`path` is `{path}`, but there is no such file: give an NPZ or HDF5 file"
-    )
-  kinds = (
-    *(OSError, ValueError, KeyError, OverflowError),
-    *(zipfile.BadZipFile, tokenize.TokenError),
-    RuntimeError,  # encrypted, or compressed in a way that zipfile cannot read
-  )
+  with open(path, "rb"):
+    pass  # h5py and zipfile would say less of it
   with errors.as_user_error(
-    kinds,
+    _READ_ERRORS,
     lambda error: (
-      None
-      if isinstance(error, errors.UserError)
-      else f"`{path}` cannot be read ({error}): write it again"
+      f"`{path}` is neither an NPZ nor an HDF5 file"
+      f"{f' with a group `{group}`' if group else ''}, or a broken one"
+      f" ({errors.reason(error)}): write it again, by `numpy.savez` or h5py, or"
+      " correct `train` and `test`"
     ),
   ):
     if h5py.is_hdf5(path):
       return _open_hdf5(path, group)
-    if zipfile.is_zipfile(path):
-      return _open_npz(path, group)
-  raise errors.UserError(
-    f"`{path}` is neither an NPZ nor an HDF5 file, or a broken one: write it"
-    " again, by `numpy.savez` or h5py"
-  )
+    with zipfile.ZipFile(path) as archive:
+      # An NPZ file has no groups.
+      members = [] if group else archive.infolist()
+      found = {
+        info.filename.removesuffix(".npy"): _map_member(path, archive, info)
+        for info in members
+        if info.filename.endswith(".npy")
+      }
+    if group:
+      raise KeyError(group)
+    return found
 
 
 def _open_hdf5(path: str, group: str | None) -> dict[str, Array]:
   file = h5py.File(path, "r", rdcc_nbytes=_CHUNK_CACHE)
-  if group is not None and not isinstance(file.get(group), h5py.Group):
-    raise errors.UserError(
-      f"`{path}` has no group `{group}`, but"
-      f" {errors.join_some(list(file), separator=', ')}: name one of"
-      " them, or give a range of scenes"
-    )
   found: dict[str, Array] = {}
 
   def visit(name: str, item: Any) -> None:
     if isinstance(item, h5py.Dataset) and item.shape:
-      found[name] = _mapped(path, item)
+      # What lies in one piece is mapped into memory.
+      offset = item.id.get_offset()
+      found[name] = (
+        item
+        if offset is None
+        else np.memmap(path, item.dtype, "r", offset, item.shape)
+      )
 
   file[group or "/"].visititems(visit)
   return found
-
-
-def _mapped(path: str, array: h5py.Dataset) -> Array:
-  """Returns an array mapped into memory, where it lies in one piece."""
-  # Which may be any, of a file that a stranger made.
-  if array.external or array.is_virtual or array.file.filename != path:
-    raise errors.UserError(
-      f"`{array.name}` of `{path}` has its values in other files: write them "
-      "into this one"
-    )
-  offset = array.id.get_offset()
-  if offset is None:
-    _check_chunks(path, array)
-    return array
-  return np.memmap(path, array.dtype, "r", offset, array.shape)
-
-
-def _check_chunks(path: str, array: h5py.Dataset) -> None:
-  """Raises a UserError where a chunk takes too much memory to unpack."""
-  size = math.prod(array.chunks or ()) * array.dtype.itemsize
-  if size > _LARGEST_CHUNK:
-    raise errors.UserError(
-      f"`{array.name}` of `{path}` is stored in chunks of {size:,} bytes: "
-      "write it again in chunks of a scene each"
-    )
-  # What is compressed to more than it was is no chunk, and HDF5 unpacks all of
-  # it. Older versions do not tell.
-  if array.chunks and hasattr(array.id, "chunk_iter"):
-    stored: list[int] = []
-    array.id.chunk_iter(lambda chunk: stored.append(chunk.size))
-    if max(stored, default=0) > 2 * size + _CHUNK_SLACK:
-      raise errors.UserError(
-        f"`{array.name}` of `{path}` has a chunk of {max(stored):,} bytes for "
-        f"{size:,}, so it is broken: write it again"
-      )
-
-
-def _open_npz(path: str, group: str | None) -> dict[str, Array]:
-  if group is not None:
-    raise errors.UserError(
-      f"`{path}` is an NPZ file, which has no group `{group}`: give a range of"
-      " scenes, such as [0, 1000]"
-    )
-  with zipfile.ZipFile(path) as archive:
-    return {
-      info.filename.removesuffix(".npy"): _map_member(path, archive, info)
-      for info in archive.infolist()
-      if info.filename.endswith(".npy")
-    }
 
 
 def _map_member(
@@ -180,46 +130,36 @@ def _map_member(
       (2, 0): np.lib.format.read_array_header_2_0,
     }[version]
     shape, is_fortran, dtype = header(content)
-    if not all(validation.is_whole(size, 0) for size in shape):
-      raise ValueError(f"`{info.filename}` has the shape {shape}")
     start = content.tell()
     if dtype.hasobject or not shape:
-      return np.zeros(shape, np.uint8)  # nothing of ours
-    order: Literal["F", "C"] = "F" if is_fortran else "C"
+      # Python objects are not read, as they may run code.
+      return np.broadcast_to(np.zeros([], dtype), shape)
     if info.compress_type == zipfile.ZIP_STORED:
       # After a header of its own, in which only names have no fixed length.
       with open(path, "rb") as file:
         file.seek(info.header_offset + 26)
         lengths = np.frombuffer(file.read(4), "<u2")
       start += info.header_offset + 30 + int(lengths.sum())
-      return np.memmap(path, dtype, "r", start, shape, order)
-    free = shutil.disk_usage(tempfile.gettempdir()).free
-    if info.file_size > free:
-      raise errors.UserError(
-        f"`{info.filename}` of `{path}` unpacks to {info.file_size:,} bytes, "
-        f"and `{tempfile.gettempdir()}` has room for {free:,}: write the file "
-        "by `numpy.savez`, which does not compress, or let the environment "
-        "variable `TMPDIR` name a larger disk"
-      )
-    # Gone when nothing maps it any longer.
-    unpacked = tempfile.TemporaryFile()  # noqa: SIM115
-    shutil.copyfileobj(content, unpacked)
-    return np.memmap(unpacked, dtype, "r", 0, shape, order)
+      place: Any = path
+    else:
+      # Gone when nothing maps it any longer.
+      place = tempfile.TemporaryFile()  # noqa: SIM115
+      shutil.copyfileobj(content, place)
+      start = 0
+    order = "F" if is_fortran else "C"
+    return np.memmap(place, dtype, "r", start, shape, order)  # type: ignore
 
 
 class ArraySource:
-  """The scenes of arrays, a `streams.Source`.
+  """The scenes of arrays.
 
   Attributes:
     title: what the user calls it.
+    path: of the file.
     num_scenes: N.
     stored_size: (H, W) of the region that is wanted.
     num_frames: T of the clips.
-    has_masks: whether there are masks.
     num_entities: L; 0 without masks.
-    factors: their names; none without masks.
-    dtypes: types of what `read` gives.
-    shapes: their shapes, without B.
   """
 
   def __init__(
@@ -246,8 +186,7 @@ class ArraySource:
     Raises:
       errors.UserError: if there is no image, or an array is of another kind.
     """
-    self.title = f"`{path}`"
-    self._path = path
+    self.title, self.path = f"`{path}`", path
     found = open_file(path, group)
     arrays = {_ALIASES.get(name, name): array for name, array in found.items()}
     if "image" not in arrays:
@@ -257,95 +196,70 @@ class ArraySource:
         " name it so, or choose an HDF5 group by `train` and `test`"
       )
     self._image = arrays["image"]
-    self._check_image(arrays)
-    shape = tuple(self._image.shape)
-    if len(shape) == 3:  # grey
-      shape = (*shape, 1)
+    shape = self._image_shape()
     self.num_scenes = shape[0]
+    self._is_film = len(shape) == 5
     self._whole_size = (shape[-3], shape[-2])
     self._region = image_files.wanted_region(
       self._whole_size, crop_region, size
     )
     self.stored_size = tuple(stop - start for start, stop in self._region)
     self._repeats = 1 if grayscale else 3 // shape[-1]
-    self._is_film = len(shape) == 5
-    self._frames = self._find_frames(shape, num_frames, stride)
-    self.num_frames = len(self._frames)
+    self._frames = range(shape[1] if self._is_film else 1)[::stride]
+    self.num_frames = len(self._frames) if num_frames is None else num_frames
+    if self.num_frames > len(self._frames):
+      raise errors.UserError(
+        f"{self.title} has {len(self._frames)} frames a scene at a stride of"
+        f" {stride}, too few for {num_frames}: lower `frames` or `stride`"
+      )
+    self._frames = self._frames[: self.num_frames]
     self._mask = arrays.get("mask")
-    self.has_masks = self._mask is not None
-    self._stack_axis = self._find_stack_axis()
     self._visibility = arrays.get("visibility")
-    self._factors = self._find_factors(arrays) if self.has_masks else {}
-    self.num_entities = self._count_entities()
-    self.factors = tuple(self._factors)
-    sample = self.read(np.zeros(1, np.int64))
-    self.dtypes = [array.dtype for array in sample]
-    self.shapes = [array.shape[1:] for array in sample]
+    self._factors: dict[str, Array] = {}
+    self.num_entities = 0
+    if self._mask is not None:
+      self._stack_axis = self._find_stack_axis()
+      self._factors = self._find_factors(arrays)
+      self.num_entities = self._count_entities()
 
-  def _check_image(self, arrays: Mapping[str, Array]) -> None:
+  def _misfit(self, name: str, array: Array, need: str) -> errors.UserError:
+    """Returns the error for an array of another type or shape."""
+    return errors.UserError(
+      f"`{name}` of {self.title} is {array.dtype} {list(array.shape)}: give"
+      f" {need}"
+    )
+
+  def _image_shape(self) -> tuple[int, ...]:
+    """Returns (N, H, W, C) or (N, T, H, W, C), which it checks."""
     shape, dtype = tuple(self._image.shape), self._image.dtype
-    fits = len(shape) == 3 or (len(shape) in (4, 5) and shape[-1] in (1, 3))
-    if not fits or 0 in shape:
-      raise errors.UserError(
-        f"`image` of {self.title} has the shape {list(shape)}: give [scenes,"
-        " height, width, channels] with 1 or 3 channels, and frames behind the"
-        " scenes for films"
-      )
-    if dtype != np.uint8 and not np.issubdtype(dtype, np.floating):
-      raise errors.UserError(
-        f"`image` of {self.title} is {dtype}: give uint8, or floating-point"
-        " numbers from 0 to 1"
-      )
-    is_film = len(shape) == 5
-    height, width = shape[2:4] if is_film else shape[1:3]
-    image_files.check_size(self._path, width, height)
-    # What nobody has written into an HDF5 file takes no bytes there.
-    for name, array in arrays.items():
-      per_scene = math.prod(array.shape[1:])
-      # The order of the scenes takes some numbers for each.
-      whole = shape[0] * (per_scene if name == "visibility" else 8)
-      memory.require(
-        4 * max(per_scene, whole),
-        f"`{name}` of {self.title}",
-        "write the file again with smaller or fewer scenes",
-      )
-    self._scale(self._image[:1])
-
-  def _find_frames(
-    self, shape: Sequence[int], num_frames: int | None, stride: int
-  ) -> range:
-    """Returns which frames are taken of every film."""
-    there = len(range(0, shape[1], stride)) if self._is_film else 1
-    wanted = there if num_frames is None else num_frames
-    if wanted > there:
-      films = f"films of {shape[1]} frames" if self._is_film else "stills"
-      raise errors.UserError(
-        f"{self.title} has {films}, too few for `frames` {wanted} at a `stride`"
-        f" of {stride}: lower these"
-      )
-    return range(0, wanted * stride, stride)
+    if len(shape) == 3:  # grey
+      shape = (*shape, 1)
+    is_number = dtype == np.uint8 or dtype.kind == "f"
+    fits = len(shape) in (4, 5) and shape[-1] in (1, 3) and 0 not in shape
+    if not is_number or not fits:
+      need = "uint8, or floating-point numbers from 0 to 1, [scenes, height,"
+      need += " width, 1 or 3 channels], with frames behind the scenes of films"
+      raise self._misfit("image", self._image, need)
+    return shape
 
   def _find_stack_axis(self) -> int | None:
     """Returns the axis of a mask's entities, from the end; None for labels."""
-    if self._mask is None:
-      return None
-    shape = tuple(self._mask.shape)
-    lead = tuple(self._image.shape[: 2 if self._is_film else 1])
-    if shape in ((*lead, *self._whole_size), (*lead, *self._whole_size, 1)):
-      return None
-    rest = shape[len(lead) :]
-    if shape[: len(lead)] == lead:
-      if rest[1:] == self._whole_size:
+    assert self._mask is not None
+    num_lead = 2 if self._is_film else 1
+    lead = tuple(self._image.shape[:num_lead])
+    shape, size = tuple(self._mask.shape), self._whole_size
+    rest = shape[num_lead:]
+    if shape[:num_lead] == lead and self._mask.dtype.kind in _NUMBERS:
+      if rest in (size, (*size, 1)):
+        return None
+      if rest[1:] == size:
         return -3
-      if len(rest) == 4 and rest[1:] == (*self._whole_size, 1):
+      if rest[1:] == (*size, 1):
         return -4
-      if rest[:-1] == self._whole_size:
+      if rest[:-1] == size:
         return -1
-    raise errors.UserError(
-      f"`mask` of {self.title} has the shape {list(shape)}, which does not fit"
-      f" `image` of {list(self._image.shape)}: give numbers of objects"
-      f" {[*lead, *self._whole_size]}, or a mask for each"
-    )
+    need = f"numbers of objects {[*lead, *size]}, or a mask for each"
+    raise self._misfit("mask", self._mask, need)
 
   def _find_factors(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
     """Returns what is known of entities: below `factors`, or beside `image`."""
@@ -363,57 +277,43 @@ class ArraySource:
         and tuple(array.shape[:2]) == lead
       }
     # Texts are no factors.
-    found = {
-      k: array for k, array in found.items() if array.dtype.kind in "biuf"
-    }
-    for name, array in found.items():
-      if len(array.shape) not in (2, 3) or array.shape[0] != self.num_scenes:
-        raise errors.UserError(
-          f"the factor `{name}` of {self.title} has the shape"
-          f" {list(array.shape)}: give [scenes, entities] or [scenes, entities,"
-          " numbers]"
-        )
-    return found
+    return {k: array for k, array in found.items() if array.dtype.kind != "U"}
 
   def _count_entities(self) -> int:
     """Returns L, and checks that all arrays agree."""
-    if self._mask is None:
-      return 0
-    told = {name: array.shape[1] for name, array in self._factors.items()}
+    assert self._mask is not None
+    known = dict(self._factors)
     if self._visibility is not None:
-      shape = tuple(self._visibility.shape)
-      if len(shape) not in (2, 3) or shape[0] != self.num_scenes:
-        raise errors.UserError(
-          f"`visibility` of {self.title} has the shape {list(shape)}: give"
-          " [scenes, entities]"
-        )
-      told["visibility"] = shape[1]
+      known["visibility"] = self._visibility
+    for name, array in known.items():
+      is_number = array.dtype.kind in _NUMBERS
+      if len(array.shape) not in (2, 3) or not is_number:
+        need = "numbers [scenes, entities] or [scenes, entities, numbers]"
+        raise self._misfit(name, array, need)
+    told = {name: tuple(array.shape[:2]) for name, array in known.items()}
     if self._stack_axis is not None:
-      told["mask"] = self._mask.shape[self._stack_axis]
+      num = self._mask.shape[self._stack_axis]
+      told["mask"] = (self.num_scenes, num)
     if not told:
       most = max(
         float(np.max(self._mask[start : start + _BLOCK]))
         for start in range(0, self.num_scenes, _BLOCK)
       )
-      if not 0 <= most < math.inf:
-        raise errors.UserError(
-          f"`mask` of {self.title} has the number {most}: give numbers of"
-          " objects, with 0 for the background"
-        )
-      told["mask"] = int(most) + 1
-    if len(set(told.values())) > 1:
-      counts = ", ".join(f"{n} in `{name}`" for name, n in told.items())
+      # Of NaN, one.
+      told["mask"] = (self.num_scenes, 1 + int(max(0.0, most)))
+    counts = set(told.values())
+    num_scenes, num = max(counts)
+    if len(counts) > 1 or num_scenes != self.num_scenes or num > _MOST_ENTITIES:
       raise errors.UserError(
-        f"the arrays of {self.title} have different numbers of entities,"
-        f" {counts}: give all as many, the background among them"
-      )
-    (num,) = set(told.values())
-    if num > _MOST_ENTITIES:
-      raise errors.UserError(
-        f"`mask` of {self.title} has numbers up to {num - 1}: number the"
-        " objects of every scene from 1, with 0 for the background"
+        f"{self.title} has {self.num_scenes} images, and entities {told}: give"
+        " all arrays [scenes, entities] of one size, the background among them,"
+        f" at most {_MOST_ENTITIES}"
       )
     return num
+
+  def files(self) -> list[str]:
+    """Returns the file of all scenes."""
+    return [self.path]
 
   def passing(
     self, places: np.ndarray, low: float | None, high: float | None
@@ -430,12 +330,12 @@ class ArraySource:
     sums = visibility.reshape(self.num_scenes, -1).sum(axis=1)[places]
     fits = np.ones(len(places), bool)
     if low is not None:
-      fits &= sums >= low - 1e-5
+      fits &= sums >= low - streams.EPSILON
     if high is not None:
-      fits &= sums <= high + 1e-5
+      fits &= sums <= high + streams.EPSILON
     return places[fits]
 
-  def read(self, places: np.ndarray) -> list[np.ndarray]:
+  def read(self, places: np.ndarray) -> streams.Scene:
     """Reads a batch of scenes.
 
     Args:
@@ -444,27 +344,34 @@ class ArraySource:
     Returns:
       image [B, T, H, W, C], uint8 or float32 in [0, 1]; and, where there are
       masks, mask [B, T, L or 1, H, W, 1] uint8, 0 or 255 or numbers of
-      entities; visibility [B, L] float32; and the factors [B, L, n] in
-      their order, float32 or uint8.
+      entities; visibility [B, L] float32; and the factors [B, L, n], float32 or
+      uint8.
 
     Raises:
       errors.UserError: if numbers are out of range.
     """
-    image = self._scale(self._take(self._image, places, self._is_film))
+    image = self._take(self._image, places, self._is_film)
+    if image.dtype != np.uint8:
+      image = image_files.to_unit(image, f"`image` of {self.title}")
     shape = (len(places), self.num_frames, *self._whole_size, -1)
     image = self._crop(image.reshape(shape))
     if self._repeats > 1:
       image = np.repeat(image, self._repeats, axis=-1)
-    result = [image]
     if self._mask is None:
-      return result
+      return {"image": image, "factors": {}}
     mask = self._read_mask(places)
-    is_there = self._read_visibility(places, mask)
-    factors = [
-      self._take(array, places).reshape(len(places), self.num_entities, -1)
-      for array in self._factors.values()
-    ]
-    return [*result, self._crop(mask), is_there, *map(_as_number, factors)]
+    factors = {
+      name: _as_number(self._take(array, places)).reshape(
+        len(places), self.num_entities, -1
+      )
+      for name, array in self._factors.items()
+    }
+    return {
+      "image": image,
+      "mask": self._crop(mask),
+      "visibility": self._read_visibility(places, mask),
+      "factors": factors,
+    }
 
   def _crop(self, pixels: np.ndarray) -> np.ndarray:
     """Returns the region that is wanted of [..., H, W, C]."""
@@ -482,19 +389,6 @@ class ArraySource:
       scenes = np.stack([array[int(place)] for place in places])
     return scenes[:, list(self._frames)] if is_film else scenes
 
-  def _scale(self, image: Any) -> np.ndarray:
-    """Returns uint8 as it is, and all else as float32 in [0, 1]."""
-    image = np.asarray(image)
-    if image.dtype == np.uint8:
-      return image
-    low, high = image.min(), image.max()
-    if not (low >= 0.0 and high <= 1.0):  # the other way round NaN would pass
-      raise errors.UserError(
-        f"`image` of {self.title} is {image.dtype} with numbers from {low:g} to"
-        f" {high:g}: give uint8, or floating-point numbers from 0 to 1"
-      )
-    return image.astype(np.float32)
-
   def _read_mask(self, places: np.ndarray) -> np.ndarray:
     assert self._mask is not None
     mask = self._take(self._mask, places, self._is_film)
@@ -502,12 +396,12 @@ class ArraySource:
     if self._stack_axis is None:
       labels = mask.reshape(*lead, 1, *self._whole_size, 1)
       low, high = labels.min(), labels.max()
-      is_whole = labels.dtype.kind in "bui" or not np.any(labels % 1)
-      if low < 0 or high >= self.num_entities or not is_whole:
+      is_integer = labels.dtype.kind in "bui" or not np.any(labels % 1)
+      if not (low >= 0 and high < self.num_entities and is_integer):
         raise errors.UserError(
           f"`mask` of {self.title} has numbers from {low} to {high}, where"
-          f" there are {self.num_entities} entities: give whole numbers from 0"
-          f" to {self.num_entities - 1}"
+          f" there are {self.num_entities} entities: give integers from 0 to"
+          f" {self.num_entities - 1}, 0 for the background"
         )
       return labels.astype(np.uint8)
     # Integers are 0 and 1, or 0 and 255.
@@ -535,23 +429,6 @@ class ArraySource:
     has_pixels[:, 0] = True  # the background
     return has_pixels.astype(np.float32)
 
-  def find_problem(self, places: np.ndarray) -> str | None:
-    """Returns a sentence about scenes that cannot be read; None if all can."""
-    for start in range(0, len(places), _BLOCK):
-      chosen = places[start : start + _BLOCK]
-      problem = errors.message_of(functools.partial(self.read, chosen))
-      if problem is None:
-        continue
-      for place in chosen:
-        if errors.message_of(functools.partial(self.read, np.array([place]))):
-          return f"in scene {place}, {problem}"
-      return problem
-    return None
 
-  def fingerprint(self) -> list[Any]:
-    """Returns what differs for another file."""
-    return opening.fingerprint(self._path)
-
-
-def _as_number(array: Any) -> Any:
+def _as_number(array: np.ndarray) -> np.ndarray:
   return array if array.dtype == np.uint8 else array.astype(np.float32)

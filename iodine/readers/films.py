@@ -1,186 +1,131 @@
-"""Frames of films: folders of images, GIFs, and videos where PyAV is installed.
+"""Films: folders of images, GIFs, and videos where PyAV is installed.
 
 Dimensions: H' W' size of a frame, T frames.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
+import imageio.v3 as imageio
 import numpy as np
-import PIL.Image
-import PIL.ImageSequence
+from imageio.core import request
 
-from iodine import errors, files, memory
-from iodine.readers import image_files
+from iodine import errors
+from iodine.readers import image_files, paths
 
 # What the names of films end in; PyAV reads all but the first.
-SUFFIXES = (".gif", ".mp4", ".mov", ".avi", ".mkv", ".webm")
+_GIF = ".gif"
+_SUFFIXES = (_GIF, ".mp4", ".mov", ".avi", ".mkv", ".webm")
 
 
-def is_film(path: str) -> bool:
-  """Returns whether a path is that of a film rather than of an image."""
-  return path.lower().endswith(SUFFIXES)
+class Film(NamedTuple):
+  """Where a film is.
+
+  Attributes:
+    name: of the file or folder, within the folder that was searched.
+    path: of a GIF or a video, or of the folder of its frames.
+    frames: files of the frames, in order; none of a GIF or a video.
+    masks: label images that lie among them.
+  """
+
+  name: str
+  path: str
+  frames: tuple[str, ...] = ()
+  masks: tuple[str, ...] = ()
 
 
-def read_film(path: str) -> np.ndarray:
-  """Reads all frames of a film.
+def find(entry: str, value: Any) -> list[Film]:
+  """Returns the films that paths mean.
 
   Args:
-    path: a GIF, a video, or a folder of images, which are its frames in the
-      order of their names.
-
-  Returns:
-    [T, H', W', 3] float32 in [0, 1].
+    entry: of the config, for errors.
+    value: a GIF, a video, a folder, in which every folder with images is a
+      film, as is every GIF or video; a glob; or a list of those.
 
   Raises:
-    errors.UserError: if it cannot be read, or frames have several sizes.
+    errors.UserError: if a path gives no film.
   """
-  files.check_readable(path)
-  if not os.path.exists(path):
-    raise errors.UserError(
-      f"there is no film at `{path}`: give the path of a GIF, a video or a"
-      " folder of images"
-    )
-  if os.path.isdir(path):
-    names = sorted(os.listdir(path), key=image_files.by_number)
-    frames = [
-      image_files.read(os.path.join(path, name))
-      for name in names
-      if image_files.counts(name) and not image_files.is_mask(name)
-    ]
-  else:
-    frames = read(path)
-  frames = [image_files.to_channels(frame, 3) for frame in frames]
-  if len({frame.shape for frame in frames}) != 1:
-    raise errors.UserError(
-      f"`{path}` is no film, as it has no frames, or frames of several sizes:"
-      " give a folder of images of one size, a GIF or a video"
-    )
-  return np.stack(frames)
+  suffixes = (*image_files.SUFFIXES, *_SUFFIXES)
+  remedy = "give a GIF, a video, a folder of frames, a glob, or a list of those"
+  found = paths.expand(entry, value, suffixes, remedy)
+  films = {}
+  for name, path in found.items():
+    if path.lower().endswith(_SUFFIXES):
+      films[path] = Film(name, path)
+      continue
+    folder = os.path.dirname(path)
+    film = films.get(folder, Film(os.path.dirname(name) or ".", folder))
+    if image_files.is_mask(path):
+      films[folder] = film._replace(masks=(*film.masks, path))
+    else:
+      films[folder] = film._replace(frames=(*film.frames, path))
+  return list(films.values())
 
 
-def count(path: str) -> int:
-  """Returns how many frames a GIF or a video has.
+def count(film: Film) -> int:
+  """Returns how many frames a film has.
 
   Raises:
     errors.UserError: if it cannot be read.
   """
-  files.check_readable(path)
-  if _is_gif(path):
-    with _open_gif(path) as film:
-      return getattr(film, "n_frames", 1)
-  with _open_video(path) as decode:
-    return sum(1 for _ in decode())
+  if film.frames:
+    return len(film.frames)
+  if film.path.lower().endswith(_GIF):
+    with _explained(film.path):
+      return imageio.improps(film.path, plugin="pillow").n_images or 1
+  return sum(1 for _ in _decode(film.path))
 
 
-def read(path: str, numbers: Sequence[int] | None = None) -> list[np.ndarray]:
-  """Reads frames of a GIF or a video, in order.
+def read(film: Film, numbers: Sequence[int] | None = None) -> np.ndarray:
+  """Reads frames of a film.
 
   Args:
-    path: the file.
+    film: where it is.
     numbers: which, from 0, ascending; None for all.
 
   Returns:
-    Of each, [H', W', 1 or 3] float32 in [0, 1].
+    [T, H', W', 3], or 1 in the place of 3 where all are grey; float32 in
+    [0, 1].
 
   Raises:
-    errors.UserError: if they cannot be read.
+    errors.UserError: if they cannot be read, or are of several sizes.
   """
-  files.check_readable(path)
-  frames = []
-  if _is_gif(path):
-    with _open_gif(path) as film:
-      # A frame takes some bytes in the file, however large it is.
-      num = len(numbers) if numbers else getattr(film, "n_frames", 1)
-      _require_memory(path, num, film.size)
-      for frame in _chosen(PIL.ImageSequence.Iterator(film), numbers):
-        image_files.check_size(path, *frame.size)
-        frames.append(image_files.read(frame.convert("RGBA")))
-  else:
-    with _open_video(path) as decode:
-      for frame in _chosen(decode(), numbers):
-        image_files.check_size(path, frame.width, frame.height)
-        _require_memory(path, len(frames) + 1, (frame.width, frame.height))
-        frames.append(image_files.read(frame.to_ndarray(format="rgb24")))
-  if numbers is not None and len(frames) < len(numbers):
+  decoded: Iterable[Any] = film.frames or _decode(film.path)
+  if numbers is not None:
+    # None after the last is decoded.
+    wanted = set(numbers)
+    firsts = enumerate(itertools.islice(decoded, numbers[-1] + 1))
+    decoded = (frame for i, frame in firsts if i in wanted)
+  frames = [image_files.read(frame) for frame in decoded]
+  channels = max((frame.shape[-1] for frame in frames), default=0)
+  frames = [image_files.to_channels(frame, channels) for frame in frames]
+  sizes = sorted({"{} x {}".format(*frame.shape) for frame in frames})
+  if len(sizes) != 1 or len(frames) != len(numbers or frames):
     raise errors.UserError(
-      f"`{path}` ends before its frame {numbers[-1]}: replace it, or leave it"
-      " out"
+      f"`{film.path}` is no film, as it has {len(frames)} of the frames that"
+      f" are wanted, of the sizes {', '.join(sizes) or 'none'}: give frames of"
+      " one size, or leave it out"
     )
-  return frames
+  return np.stack(frames)
 
 
-def _require_memory(path: str, num: int, size: tuple[int, int]) -> None:
-  """Raises a UserError where there is no room for so many frames, twice."""
-  memory.require(
-    2 * num * size[0] * size[1] * 3 * 4,
-    f"{num} frames of `{path}`",
-    "cut it into shorter films, or make it smaller",
-  )
+def _decode(path: str) -> Iterator[np.ndarray]:
+  """Yields the frames of a GIF [H', W', 4] or a video [H', W', 3], uint8."""
+  is_gif = path.lower().endswith(_GIF)
+  plugin, kind = ("pillow", "mode") if is_gif else ("pyav", "format")
+  options = {kind: "RGBA" if is_gif else "rgb24"}
+  with _explained(path):
+    yield from imageio.imiter(path, plugin=plugin, **options)
 
 
-def _chosen(
-  frames: Iterable[Any], numbers: Sequence[int] | None
-) -> Iterator[Any]:
-  """Returns frames by their numbers; none after the last is decoded."""
-  if numbers is None:
-    return iter(frames)
-  wanted = set(numbers)
-  first_ones = itertools.islice(frames, numbers[-1] + 1)
-  return (frame for i, frame in enumerate(first_ones) if i in wanted)
-
-
-def _is_gif(path: str) -> bool:
-  return path.lower().endswith(".gif")
-
-
-@contextlib.contextmanager
-def _open_gif(path: str) -> Iterator[PIL.Image.Image]:
-  def explain(error: Exception) -> str | None:
-    if isinstance(error, errors.UserError):
-      return None
-    is_large = isinstance(error, PIL.Image.DecompressionBombError)
-    return image_files.too_large(path) if is_large else _broken(path)
-
-  _check_file(path)
-  with (
-    errors.as_user_error(image_files.READ_ERRORS, explain),
-    PIL.Image.open(path, formats=("GIF",)) as film,
-  ):
-    image_files.check_size(path, *film.size)
-    yield film
-
-
-@contextlib.contextmanager
-def _open_video(path: str) -> Iterator[Callable[[], Iterator[Any]]]:
-  """Gives a function that decodes the frames of a video."""
-  _check_file(path)
-  if importlib.util.find_spec("av") is None:
-    raise errors.UserError(
-      f"`{path}` is a video, which needs PyAV: install it with `pip install"
-      " av`, or give a folder of its frames"
-    )
-  import av  # not among the requirements
-
-  kinds = (av.error.FFmpegError, OSError, IndexError)
-  with (
-    errors.as_user_error(kinds, lambda _: _broken(path)),
-    av.open(path) as container,
-  ):
-    yield lambda: container.decode(video=0)
-
-
-def _check_file(path: str) -> None:
-  """Raises a UserError where there is no file, but a pipe, say."""
-  if not os.path.isfile(path):
-    raise errors.UserError(_broken(path))
-
-
-def _broken(path: str) -> str:
-  return f"`{path}` is not a film, or a broken one: replace it, or leave it out"
+def _explained(path: str) -> Any:
+  """Raises a UserError where a film cannot be decoded."""
+  kind = "a film that can be read"
+  if not path.lower().endswith(_GIF):
+    kind += " (videos need PyAV, `pip install av`)"
+  others = (request.InitializationError, ImportError, IndexError)
+  return image_files.explained(path, kind, others)

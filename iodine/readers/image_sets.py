@@ -8,143 +8,80 @@ Dimensions:
 
 from __future__ import annotations
 
+import collections
 import functools
-import glob
-import hashlib
 import os
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import tqdm
 
-from iodine import errors, files
-from iodine.readers import films, globs, image_files, opening
-
-_ARRAYS = (".npz", ".h5", ".hdf5")
+from iodine import errors
+from iodine.readers import films, image_files, paths
 
 _MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
-
 _MOST_ENTITIES = 255
+# Before a bar shows how far it is.
+_PATIENCE_SECONDS = 10
 
-# Seconds between two reports of what takes long.
-_REPORT_SECONDS = 10.0
 
-
-class Scene(NamedTuple):
+class Clip(NamedTuple):
   """Where a scene is.
 
   Attributes:
-    name: of the file or folder, relative to the data set's folder.
-    images: files of the frames; a single one, of a film, if `numbers` are set.
-    masks: label images of the frames, or none.
-    numbers: which frames of the film these are.
+    film: has the frames; a photo is a film of one frame.
+    numbers: which of its frames these are, ascending.
   """
 
-  name: str
-  images: tuple[str, ...]
-  masks: tuple[str, ...] = ()
-  numbers: tuple[int, ...] = ()
+  film: films.Film
+  numbers: tuple[int, ...]
 
 
-def find_images(
-  path: object, suffixes: Sequence[str], option: str = "path"
-) -> dict[str, str]:
-  """Returns the files that a data set's `path` means, by their names.
-
-  Args:
-    path: a folder, whose subfolders count, too, a glob, or a list of files and
-      of those. Files and folders whose names begin with a dot do not count.
-    suffixes: what the names of files in folders and globs end in.
-    option: what the user calls `path`.
-
-  Returns:
-    {name: path}, sorted by name, `photo_9` before `photo_10`. The name of a
-    file in a folder is its path relative to that, of any other its path.
-
-  Raises:
-    errors.UserError: if there is nothing at one of the places.
-  """
-  found: dict[str, str] = {}
-  entries = opening.as_list(path)
-  if not entries:
-    raise errors.UserError("`path` is an empty list: give a folder, or files")
-  for entry in entries:
-    place = os.path.expanduser(os.fspath(entry))
-    if place.lower().endswith(_ARRAYS):
-      raise errors.UserError(
-        f"`{option}` is `{place}`, a file of arrays: they are read with"
-        " `data.constructor=iodine.modules.data.Arrays`"
-      )
-    names = image_files.expand(place, suffixes)
-    if len(entries) > 1:  # files of several folders may be called alike
-      names = {each: each for each in names.values()}
-    if not (os.path.exists(place) or glob.has_magic(place)):
-      raise errors.UserError(
-        f"`{option}` is `{place}`, but there is nothing: give a folder of"
-        " images, a glob, or a list of files"
-      )
-    if not names:
-      raise errors.UserError(
-        f"`{option}` is `{place}`, where there is no file that counts: names"
-        f" have to end in {', '.join(suffixes)}"
-      )
-    if place in names.values():  # in folders, such things are told later
-      opening.require_file(place)
-    found.update(names)
-  return {
-    name: found[name] for name in sorted(found, key=image_files.by_number)
-  }
-
-
-def find_scenes(path: object, masks: str | None) -> list[Scene]:
+def find_photos(path: object, masks: object = None) -> list[Clip]:
   """Returns the photos of a data set, with their masks if there are any.
 
   Args:
-    path: see `find_images`.
-    masks: folder of label images that are named as the photos are, with the
-      folders these are in as far as the label images have some; None for those
-      beside the photos, `photo.mask.png` for `photo.png`. A photo is what is
-      not in it.
+    path: see `paths.expand`. Photos are in the order of their names.
+    masks: label images that are named as the photos are, with the folders these
+      are in as far as the label images have some, see `paths.expand`; None for
+      those beside the photos, `photo.mask.png` for `photo.png`. A photo is what
+      is none of them.
 
   Raises:
     errors.UserError: if there is no image, or masks and images do not match.
   """
-  found = find_images(path, image_files.SUFFIXES)
-  if masks is not None:
-    masks = _as_folder(masks)
-    inside = os.path.join(os.path.realpath(masks), "")
-    found = {
-      name: place
-      for name, place in found.items()
-      if not os.path.realpath(place).startswith(inside)
-    }
-  images = {n: p for n, p in found.items() if not image_files.is_mask(n)}
-  stems = {name: _stem(name) for name in images}
-  if not images:
+  found = paths.expand("data.path", path, image_files.SUFFIXES)
+  if masks is None:
+    labels = {n: p for n, p in found.items() if image_files.is_mask(p)}
+  else:
+    files = paths.expand("data.masks", masks, _MASK_SUFFIXES).values()
+    root = os.path.commonpath([os.path.dirname(file) for file in files])
+    labels = {os.path.relpath(file, root): file for file in files}
+  own = {os.path.realpath(file) for file in labels.values()}
+  photos = {
+    name: found[name]
+    for name in sorted(found, key=paths.by_number)
+    if os.path.realpath(found[name]) not in own
+    and not image_files.is_mask(found[name])
+  }
+  if not photos:
     raise errors.UserError(
-      f"`path` is {opening.title(path)}, where there are label images only:"
+      f"`data.path` is {paths.title(path)}, where there are label images only:"
       " give the folder of the photos, too"
     )
-  if masks is None:
-    labels = _labels({n: p for n, p in found.items() if n not in images})
-  else:
-    labels = _labels(find_images(masks, _MASK_SUFFIXES, "masks"))
-    stems = {name: _shared_end(stem, labels) for name, stem in stems.items()}
+  matched = _match(photos, labels)
   return [
-    Scene(name, (images[name],), tuple(found))
-    for name, found in _match(images, stems, labels).items()
+    Clip(films.Film(name, file, (file,), matched[name]), (0,))
+    for name, file in photos.items()
   ]
 
 
-def find_clips(
-  path: object, num_frames: int | None, stride: int
-) -> list[Scene]:
+def find_clips(path: object, num_frames: int | None, stride: int) -> list[Clip]:
   """Returns the clips of films, one after the other, without an overlap.
 
   Args:
-    path: a folder, in which every folder of images is a film, as is every GIF
-      or video; a glob; or a list of films.
+    path: see `films.find`.
     num_frames: T, of a clip; None for as many as the shortest film gives.
     stride: every so many frames of a film one is taken.
 
@@ -152,168 +89,89 @@ def find_clips(
     errors.UserError: if there is no film, one cannot be read or is too short,
       or some frames have masks and others none.
   """
-  suffixes = (*image_files.SUFFIXES, *films.SUFFIXES)
-  found = find_images(_entries(path), suffixes)
-  folders: dict[str, list[str]] = {}
-  whole: list[Scene] = []
-  for name, file in found.items():
-    if films.is_film(file):
-      numbers = tuple(range(films.count(file)))
-      whole.append(Scene(name, (file,), (), numbers))
-    else:
-      folders.setdefault(os.path.dirname(name), []).append(file)
-  whole += [_of_folder(folder, names) for folder, names in folders.items()]
-  lengths = [len(range(0, len(s.numbers or s.images), stride)) for s in whole]
+  found = [_with_masks(film) for film in films.find("data.path", path)]
+  found.sort(key=lambda film: paths.by_number(film.name))
+  counts = [films.count(film) for film in found]
   if num_frames is None:
-    num_frames = min(lengths)
-  short = [s for s, n in zip(whole, lengths, strict=True) if n < num_frames]
-  if short:
+    num_frames = len(range(0, min(counts), stride))
+  span = (num_frames - 1) * stride + 1
+  if min(counts) < span:
+    shortest = found[counts.index(min(counts))]
     raise errors.UserError(
-      f"{_count(short, 'film')} of {len(whole)} with fewer than {num_frames}"
-      f" frames at a stride of {stride}, such as `{short[0].name}`: lower"
-      " `frames` or `stride`, or leave such films out"
+      f"`{shortest.path}` has {min(counts)} frames, too few for {num_frames} at"
+      f" a stride of {stride}: lower `frames` or `stride`, or leave out such"
+      " films"
     )
-  clips = [clip for s in whole for clip in _cut(s, num_frames, stride)]
-  if len({bool(clip.masks) for clip in clips}) > 1:
+  if len({bool(film.masks) for film in found}) > 1:
     raise errors.UserError(
-      f"some films of {opening.title(path)} have masks and others none: add"
+      f"some films of {paths.title(path)} have masks and others none: add"
       " label images for all frames, or remove all to train without"
     )
-  return clips
+  return [
+    Clip(film, tuple(range(start, start + span, stride)))
+    for film, count in zip(found, counts, strict=True)
+    for start in range(0, count - span + 1, num_frames * stride)
+  ]
 
 
-def _entries(path: object) -> Sequence[str]:
-  """Returns what `path` names, where a glob may stand for folders."""
-  entries: list[str] = []
-  for entry in opening.as_list(path):
-    place = os.path.expanduser(os.fspath(entry))
-    found = [] if os.path.exists(place) else globs.matches(place)
-    entries += [match for match in found if os.path.isdir(match)] or [place]
-  return entries
+def _with_masks(film: films.Film) -> films.Film:
+  """Returns a film whose masks are those of its frames, in their order."""
+  frames, labels = ({p: p for p in part} for part in (film.frames, film.masks))
+  matched = _match(frames, labels)
+  masks = tuple(mask for frame in frames for mask in matched[frame])
+  return film._replace(masks=masks)
 
 
-def _of_folder(folder: str, names: Sequence[str]) -> Scene:
-  """Returns the film that the images of a folder are."""
-  images = {name: name for name in names if not image_files.is_mask(name)}
-  labels = _labels({name: name for name in names if name not in images})
-  stems = {name: _stem(name) for name in images}
-  masks = _match(images, stems, labels)
-  frames = tuple(mask for each in masks.values() for mask in each)
-  return Scene(folder or ".", tuple(images), frames)
+def _match(
+  photos: Mapping[str, str], labels: Mapping[str, str]
+) -> dict[str, tuple[str, ...]]:
+  """Returns {name: the label image}, of each photo one, or of each none.
 
+  Args:
+    photos: {name: path}.
+    labels: {name: path}.
 
-def _cut(film: Scene, num_frames: int, stride: int) -> Iterable[Scene]:
-  """Yields the clips of a film, in order."""
-  whole = film.numbers or film.images
-  span = num_frames * stride
-  last = len(whole) - (num_frames - 1) * stride
-  for start in range(0, last, span):
-    part = slice(start, start + span, stride)
-    images = film.images if film.numbers else film.images[part]
-    yield Scene(
-      film.name,
-      images,
-      film.masks[part],
-      film.numbers[part],
+  Raises:
+    errors.UserError: if there are some, but not one for each photo.
+  """
+  if not labels:
+    return dict.fromkeys(photos, ())
+  groups: dict[str, tuple[list[str], list[str]]]
+  groups = collections.defaultdict(lambda: ([], []))
+  for name, path in labels.items():
+    groups[_stem(name).removesuffix(image_files.MASK)][1].append(path)
+  stems = frozenset(groups)
+  for name in photos:
+    groups[_shared_end(_stem(name), stems)][0].append(name)
+  wrong = [pair for pair in groups.values() if [*map(len, pair)] != [1, 1]]
+  if wrong:
+    images, masks = wrong[0]
+    raise errors.UserError(
+      f"images and masks do not match in {len(wrong)} of {len(groups)} names,"
+      f" such as {paths.title(images) or 'no image'} with"
+      f" {paths.title(masks) or 'no mask'}: give every image a label image of"
+      " its own under the same name, or remove all masks to train without"
     )
+  return {images[0]: tuple(masks) for images, masks in groups.values()}
 
 
 def _stem(name: str) -> str:
   return os.path.splitext(name)[0]
 
 
-def _as_folder(masks: object) -> str:
-  """Returns the option `masks` as a path."""
-  folder = os.path.expanduser(masks) if isinstance(masks, str) else ""
-  if folder:
-    files.check_readable(folder)
-  if not os.path.isdir(folder):
-    raise errors.UserError(
-      f"`masks` is {masks!r}: give the folder of the label images"
-      + errors.quote_hint(masks, "data.masks")
-    )
-  return folder
-
-
-def _labels(found: Mapping[str, str]) -> dict[str, str]:
-  """Returns label images by what their photos are called.
-
-  Args:
-    found: their paths by name.
-
-  Raises:
-    errors.UserError: if two are called alike.
-  """
-  labels: dict[str, str] = {}
-  for name, path in found.items():
-    first = labels.setdefault(_stem(name).removesuffix(image_files.MASK), path)
-    if first != path:
-      raise errors.UserError(
-        f"`{first}` and `{path}` are masks of the same image: remove one"
-      )
-  return labels
-
-
-def _shared_end(stem: str, labels: Mapping[str, str]) -> str:
+def _shared_end(stem: str, stems: frozenset[str]) -> str:
   """Returns as much of the end of a path as a label image is called by."""
   parts = stem.split(os.sep)
   ends = (os.sep.join(parts[i:]) for i in range(len(parts)))
-  return next((end for end in ends if end in labels), stem)
-
-
-def _match(
-  images: Mapping[str, str], stems: Mapping[str, str], labels: dict[str, str]
-) -> dict[str, list[str]]:
-  """Returns the label images of photos by the photos' names.
-
-  Args:
-    images: photos by name.
-    stems: what their label images are called.
-    labels: the label images by that.
-
-  Raises:
-    errors.UserError: if there are some, but one has no photo or several, or a
-      photo none.
-  """
-  if not labels:
-    return {name: [] for name in images}
-  orphans = sorted(labels.keys() - {stems[name] for name in images})
-  if orphans:
-    raise errors.UserError(
-      f"{_count(orphans, 'mask')} without an image, such as"
-      f" `{labels[orphans[0]]}`: add the image under the same name, or remove"
-      " the mask"
-    )
-  bare = [name for name in images if stems[name] not in labels]
-  if bare:
-    raise errors.UserError(
-      f"{_count(bare, 'image')} of {len(images)} without a mask, such as"
-      f" `{images[bare[0]]}`: add a label image for each, or remove all masks"
-      " to train without"
-    )
-  owners: dict[str, str] = {}
-  for name, path in images.items():
-    first = owners.setdefault(stems[name], path)
-    if first != path:
-      raise errors.UserError(
-        f"`{labels[stems[name]]}` is the mask of two images, `{first}` and"
-        f" `{path}`: give each one of its own, in the same folders, under the"
-        " same name"
-      )
-  return {name: [labels[stems[name]]] for name in images}
-
-
-def _count(things: Sequence[object], name: str) -> str:
-  num = len(things)
-  return f"there is 1 {name}" if num == 1 else f"there are {num} {name}s"
+  return next((end for end in ends if end in stems), stem)
 
 
 class FileSource:
-  """Scenes of files of images, a `streams.Source`.
+  """Scenes of files of images.
 
   Attributes:
     title: what the user calls it.
-    scenes: where each scene is.
+    clips: where each scene is.
     num_scenes: how many.
     num_frames: T.
     has_masks: whether there are label images.
@@ -322,7 +180,7 @@ class FileSource:
   def __init__(
     self,
     path: object,
-    scenes: Sequence[Scene],
+    clips: Sequence[Clip],
     size: Sequence[int] | None,
     crop_region: Sequence[Sequence[int]] | None,
     grayscale: bool,
@@ -331,17 +189,17 @@ class FileSource:
 
     Args:
       path: what the user calls them.
-      scenes: where each is; all have as many frames.
+      clips: where each is; all have as many frames.
       size: (H, W) whose proportions are wanted; None: all images have the size
         of the first.
       crop_region: see `image_files.wanted_region`.
       grayscale: whether images of one channel may stay so.
     """
-    self.title = opening.title(path)
-    self.scenes = scenes
-    self.num_scenes = len(scenes)
-    self.num_frames = len(scenes[0].numbers or scenes[0].images)
-    self.has_masks = bool(scenes[0].masks)
+    self.title = paths.title(path)
+    self.clips = clips
+    self.num_scenes = len(clips)
+    self.num_frames = len(clips[0].numbers)
+    self.has_masks = bool(clips[0].film.masks)
     self._size = size
     self._crop_region = crop_region
     self._grayscale = grayscale
@@ -349,7 +207,7 @@ class FileSource:
   @functools.cached_property
   def stored_size(self) -> tuple[int, int]:
     """Returns (H', W') of the first image, cropped by `crop_region`."""
-    first = self._crop(self._read_frames(self.scenes[0])[:1])
+    first = self._crop(films.read(self.clips[0].film, self.clips[0].numbers))
     return first.shape[1], first.shape[2]
 
   @functools.cached_property
@@ -357,26 +215,20 @@ class FileSource:
     """Returns L, for which all masks are looked at; 0 without masks."""
     if not self.has_masks:
       return 0
-    start = reported = time.monotonic()
-    most = 0
-    for done, scene in enumerate(self.scenes, 1):
-      most = max(most, int(_present(self._read_labels(scene)).sum()))
-      if most > _MOST_ENTITIES:
-        raise errors.UserError(
-          f"`{scene.masks[0]}` has {most} different labels: give a label image,"
-          " with one number for all pixels of an object"
-        )
-      if time.monotonic() - reported > _REPORT_SECONDS:
-        reported = time.monotonic()
-        rate = done / (reported - start)
-        print(
-          f"counting objects: {done:,} of {self.num_scenes:,} masks,"
-          f" {rate:.0f} a second",
-          flush=True,
-        )
+    bar = tqdm.tqdm(
+      self.clips, "counting objects", unit="scenes", delay=_PATIENCE_SECONDS
+    )
+    counts = [int(_present(_read_labels(clip)).sum()) for clip in bar]
+    most = max(counts)
+    if most > _MOST_ENTITIES:
+      path = self.clips[counts.index(most)].film.path
+      raise errors.UserError(
+        f"a mask of `{path}` has {most} different labels: give a label image,"
+        " with one number for all pixels of an object"
+      )
     return most
 
-  def read(self, place: np.ndarray) -> tuple[np.ndarray, ...]:
+  def read(self, place: int) -> tuple[np.ndarray, ...]:
     """Reads one scene.
 
     Args:
@@ -390,22 +242,23 @@ class FileSource:
     Raises:
       errors.UserError: if it cannot be read, or is of another size.
     """
-    scene = self.scenes[int(place)]
-    frames = self._read_frames(scene)
-    whole = frames.shape[1:3]
-    frames = self._crop(frames)
+    clip = self.clips[place]
+    whole = films.read(clip.film, clip.numbers)
+    if not self._grayscale:
+      whole = image_files.to_channels(whole, 3)
+    frames = self._crop(whole)
     if self._size is None and frames.shape[1:3] != self.stored_size:
       raise errors.UserError(
-        f"`{scene.images[0]}` has {_size(frames[0])} pixels, but"
-        f" `{self.scenes[0].images[0]}` {_size(self.stored_size)}: give all"
-        " images one size by `image_dim`, such as `data.image_dim=[64,64]`"
+        f"`{clip.film.path}` has {_size(frames)} pixels, but"
+        f" `{self.clips[0].film.path}` has other ones: give all images one size"
+        " by `image_dim`, such as `data.image_dim=[64,64]`"
       )
     if not self.has_masks:
       return (frames,)
-    labels = self._read_labels(scene)
-    if labels.shape[1:3] != whole:
+    labels = _read_labels(clip)
+    if labels.shape != whole.shape[:3]:
       raise errors.UserError(
-        f"the mask `{scene.masks[0]}` has {_size(labels[0])} pixels, but its"
+        f"the mask of `{clip.film.path}` has {_size(labels)} pixels, but its"
         f" image {_size(whole)}: give masks of the size of their images"
       )
     is_there = _present(labels)
@@ -418,28 +271,6 @@ class FileSource:
       visibility.astype(np.float32),
     )
 
-  def _read_frames(self, scene: Scene) -> np.ndarray:
-    """Returns whole frames [T, H', W', 1 or 3]."""
-    if scene.numbers:
-      frames = films.read(scene.images[0], scene.numbers)
-    else:
-      frames = [image_files.read(path) for path in scene.images]
-    channels = max(frame.shape[-1] for frame in frames)
-    channels = channels if self._grayscale else 3
-    frames = [image_files.to_channels(frame, channels) for frame in frames]
-    shapes = {frame.shape for frame in frames}
-    if len(shapes) > 1:
-      sizes = " and ".join(sorted({_size(frame) for frame in frames}))
-      raise errors.UserError(
-        f"the frames of `{scene.name}` have several sizes, {sizes}: give all"
-        " frames of a film one size"
-      )
-    return np.stack(frames)
-
-  def _read_labels(self, scene: Scene) -> np.ndarray:
-    """Returns whole label images [T, H', W'], of any integers."""
-    return np.stack([image_files.read_labels(path) for path in scene.masks])
-
   def _crop(self, frames: np.ndarray) -> np.ndarray:
     """Returns what is wanted of [T, H', W', ...]: a part, in proportion."""
     (top, bottom), (left, right) = image_files.wanted_region(
@@ -448,42 +279,21 @@ class FileSource:
     return frames[:, top:bottom, left:right]
 
   def are_in(self, folder: str) -> np.ndarray:
-    """Returns [N] whether scenes are in a folder within the data set's.
-
-    Raises:
-      errors.UserError: if none is.
-    """
+    """Returns [N] whether scenes are in a folder within the data set's."""
     start = os.path.join(os.path.normpath(folder), "")
-    found = np.array([f"{s.name}/".startswith(start) for s in self.scenes])
-    if not found.any():
-      raise errors.UserError(
-        f"{self.title} has no images in a folder `{folder}`: give the name of"
-        " a folder in it, or a range of scenes"
-      )
-    return found
+    names = [f"{clip.film.name}/" for clip in self.clips]
+    return np.array([name.startswith(start) for name in names])
 
-  def find_problem(self, places: np.ndarray) -> str | None:
-    """Returns a sentence about scenes that cannot be read; None if all can."""
-    problems = [
-      errors.message_of(functools.partial(self.read, i)) for i in places
-    ]
-    found = [problem for problem in problems if problem is not None]
-    if len(found) < 2:
-      return found[0] if found else None
-    return (
-      f"{len(found)} of {len(places)} scenes of {self.title} cannot be read,"
-      f" the first: {found[0]}"
-    )
+  def files(self) -> Iterable[str]:
+    """Returns the files of all scenes."""
+    for film, _ in self.clips:
+      yield from (*(film.frames or [film.path]), *film.masks)
 
-  def fingerprint(self) -> list[str]:
-    """Returns what differs where files were added, removed or changed."""
-    digest = hashlib.sha256()
-    for scene in self.scenes:
-      for path in (*scene.images, *scene.masks):
-        status = os.stat(path)
-        entry = (scene.name, scene.numbers, status.st_size, status.st_mtime_ns)
-        digest.update(repr(entry).encode())
-    return [digest.hexdigest()]
+
+def _read_labels(clip: Clip) -> np.ndarray:
+  """Returns whole label images [T, H', W'], of any integers."""
+  masks = clip.film.masks
+  return np.stack([image_files.read_labels(masks[i]) for i in clip.numbers])
 
 
 def _present(labels: np.ndarray) -> np.ndarray:
@@ -493,7 +303,6 @@ def _present(labels: np.ndarray) -> np.ndarray:
   return is_there
 
 
-def _size(shape: np.ndarray | Sequence[int]) -> str:
-  """Returns the size of [H', W', ...] or (H', W') as text."""
-  height, width, *_ = getattr(shape, "shape", shape)
-  return f"{height} x {width}"
+def _size(frames: np.ndarray) -> str:
+  """Returns the size of [T, H', W', ...] as text."""
+  return "{} x {}".format(*frames.shape[1:])

@@ -14,11 +14,9 @@ Dimensions:
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
-
-from iodine import errors
 
 
 class Feature(NamedTuple):
@@ -45,6 +43,8 @@ class Layout:
     num_entities: L.
     features: the arrays that are read, by name. Files may hold more.
     entities_last: the mask is stored [H, W, L, 1], not [L, H, W, 1].
+    generator_name: of the generator in `iodine.synthetic`; None without one.
+    config: the named config whose `make_data` writes such files, or None.
   """
 
   name: str
@@ -53,15 +53,8 @@ class Layout:
   num_entities: int
   features: Mapping[str, Feature] = dataclasses.field(hash=False)
   entities_last: bool = False
-
-  @property
-  def generator_name(self) -> str | None:
-    """Returns the name of the generator in `iodine.synthetic`, or None."""
-    if self.name == "objects_room":
-      return None
-    if self.name == "multi_dsprites":
-      return f"{self.name}_{self.variant}"
-    return {"clevr_with_masks": "clevr"}.get(self.name, self.name)
+  generator_name: str | None = None
+  config: str | None = None
 
   @property
   def num_bytes(self) -> int:
@@ -86,36 +79,52 @@ def _layout(
   num_entities: int,
   floats: Mapping[str, tuple[int, ...]],
   bytes_names: Sequence[str] = (),
-  entities_last: bool = False,
+  **options: Any,
 ) -> Layout:
   """Spells out a layout. `floats` maps a name to its shape after [L]."""
   entities = (num_entities,)
-  height, width, _ = image_shape
-  frame = (height, width)
-  mask = (*frame, *entities, 1) if entities_last else (*entities, *frame, 1)
   features = {
-    "image": Feature(image_shape, tf.uint8),
-    "mask": Feature(mask, tf.uint8),
     **{n: Feature(entities + s, tf.float32) for n, s in floats.items()},
     **{n: Feature(entities, tf.uint8) for n in bytes_names},
   }
-  return Layout(
-    name, variant, image_shape, num_entities, features, entities_last
-  )
+  layout = Layout(name, variant, image_shape, num_entities, features, **options)
+  return resized(layout, image_shape[:2])
 
 
 def _dsprites(variant: str, channels: int, num_entities: int) -> Layout:
   scalars = ("shape", "scale", "x", "y", "orientation", "visibility")
-  floats: dict[str, tuple[int, ...]] = dict.fromkeys(scalars, ())
-  floats["color"] = (channels,)
-  image_shape = (64, 64, channels)
   return _layout(
-    "multi_dsprites", variant, image_shape, num_entities, floats, (), True
+    "multi_dsprites",
+    variant,
+    (64, 64, channels),
+    num_entities,
+    {**dict.fromkeys(scalars, ()), "color": (channels,)},
+    entities_last=True,
+    generator_name=f"multi_dsprites_{variant}",
+    config="multi_dsprites",
   )
 
 
 def _room(variant: str, num_entities: int) -> Layout:
   return _layout("objects_room", variant, (64, 64, 3), num_entities, {})
+
+
+def resized(layout: Layout, size: Sequence[int]) -> Layout:
+  """Returns the layout of files that have images of another size.
+
+  Args:
+    layout: that of the public files.
+    size: (H, W) of the stored images and masks, in pixels.
+  """
+  frame, entities = tuple(size), (layout.num_entities,)
+  image = (frame[0], frame[1], layout.image_shape[-1])
+  mask = (*frame, *entities) if layout.entities_last else (*entities, *frame)
+  features = {
+    **layout.features,
+    "image": Feature(image, tf.uint8),
+    "mask": Feature((*mask, 1), tf.uint8),
+  }
+  return dataclasses.replace(layout, image_shape=image, features=features)
 
 
 LAYOUTS: tuple[Layout, ...] = (
@@ -125,6 +134,8 @@ LAYOUTS: tuple[Layout, ...] = (
     (35, 35, 3),
     4,
     {"x": (), "y": (), "shape": (), "visibility": (), "color": (3,)},
+    generator_name="tetrominoes",
+    config="tetrominoes",
   ),
   _dsprites("colored_on_grayscale", 3, 6),
   _dsprites("colored_on_colored", 3, 5),
@@ -136,6 +147,8 @@ LAYOUTS: tuple[Layout, ...] = (
     11,
     {"rotation": (), "visibility": (), "pixel_coords": (3,)},
     ("color", "shape", "size"),
+    generator_name="clevr",
+    config="clevr6",
   ),
   _room("train", 7),
   _room("six_objects", 10),
@@ -144,40 +157,14 @@ LAYOUTS: tuple[Layout, ...] = (
 )
 
 
-def resized(layout: Layout, size: Sequence[int]) -> Layout:
-  """Returns the layout of files that have images of another size.
-
-  Args:
-    layout: that of the public files.
-    size: (H, W) of the stored images and masks, in pixels.
-  """
-  height, width = frame = tuple(size)
-  entities = (layout.num_entities,)
-  image = (height, width, layout.image_shape[-1])
-  mask = (*frame, *entities) if layout.entities_last else (*entities, *frame)
-  features = {
-    **layout.features,
-    "image": Feature(image, tf.uint8),
-    "mask": Feature((*mask, 1), tf.uint8),
-  }
-  return dataclasses.replace(layout, image_shape=image, features=features)
-
-
 def find_layout(name: str, variant: str | None = None) -> Layout:
   """Returns the layout of a data set.
 
   Args:
-    name: name of the data set, one of those in `LAYOUTS`.
-    variant: name of the variant, None for data sets without variants.
+    name: of the data set.
+    variant: its variant, None for data sets without variants.
 
   Raises:
-    UserError: the data set has no such variant.
+    KeyError: if there is none.
   """
-  family = {layout.variant: layout for layout in LAYOUTS if layout.name == name}
-  if variant not in family:
-    known = ", ".join(f'"{known}"' for known in family)
-    raise errors.UserError(
-      f'`dataset_variant` is "{variant}", but {name} has {known}: choose one'
-      " of these"
-    )
-  return family[variant]
+  return {(x.name, x.variant): x for x in LAYOUTS}[name, variant]

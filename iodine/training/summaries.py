@@ -16,10 +16,7 @@ from google.protobuf import message
 
 from iodine import files
 from iodine.modules import iodine
-from iodine.readers import opening
 
-# Of an event; many times what the images take.
-_MOST_BYTES = 2**30
 
 
 class SummaryWriter:
@@ -105,9 +102,6 @@ def _events(path: str) -> Iterator[tuple[bytes, Any]]:
 
   It is cut off where a training was, or still is, writing.
   """
-  # TensorFlow would not survive to look for so many bytes.
-  if opening.find_long_record(opening.File(path, ""), _MOST_BYTES):
-    return
   try:
     for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
       yield record, tf.compat.v1.Event.FromString(record)

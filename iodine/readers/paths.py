@@ -1,0 +1,129 @@
+"""What a path means: a file, the files of a folder or of a glob, or a list.
+
+One rule for `data.path`, `data.masks`, `images` and `films`.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
+
+from iodine import errors
+
+
+def by_number(name: str) -> list[Any]:
+  """Returns a key for sorting by which `frame_9` is before `frame_10`."""
+  parts = re.split(r"(\d+)", name)
+  # What is even is text, what is odd a number.
+  return [int(part) if i % 2 else part for i, part in enumerate(parts)]
+
+
+def entries(value: Any) -> list[str]:
+  """Returns the paths and globs that are named, one or a list of them."""
+  places = [value] if isinstance(value, (str, os.PathLike)) else value
+  return [os.path.expanduser(os.fspath(place)) for place in places or ()]
+
+
+def title(value: Any) -> str:
+  """Returns what paths are called in a message."""
+  names = [f"`{place}`" for place in entries(value)]
+  return errors.join_some(names, most=3, separator=", ")
+
+
+def expand(
+  entry: str,
+  value: Any,
+  suffixes: Sequence[str] = (),
+  remedy: str = "give a file, a folder, a glob, or a list of those",
+  key: Callable[[str], Any] = by_number,
+) -> dict[str, str]:
+  """Returns the files that paths mean, each real file once.
+
+  A folder means the files in it and below, a glob the files that it matches,
+  or what is in the folders, if it matches folders only. Names that begin with a
+  dot do not count there.
+
+  Args:
+    entry: of the config, for errors.
+    value: a path, a glob, or a list of those.
+    suffixes: what names of files in folders and globs end in; () for any. A
+      file that is named itself may be called anything.
+    remedy: what to do where there is nothing.
+    key: of a path, by which what a folder or a glob gives is sorted.
+
+  Returns:
+    {name: path} in the order of the list, sorted within an entry of it. The
+    name of a file in a single folder is its path within that, of any other its
+    path.
+
+  Raises:
+    errors.UserError: if a path means no file.
+  """
+  places = entries(value)
+  if not places:
+    raise errors.UserError(f"`{entry}` is {value!r}: {remedy}")
+  seen: set[str] = set()
+  found: dict[str, str] = {}
+  for place in places:
+    files = sorted(_files_of(entry, place, suffixes), key=key)
+    if not files:
+      kinds = f" whose name ends in {', '.join(suffixes)}" if suffixes else ""
+      raise errors.UserError(
+        f"`{entry}` is `{place}`, where there is no file{kinds}: {remedy}"
+      )
+    for path in files:
+      name, real = path, os.path.realpath(path)
+      if len(places) == 1 and os.path.isdir(place):
+        name = os.path.relpath(path, place)
+      if real not in seen:
+        seen.add(real)
+        found[name] = path
+  return found
+
+
+def _files_of(entry: str, place: str, suffixes: Sequence[str]) -> list[str]:
+  """Returns the files that one path or glob means."""
+  if os.path.isfile(place):
+    return [place]
+  if os.path.isdir(place):
+    found = list(_walk(place))
+  else:
+    folder = os.path.dirname(place)
+    if glob.has_magic(folder) and os.path.isdir(folder):
+      raise errors.UserError(
+        f"`{entry}` is `{place}`, but `{folder}` is a folder, whose name reads"
+        " as a pattern: rename it"
+      )
+    matches = glob.glob(place, recursive=True)
+    found = [path for path in matches if os.path.isfile(path)]
+    if not found:
+      found = [path for match in matches for path in _walk(match)]
+  return [path for path in found if _counts(path, suffixes)]
+
+
+def _walk(folder: str) -> Iterator[str]:
+  """Yields the files of a folder and below; no real folder twice."""
+
+  def fail(error: OSError) -> NoReturn:
+    raise error
+
+  seen = {os.path.realpath(folder)}
+  for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+    yield from (os.path.join(place, name) for name in sorted(names))
+    there = {
+      name: os.path.realpath(os.path.join(place, name))
+      for name in sorted(folders)
+      if not name.startswith(".")
+    }
+    folders[:] = [name for name, real in there.items() if real not in seen]
+    seen.update(there.values())
+
+
+def _counts(path: str, suffixes: Sequence[str]) -> bool:
+  """Returns whether a file counts that was not named itself."""
+  name = os.path.basename(path).lower()
+  has_suffix = not suffixes or name.endswith(tuple(suffixes))
+  return has_suffix and not name.startswith(".")
