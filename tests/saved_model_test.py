@@ -52,6 +52,7 @@ np.savez(outputs, **results)
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
+  tf.random.set_seed(0)  # a module's fixture is made before it is set
   folder = tmp_path_factory.mktemp("run")
   helpers.save_checkpoint(folder, CONFIG, SHAPE)
   return str(folder)

@@ -1,5 +1,6 @@
 """Metrics over a data set, and what there is to see of a model."""
 
+from iodine.evaluation import catalogue, tables
 from iodine.evaluation.catalogue import STANDARD, TITLES, Metric, panels
 from iodine.evaluation.decomposing import compiled, decompose_batches
 from iodine.evaluation.evaluator import (

@@ -193,21 +193,18 @@ def _scene(inspected: Info, number: int, row: int) -> Scene:
 
 def _statistics(inspected: Info, size: int) -> Info:
   """Returns what the first scenes of a batch add to the statistics."""
+
+  def cut(nested: Any) -> Any:
+    return tf.nest.map_structure(lambda x: x[:size].numpy(), nested)
+
   info = inspected["info"]
-  kept = {
-    "info": {name: info[name] for name in ("losses", "metrics")},
-    "factors": info["data"]["factors"],
-    **{k: inspected[k] for k in ("latents", "is_object") if k in inspected},
-  }
-  found = tf.nest.map_structure(lambda x: x[:size].numpy(), kept)
-  if "latents" not in found:
-    return {"info": found["info"]}
-  is_object = found.pop("is_object")
-  return {
-    "info": found["info"],
-    "latents": found["latents"][is_object],
-    "factors": {name: x[is_object] for name, x in found["factors"].items()},
-  }
+  kept = {"info": cut({name: info[name] for name in ("losses", "metrics")})}
+  if "is_object" in inspected:
+    is_object = cut(inspected["is_object"])
+    factors = cut(info["data"]["factors"])
+    kept["latents"] = cut(inspected["latents"])[is_object]
+    kept["factors"] = {name: x[is_object] for name, x in factors.items()}
+  return kept
 
 
 def _join(parts: Sequence[Info]) -> SceneStatistics:

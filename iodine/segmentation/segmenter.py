@@ -100,7 +100,7 @@ class Segmenter:
     self.batch_size = batch_size
     self._seed = seed
     self._decompose = evaluation.compiled(
-      model, lambda model, data, _: infer(model, data["image"], seed)
+      model, lambda model, data, seeds: infer(model, data["image"], seed)
     )
 
   @classmethod

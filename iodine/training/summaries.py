@@ -18,7 +18,6 @@ from iodine import files
 from iodine.modules import iodine
 
 
-
 class SummaryWriter:
   """Writes the events of one run, as TensorBoard reads them.
 
