@@ -174,7 +174,7 @@ def test_little_to_show_gives_a_short_page(five_scenes, tmp_path):
 @pytest.mark.parametrize(
   "option, part",
   [
-    ("output=/proc/such.html", "/proc/such.html"),
+    ("output=/proc/such.html", "cannot write `/proc"),
     ("output=/tmp", "`/tmp` is not a file"),
     ("plot.scenes=[5]", "no scene 5: the test subset has 5 scenes"),
     ("plot.slot=4", "`plot.slot` is 4, and the model has 3 slots"),

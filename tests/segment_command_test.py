@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from iodine import files, segmentation
+from iodine import building, errors, files, segmentation
 from iodine.commands import segment as segment_command
 from iodine.drawing import palette
 
@@ -245,6 +245,7 @@ def test_overlays_are_tinted_and_have_borders():
     (["images=text.png"], "`text.png` is not an image (PNG,"),
     (["images=['photos','cut.png']"], "`cut.png` is not an image (PNG,"),
     (["images=photos", "films=photos"], "both set"),
+    (["films=nowhere"], "`films` is `nowhere`"),
     (
       ["images=photos", "segment.batch_size=2"]
       + ["model.refinement_batch_size=None"],
@@ -279,3 +280,82 @@ def test_errors_leave_everything_as_it_was(
   assert part in message
   assert all_files(photos) == before
   assert not os.path.exists("segments")
+
+
+# ----------------------------------------------------------------------- films
+
+NUM_FRAMES = 5  # the model has been trained on three
+SEQUENTIAL = {"data.image_dim": [8, 8], "seed": SEED, "model.sequential": True}
+
+
+@pytest.fixture(scope="module")
+def film():
+  return noise([NUM_FRAMES, 12, 16, 3])
+
+
+def test_a_film_gets_a_folder(film, tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  helpers.save_checkpoint("run", helpers.tiny_config(SEQUENTIAL))
+  os.mkdir("frames")
+  for number, frame in enumerate(film):
+    PIL.Image.fromarray(frame).save(f"frames/{number}.png")
+  for _ in range(2):  # a second time it replaces the first
+    segment(
+      *("run", "model.sequential=True", "films=frames"), "json_path=found.json"
+    )
+  assert "frames -> segments/frames: slot" in capsys.readouterr().out
+  names = [f"mask_{t:03}.png" for t in range(NUM_FRAMES)]
+  assert sorted(os.listdir("segments/frames")) == [
+    *(files.MARK, "film.gif", *names, "segmentation.npz"),
+  ]
+  saved = np.load("segments/frames/segmentation.npz")
+  labels = saved["masks"].argmax(axis=1)
+  for number, name in enumerate(names):
+    mask = np.asarray(PIL.Image.open(f"segments/frames/{name}"))
+    np.testing.assert_array_equal(mask, labels[number])
+  with PIL.Image.open("segments/frames/film.gif") as gif:
+    assert gif.n_frames == NUM_FRAMES
+    assert gif.height >= 256 and gif.width == 3 * gif.height
+  # The slot of the largest area in all frames comes first.
+  areas = np.bincount(labels.ravel(), minlength=3)
+  assert areas[0] == areas.max()
+  with open("found.json") as file:
+    (entry,) = json.load(file)["films"]
+  assert entry["film"] == "frames" and entry["mse"] > 0
+
+
+def test_iterations_see_the_frames(film):
+  config = helpers.tiny_config(SEQUENTIAL)["model"]
+  short, model = (
+    building.build({**config, "num_iters": num_iters})
+    for num_iters in (2, NUM_FRAMES - 1)
+  )
+  for each in (short, model):
+    each.initialize((8, 8, 3))
+  helpers.perturb(model)
+  for mine, other in zip(short.variables, model.variables, strict=True):
+    mine.assign(other)
+  found = segmentation.Segmenter(short, (8, 8, 3), SEED)(film / np.float32(255))
+  assert short.num_iters == 2  # as it was
+  assert found.masks.shape == (NUM_FRAMES, 3, 8, 8)
+  frames = tf.constant(found.image[None])
+  estimates, _ = model.encode(frames, seed=tf.constant([SEED, 0], tf.int64))
+  orders = set()
+  for t, estimate in enumerate(estimates):
+    recons = estimate.x_dist.mean()[0, 0]
+    helpers.assert_near(found.reconstruction[t], recons, 1e-4)
+    # In another order, but one for the whole film.
+    order = [
+      int(np.argmin(np.abs(estimate.z[0].numpy() - latent).sum(axis=-1)))
+      for latent in found.latents[t]
+    ]
+    orders.add(tuple(order))
+  assert len(orders) == 1 and sorted(*orders) == [0, 1, 2]
+
+
+def test_a_model_of_stills_is_refused(film):
+  model = helpers.tiny_model({"data.image_dim": [8, 8]})
+  model.initialize((8, 8, 3))
+  segmenter = segmentation.Segmenter(model, (8, 8, 3))
+  with pytest.raises(errors.UserError, match="trained on stills"):
+    segmenter(film / np.float32(255))

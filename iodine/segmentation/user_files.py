@@ -68,7 +68,7 @@ def _write_image(
   (top, bottom), (left, right) = found.region
   pixels = image_files.to_channels(original[top:bottom, left:right], 3)
   _save_labels(os.path.join(folder, "mask.png"), found.labels(), found)
-  whole = np.full(original.shape[:2], _NOT_SEEN)
+  whole = np.full(original.shape[:2], _NOT_SEEN, np.uint8)
   whole[top:bottom, left:right] = _labels(found, pixels.shape[:2])
   _save_labels(os.path.join(folder, "mask_full.png"), whole, found)
   for k in found.active_slots():
@@ -125,11 +125,10 @@ def _save_labels(
   path: str, labels: np.ndarray, found: segmenter.Segmentation
 ) -> None:
   """Writes a label image [H, W] with the colours of the slots."""
-  colors = np.zeros([256, 3], np.uint8)
-  slots = _to_bytes(_colors(found))
-  colors[: len(slots)] = slots
+  colors = np.zeros([256, 3])
+  colors[: found.masks.shape[-3]] = _colors(found)
   mask = PIL.Image.fromarray(labels.astype(np.uint8))
-  mask.putpalette(colors.tobytes())
+  mask.putpalette(_to_bytes(colors).tobytes())
   mask.save(path)
 
 
