@@ -135,13 +135,14 @@ def train(
   command = _command("train", _config)
   # Arguments so that Sacred knows their entries.
   del model, data, optimizer, environment
-  place = command.find_place(checkpoint_dir, _run._id, continue_run)
+  run_folder = importlib.import_module("iodine.commands.run_folder")
+  folder = run_folder.RunFolder.find(checkpoint_dir, _run._id, continue_run)
 
   def record(folder: str) -> None:
     # What Sacred's LogFileWriter would record, which knows TF1 only.
     _run.info["tensorflow"] = {"logdirs": [folder]}
 
-  outcome = command.run(_config, place, ex.log_scalar, record)
+  outcome = command.run(_config, folder, ex.log_scalar, record)
   if outcome.interrupted_by:
     raise KeyboardInterrupt(outcome.interrupted_by)
   return outcome.step

@@ -1,9 +1,5 @@
 """TF1 checkpoints under the name that scripts outside the project use."""
 
-from iodine.checkpoints import tf1
+from iodine.checkpoints.tf1 import export, restore
 
-Report = tf1.Report
-export = tf1.export
-restore = tf1.restore
-
-__all__ = ["Report", "export", "restore"]
+__all__ = ["export", "restore"]

@@ -1,10 +1,18 @@
+"""Checkpoints: found, read once, restored whole or not at all."""
+
 import os
+import pathlib
+import shutil
 
 import helpers
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from iodine import building, checkpoints, errors
+from iodine.commands import load_checkpoint
+
+DATA = ".data-00000-of-00001"
 
 
 def make_model(**updates):
@@ -13,43 +21,75 @@ def make_model(**updates):
   return model
 
 
-def make_store(folder, **updates):
-  model = make_model(**updates)
-  optimizer = building.build(helpers.tiny_config(updates)["optimizer"])
+def make_objects():
+  model = make_model()
+  optimizer = building.build(helpers.tiny_config()["optimizer"])
   optimizer.initialize(model.trainable_variables)
   helpers.perturb(model)
-  return model, checkpoints.CheckpointStore(str(folder), model, optimizer)
+  return model, optimizer
 
 
-def test_restore_brings_back_every_variable(tmp_path):
-  model, store = make_store(tmp_path)
-  prefix = store.save()
-  other = make_model()
-  assert checkpoints.restore(tmp_path, model=other) == (prefix, None)
-  for a, b in zip(model.variables, other.variables, strict=True):
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+  """The folder of a run that saved at steps 8 to 12, the last two the best."""
+  folder = tmp_path_factory.mktemp("saved")
+  model, optimizer = make_objects()
+  store = checkpoints.CheckpointStore(str(folder), model, optimizer)
+  for step, loss in zip(range(8, 13), (1, 1, 1, 0, -1), strict=True):
+    optimizer.global_step.assign(step)
+    helpers.perturb(model, seed=step)
+    store.save(loss)
+  (folder / "config.json").write_text("{}")
+  return folder
+
+
+@pytest.fixture
+def folder(tmp_path, saved):
+  """A copy of it."""
+  return shutil.copytree(saved, tmp_path / "run")
+
+
+def values(model):
+  return [np.array(v) for v in model.variables]
+
+
+def assert_same(first, second):
+  for a, b in zip(first, second, strict=True):
     np.testing.assert_array_equal(a, b)
 
 
-def test_restore_takes_a_prefix_too(tmp_path):
-  model, store = make_store(tmp_path)
-  first = store.save()
-  before = model.initial_sample_distribution.numpy()
-  store._optimizer.global_step.assign(5)
-  model.initial_sample_distribution.assign_add(before * 0 + 1)
+# ------------------------------------------------------------------- restoring
+
+
+def test_restore_brings_back_every_variable(tmp_path):
+  model, optimizer = make_objects()
+  store = checkpoints.CheckpointStore(str(tmp_path), model, optimizer)
+  prefix = store.save()
+  expected = values(model)
+  optimizer.global_step.assign(5)
+  helpers.perturb(model, seed=1)
   store.save()
-  other = make_model()
-  checkpoints.restore(first, model=other)
-  np.testing.assert_array_equal(other.initial_sample_distribution, before)
+  for path in (prefix, checkpoints.open_checkpoint(prefix)):
+    other = make_model()
+    restored = checkpoints.restore(path, model=other)
+    assert restored.opened.prefix == prefix and restored.opened.step == 0
+    assert set(restored.report.status.values()) == {"restored"}
+    assert len(restored.report.status) == len(other.variables)
+    assert_same(values(other), expected)
+  checkpoints.restore(tmp_path, model=other)
+  assert_same(values(other), values(model))
 
 
-def test_variables_have_the_names_of_the_checkpoint(tmp_path):
-  model, store = make_store(tmp_path)
+def test_variables_have_the_names_of_the_checkpoint(saved):
+  model = make_model()
   names = checkpoints.variables_by_path(model)
   assert len(names) == len(model.variables)
-  assert "decoder/pixel_decoder/conv_net/layers/0/w" in names
-  assert (
-    names["initial_sample_distribution"] is model.initial_sample_distribution
-  )
+  first = model.initial_sample_distribution
+  assert names["initial_sample_distribution"] is first
+  opened = checkpoints.open_checkpoint(saved)
+  for name, variable in names.items():
+    key = f"model/{name}/.ATTRIBUTES/VARIABLE_VALUE"
+    assert opened.shapes[key] == tuple(variable.shape)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +98,7 @@ def test_variables_have_the_names_of_the_checkpoint(tmp_path):
     ({"n_z": 4}, "initial_sample_distribution is [6] there and [8] here"),
     (
       {"model.refinement_core.recurrent_net.hidden_sizes": [5]},
-      "recurrent_net/layers/0/b_gates is not in the checkpoint",
+      "recurrent_net/layers/0/b_gates [20] is only here",
     ),
     (
       {"model.factor_evaluator": None},
@@ -66,42 +106,127 @@ def test_variables_have_the_names_of_the_checkpoint(tmp_path):
     ),
   ],
 )
-def test_another_config_is_a_sentence_and_changes_nothing(
-  tmp_path, updates, part
-):
-  _, store = make_store(tmp_path)
-  store.save()
+def test_another_config_is_a_sentence_and_changes_nothing(saved, updates, part):
   other = make_model(**updates)
-  before = [np.array(v) for v in other.variables]
+  before = values(other)
   with pytest.raises(errors.UserError) as info:
-    checkpoints.restore(str(tmp_path), model=other)
-  assert part in str(info.value)
-  assert "\n" not in str(info.value)
-  for a, b in zip(before, other.variables, strict=True):
-    np.testing.assert_array_equal(a, b)
+    checkpoints.restore(str(saved), model=other)
+  assert part in str(info.value) and "\n" not in str(info.value)
+  assert_same(before, values(other))
+
+
+def test_the_loss_scale_of_older_runs_is_ignored(saved):
+  opened = checkpoints.open_checkpoint(saved)
+  older = {"optimizer/loss_scale/scale/.ATTRIBUTES/VARIABLE_VALUE": 8.0}
+  opened = opened._replace(tensors={**opened.tensors, **older})
+  model, optimizer = make_objects()
+  checkpoints.restore(opened, model=model, optimizer=optimizer)
+  assert int(optimizer.global_step) == 12
+
+
+def test_a_command_reads_a_checkpoint_once(folder, monkeypatch, capsys):
+  reads, load = [], tf.train.load_checkpoint
+  monkeypatch.setattr(
+    tf.train, "load_checkpoint", lambda path: reads.append(path) or load(path)
+  )
+  config = helpers.tiny_config({"data.image_dim": [8, 8]})
+  load_checkpoint.run(config, checkpoints.open_checkpoint(folder))
+  assert reads == [f"{folder}/ckpt-12"]
+  out = capsys.readouterr().out
+  assert "global step: 12\n" in out
+  assert f"restored: {folder}/ckpt-12\n" in out
+
+
+# --------------------------------------------------------------------- finding
 
 
 def test_missing_checkpoints(tmp_path):
-  with pytest.raises(errors.UserError, match="holds no checkpoint"):
-    checkpoints.restore(str(tmp_path), model=make_model())
+  with pytest.raises(errors.UserError, match="no checkpoint in"):
+    checkpoints.open_checkpoint(tmp_path)
   with pytest.raises(errors.UserError, match="no checkpoint at `/no/such`"):
     checkpoints.restore("/no/such", model=make_model())
 
 
-def test_a_broken_checkpoint(tmp_path):
-  _, store = make_store(tmp_path)
-  prefix = store.save()
-  data_file = f"{prefix}.data-00000-of-00001"
-  os.truncate(data_file, os.path.getsize(data_file) // 2)
-  with pytest.raises(errors.UserError, match="broken or incomplete"):
-    checkpoints.restore(str(tmp_path), model=make_model())
-  with open(f"{prefix}.index", "wb") as file:
-    file.write(b"nonsense")
-  with pytest.raises(errors.UserError, match="broken or incomplete"):
-    checkpoints.restore(str(tmp_path), model=make_model())
+@pytest.mark.parametrize("name", ["lr[0.1]_1", "run?_1", "all*_1"])
+def test_a_name_that_tensorflow_takes_for_several_is_refused(tmp_path, name):
+  path = str(tmp_path / name)
+  for call in (
+    lambda: checkpoints.open_checkpoint(path),
+    lambda: checkpoints.CheckpointStore(path, *make_objects()),
+    lambda: checkpoints.check_export(f"{path}/model.ckpt"),
+  ):
+    with pytest.raises(errors.UserError, match="for a pattern: rename it"):
+      call()
+  assert not os.listdir(tmp_path)
 
 
-def test_a_folder_that_cannot_be_made(tmp_path):
-  (tmp_path / "file").write_text("")
-  with pytest.raises(errors.UserError, match="cannot create the folder"):
-    make_store(tmp_path / "file" / "folder")
+@pytest.mark.parametrize(
+  "content, newest",
+  [
+    (None, 12),
+    (b"", 12),
+    (b"\xff\xfe\x00", 12),
+    (b'model_checkpoint_path: "/elsewhere/run/ckpt-77"\n', 12),
+    (b'model_checkpoint_path: "/elsewhere/run/ckpt-11"\n', 11),
+  ],
+)
+def test_the_files_that_are_there_count(folder, content, newest):
+  """The state file is lost, damaged, or of another place."""
+  state = folder / "checkpoint"
+  os.remove(state) if content is None else state.write_bytes(content)
+  assert checkpoints.find(folder) == f"{folder}/ckpt-{newest}"
+  model, optimizer = make_objects()
+  store = checkpoints.CheckpointStore(str(folder), model, optimizer)
+  assert store.restore() == store.latest == f"{folder}/ckpt-{newest}"
+  optimizer.global_step.assign(13)
+  store.save()
+  assert checkpoints.find(folder) == f"{folder}/ckpt-13"
+  if newest == 12:  # all are known again, and pruned
+    assert not list(folder.glob("ckpt-8*"))
+
+
+def truncate(path):
+  os.truncate(path, os.path.getsize(path) // 2)
+
+
+def flip(path):
+  content = bytearray(pathlib.Path(path).read_bytes())
+  content[len(content) // 3] ^= 4
+  pathlib.Path(path).write_bytes(content)
+
+
+@pytest.mark.parametrize(
+  "harm, end",
+  [(truncate, DATA), (flip, DATA), (os.remove, DATA), (truncate, ".index")],
+)
+def test_the_newest_that_can_be_read_is_used(folder, capsys, harm, end):
+  harm(f"{folder}/ckpt-12{end}")
+  assert checkpoints.find(folder) == f"{folder}/ckpt-11"
+  assert f"is used, `{folder}/ckpt-11`" in capsys.readouterr().out
+  # Who names it means that one.
+  with pytest.raises(errors.UserError, match="broken or incomplete"):
+    checkpoints.restore(f"{folder}/ckpt-12", model=make_model())
+  for step in range(8, 12):
+    flip(f"{folder}/ckpt-{step}{DATA}")
+  with pytest.raises(errors.UserError, match="such as one in `best`"):
+    checkpoints.open_checkpoint(folder)
+  assert not capsys.readouterr().out
+
+
+def test_the_folder_of_a_run(folder):
+  assert checkpoints.run_folder(f"{folder}/ckpt-12") == str(folder)
+  assert checkpoints.run_folder(f"{folder}/best/ckpt-12") == str(folder)
+  # One of that name may have been copied.
+  (folder / "config.json").rename(folder / "best/config.json")
+  assert checkpoints.run_folder(f"{folder}/best/ckpt-12") == f"{folder}/best"
+
+
+def test_other_files_of_the_user_stay(folder):
+  for name in ("ckpt-8-kept.index", "ckpt-8.txt", "notes.tmp"):
+    (folder / name).write_text("mine")
+  model, optimizer = make_objects()
+  optimizer.global_step.assign(13)
+  checkpoints.CheckpointStore(str(folder), model, optimizer).save()
+  left = {path.name for path in folder.glob("*") if "ckpt-8" in path.name}
+  assert left == {"ckpt-8-kept.index", "ckpt-8.txt"}
+  assert len(list(folder.glob("ckpt-*.index"))) == 6

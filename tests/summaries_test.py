@@ -9,25 +9,15 @@ from iodine import training
 from iodine.drawing import image_files
 
 
-def read_events(folder):
-  """All values of the event files: {(tag, step): tensor}."""
-  values = {}
-  for path in sorted(glob.glob(f"{folder}/events*")):
-    for raw in tf.data.TFRecordDataset(path):
-      event = tf.compat.v1.Event.FromString(raw.numpy())
-      for value in event.summary.value:
-        values[value.tag, event.step] = tf.make_ndarray(value.tensor)
-  return values
-
-
 def test_scalars_can_be_read_back(tmp_path):
   writer = training.SummaryWriter(str(tmp_path))
   writer.scalars(3, {"loss/total": 1.5, "debug/learning_rate": 0.25})
-  writer.scalars(4, {"loss/total": 2.5})
-  values = read_events(tmp_path)
-  assert values["loss/total", 3] == 1.5
-  assert values["loss/total", 4] == 2.5
-  assert values["debug/learning_rate", 3] == 0.25
+  writer.scalars(4, {"loss/total": 2.5, "other": np.nan})
+  tags = ["loss/total", "debug/learning_rate", "other", "missing"]
+  assert training.read_scalars(str(tmp_path), tags) == {
+    "loss/total": [(3, 1.5), (4, 2.5)],
+    "debug/learning_rate": [(3, 0.25)],
+  }
 
 
 def test_a_continued_training_has_one_curve(tmp_path):
@@ -38,11 +28,14 @@ def test_a_continued_training_has_one_curve(tmp_path):
       writer.scalars(step, {"loss/total": float(name) * step})
     (path,) = glob.glob(f"{tmp_path}/{name}/events*")
     shutil.move(path, tmp_path / f"events.out.tfevents.{name}")
+  # What a killed process was writing is cut off.
+  with open(tmp_path / "events.out.tfevents.2", "ab") as file:
+    file.write(b"half of an event")
   curves = training.read_scalars(str(tmp_path), ["loss/total"])
   assert curves == {"loss/total": [(10, 10.0), (20, 20.0), (30, 60.0)]}
 
 
-def test_overview_images_are_drawn_and_written(tmp_path):
+def test_overview_images_are_drawn():
   model = helpers.tiny_model()
   model.initialize((8, 8, 3))
   draw = training.OverviewImages(model, num_images=2)
@@ -54,14 +47,6 @@ def test_overview_images_are_drawn_and_written(tmp_path):
   assert images["samples"].shape == (1, 4 * 12, 4 * 12, 3)
   for name, image in draw(batch).items():
     np.testing.assert_array_equal(image, images[name])
-  writer = training.SummaryWriter(str(tmp_path))
-  writer.images(7, images)
-  values = read_events(tmp_path)
-  for name, image in images.items():
-    width, height, png = values[name, 7]
-    assert (int(height), int(width)) == tuple(image.shape[1:3])
-    decoded = tf.io.decode_png(png).numpy() / 255.0
-    np.testing.assert_allclose(decoded, image[0], atol=1 / 254)  # 8 bits
 
 
 def test_titled_images_are_enlarged(tmp_path):

@@ -50,25 +50,32 @@ class Run(helpers.Run):
     return step
 
   def train(self, stop_after_steps, **options):
-    schedule = {
-      "save_summaries_steps": 2,
-      "save_checkpoint_steps": 2,
-      "save_images_steps": 100,
-      **{k: options.pop(k) for k in list(options) if k.startswith("save_")},
-      "validate_every": options.pop("every", None),
-    }
-    return training.train(
-      helpers.steps_of(
-        options.pop("step", self.step),
-        Scenes().batches("train", int(self.optimizer.global_step)),
-      ),
+    """Trains to a step.
+
+    Args:
+      stop_after_steps: the last step.
+      **options: of a `training.Loop`, of its schedule, or what its listener
+        does (`report`, `images`, `validate`, `rescue`, `first_step`).
+    """
+    schedule = {"save_summaries_steps": 2, "save_checkpoint_steps": 2}
+    listener = training.Listener()
+    for name in list(options):
+      if name in training.Schedule._fields:
+        schedule[name] = options.pop(name)
+      elif hasattr(listener, name):
+        setattr(listener, name, options.pop(name))
+    start = int(self.optimizer.global_step)
+    step, batches = options.pop("step", self.step), options.pop("scenes", None)
+    return training.Loop(
+      helpers.steps_of(step, batches or Scenes().batches("train", start)),
       [*self.model.trainable_variables, *self.optimizer.m, *self.optimizer.v],
       Scenes.batch_size,
       self.store,
-      training.Schedule(stop_after_steps=stop_after_steps, **schedule),
-      start_step=int(self.optimizer.global_step),
+      training.Schedule(stop_after_steps, **schedule),
+      listener,
+      start,
       **options,
-    )
+    ).run()
 
   def state(self):
     return [
@@ -133,7 +140,7 @@ def test_reports_have_means_speed_and_time_left(tmp_path):
   run = Run(tmp_path)
   reports = []
   step = run.fake_step(**{"loss/total": {3: 5.0, 4: 8.0}})
-  run.train(5, step=step, on_report=reports.append)
+  run.train(5, step=step, report=reports.append)
   assert [r.step for r in reports] == [2, 4, 5]
   assert [r.means["loss/total"] for r in reports] == [1.0, 6.5, 1.0]
   assert all(r.images_per_second > 0 for r in reports)
@@ -143,9 +150,7 @@ def test_reports_have_means_speed_and_time_left(tmp_path):
 def test_images_are_drawn_when_due_and_at_the_end(tmp_path):
   steps = []
   run = Run(tmp_path)
-  run.train(
-    5, step=run.fake_step(), on_images=steps.append, save_images_steps=2
-  )
+  run.train(5, step=run.fake_step(), images=steps.append, save_images_steps=2)
   assert steps == [2, 4, 5]
 
 
@@ -228,11 +233,8 @@ def test_scalars_are_read_when_due_and_all_at_once(tmp_path, monkeypatch):
   monkeypatch.setattr(loop, "_fetch", spy)
   monkeypatch.setattr(loop, "_MAX_UNREAD", 4)
   reports = []
-  run.train(
-    14,
-    on_report=reports.append,
-    **{"save_summaries_steps": 7, "save_checkpoint_steps": 100},
-  )
+  periods = {"save_summaries_steps": 7, "save_checkpoint_steps": 100}
+  run.train(14, report=reports.append, **periods)
   # The first step alone, for its time; then for reports, or four in a row.
   assert fetched == [1, 4, 2, 4, 3]
   assert [r.step for r in reports] == [7, 14]
@@ -334,15 +336,8 @@ def test_xla_computes_the_same_step(tmp_path, monkeypatch):
     helpers.assert_near(b, a, 1e-5 if is_bias else 5e-6)
 
 
-@pytest.mark.parametrize("value", ["yes", 1, None])
-def test_jit_compile_is_true_or_false(tmp_path, value):
-  run = Run(tmp_path)
-  with pytest.raises(errors.UserError, match="`jit_compile` is"):
-    training.compile_step(run.model, run.optimizer, 0, jit_compile=value)
-
-
-@pytest.mark.parametrize("eager", [False, True], ids=["graph", "eager"])
-def test_the_path_from_the_command_to_the_tape(tmp_path, monkeypatch, eager):
+def test_the_path_from_the_command_to_the_tape(tmp_path, monkeypatch):
+  """Where the graph is made, which is before the loop begins."""
   config = main.get_config(("tetrominoes",))
   scenes = make_data.make_data(config["data"], str(tmp_path), 4, seed=0)
   root = str(pathlib.Path(main.__file__).parent)
@@ -361,34 +356,16 @@ def test_the_path_from_the_command_to_the_tape(tmp_path, monkeypatch, eager):
       return super().__enter__()
 
   monkeypatch.setattr(tf, "GradientTape", Tape)
-  tf.config.run_functions_eagerly(eager)
-  try:
-    updates = {
-      **helpers.TINY,
-      "batch_size": 2,
-      "stop_after_steps": 1,
-      "data.path": scenes,
-      "checkpoint_dir": f"{tmp_path}/run",
-    }
-    words = [f"{name}={value}" for name, value in updates.items()]
-    helpers.run_main("with", "tetrominoes", *words)
-  finally:
-    tf.config.run_functions_eagerly(False)
-  (*_, path) = [path for path in paths if "step.py:train_step" in path[-2]]
+  words = [f"{name}={value}" for name, value in helpers.TINY.items()]
+  helpers.run_main(
+    *("with", "tetrominoes", *words, "batch_size=2", "stop_after_steps=1"),
+    *(f"data.path={scenes}", f"checkpoint_dir={tmp_path}/run"),
+  )
+  (path,) = [path for path in paths if "step.py:train_step" in path[-2]]
   assert path == [
     "main.py:train",
     "iodine/commands/train.py:run",
-    # The graph is made before the loop begins, which has a loop for the steps
-    # of one call.
-    *(
-      [
-        "iodine/training/loop.py:train",
-        "iodine/training/step.py:steps",
-        "iodine/training/step.py:once",
-      ]
-      if eager
-      else []
-    ),
+    "iodine/commands/train.py:train",
     "iodine/training/step.py:train_step",
     "iodine/training/step.py:compute_gradients",
   ]

@@ -1,6 +1,5 @@
 """Checkpoints of this project and of the original: found, read, written."""
 
-from iodine.checkpoints import tf1
 from iodine.checkpoints.configs import (
   as_evaluated,
   as_trained,
@@ -12,18 +11,18 @@ from iodine.checkpoints.configs import (
 )
 from iodine.checkpoints.finding import (
   Opened,
+  Path,
+  Report,
+  check_name,
   find,
-  first_line,
-  is_pattern,
   latest,
   open_checkpoint,
   run_folder,
 )
 from iodine.checkpoints.locking import locked
-from iodine.checkpoints.restoring import Restored, restore, restore_model
+from iodine.checkpoints.restoring import restore, restore_model
 from iodine.checkpoints.store import CheckpointStore
 from iodine.checkpoints.tf1 import (
-  Report,
   all_variables,
   check_export,
   export,
@@ -34,20 +33,19 @@ from iodine.checkpoints.tf2 import read_seed, variables_by_path
 __all__ = [
   "CheckpointStore",
   "Opened",
+  "Path",
   "Report",
-  "Restored",
   "all_variables",
   "as_evaluated",
   "as_trained",
   "check_export",
+  "check_name",
   "config_beside",
   "config_path",
   "differences",
   "evaluation_iters",
   "export",
   "find",
-  "first_line",
-  "is_pattern",
   "latest",
   "leaves",
   "locked",
@@ -57,6 +55,5 @@ __all__ = [
   "restore",
   "restore_model",
   "run_folder",
-  "tf1",
   "variables_by_path",
 ]

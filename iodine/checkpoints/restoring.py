@@ -14,20 +14,19 @@ class Restored(NamedTuple):
   """What was read.
 
   Attributes:
-    prefix: of the checkpoint.
-    report: what became of the variables, of a TF1 checkpoint; None for TF2,
-      where all are restored.
+    opened: the checkpoint.
+    report: what became of the variables.
   """
 
-  prefix: str
-  report: tf1.Report | None
+  opened: finding.Opened
+  report: finding.Report
 
 
-def restore(path: Any, **objects: Any) -> Restored:
+def restore(path: finding.Path, **objects: Any) -> Restored:
   """Restores objects from a TF1 or TF2 checkpoint.
 
   Args:
-    path: a prefix or a folder, see `find`; or what `open_checkpoint` returned.
+    path: a prefix or a folder, or what `open_checkpoint` returned.
     **objects: what to restore, under the names they were saved by: `model`,
       `optimizer`; from TF2 checkpoints also `best_loss` and `seed`. Everything
       else in the checkpoint is ignored.
@@ -37,14 +36,12 @@ def restore(path: Any, **objects: Any) -> Restored:
       variable is missing in it or of another shape. Nothing is changed then.
   """
   opened = finding.open_checkpoint(path)
-  if opened.is_tf1:
-    return Restored(opened.prefix, tf1.restore(opened, **objects))
-  tf2.restore(opened, **objects)
-  return Restored(opened.prefix, None)
+  kind = tf1 if opened.is_tf1 else tf2
+  return Restored(opened, kind.restore(opened, **objects))
 
 
 def restore_model(
-  path: Any,
+  path: finding.Path,
   config: Mapping[str, Any] | None = None,
   evaluated: bool = False,
 ) -> tuple[iodine.IODINE, dict[str, Any]]:
@@ -54,7 +51,8 @@ def restore_model(
   batch of `config["batch_size"]`, whatever the batch at hand.
 
   Args:
-    path: a prefix or a folder of a TF1 or TF2 checkpoint.
+    path: a prefix or a folder of a TF1 or TF2 checkpoint, or what
+      `open_checkpoint` returned.
     config: the complete config; None for the `config.json` that a training
       leaves beside its checkpoints, which those of the original do not have.
     evaluated: whether it refines as often as `evaluate` lets it, not as often

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
 from iodine import errors, files, optimizers
-from iodine.checkpoints import finding, kept, tf2
+from iodine.checkpoints import finding, tf2
 from iodine.modules import iodine
 
 
@@ -30,7 +31,7 @@ class CheckpointStore:
     """Opens the folder; model and optimizer must have all their variables.
 
     Args:
-      folder: where the checkpoints are; it is created if missing.
+      folder: where the checkpoints are; the first save creates it.
       model: the model.
       optimizer: its optimizer, with moments and step.
       seed: what samples and the order of scenes follow from.
@@ -39,10 +40,8 @@ class CheckpointStore:
         does, and nothing is written by the others' `save`.
       validates: whether the best checkpoint is that of the lowest loss on
         held-out scenes, which `save_if_best` is told, and not in training.
-
-    Raises:
-      errors.UserError: if the folder cannot be created or written to.
     """
+    finding.check_name(folder)
     self.folder = folder
     self._optimizer = optimizer
     self._writes = writes
@@ -57,37 +56,34 @@ class CheckpointStore:
       # Of its own, as a run may begin to validate when it is continued.
       self._best_loss = tf.Variable(float("inf"), trainable=False)
       self._objects[tf2.BEST_VALIDATION] = self._best_loss
-    self._checkpoint = tf.train.Checkpoint(**self._objects)
+    checkpoint = tf.train.Checkpoint(**self._objects)
     # Of variables that replicas have copies of, each copy.
     self._parts = [
       part
-      for variable in tf2.variables_by_path(self._checkpoint).values()
+      for variable in tf2.variables_by_path(checkpoint).values()
       for part in getattr(variable, "values", [variable])
     ]
+    self._best_folder = os.path.join(folder, finding.BEST_FOLDER)
     if writes:
-      files.make_folder(folder)
-    self._latest = kept.Folder(folder, max_to_keep)
-    self._best = kept.Folder(os.path.join(folder, finding.BEST_FOLDER), 1)
+      self._latest = _manager(checkpoint, folder, max_to_keep)
+      self._best = _manager(checkpoint, self._best_folder, 1)
 
   @property
   def latest(self) -> str | None:
     """Returns the prefix of the newest checkpoint, or None."""
-    if not self._writes:
-      return finding.latest(self.folder)  # of the process that does
-    return self._latest.newest
+    return finding.latest(self.folder)
 
   @property
   def best(self) -> str | None:
     """Returns the prefix of the one with the lowest loss, or None."""
-    return self._best.newest
+    return finding.latest(self._best_folder)
 
   def save(self, mean_loss: float | None = None) -> str | None:
     """Writes a checkpoint under the optimizer's step; returns its prefix.
 
     None where another process writes.
 
-    It is written elsewhere and gets its name at the end, so an interrupted save
-    leaves the older checkpoints as they are.
+    An interrupted save leaves the older checkpoints as they are.
 
     Args:
       mean_loss: mean training loss since the last save; where it is the
@@ -106,9 +102,6 @@ class CheckpointStore:
     """Keeps a checkpoint as the best where its loss is the lowest so far.
 
     A `save` after it knows that loss in a continued run.
-
-    Raises:
-      errors.UserError: if the files cannot be written.
     """
     if self._writes and loss < self._best_loss.numpy():
       with contextlib.ExitStack() as unsaved:
@@ -122,38 +115,39 @@ class CheckpointStore:
     """Has the next loss be the lowest so far, where losses become others."""
     self._best_loss.assign(float("inf"))
 
-  def hold(self) -> Callable[[], None]:
+  def snapshot(self) -> Callable[[], None]:
     """Returns a function that has all that is saved be as it is now again.
 
-    Nothing is copied until a variable changes. Of several processes each holds
+    Nothing is copied until a variable changes. Of several processes each has
     its own.
     """
     read = tf.raw_ops.ReadVariableOp  # a third of the time of `read_value`
     held = [read(resource=x.handle, dtype=x.dtype) for x in self._parts]
 
-    def put_back() -> None:
+    def rewind() -> None:
       for part, value in zip(self._parts, held, strict=True):
         part.assign(value)
 
-    return put_back
+    return rewind
 
-  def _save(self, folder: kept.Folder) -> str:
+  def _save(self, manager: tf.train.CheckpointManager) -> str:
     """Writes a checkpoint under the optimizer's step; returns its prefix."""
-    step = self._step
-    try:
-      return folder.save(self._checkpoint, step)
-    except (tf.errors.OpError, OSError) as error:
-      is_first = not finding.candidates(self.folder)
+    step = int(self._optimizer.global_step.numpy())
+
+    def explain(error: Exception) -> str:
+      # What is there of it takes room.
+      prefix = os.path.join(manager.directory, f"ckpt-{step}")
+      shutil.rmtree(f"{prefix}_temp", ignore_errors=True)
+      is_first = self.latest is None
       again = "start again" if is_first else "go on with `continue_run=True`"
-      raise errors.UserError(
+      return (
         f"cannot write a checkpoint to `{self.folder}` at step {step}: make "
         f"room or choose another `checkpoint_dir`, then {again} "
-        f"({finding.first_line(error)})"
-      ) from error
+        f"({errors.reason(error)})"
+      )
 
-  @property
-  def _step(self) -> int:
-    return int(self._optimizer.global_step.numpy())
+    with errors.as_user_error((tf.errors.OpError, OSError), explain):
+      return manager.save(checkpoint_number=step)
 
   def restore(self, start: finding.Opened | None = None) -> str:
     """Restores a checkpoint; returns its prefix.
@@ -164,41 +158,25 @@ class CheckpointStore:
     Raises:
       errors.UserError: if there is none, or it does not fit.
     """
-    return tf2.restore(start or self.folder, **self._objects)
+    start = start or finding.open_checkpoint(self.folder)
+    tf2.restore(start, **self._objects)
+    return start.prefix
 
-  def go_on(self, prefix: str, leaves_best: bool = False) -> list[str]:
-    """Makes what was restored the newest checkpoint, and clears left-overs.
 
-    Newer ones are moved to `newer_than_<step>` in the folder: they stay, and
-    nothing takes them for newer ones of what comes now.
-
-    Args:
-      prefix: of the checkpoint that was restored.
-      leaves_best: whether a newer best one is moved, too. Where the run is not
-        changed it finds that one again.
-
-    Returns:
-      The prefixes of what was moved, as they are now.
-
-    Raises:
-      errors.UserError: if that cannot be done.
-    """
-    if not self._writes:
-      return []
-    own = self._latest.prefix(self._step)
-    is_own = os.path.realpath(prefix) == os.path.realpath(own)
-    with errors.as_user_error((OSError,), self._cannot_change):
-      for folder in (self._latest, self._best):
-        folder.clear()
-      moved = self._latest.go_back(self._step, is_own)
-      if leaves_best:
-        moved += self._best.go_back(self._step, is_kept=True)
-    if not is_own:
-      self._save(self._latest)
-    return moved
-
-  def _cannot_change(self, error: Exception) -> str:
-    return (
-      f"cannot change the folder `{self.folder}` ({error}): see to it that you "
-      "may write there"
-    )
+def _manager(
+  checkpoint: tf.train.Checkpoint, folder: str, max_to_keep: int
+) -> tf.train.CheckpointManager:
+  """Returns what keeps the newest few of a folder's checkpoints."""
+  # TensorFlow's manager knows those of the state file alone, which may be lost,
+  # or have been copied from another place, where it would remove some.
+  found = reversed(finding.candidates(folder))
+  names = [os.path.basename(prefix) for prefix in found]
+  if names:
+    # It leaves those for ever that have no time.
+    lines = [f'model_checkpoint_path: "{names[-1]}"\n'] + [
+      f'all_model_checkpoint_paths: "{name}"\n'
+      "all_model_checkpoint_timestamps: 1.0\n"
+      for name in names
+    ]
+    files.write(os.path.join(folder, finding.STATE_FILE), "".join(lines))
+  return tf.train.CheckpointManager(checkpoint, folder, max_to_keep)

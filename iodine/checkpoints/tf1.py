@@ -7,9 +7,8 @@ layout, so that going there and back returns to the bit.
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import sonnet as snt
 import tensorflow as tf
@@ -23,37 +22,6 @@ Variables = dict[str, tf.Variable]
 _SLOTS = {"Adam": "m", "Adam_1": "v"}
 _GLOBAL_STEP = "global_step"
 _POWERS = ("beta1_power", "beta2_power")
-
-# Where the size of a variable comes from, by the beginning of its name.
-_CAUSES = {
-  "model/iodine/initial_sample_distribution": "`n_z`",
-  "model/iodine/preprocess": "`model.inputs` or `model.preprocess`",
-  "pixel_decoder": "`model.decoder.pixel_decoder`",
-  "encoder_net": "`model.refinement_core.encoder_net` or `model.inputs`",
-  "recurrent_net": "`model.refinement_core.recurrent_net.hidden_sizes`",
-  "refinement_head": "`model.refinement_core.refinement_head`",
-  "component_dist": "`model.output_dist.component_dist`",
-  "latent_dist": "`model.latent_dist`",
-  "factor_evaluator": "`model.factor_evaluator`",
-}
-
-
-class Report(NamedTuple):
-  """What a restore did, as TF1 names.
-
-  Attributes:
-    restored: read from the checkpoint.
-    left_fresh: of the optimizer, not in the checkpoint: zero moments, t = 0.
-    unused: in the checkpoint, for an optimizer that was not given.
-    shapes: of all of these.
-    global_step: of the checkpoint; None if it has none.
-  """
-
-  restored: list[str]
-  left_fresh: list[str]
-  unused: list[str]
-  shapes: dict[str, tuple[int, ...]]
-  global_step: int | None
 
 
 # -------------------------------------------------------------------- names
@@ -180,18 +148,17 @@ def _head(head: snt.Module) -> Variables:
 
 
 def restore(
-  path: Any,
+  path: finding.Path,
   model: iodine.IODINE,
   optimizer: optimizers.Adam | None = None,
-) -> Report:
+) -> finding.Report:
   """Restores a model, and its optimizer if given, from a TF1 checkpoint.
 
   Where Adam's slots are absent, as in released checkpoints, Adam starts afresh,
   whatever the global step says.
 
   Args:
-    path: a prefix, or a folder, with or without a state file; or what
-      `finding.open_checkpoint` returned.
+    path: see `finding.open_checkpoint`.
     model: an initialised model; all of its variables are restored.
     optimizer: gets the global step, and Adam's slots and powers.
 
@@ -204,83 +171,28 @@ def restore(
       changed then.
   """
   opened = finding.open_checkpoint(path)
-  saved = opened.shapes
-  wanted = model_variables(model)
-  optional: Variables = {}
-  has_slots = False
-  if optimizer is not None:
-    has_slots = any(k in saved for k in slot_variables(model, optimizer))
-    if has_slots:
+  saved = opened.tensors
+  fresh: set[str] = set()
+  if optimizer is None:
+    variables = model_variables(model)
+  else:
+    variables = all_variables(model, optimizer)
+    if not any(name.split("/")[-1] in _SLOTS for name in saved):
       # Half of the slots would be no state of Adam: all or none.
-      wanted = all_variables(model, optimizer)
-    else:
-      wanted |= {_GLOBAL_STEP: optimizer.global_step}
-      optional = slot_variables(model, optimizer)
-  _check_fit(opened.prefix, saved, {**optional, **wanted}, required=wanted)
-  present = {k: v for k, v in {**wanted, **optional}.items() if k in saved}
-  values = {name: opened.read(name) for name in present}
-  for name, variable in present.items():
-    variable.assign(values[name])
-  if optimizer is not None and not has_slots:
+      fresh = {k for k in variables if _is_of_optimizer(k)} - {_GLOBAL_STEP}
+  known = variables.keys() - fresh
+  unused = {k for k in saved if _is_of_optimizer(k) and k not in known}
+  values = {k: v for k, v in saved.items() if k not in unused}
+  finding.assign(opened.prefix, values, variables, optional=fresh)
+  if optimizer is not None and fresh:
     optimizer.reset()
-    optional |= {name: getattr(optimizer, name) for name in _POWERS}
-  ours = {**wanted, **optional}
-  step = opened.read(_GLOBAL_STEP) if _GLOBAL_STEP in saved else None
-  return Report(
-    restored=sorted(present),
-    left_fresh=sorted(set(optional) - set(present)),
-    unused=sorted(set(saved) - set(present)),
-    shapes={**{k: tuple(v.shape) for k, v in ours.items()}, **saved},
-    global_step=None if step is None else int(step),
-  )
-
-
-def _check_fit(
-  prefix: str,
-  saved: Mapping[str, tuple[int, ...]],
-  known: Mapping[str, tf.Variable],
-  required: Mapping[str, tf.Variable],
-) -> None:
-  differences = dict(_differences(saved, known, required))
-  if not differences:
-    return
-  initial = "model/iodine/initial_sample_distribution"
-  if all(_is_of_optimizer(name) for name in differences):
-    raise errors.UserError(
-      f"the TF1 checkpoint `{prefix}` holds an incomplete state of the "
-      "optimizer, use one that is whole: "
-      + errors.join_some(list(differences.values()))
-    )
-  # Many sizes follow from n_z: where it differs, it is the one to name.
-  causes = [
-    cause
-    for start, cause in _CAUSES.items()
-    if any(name.startswith(start) for name in differences)
-  ]
-  causes = causes[:1] if initial in differences else causes
-  raise errors.UserError(
-    f"the TF1 checkpoint `{prefix}` does not fit this configuration, probably "
-    f"{' and '.join(causes) or 'the model'} is off "
-    "(`num_components` and `num_iters` do not matter): "
-    + errors.join_some(list(differences.values()))
-  )
-
-
-def _differences(
-  saved: Mapping[str, tuple[int, ...]],
-  known: Mapping[str, tf.Variable],
-  required: Mapping[str, tf.Variable],
-) -> Iterator[tuple[str, str]]:
-  """Names that do not fit, and how."""
-  for name, variable in known.items():
-    here = variable.shape.as_list()
-    if name in saved and list(saved[name]) != here:
-      yield name, f"{name} is {list(saved[name])} there and {here} here"
-    elif name not in saved and name in required:
-      yield name, f"{name} {here} is only here"
-  for name, shape in sorted(saved.items()):
-    if name not in known and not _is_of_optimizer(name):
-      yield name, f"{name} {list(shape)} is only there"
+  status = {
+    **dict.fromkeys(values, "restored"),
+    **dict.fromkeys(unused, "unused"),
+    **dict.fromkeys(fresh, "left fresh"),
+  }
+  shapes = {name: tuple(v.shape) for name, v in variables.items()}
+  return finding.Report(status, {**shapes, **opened.shapes})
 
 
 def _is_of_optimizer(name: str) -> bool:
@@ -290,7 +202,7 @@ def _is_of_optimizer(name: str) -> bool:
 # ------------------------------------------------------------------- export
 
 
-def check_export(path: Any) -> None:
+def check_export(path: str | os.PathLike[str]) -> None:
   """Checks early that `export` can write a checkpoint, and leaves nothing.
 
   Args:
@@ -299,16 +211,16 @@ def check_export(path: Any) -> None:
   Raises:
     errors.UserError: if it cannot, or would hide a run of this project.
   """
-  path = finding.as_path(path)
+  path = os.fspath(path)
+  finding.check_name(path)
   if os.path.isdir(path) or not os.path.basename(path):
     raise errors.UserError(
       f"`{path}` is a folder: give a checkpoint's prefix, such as "
       f"`{os.path.join(path, 'model.ckpt')}`"
     )
-  folder = os.path.dirname(path) or "."
   files.check_writable(f"{path}.index")
-  files.check_writable(os.path.join(folder, "checkpoint"))
-  if finding.holds_run(folder):
+  folder = finding.run_folder(path)
+  if os.path.exists(os.path.join(folder, files.RUN_CONFIG)):
     raise errors.UserError(
       f"the folder `{folder}` holds a run of this project, which an export "
       "would hide: give `output` a prefix in another folder"
@@ -316,14 +228,11 @@ def check_export(path: Any) -> None:
 
 
 def export(
-  path: str,
+  path: str | os.PathLike[str],
   model: iodine.IODINE,
   optimizer: optimizers.Adam | None = None,
 ) -> str:
   """Writes a checkpoint as TF1's Saver would have, with its state file.
-
-  One that is there under the same prefix is replaced at once, by that of the
-  index: the new one has its tensors in other files, of another number.
 
   Args:
     path: the prefix to write, such as `folder/model.ckpt`; the folder is
@@ -345,44 +254,25 @@ def export(
   else:
     tensors = {**all_variables(model, optimizer)}
   check_export(path)
-  path = finding.as_path(path)
+  path = os.fspath(path)
   folder, name = os.path.split(path)
-  num_shards = 1
-  while os.path.isfile(path + _shards(num_shards)[0]):
-    num_shards += 1
-  with files.beside(f"{path}.index", (tf.errors.OpError,)) as temporary:
-    _save(os.path.join(temporary, name), tensors, num_shards)
-    for suffix in (*_shards(num_shards), ".index"):
-      files.move(os.path.join(temporary, name + suffix), path + suffix)
+  files.make_folder(folder or os.curdir)
+  with errors.as_user_error(
+    (tf.errors.OpError,),
+    lambda error: (
+      f"cannot write `{path}` ({errors.reason(error)}): choose a place with "
+      "room that you may write to"
+    ),
+  ):
+    tf.raw_ops.SaveV2(
+      prefix=path,
+      tensor_names=list(tensors),
+      shape_and_slices=[""] * len(tensors),
+      tensors=[tf.convert_to_tensor(tensor) for tensor in tensors.values()],
+    )
   # The state file has a relative path, so that the folder can be moved.
   files.write(
-    os.path.join(folder, "checkpoint"),
+    os.path.join(folder, finding.STATE_FILE),
     f'model_checkpoint_path: "{name}"\nall_model_checkpoint_paths: "{name}"\n',
   )
-  is_shard = re.compile(rf"{re.escape(name)}(\.data-\d+-of-\d+)")
-  for found in map(is_shard.fullmatch, os.listdir(folder or ".")):
-    if found and found[1] not in _shards(num_shards):
-      files.remove(path + found[1])
   return path
-
-
-def _shards(number: int) -> list[str]:
-  """Returns what the names of so many files of tensors end in."""
-  return [f".data-{i:05}-of-{number:05}" for i in range(number)]
-
-
-def _save(prefix: str, tensors: Mapping[str, Any], num_shards: int) -> None:
-  """Writes tensors to so many files, and their index."""
-  names = sorted(tensors)
-  parts = [f"{prefix}_part_{i}" for i in range(num_shards)]
-  for i, part in enumerate(parts):
-    chosen = names[i::num_shards]
-    tf.raw_ops.SaveV2(
-      prefix=part,
-      tensor_names=chosen,
-      shape_and_slices=[""] * len(chosen),
-      tensors=[tf.convert_to_tensor(tensors[name]) for name in chosen],
-    )
-  tf.raw_ops.MergeV2Checkpoints(
-    checkpoint_prefixes=parts, destination_prefix=prefix, delete_old_dirs=False
-  )

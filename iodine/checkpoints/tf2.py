@@ -7,14 +7,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from iodine import errors
 from iodine.checkpoints import finding
 
 BEST_VALIDATION = "best_validation"
-_VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+# Of older versions, which trained in float16, too. All else was float32.
+_GONE = "/loss_scale/"
 
 
-def restore(path: Any, **objects: Any) -> str:
+def restore(path: finding.Path, **objects: Any) -> finding.Report:
   """Restores objects from a TF2 checkpoint, all of their variables or none.
 
   Args:
@@ -24,73 +24,28 @@ def restore(path: Any, **objects: Any) -> str:
       else in the checkpoint is ignored.
 
   Returns:
-    The prefix of the checkpoint that was read.
-
-  Raises:
-    errors.UserError: if there is no checkpoint, it cannot be read, or a
-      variable is missing in it or of another shape.
+    What was restored of the model.
   """
   if "model" in objects:
     objects["model"].require_variables()
   opened = finding.open_checkpoint(path)
-  if f"{BEST_VALIDATION}{_VALUE_SUFFIX}" not in opened.shapes:
+  if f"{BEST_VALIDATION}{finding.VALUE_SUFFIX}" not in opened.tensors:
     # A run may begin to validate when it is continued.
     objects.pop(BEST_VALIDATION, None)
-  checkpoint = tf.train.Checkpoint(**objects)
   saved = {
-    key.removesuffix(_VALUE_SUFFIX): list(shape)
-    for key, shape in opened.shapes.items()
-    if key.endswith(_VALUE_SUFFIX)
+    name.removesuffix(finding.VALUE_SUFFIX): value
+    for name, value in opened.tensors.items()
+    if name.endswith(finding.VALUE_SUFFIX) and _GONE not in name
   }
-  _check_fit(opened.prefix, saved, variables_by_path(checkpoint), objects)
-  with finding.reading(opened.prefix):
-    status = checkpoint.read(finding.literal(opened.prefix))
-    status.assert_existing_objects_matched()
-    status.expect_partial()  # what is only in the checkpoint is no surprise
-  return opened.prefix
-
-
-def _check_fit(
-  prefix: str,
-  saved: dict[str, list[int]],
-  variables: dict[str, tf.Variable],
-  objects: dict[str, Any],
-) -> None:
-  """Raises a UserError that lists every variable that does not fit."""
-  differences = []
-  for name, variable in variables.items():
-    there, here = saved.get(name), variable.shape.as_list()
-    if there is None and not _is_optional(name):
-      differences.append(f"{name} is not in the checkpoint")
-    elif there is not None and there != here:
-      differences.append(f"{name} is {there} there and {here} here")
-  differences += [
-    f"{name} {shape} is only there"
-    for name, shape in sorted(saved.items())
-    if name.split("/")[0] in objects
-    and name not in variables
-    and not _is_optional(name)
-  ]
-  if differences:
-    raise errors.UserError(
-      f"the checkpoint `{prefix}` does not fit this configuration, give the "
-      "named config and updates it was trained with: "
-      + errors.join_some(sorted(differences, key=_is_of_optimizer))
-    )
-
-
-def _is_of_optimizer(difference: str) -> bool:
-  """Returns whether it is about the optimizer, which follows the model."""
-  return difference.startswith("optimizer/")
-
-
-def _is_optional(name: str) -> bool:
-  """Returns whether a variable may be only there or only here.
-
-  Whoever goes on in float16, or leaves it, begins with a new loss scale; all
-  other variables are float32 in either case.
-  """
-  return "/loss_scale/" in name
+  variables = variables_by_path(tf.train.Checkpoint(**objects))
+  ours = {k: v for k, v in saved.items() if k.split("/")[0] in objects}
+  finding.assign(opened.prefix, ours, variables)
+  shapes = {
+    name.removeprefix("model/"): tuple(variable.shape)
+    for name, variable in variables.items()
+    if name.startswith("model/")
+  }
+  return finding.Report(dict.fromkeys(shapes, "restored"), shapes)
 
 
 def variables_by_path(root: Any) -> dict[str, tf.Variable]:
@@ -118,15 +73,12 @@ def variables_by_path(root: Any) -> dict[str, tf.Variable]:
   return variables
 
 
-def read_seed(path: Any) -> int:
+def read_seed(path: finding.Path) -> int:
   """Returns the seed of the run that a checkpoint is of.
 
   Args:
     path: see `finding.open_checkpoint`.
-
-  Raises:
-    errors.UserError: if there is no checkpoint or it cannot be read.
   """
-  seed = tf.Variable(0, dtype=tf.int64, trainable=False)
-  restore(path, seed=seed)
-  return int(seed)
+  return int(
+    finding.open_checkpoint(path).tensors[f"seed{finding.VALUE_SUFFIX}"]
+  )

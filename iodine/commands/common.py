@@ -11,8 +11,6 @@ from iodine.modules import data as data_lib
 from iodine.modules import datasets, iodine, types
 
 Config = Mapping[str, Any]
-# A prefix or a folder; or what `checkpoints.open_checkpoint` returned.
-Checkpoint = str | os.PathLike[str] | checkpoints.Opened
 
 
 def build_dataset(
@@ -82,8 +80,13 @@ class Restored(NamedTuple):
 
   model: iodine.IODINE
   optimizer: optimizers.Adam
-  prefix: str
-  report: checkpoints.Report | None  # of a TF1 checkpoint
+  opened: checkpoints.Opened
+  report: checkpoints.Report
+
+  @property
+  def prefix(self) -> str:
+    """Returns the prefix of the checkpoint."""
+    return self.opened.prefix
 
   @property
   def step(self) -> int:
@@ -93,7 +96,7 @@ class Restored(NamedTuple):
 
 def restore(
   config: Config,
-  checkpoint: Checkpoint,
+  checkpoint: checkpoints.Path,
   image_shape: tuple[int, ...] | None = None,
 ) -> Restored:
   """Restores a TF1 or TF2 checkpoint.

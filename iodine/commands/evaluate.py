@@ -17,13 +17,12 @@ from iodine.modules import data as data_lib
 from iodine.modules import iodine
 
 Config = common.Config
-Checkpoint = common.Checkpoint
 LogScalar = Callable[[str, float, int], None]
 
 
 def run(
   config: Config,
-  checkpoint: Checkpoint,
+  checkpoint: checkpoints.Path,
   log_scalar: LogScalar = lambda name, value, step: None,
 ) -> evaluation.Evaluation:
   """Evaluates a checkpoint on the test subset; table, files and pictures.

@@ -11,7 +11,7 @@ Config = common.Config
 
 
 def run(
-  config: Config, checkpoint: common.Checkpoint, output: str | None
+  config: Config, checkpoint: checkpoints.Path, output: str | None
 ) -> str:
   """Writes the SavedModel of a checkpoint; returns its folder.
 
@@ -25,6 +25,7 @@ def run(
       "`output` is not set: give the folder to write, such as "
       "`output=saved_model`"
     )
+  checkpoints.check_name(output)  # TensorFlow loads it
   files.check_replaceable(output)
   files.check_folder(output)
   model = common.restore(checkpoints.as_evaluated(config), opened).model

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from iodine import checkpoints, errors, validation
+from iodine import checkpoints, errors
 from iodine.commands import common
 
 Config = common.Config
 
 
-def run(config: Config, checkpoint_dir: str, output: str | None) -> str:
+def run(
+  config: Config, checkpoint: checkpoints.Path, output: str | None
+) -> str:
   """Writes a checkpoint as the original would have; returns its prefix.
 
-  Raises:
-    errors.UserError: see `checkpoints.restore` and `checkpoints.export`.
+  Args:
+    config: the complete config.
+    checkpoint: see `checkpoints.open_checkpoint`.
+    output: the prefix to write.
   """
   if output is None:
     raise errors.UserError(
       "`output` is not set: give the prefix of the checkpoint to write, such "
       "as `output=tf1/model.ckpt`"
     )
-  validation.check_path("output", output, "the prefix of a checkpoint to write")
   checkpoints.check_export(output)
-  restored = common.restore(config, checkpoint_dir)
+  restored = common.restore(config, checkpoint)
   prefix = checkpoints.export(output, restored.model, restored.optimizer)
   print(f"written: {prefix}", flush=True)
   return prefix

@@ -7,8 +7,8 @@ import shlex
 import sys
 from collections.abc import Callable
 
-from iodine import checkpoints, errors, evaluation, validation
-from iodine.commands import common, evaluate, make_data, plot, train
+from iodine import checkpoints, errors, evaluation
+from iodine.commands import common, evaluate, make_data, plot, run_folder, train
 
 Config = common.Config
 
@@ -59,7 +59,6 @@ def run(
   """
   common.require_experiment(config["data"])
   folder, path = config["checkpoint_dir"], config["data"]["path"]
-  validation.check_path("checkpoint_dir", folder, "the path of a folder")
   if not isinstance(path, str):
     raise errors.UserError(
       f"`data.path` is {path!r}: quickstart makes and reads a single file"
@@ -80,8 +79,7 @@ def _make(
     print(f"data: {path} (already there)", flush=True)
   else:
     make_data.run(config)
-  place = train.place_in(folder)
-  outcome = train.run(config, place, log_scalar)
+  outcome = train.run(config, run_folder.RunFolder.at(folder), log_scalar)
   if outcome.interrupted_by:
     raise KeyboardInterrupt(outcome.interrupted_by)
   result = evaluate.run(config, folder, log_scalar)

@@ -28,7 +28,7 @@ _READ_AHEAD = 2**27
 
 def run(
   config: Config,
-  checkpoint: common.Checkpoint,
+  checkpoint: checkpoints.Path,
   images: Any,
   output: str | None,
 ) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from iodine.training.curriculum import Stage, plan
 from iodine.training.feeding import Feed
 from iodine.training.held_out import HeldOut
-from iodine.training.loop import Outcome, Report, Schedule, train
+from iodine.training.loop import Listener, Loop, Outcome, Report, Schedule
 from iodine.training.step import (
   compile_step,
   compile_steps,
@@ -20,6 +20,8 @@ from iodine.training.summaries import (
 __all__ = [
   "Feed",
   "HeldOut",
+  "Listener",
+  "Loop",
   "Outcome",
   "OverviewImages",
   "Report",
@@ -32,6 +34,5 @@ __all__ = [
   "plan",
   "read_scalars",
   "steps_per_call",
-  "train",
   "train_step",
 ]

@@ -12,10 +12,11 @@ original, whose configs have no stages.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, Any, NamedTuple
 
-from iodine import errors, validation
+from iodine import errors, kinds
 
 Config = Mapping[str, Any]
 
@@ -43,35 +44,32 @@ def plan(config: Config) -> list[Stage]:
   Raises:
     errors.UserError: if `stages` is not as described above.
   """
-  entries, stop = config["stages"], config["stop_after_steps"]
-  if not isinstance(entries, Sequence) or isinstance(entries, str):
-    raise errors.UserError(f"`stages` is {entries!r}: give a list of dicts")
+  stop = config["stop_after_steps"]
+  kinds.check("stages", config["stages"], list)
   stages: list[Stage] = []
   previous = 0
-  for i, entry in enumerate(entries):
+  for i, entry in enumerate(config["stages"]):
     path = f"stages[{i}]"
-    if not isinstance(entry, Mapping) or set(entry) != {"until", "model"}:
-      raise errors.UserError(
-        f"`{path}` is {entry!r}: give a dict of `until`, a step, and `model`, "
-        "the entries that differ"
-      )
-    until = entry["until"]
-    if not validation.is_whole(until, previous + 1):
-      raise errors.UserError(
-        f"`{path}.until` is {until!r}: give a whole number above {previous}"
-      )
-    model = _replace(config["model"], entry["model"], f"{path}.model")
-    stages.append(Stage(min(until, stop), model, entry["model"]))
+    kinds.check_arguments(path, _Entry, entry)
+    until, changes = entry["until"], entry["model"]
+    kinds.check(f"{path}.until", until, Annotated[int, kinds.Above(previous)])
+    model = _replace(config["model"], changes, f"{path}.model")
+    stages.append(Stage(min(until, stop), model, changes))
     previous = until
   return [*stages, Stage(stop, config["model"], {})]
 
 
+@dataclasses.dataclass
+class _Entry:
+  """What an entry of `stages` has."""
+
+  until: int
+  model: Config
+
+
 def _replace(config: Config, changes: Any, path: str) -> dict[str, Any]:
   """Returns a copy of the config with these entries replaced."""
-  if not isinstance(changes, Mapping):
-    raise errors.UserError(
-      f"`{path}` is {changes!r}: give a dict of the entries that differ"
-    )
+  kinds.check(path, changes, dict)
   replaced = dict(config)
   for key, value in changes.items():
     if key not in config:

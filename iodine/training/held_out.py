@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from iodine import errors, evaluation, validation
+from iodine import errors, evaluation
 from iodine.modules import iodine, types
 
 
@@ -31,7 +31,6 @@ class HeldOut:
       errors.UserError: if they would be scenes of the training, or cannot be
         read.
     """
-    validation.check_whole("validate_scenes", num_scenes, 1)
     _check_held_out(dataset)
     self._num_scenes = num_scenes
     self._batch_size = dataset.batch_size
@@ -96,11 +95,12 @@ def _check_held_out(dataset: types.DataSet) -> None:
     is_held_out = all(names) and train != test
   else:
     is_held_out = test is not None and not _overlap(train or (0, None), test)
-  need = (
-    "scenes that `data.train` leaves out, such as `data.train=[100,None] "
-    "data.test=[0,100]`, or leave out `validate_every`"
-  )
-  validation.require(is_held_out, "data.test", test, need)
+  if not is_held_out:
+    raise errors.UserError(
+      f"`data.test` is {test!r}: give scenes that `data.train` leaves out, "
+      "such as `data.train=[100,None] data.test=[0,100]`, or leave out "
+      "`validate_every`"
+    )
 
 
 def _overlap(*ranges: Sequence[Any]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from iodine import optimizers, replicas, validation
+from iodine import optimizers, replicas
 from iodine.modules import iodine, types
 
 Data = dict[str, Any]
@@ -41,23 +41,19 @@ def compute_gradients(
   data: Data,
   z: tf.Tensor | Sequence[tf.Tensor] | None = None,
   seed: tf.Tensor | None = None,
-  loss_scale: optimizers.LossScale | None = None,
   part: types.BatchPart | None = None,
 ) -> Gradients:
-  """Returns the loss and its gradients, both without the loss scale.
+  """Returns the loss and its gradients.
 
   Arguments as for `train_step` and `IODINE.__call__`.
   """
   with tf.GradientTape() as tape:
     loss, scalars, iterations = model(data, z=z, seed=seed, part=part)
-    target = loss if loss_scale is None else loss_scale.scaled(loss)
   gradients = tape.gradient(
-    target,
+    loss,
     model.trainable_variables,
     unconnected_gradients=tf.UnconnectedGradients.ZERO,
   )
-  if loss_scale is not None:
-    gradients = loss_scale.unscaled(gradients)
   return Gradients(loss, scalars, iterations, gradients)
 
 
@@ -73,9 +69,8 @@ def train_step(
 ) -> dict[str, tf.Tensor]:
   """Updates every trainable variable once.
 
-  With `skip_nonfinite` or a loss scale an update is left out whose loss or
-  gradients are not finite. Of the model and the optimizer only `global_step`
-  and the loss scale change then.
+  With `skip_nonfinite` an update is left out whose loss or gradients are not
+  finite. Of the model and the optimizer only `global_step` changes then.
 
   A replica of `tf.distribute` makes the update of the batch that all of them
   have together, see `replicas`.
@@ -93,50 +88,38 @@ def train_step(
     compute: a compiled form of `compute_gradients`; None for itself.
 
   Returns:
-    In float32, the model's scalars, debug/global_grad_norm (before clipping),
-    debug/learning_rate and, with a loss scale, debug/loss_scale of this step.
-    Where updates can be left out, debug/skipped_updates is 1 for one that was,
-    and 0 for others.
+    In float32, the model's scalars, debug/global_grad_norm (before clipping)
+    and debug/learning_rate. With `skip_nonfinite`, debug/skipped_updates is 1
+    for an update that was left out, and 0 for others.
   """
   if run_seed is not None:
     seed = tf.stack([tf.constant(run_seed, tf.int64), optimizer.global_step])
-  loss_scale = optimizer.loss_scale
-  can_skip = skip_nonfinite or loss_scale is not None
   statistics: list[tf.Variable] = []
-  if can_skip:
+  if skip_nonfinite:
     model.initialize(data["image"].shape[2:])
     # The model's call updates them.
     statistics = [v for v in model.variables if not v.trainable]
   before = [tf.identity(variable) for variable in statistics]
   step = (compute or compute_gradients)(
-    model,
-    data,
-    z=z,
-    seed=seed,
-    loss_scale=loss_scale,
-    part=replicas.batch_part(data),
+    model, data, z=z, seed=seed, part=replicas.batch_part(data)
   )
   loss, scalars, gradients = replicas.mean(
     (step.loss, step.scalars, step.gradients)
   )
   learning_rate = optimizer.learning_rate
-  debug = {}
-  if loss_scale is not None:
-    debug["debug/loss_scale"] = tf.identity(loss_scale.scale)
   global_norm = optimizer.apply(
-    gradients, model.trainable_variables, loss if can_skip else None
+    gradients, model.trainable_variables, loss if skip_nonfinite else None
   )
-  if can_skip:
-    is_finite = optimizers.is_finite(loss, global_norm)
-    for variable, value in zip(statistics, before, strict=True):
-      variable.assign(tf.where(is_finite, variable, value))
-    debug[SKIPPED] = tf.logical_not(is_finite)
   scalars = {
     **scalars,
     "debug/global_grad_norm": global_norm,
     "debug/learning_rate": learning_rate,
-    **debug,
   }
+  if skip_nonfinite:
+    is_finite = optimizers.is_finite(loss, global_norm)
+    for variable, value in zip(statistics, before, strict=True):
+      variable.assign(tf.where(is_finite, variable, value))
+    scalars[SKIPPED] = tf.logical_not(is_finite)
   # Of one type, so that the loop can read them together.
   return {name: tf.cast(value, tf.float32) for name, value in scalars.items()}
 
@@ -165,11 +148,7 @@ def compile_step(
       than TensorFlow's for the same seed.
     skip_nonfinite: see `train_step`.
     num_replicas: how many make the step together.
-
-  Raises:
-    errors.UserError: if jit_compile is neither True nor False.
   """
-  validation.check_flag("jit_compile", jit_compile)
   step = functools.partial(
     train_step,
     model,
@@ -198,13 +177,7 @@ def _compile_gradients() -> Callable[..., Gradients]:
 
 
 def steps_per_call(value: int | None) -> int:
-  """Returns how many steps a call makes; None is as suits the device.
-
-  Raises:
-    errors.UserError: if it is no number of steps.
-  """
-  otherwise = "None to have it chosen"
-  validation.check_whole("steps_per_call", value, 1, otherwise)
+  """Returns how many steps a call makes; None is as suits the device."""
   if value is not None:
     return value
   # On a CPU Python costs nothing beside a step.

@@ -1,0 +1,111 @@
+"""The folder of a run: found, locked, made."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from typing import Any
+
+from iodine import checkpoints, errors, files, replicas
+
+
+@dataclasses.dataclass
+class RunFolder:
+  """Where a run lives.
+
+  Attributes:
+    path: of the folder, for checkpoints, TensorBoard logs and the config.
+    start: the checkpoint to begin with; None to begin afresh.
+    is_new: whether the folder has yet to be made, and belongs to nobody else.
+    held: the locks, until it is closed.
+  """
+
+  path: str
+  start: checkpoints.Opened | None = None
+  is_new: bool = False
+  held: contextlib.ExitStack = dataclasses.field(
+    default_factory=contextlib.ExitStack, compare=False
+  )
+
+  @classmethod
+  def find(
+    cls,
+    checkpoint: str | checkpoints.Opened,
+    run_id: Any,
+    continue_run: bool,
+  ) -> RunFolder:
+    """Returns where a run goes, and what it begins with.
+
+    A continued run goes on in exactly this folder; where that is one of a run's
+    checkpoints, or its best one's folder, in the folder of that run. A new one,
+    and one that goes on from a TF1 checkpoint, gets `<folder>_<run_id>`, 1 if
+    no observer gave an id.
+
+    Args:
+      checkpoint: the entry `checkpoint_dir`, or what is open of it.
+      run_id: of the observers.
+      continue_run: whether a run goes on.
+
+    Raises:
+      errors.UserError: if a run is to be continued that is not there.
+    """
+    start = checkpoints.open_checkpoint(checkpoint) if continue_run else None
+    if start is not None and not start.is_tf1:
+      return cls(checkpoints.run_folder(start.prefix), start)
+    path = start.prefix if start else os.path.join(str(checkpoint), "")
+    path = f"{os.path.dirname(path)}_{run_id or 1}"
+    checkpoints.check_name(path)
+    return cls(path, start, is_new=True)
+
+  @classmethod
+  def at(cls, path: str) -> RunFolder:
+    """Returns a folder whose run goes on if it has a checkpoint."""
+    has_some = checkpoints.latest(path) is not None
+    return cls(path, checkpoints.open_checkpoint(path) if has_some else None)
+
+  @property
+  def step(self) -> int:
+    """Returns how many updates there were before."""
+    return self.start.step if self.start else 0
+
+  def lock(self) -> None:
+    """Locks the folder of a run that is there, or checks the place of one.
+
+    Raises:
+      errors.UserError: if another process trains there, or the run has a newer
+        checkpoint, which what comes now would mix with.
+    """
+    if self.is_new:
+      # Before scenes are read, which may take hours.
+      files.check_folder(os.path.dirname(self.path) or os.curdir)
+      return
+    self.held.enter_context(checkpoints.locked(self.path))
+    start = self.start.prefix if self.start else "its beginning"
+    if checkpoints.latest(self.path) not in (None, start):
+      newest = checkpoints.open_checkpoint(self.path)
+      if newest.step > self.step:
+        raise errors.UserError(
+          f"the run has a checkpoint that is newer than `{start}`, "
+          f"`{newest.prefix}`: to go on from the older one copy it into a new "
+          f"folder, with `{files.RUN_CONFIG}`, or remove the newer ones"
+        )
+
+  def create(self, workers: replicas.Workers) -> None:
+    """Makes and locks a new folder; the next free number where one is taken.
+
+    The first worker does, and tells the others its number.
+    """
+    if not self.is_new:
+      return
+    stem, _, number = self.path.rpartition("_")
+    claimed = int(number) if number.isdigit() else 0
+    if workers.is_chief:
+      while not files.make_new_folder(self.path):
+        claimed += 1
+        self.path = f"{stem}_{claimed}"
+      self.held.enter_context(checkpoints.locked(self.path))
+    claimed = workers.of_chief(claimed)
+    if not workers.is_chief:
+      self.path = f"{stem}_{claimed or number}"
+    self.is_new = False
