@@ -197,7 +197,7 @@ def test_make_data_for_every_config(tmp_path, options, file_name):
       "no generator for this data set",
     ),
     (["data.path=['a','b']"], "give `data_dir`"),
-    (["data.path=/x/*.tfrecords"], "a glob: give `data_dir`"),
+    (["data.path=/x/*.tfrecords"], "give `data_dir`"),
   ],
 )
 def test_make_data_errors(capsys, updates, part):

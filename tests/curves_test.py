@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from iodine.drawing import canvas, curves
 
@@ -24,29 +23,26 @@ def make_curves(slots, steps=4, error=0.02):
   ]
 
 
-def draw(path, *arguments):
-  canvas.save(curves.generalisation_plot(*arguments, TITLES), str(path))
-  return tf.io.decode_png(tf.io.read_file(str(path)), channels=3).numpy()
+def draw(*arguments):
+  return canvas.pixels(curves.generalisation_plot(*arguments, TITLES))
 
 
 def num_pixels(image, color):
   return np.all(image == color, axis=-1).sum()
 
 
-def test_a_single_number_of_slots_has_no_axis_of_slots(tmp_path):
+def test_a_single_number_of_slots_has_no_axis_of_slots():
   trained = curves.Trained(4, 2)
-  one = draw(tmp_path / "one.png", make_curves([4]), trained)
-  several = draw(tmp_path / "several.png", make_curves([5, 4, 7]), trained)
+  one = draw(make_curves([4]), trained)
+  several = draw(make_curves([5, 4, 7]), trained)
   assert one.shape[0] == several.shape[0]
   assert several.shape[1] == 2 * one.shape[1]
 
 
-def test_what_was_trained_with_is_marked(tmp_path):
+def test_what_was_trained_with_is_marked():
   marks = []
-  for i, trained in enumerate([(9, 3), (9, 2), (5, 2)]):
-    image = draw(
-      tmp_path / f"{i}.png", make_curves([4, 5]), curves.Trained(*trained)
-    )
+  for trained in [(9, 3), (9, 2), (5, 2)]:
+    image = draw(make_curves([4, 5]), curves.Trained(*trained))
     # matplotlib's 0.45, which the edge of a line is mixed with white.
     grey = np.all(np.abs(image.astype(int) - 115) < 30, axis=-1)
     marks.append(grey.sum(axis=0).max())  # of the column with most
@@ -58,10 +54,10 @@ def test_what_was_trained_with_is_marked(tmp_path):
 
 
 @pytest.mark.parametrize("error", [np.nan, 0.0])
-def test_a_single_scene_has_no_error_bars(tmp_path, error):
+def test_a_single_scene_has_no_error_bars(error):
   trained = curves.Trained(4, 2)
   red = (214, 39, 40)  # of the last iteration, over slots
-  with_bars = draw(tmp_path / "a.png", make_curves([4, 5], error=0.2), trained)
-  without = draw(tmp_path / "b.png", make_curves([4, 5], error=error), trained)
+  with_bars = draw(make_curves([4, 5], error=0.2), trained)
+  without = draw(make_curves([4, 5], error=error), trained)
   assert num_pixels(without, red) > 0
   assert num_pixels(with_bars, red) > num_pixels(without, red) + 50

@@ -505,7 +505,7 @@ def test_commands_do_nothing_that_they_cannot_write(
     (common, "restore"),
     (common, "build_model"),
     (comparison, "read_reference"),
-    (make_data, "provide"),
+    (make_data, "ensure_dataset"),
   ):
     monkeypatch.setattr(module, name, fail)
   before = content(tmp_path)

@@ -34,7 +34,7 @@ def run(config: Config, script: str) -> dict[str, Any]:
   if config["json_path"] is not None:
     files.check_json(config["json_path"])
   if isinstance(common.build_dataset(config["data"], 0), data.Arrays):
-    make_data.provide(config)
+    make_data.ensure_dataset(config)
   if points:
     result = benchmark.measure_sweep(config, options.parts, points, script)
   else:

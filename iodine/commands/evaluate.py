@@ -103,7 +103,7 @@ def open_scenes(
   config: Config,
 ) -> tuple[data_lib.IODINEDataset, Iterator[dict[str, Any]]]:
   """Builds the data set and begins to read what is evaluated."""
-  make_data.provide(config)
+  make_data.ensure_dataset(config)
   dataset = common.build_dataset(
     config["data"], config["seed"], config["model"]
   )

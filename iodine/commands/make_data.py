@@ -6,11 +6,7 @@ import glob
 import os
 from typing import Any
 
-from iodine import (
-  errors,
-  synthetic,
-  validation,
-)
+from iodine import errors, synthetic
 from iodine.commands import common
 
 Config = common.Config
@@ -43,27 +39,17 @@ def make_data(
     errors.UserError: if there is no generator for this data set, it does not
       draw what the format holds, or the file or folder cannot be written.
   """
-  if generator is None:
-    name = common.build_dataset(config, seed).generator_name
-  else:
-    names = tuple(synthetic.DATASETS)
-    validation.check_choice("generator", generator, names)
-    common.require_experiment(config)
-    name = generator
-  if name is None:
+  common.require_experiment(config)
+  name = generator or common.build_dataset(config, seed).generator_name
+  if name not in synthetic.DATASETS:
     raise errors.UserError(
-      "there is no generator for this data set: use the public files, or "
-      "another named config"
+      f"`generator` is {generator!r}, which is no generator for this data set: "
+      f"use one of {', '.join(synthetic.DATASETS)}, or the public files"
     )
   path, data_format = _place(config["path"], data_dir, name, data_format)
   print(f"generating {num_scenes} scenes of {name}, seed {seed}", flush=True)
   synthetic.write_dataset(
-    name,
-    path,
-    num_scenes,
-    seed,
-    progress=_Progress("scenes"),
-    data_format=data_format,
+    name, path, num_scenes, seed, data_format=data_format, progress=True
   )
   print(f"data: {path}", flush=True)
   return path
@@ -81,53 +67,41 @@ def _place(
     data_format: see `make_data`.
   """
   dataset = synthetic.DATASETS[name]
-  if data_dir is not None:
-    validation.check_path("data_dir", data_dir, "the path of a folder")
-    path = data_dir
-  elif isinstance(read_path, str):
-    path = read_path
-  else:
-    raise errors.UserError(
-      "`data.path` names several files: give `data_dir`, the folder to write "
-      "the generated file to"
-    )
+  suffix = os.path.splitext(read_path)[1] if isinstance(read_path, str) else ""
   if data_format is None:
-    is_npz = dataset.is_film or (data_dir is None and path.endswith(".npz"))
+    is_npz = dataset.is_film or (data_dir is None and suffix == ".npz")
     data_format = "npz" if is_npz else "tfrecords"
-  synthetic.check_format(name, data_format)
-  if data_dir is not None and data_format != "png":
-    stem = os.path.splitext(dataset.file_name)[0]
-    path = os.path.join(data_dir, f"{stem}.{data_format}")
-  if (
-    data_dir is None
-    and data_format != "tfrecords"
-    and (path.endswith(".tfrecords"))
-  ):
+  if data_dir is not None:
+    is_folder = data_format == "png"
+    file_name = f"{dataset.stem}.{data_format}"
+    path = data_dir if is_folder else os.path.join(data_dir, file_name)
+    return path, data_format
+  is_one = isinstance(read_path, str) and not glob.has_magic(read_path)
+  if not is_one or (suffix == ".tfrecords" and data_format != "tfrecords"):
     raise errors.UserError(
-      f"`data.path` is {path}, and `data_format` {data_format!r}: give "
-      "`data_dir`, the folder to write to"
+      f"`data.path` is {read_path!r}, where no {data_format!r} are written: "
+      "give `data_dir`, the folder to write to"
     )
-  if data_dir is None and glob.has_magic(path):
-    raise errors.UserError(
-      f"`data.path` is {path}, a glob: give `data_dir`, the folder to write "
-      "the generated file to"
-    )
-  return path, data_format
+  return read_path, data_format
 
 
 def run(config: Config, data_dir: str | None = None) -> str:
-  """Calls `make_data` with what a complete config says of the scenes."""
+  """Calls `make_data` with what a complete config says of the scenes.
+
+  They follow from `data_seed`, or else from `seed`.
+  """
+  data_seed = config["data_seed"]
   return make_data(
     config["data"],
     data_dir,
     config["num_scenes"],
-    _scenes_seed(config),
+    config["seed"] if data_seed is None else data_seed,
     config["generator"],
     config["data_format"],
   )
 
 
-def provide(config: Config) -> None:
+def ensure_dataset(config: Config) -> None:
   """Generates the scenes that a config reads, where it generates its own.
 
   That is where `data.path` is still `generated_path`, and missing: a misspelt
@@ -139,37 +113,7 @@ def provide(config: Config) -> None:
   """
   common.require_experiment(config["data"])
   path = config["generated_path"]
-  if not isinstance(path, str) or config["data"].get("path") != path:
-    return
-  if not os.path.exists(path):
+  is_generated = path is not None and config["data"].get("path") == path
+  if is_generated and not os.path.exists(path):
     # In the format that is read, whatever is written elsewhere.
     run({**config, "data_format": None})
-
-
-def _scenes_seed(config: Config) -> int:
-  """Returns what generated scenes follow from: `data_seed`, or else `seed`.
-
-  Raises:
-    errors.UserError: if it is not a seed.
-  """
-  seed: int = config["seed"]
-  if config["data_seed"] is not None:
-    seed = config["data_seed"]
-  if not validation.is_whole(seed, 0):
-    raise errors.UserError(
-      f"`data_seed` is {seed!r}: give a whole number, at least 0"
-    )
-  return seed
-
-
-class _Progress:
-  """Prints how far a command is, about twenty times in all."""
-
-  def __init__(self, unit: str):
-    self._unit = unit
-    self._shown = 0.0
-
-  def __call__(self, done: int, total: int) -> None:
-    if done == total or done >= self._shown + total / 20:
-      self._shown = done
-      print(f"{done}/{total} {self._unit}", flush=True)

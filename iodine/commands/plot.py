@@ -33,7 +33,7 @@ def run(config: Config, checkpoint: checkpoints.Path) -> list[str]:
     config, opened.prefix, "plots"
   )
   files.check_folder(folder)
-  make_data.provide(config)
+  make_data.ensure_dataset(config)
   dataset = common.build_dataset(
     config["data"], config["seed"], config["model"]
   )

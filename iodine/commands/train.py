@@ -249,7 +249,7 @@ def _read_first(
   config: Config, seed: int
 ) -> tuple[data_lib.IODINEDataset, dict[str, tf.Tensor]]:
   """Builds the data set and reads a batch; makes scenes and cache if needed."""
-  make_data.provide(config)
+  make_data.ensure_dataset(config)
   dataset = common.build_dataset(config["data"], seed, config["model"])
   return dataset, next(iter(dataset.batches("summary")))
 

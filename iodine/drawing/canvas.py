@@ -10,12 +10,12 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+import imageio.v3 as iio
 import numpy as np
 from matplotlib import cm, colors
 from matplotlib.axes import Axes
 from matplotlib.backends import backend_agg
 from matplotlib.figure import Figure
-from PIL import Image
 
 from iodine import files
 from iodine.drawing import palette
@@ -25,13 +25,13 @@ PIXELS_PER_INCH = 100
 # Between tiles, in pixels.
 _GAP = 8
 
+_FRAME_MILLISECONDS = 700  # of GIFs
+
 
 def new_figure(width: float, height: float) -> Figure:
   """Makes a figure of that many pixels."""
-  figure = Figure(
-    figsize=(width / PIXELS_PER_INCH, height / PIXELS_PER_INCH),
-    dpi=PIXELS_PER_INCH,
-  )
+  inches = (width / PIXELS_PER_INCH, height / PIXELS_PER_INCH)
+  figure = Figure(figsize=inches, dpi=PIXELS_PER_INCH)
   backend_agg.FigureCanvasAgg(figure)
   return figure
 
@@ -98,36 +98,21 @@ class Tiles:
   def write(self, row: int, text: str, further: int = 0) -> None:
     """Writes to the left of a row, some pixels further to the left."""
     middle = self._tops[row] + self._heights[row] / 2
-    self.figure.text(
-      (self._left - _GAP - further) / self._width,
-      1 - middle / self._height,
-      text,
-      ha="right",
-      va="center",
-      fontsize=9,
-    )
+    x = (self._left - _GAP - further) / self._width
+    y = 1 - middle / self._height
+    self.figure.text(x, y, text, ha="right", va="center", fontsize=9)
 
   def head(self, column: int, text: str) -> None:
     """Writes above everything, from a column on."""
     left = self._left + column * (self._tile_width + _GAP)
-    self.figure.text(
-      left / self._width,
-      1 - 5 / self._height,
-      text,
-      ha="left",
-      va="top",
-      fontsize=10,
-    )
+    x, y = left / self._width, 1 - 5 / self._height
+    self.figure.text(x, y, text, ha="left", va="top", fontsize=10)
 
   def _axes(self, row: int, left: float, width: float) -> Axes:
     bottom = self._height - self._tops[row] - self._heights[row]
+    width, height = width / self._width, self._heights[row] / self._height
     return self.figure.add_axes(
-      (
-        left / self._width,
-        bottom / self._height,
-        width / self._width,
-        self._heights[row] / self._height,
-      )
+      (left / self._width, bottom / self._height, width, height)
     )
 
 
@@ -153,20 +138,22 @@ def decorate(
   axes: Axes, title: str = "", color: np.ndarray | None = None
 ) -> None:
   """Adds what `show` adds to its image."""
-  for spine in axes.spines.values():
-    spine.set(linewidth=0.5 if color is None else 2.5)
-    if color is not None:
-      spine.set_color(tuple(color))
-  if not title:
-    return
-  patch: dict[str, Any] = {}
+  style: dict[str, Any] = {}
+  frame: dict[str, Any] = {"linewidth": 0.5}
   if color is not None:
-    # A patch, since yellow letters on white could not be read.
-    patch = {
-      "color": palette.readable_on(color),
-      "bbox": {"facecolor": color, "edgecolor": "none", "pad": 1.5},
-    }
-  axes.set_title(title, fontsize=9, pad=5, **patch)
+    style = patch(color, 1.5)
+    frame = {"linewidth": 2.5, "edgecolor": tuple(color)}
+  for spine in axes.spines.values():
+    spine.set(**frame)
+  if title:
+    axes.set_title(title, fontsize=9, pad=5, **style)
+
+
+def patch(color: np.ndarray, pad: float) -> dict[str, Any]:
+  """Returns the style of letters on a patch of a colour."""
+  # Yellow letters on white could not be read.
+  box = {"facecolor": color, "edgecolor": "none", "pad": pad}
+  return {"color": palette.readable_on(color), "bbox": box}
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:
@@ -177,11 +164,7 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
 
 
 def save(figure: Figure, path: str) -> None:
-  """Writes a figure as PNG, at once or not at all.
-
-  Raises:
-    errors.UserError: if it cannot be written.
-  """
+  """Writes a figure as PNG, at once or not at all."""
   files.write(path, png(figure))
 
 
@@ -192,37 +175,14 @@ def png(figure: Figure, scale: int = 1) -> bytes:
   return content.getvalue()
 
 
-def save_animation(
-  figures: Sequence[Figure], path: str, seconds: float = 0.7
-) -> None:
-  """Writes an animation, see `gif`, at once or not at all.
-
-  Raises:
-    errors.UserError: if it cannot be written.
-  """
-  files.write(path, gif(figures, seconds))
-
-
-def gif(figures: Sequence[Figure], seconds: float = 0.7) -> bytes:
-  """Encodes figures of one size as a GIF that repeats.
-
-  Args:
-    figures: the frames.
-    seconds: that a frame is shown; the last one three times as long.
-  """
-  frames = [Image.fromarray(pixels(figure)) for figure in figures]
-  milliseconds = [round(1000 * seconds)] * len(frames)
+def gif(figures: Sequence[Figure]) -> bytes:
+  """Encodes figures of one size as a GIF that repeats, slowly at the end."""
+  milliseconds = [_FRAME_MILLISECONDS] * len(figures)
   milliseconds[-1] *= 3
-  content = io.BytesIO()
-  frames[0].save(
-    content,
-    format="GIF",
-    save_all=True,
-    append_images=frames[1:],
-    duration=milliseconds,
-    loop=0,
+  frames = [pixels(figure) for figure in figures]
+  return iio.imwrite(
+    "<bytes>", frames, extension=".gif", duration=milliseconds, loop=0
   )
-  return content.getvalue()
 
 
 def pixels(figure: Figure) -> np.ndarray:

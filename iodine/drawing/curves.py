@@ -72,13 +72,8 @@ def generalisation_plot(
     axes.set_xlabel(title)
   for axes in grid[0]:
     # Above the panels, where it hides nothing.
-    axes.legend(
-      fontsize=9,
-      frameon=False,
-      ncols=2,
-      loc="lower center",
-      bbox_to_anchor=(0.5, 1.0),
-    )
+    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
+    axes.legend(fontsize=9, frameon=False, ncols=2, **place)
   for axes in grid.flat:
     axes.spines[["top", "right"]].set_visible(False)
   return figure
@@ -94,42 +89,34 @@ def _draw_over_iterations(
   for curve, color, shift in zip(curves, colors, shifts, strict=True):
     is_trained = curve.num_components == trained.num_components
     label = f"K = {curve.num_components}{', as trained' if is_trained else ''}"
-    _draw_line(axes, steps + shift, curve, name, color=color, label=label)
+    x, mean, error = steps + shift, curve.means[name], curve.errors[name]
+    _draw_line(axes, x, mean, error, color=color, label=label)
   if 0 < trained.num_iters < steps[-1]:
     axes.axvline(trained.num_iters, label="trained until here", **_MARK)
   axes.set_xticks(steps[:: max(1, len(steps) // 12)])
 
 
 def _draw_line(
-  axes: Axes, x: np.ndarray, curve: SlotCurve, name: str, **style: Any
+  axes: Axes, x: np.ndarray, mean: np.ndarray, error: np.ndarray, **style: Any
 ) -> None:
-  axes.errorbar(
-    x,
-    curve.means[name],
-    np.nan_to_num(curve.errors[name]),
-    marker="o",
-    markersize=4,
-    capsize=2.5,
-    **style,
-  )
+  error = np.nan_to_num(error)
+  axes.errorbar(x, mean, error, marker="o", markersize=4, capsize=2.5, **style)
   axes.grid(alpha=0.25)
 
 
 def _draw_over_slots(
   axes: Axes, name: str, curves: Sequence[SlotCurve], trained: Trained
 ) -> None:
-  slots = [curve.num_components for curve in curves]
-  last = len(curves[0].means[name]) - 1
-  steps = {min(trained.num_iters, last), last}
-  for step, color in zip(sorted(steps), ("tab:blue", "tab:red"), strict=False):
-    at_step = SlotCurve(
-      0,
-      {name: np.array([curve.means[name][step] for curve in curves])},
-      {name: np.array([curve.errors[name][step] for curve in curves])},
-    )
+  slots = np.array([curve.num_components for curve in curves])
+  means = np.array([curve.means[name] for curve in curves])
+  errors = np.array([curve.errors[name] for curve in curves])
+  last = means.shape[1] - 1
+  steps = sorted({min(trained.num_iters, last), last})
+  for step, color in zip(steps, ("tab:blue", "tab:red"), strict=False):
     trained_too = ", as trained" if step == trained.num_iters else ""
     label = f"after {step} refinements{trained_too}"
-    _draw_line(axes, np.array(slots), at_step, name, color=color, label=label)
+    mean, error = means[:, step], errors[:, step]
+    _draw_line(axes, slots, mean, error, color=color, label=label)
   if slots[0] <= trained.num_components <= slots[-1]:
     axes.axvline(trained.num_components, label="trained with", **_MARK)
   axes.set_xticks(slots)

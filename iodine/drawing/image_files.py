@@ -33,16 +33,16 @@ def save_titled_image(
   axes = figure.add_axes((0, 0, 1, height * zoom / total_height))
   axes.imshow(canvas.to_rgb(image), interpolation="nearest", aspect="auto")
   axes.axis("off")
-  column_width = width / max(len(column_titles), 1)
   for i, title in enumerate(column_titles):
+    column_width = width * zoom / len(column_titles)
     figure.text(
-      (i + 0.5) * column_width / width,
+      (i + 0.5) / len(column_titles),
       1 - title_height / total_height / 2,
       title,
       ha="center",
       va="center",
       # As large as the column allows, at most 11 points.
-      fontsize=min(11, column_width * zoom / 9),
+      fontsize=min(11, column_width / 9),
     )
   canvas.save(figure, path)
 

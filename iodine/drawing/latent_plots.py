@@ -58,8 +58,7 @@ def traversal_plot(traversal: Traversal) -> Figure:
   Both halves begin with the slot as inferred, the same in all rows; a latent
   takes the values above the columns.
   """
-  num_values = len(traversal.values)
-  half = 1 + num_values
+  half = 1 + len(traversal.values)
   tile = canvas.tile_size(traversal.recons.shape[2:], _TILE)
   num_rows = len(traversal.latents)
   grid = canvas.Tiles(
@@ -69,30 +68,27 @@ def traversal_plot(traversal: Traversal) -> Figure:
     above=[52, *[6] * (num_rows - 1)],
     margins=(130, 8),
   )
-  color = palette.slot_colors(traversal.num_slots)[traversal.slot]
-  halves = (
-    (0, traversal.unchanged_component, traversal.components),
-    (half + 1, traversal.unchanged_recons, traversal.recons),
-  )
   for r in range(num_rows):
     grid.write(
       r,
       f"latent {traversal.latents[r]}, is {traversal.inferred[r]:+.1f}\n"
       f"KL {traversal.kl[r]:.1f} nats",
     )
-    for start, unchanged, changed in halves:
-      title = "inferred" if r == 0 else ""
-      canvas.show(grid.add(r, start), unchanged, title, color)
-      for v, value in enumerate(traversal.values):
-        title = f"{value:+g}" if r == 0 else ""
-        canvas.show(grid.add(r, start + 1 + v), changed[r, v], title)
-  for column, text in (
-    (0, f"slot {traversal.slot + 1} by itself"),
-    (half + 1, "the whole scene"),
+  color = palette.slot_colors(traversal.num_slots)[traversal.slot]
+  by_itself = f"slot {traversal.slot + 1} by itself"
+  titles = ["inferred", *(f"{value:+g}" for value in traversal.values)]
+  for start, text, unchanged, changed in (
+    (0, by_itself, traversal.unchanged_component, traversal.components),
+    (half + 1, "the whole scene", traversal.unchanged_recons, traversal.recons),
   ):
     grid.head(
-      column, f"{text}; latents set to so many standard deviations of the prior"
+      start, f"{text}; latents set to so many standard deviations of the prior"
     )
+    for r in range(num_rows):
+      for i, image in enumerate([unchanged, *changed[r]]):
+        title = titles[i] if r == 0 else ""
+        axes = grid.add(r, start + i)
+        canvas.show(axes, image, title, color if i == 0 else None)
   return grid.figure
 
 
@@ -165,13 +161,11 @@ def latents_plot(
   panels = _panels(factors, kinds or {})
   rows = -(-len(panels) // 3)
   columns = -(-len(panels) // rows)
-  figure = canvas.new_figure(480 * columns, 400 * rows)
+  width, height = 480 * columns, 400 * rows
+  figure = canvas.new_figure(width, height)
   # Legends and colour bars stand between axes of the same size.
   figure.subplots_adjust(
-    left=55 / (480 * columns),
-    right=1 - 115 / (480 * columns),
-    bottom=45 / (400 * rows),
-    top=1 - 30 / (400 * rows),
+    *(55 / width, 45 / height, 1 - 115 / width, 1 - 30 / height),
     wspace=170 / 310,
     hspace=75 / 325,
   )
@@ -200,18 +194,17 @@ def _panels(
 ) -> list[_Panel]:
   panels = []
   for name, values in factors.items():
-    values = np.asarray(values, np.float64)
     if not len(values):
       continue
-    size = values.shape[1]
-    is_color = name in ("color", "colour") and size == 3
     kind = kinds.get(name) or _guess_kind(values)
-    if is_color and kind == "scalar":
+    size = values.shape[1]
+    if name in ("color", "colour") and size == 3 and kind == "scalar":
       panels.append(_Panel(name, values, "color"))
       continue
-    for i in range(size):
-      title = name if size == 1 else f"{name} {i + 1}"
-      panels.append(_Panel(title, values[:, i], kind))
+    titles = [name] if size == 1 else [f"{name} {i + 1}" for i in range(size)]
+    panels += [
+      _Panel(t, v, kind) for t, v in zip(titles, values.T, strict=True)
+    ]
   # Objects without factors still have a map.
   return panels or [_Panel("objects", np.zeros(0), "none")]
 
@@ -245,16 +238,12 @@ def _draw_panel(
       handletextpad=0.2,
     )
   else:
-    angle = panel.kind == "angle"
-    drawn = axes.scatter(
-      x,
-      y,
-      c=np.mod(panel.values, 2 * np.pi) if angle else panel.values,
+    values, norm, cmap = panel.values, None, "viridis"
+    if panel.kind == "angle":
       # A cyclic map, since 0 and 2 pi are the same angle.
-      cmap="twilight" if angle else "viridis",
-      norm=colors.Normalize(0.0, 2 * np.pi) if angle else None,
-      **style,
-    )
+      norm, cmap = colors.Normalize(0.0, 2 * np.pi), "twilight"
+      values = np.mod(values, 2 * np.pi)
+    drawn = axes.scatter(x, y, c=values, cmap=cmap, norm=norm, **style)
     place = axes.inset_axes((1.03, 0.0, 0.04, 1.0))
     bar = figure.colorbar(drawn, cax=place)
     bar.ax.tick_params(labelsize=7)

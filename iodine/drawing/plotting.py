@@ -72,13 +72,11 @@ def example_plot(
 
 def refinement_frames(info: Info, scene: int = 0) -> list[Figure]:
   """Draws `example_plot` once for each iteration, to be animated."""
-  num_steps = info["outputs"]["recons"].shape[1]
-  frames = []
-  for t in range(num_steps):
-    figure = example_plot(info, scene, t)
+  last = info["outputs"]["recons"].shape[1] - 1
+  frames = [example_plot(info, scene, t) for t in range(last + 1)]
+  for t, figure in enumerate(frames):
     axes = figure.axes[1]
-    axes.set_title(f"iteration {t} of {num_steps - 1}", fontsize=9, pad=5)
-    frames.append(figure)
+    axes.set_title(f"iteration {t} of {last}", fontsize=9, pad=5)
   return frames
 
 
@@ -112,7 +110,7 @@ def iterations_plot(
     above=[30, 40, 4, *[14, 4] * (num_steps - 1)],
     margins=(95, 50),
   )
-  _draw_truth(grid, info, scene, truth)
+  _draw_truth(grid, _frame(info["data"]["image"][scene], -1, info), truth)
   components = outputs["components"]
   if mask_components:
     components = components * outputs["pred_mask"]
@@ -139,9 +137,10 @@ def iterations_plot(
 
 
 class _Entity(NamedTuple):
-  """A true entity that has pixels: its number, color and place."""
+  """A true entity that has pixels: its title, mask, color and column."""
 
-  number: int
+  title: str
+  mask: np.ndarray
   color: np.ndarray
   column: int
 
@@ -154,39 +153,29 @@ def _place_entities(info: Info, scene: int) -> list[_Entity]:
   pred_mask = info["outputs"]["pred_mask"][scene, -1]
   slots = palette.match_entities(true_mask, pred_mask)
   entity_colors = palette.entity_colors(slots, len(pred_mask))
-  entities, column = [], len(pred_mask)
-  for number, slot in enumerate(slots):
-    if not true_mask[number].any():
-      continue
-    place = int(slot) if slot >= 0 else column
-    column += slot < 0
-    entities.append(_Entity(number, entity_colors[number], place))
+  entities, free = [], len(pred_mask)
+  for number, (mask, slot) in enumerate(zip(true_mask, slots, strict=True)):
+    if mask.any():
+      title = f"object {number}" if number else "background"
+      place = int(slot) if slot >= 0 else free
+      free += slot < 0
+      entities.append(_Entity(title, mask, entity_colors[number], place))
   return entities
 
 
 def _draw_truth(
-  grid: canvas.Tiles, info: Info, scene: int, truth: Sequence[_Entity]
+  grid: canvas.Tiles, image: np.ndarray, truth: Sequence[_Entity]
 ) -> None:
   """Draws the first row of `iterations_plot`."""
-  image = _frame(info["data"]["image"][scene], -1, info)
   canvas.show(grid.add(0, 0), image, "image")
-  if "true_mask" not in info["data"]:
+  if not truth:
     return
-  true_mask = _frame(info["data"]["true_mask"][scene], -1, info)
   grid.write(0, "truth")
-  mixed = palette.mix(
-    true_mask[[entity.number for entity in truth]],
-    np.array([entity.color for entity in truth]),
-  )
-  canvas.show(grid.add(0, 1), mixed, "true mask")
+  _, masks, entity_colors, _ = map(np.stack, zip(*truth, strict=True))
+  canvas.show(grid.add(0, 1), palette.mix(masks, entity_colors), "true mask")
   for entity in truth:
-    title = f"object {entity.number}" if entity.number else "background"
-    canvas.show(
-      grid.add(0, 2 + entity.column),
-      image * true_mask[entity.number],
-      title,
-      entity.color,
-    )
+    axes = grid.add(0, 2 + entity.column)
+    canvas.show(axes, image * entity.mask, entity.title, entity.color)
 
 
 def _frame(frames: np.ndarray, iteration: int, info: Info) -> np.ndarray:
@@ -235,11 +224,10 @@ def inputs_plot(info: Info, scene: int = 0, iteration: int = -1) -> Figure:
     raise ValueError(
       f"no refinement led to iteration {iteration}: give 1 to {num_steps - 1}"
     )
-  rows = [
-    row
-    for name, values in info["inputs"]["spatial"].items()
-    for row in _input_rows(name, values[scene, t])
-  ]
+  rows: list[_InputRow] = []
+  for name, values in info["inputs"]["spatial"].items():
+    # There may be no coordinates.
+    rows += _input_rows(name, values[scene, t]) if values.size else []
   rows.sort(key=lambda row: row.per_slot)
   flat = {k: v[scene, t] for k, v in info["inputs"]["flat"].items()}
   columns = max([num_slots, *(len(row.tiles) for row in rows)])
@@ -271,24 +259,18 @@ def _input_rows(name: str, values: np.ndarray) -> list[_InputRow]:
   per_slot, channels = len(values) > 1, values.shape[-1]
   norm, cmap = _color_scale(values)
   if channels == 3 and name in _COLORED:
+    norm = colors.Normalize(0.0, 1.0)
     if name == "dcomponents":
       # Grey stands for zero.
       norm = colors.Normalize(-_limit(values), _limit(values))
-      return [_InputRow(name, norm(values).data, per_slot, norm, "gray")]
-    norm = colors.Normalize(0.0, 1.0)
+      values = norm(values).data
     return [_InputRow(name, values, per_slot, norm, "gray")]
   if not per_slot:
-    tiles = np.moveaxis(values[0], -1, 0)
-    return [_InputRow(name, tiles, False, norm, cmap)] if channels else []
+    return [_InputRow(name, np.moveaxis(values[0], -1, 0), False, norm, cmap)]
+  titles = [f"{name} {c + 1}" for c in range(channels)]
   return [
-    _InputRow(
-      name if channels == 1 else f"{name} {c + 1}",
-      values[..., c],
-      True,
-      norm,
-      cmap,
-    )
-    for c in range(channels)
+    _InputRow(title, values[..., c], True, norm, cmap)
+    for c, title in enumerate(titles if channels > 1 else [name])
   ]
 
 
@@ -336,8 +318,5 @@ def _draw_flat_input(
   axes.set_yticks(range(len(values)), numbers, fontsize=8)
   slots = palette.slot_colors(len(values))
   for label, color in zip(axes.get_yticklabels(), slots, strict=True):
-    label.set(
-      color=palette.readable_on(color),
-      bbox={"facecolor": color, "edgecolor": "none", "pad": 1.0},
-    )
+    label.set(**canvas.patch(color, 1.0))
   grid.add_color_bar(place, columns, norm, cmap)

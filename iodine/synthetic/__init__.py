@@ -12,6 +12,6 @@ it); `write_dataset` does when it is called.
 """
 
 from iodine.synthetic.registry import DATASETS, Dataset
-from iodine.synthetic.writer import check_format, write_dataset
+from iodine.synthetic.writer import write_dataset
 
-__all__ = ["DATASETS", "Dataset", "check_format", "write_dataset"]
+__all__ = ["DATASETS", "Dataset", "write_dataset"]

@@ -9,52 +9,34 @@ lacks come last and are zero throughout), images 240 x 320 pixels.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
-from iodine.synthetic import ray_casting
+from iodine.synthetic import entities, ray_casting
 
 HEIGHT, WIDTH = 240, 320
 NUM_ENTITIES = 11
 MIN_OBJECTS, MAX_OBJECTS = 3, 10
 
-# Codes of the factors that are stored as bytes; 0 is background or absent.
-# The public files do not name theirs: the order here is that of CLEVR's own
-# generator, so a table of values means something only within one kind of file.
-SIZES = {1: "large", 2: "small"}
-MATERIALS = {1: "rubber", 2: "metal"}
-SHAPES = {
-  ray_casting.CUBE: "cube",
-  ray_casting.SPHERE: "sphere",
-  ray_casting.CYLINDER: "cylinder",
-}
+# Factors that are stored as bytes: codes count from 1 in this order, 0 is
+# background or absent. The public files do not name theirs: the order here is
+# that of CLEVR's own generator, so a table of values means something only
+# within one kind of file.
+#
+# Sizes in units of the world: the radius of spheres and cylinders, and of the
+# circle around a cube's base.
+SIZES = {"large": 0.7, "small": 0.35}
+MATERIALS = ("rubber", "metal")
+SHAPES = ("cube", "sphere", "cylinder")  # as the kinds of `ray_casting`
 COLORS = {
-  1: "gray",
-  2: "red",
-  3: "blue",
-  4: "green",
-  5: "brown",
-  6: "purple",
-  7: "cyan",
-  8: "yellow",
+  "gray": (87, 87, 87),
+  "red": (173, 35, 35),
+  "blue": (42, 75, 215),
+  "green": (29, 105, 20),
+  "brown": (129, 74, 25),
+  "purple": (129, 38, 192),
+  "cyan": (41, 208, 208),
+  "yellow": (255, 238, 51),
 }
-# CLEVR's colours, by code - 1.
-COLOR_VALUES = np.array(
-  [
-    [87, 87, 87],
-    [173, 35, 35],
-    [42, 75, 215],
-    [29, 105, 20],
-    [129, 74, 25],
-    [129, 38, 192],
-    [41, 208, 208],
-    [255, 238, 51],
-  ]
-)
-# In units of the world, by code - 1: the radius of spheres and cylinders, and
-# of the circle around a cube's base.
-RADII = np.array([0.7, 0.35])
 
 # What training sees of the image.
 CROP_ROWS = slice(29, 221)
@@ -80,27 +62,7 @@ _LIGHT_JITTER = 1.0
 _PLACEMENT_TRIES = 50
 
 
-class _Objects(NamedTuple):
-  """The factors of n objects.
-
-  Attributes:
-    size: [n] codes, as are the next three.
-    material: [n].
-    shape: [n].
-    color: [n].
-    rotation: [n] in degrees, as CLEVR has it.
-    position: [n, 3].
-  """
-
-  size: np.ndarray
-  material: np.ndarray
-  shape: np.ndarray
-  color: np.ndarray
-  rotation: np.ndarray
-  position: np.ndarray
-
-
-def make_scene(rng: np.random.Generator) -> dict[str, np.ndarray]:
+def make_scene(rng: np.random.Generator) -> entities.Scene:
   """Draws a scene of 3 to 10 objects that stand apart and can be seen.
 
   Args:
@@ -113,7 +75,12 @@ def make_scene(rng: np.random.Generator) -> dict[str, np.ndarray]:
     as float32; size, material, shape and color [11] as uint8 codes.
   """
   count = int(rng.integers(MIN_OBJECTS, MAX_OBJECTS, endpoint=True))
-  camera = _draw_camera(rng)
+  camera = ray_casting.look_at(
+    _CAMERA_POSITION + _jitter(rng, _CAMERA_JITTER),
+    _CAMERA_TARGET,
+    _FOCAL,
+    (HEIGHT, WIDTH),
+  )
   lights = [
     light._replace(position=light.position + _jitter(rng, _LIGHT_JITTER))
     for light in _LIGHTS
@@ -124,28 +91,14 @@ def make_scene(rng: np.random.Generator) -> dict[str, np.ndarray]:
       continue
     solids = _solids(objects)
     hits = ray_casting.trace(camera, solids)
-    crop = hits.owner[CROP_ROWS, CROP_COLUMNS]
-    shown = np.bincount(crop.ravel(), minlength=count + 1)[1:]
-    if shown.min() >= MIN_VISIBLE:
+    in_crop = hits.owner[CROP_ROWS, CROP_COLUMNS]
+    if entities.shown(in_crop, count).min() >= MIN_VISIBLE:
       break
-  entities = np.arange(NUM_ENTITIES)[:, np.newaxis, np.newaxis]
-  mask = (hits.owner == entities) * np.uint8(255)
-  return {
-    "image": ray_casting.shade(camera, lights, solids, hits),
-    "mask": mask[..., np.newaxis],
-    **_factors(objects, camera),
-  }
-
-
-def _draw_camera(rng: np.random.Generator) -> ray_casting.Camera:
-  """Draws the camera near where CLEVR has it."""
-  return ray_casting.look_at(
-    _CAMERA_POSITION + _jitter(rng, _CAMERA_JITTER),
-    _CAMERA_TARGET,
-    _FOCAL,
-    HEIGHT,
-    WIDTH,
-  )
+  image = ray_casting.shade(camera, lights, solids, hits)
+  mask = entities.masks(hits.owner, NUM_ENTITIES)
+  factors = {k: entities.pad(v, NUM_ENTITIES) for k, v in objects.items()}
+  visibility = entities.visibility(count, NUM_ENTITIES)
+  return {"image": image, "mask": mask, **factors, "visibility": visibility}
 
 
 def _jitter(rng: np.random.Generator, amount: float) -> np.ndarray:
@@ -155,13 +108,15 @@ def _jitter(rng: np.random.Generator, amount: float) -> np.ndarray:
 
 def _draw_objects(
   rng: np.random.Generator, camera: ray_casting.Camera, count: int
-) -> _Objects | None:
-  """Draws objects; None if one finds no room beside those before it."""
+) -> entities.Scene | None:
+  """Draws the factors of objects; None if one finds no room beside others."""
   size = rng.integers(1, len(SIZES), count, endpoint=True)
   shape = rng.integers(1, len(SHAPES), count, endpoint=True)
-  radius = RADII[size - 1]
+  radius = np.array([*SIZES.values()])[size - 1]
   position = np.zeros((count, 3))
-  position[:, 2] = _half_height(size, shape)
+  # The lowest point is at z = 0.
+  is_cube = shape == ray_casting.CUBE
+  position[:, 2] = np.where(is_cube, radius / np.sqrt(2), radius)
   for index in range(count):
     for _ in range(_PLACEMENT_TRIES):
       position[index, :2] = rng.uniform(-FLOOR, FLOOR, 2)
@@ -171,72 +126,42 @@ def _draw_objects(
         break
     else:
       return None
-  return _Objects(
-    size=size,
-    material=rng.integers(1, len(MATERIALS), count, endpoint=True),
-    shape=shape,
-    color=rng.integers(1, len(COLORS), count, endpoint=True),
-    rotation=rng.uniform(0, 360, count),
-    position=position,
-  )
-
-
-def _half_height(size: np.ndarray, shape: np.ndarray) -> np.ndarray:
-  """Returns half the height of objects; their lowest point is at z = 0."""
-  radius = RADII[size - 1]
-  return np.where(shape == ray_casting.CUBE, radius / np.sqrt(2), radius)
+  material = rng.integers(1, len(MATERIALS), count, endpoint=True)
+  color = rng.integers(1, len(COLORS), count, endpoint=True)
+  rotation = rng.uniform(0, 360, count)
+  pixel_coords = ray_casting.project(camera, position)
+  # As CLEVR, which stores whole pixels.
+  pixel_coords[:, :2] = np.round(pixel_coords[:, :2])
+  x, y, z = position.T
+  codes = {"size": size, "material": material, "shape": shape, "color": color}
+  return {
+    **{"x": x, "y": y, "z": z, "rotation": rotation},
+    "pixel_coords": pixel_coords,
+    **{name: values.astype(np.uint8) for name, values in codes.items()},
+  }
 
 
 def _in_crop(camera: ray_casting.Camera, position: np.ndarray) -> bool:
   """Says whether a point [3] of the world falls into the crop."""
-  column, row, _ = ray_casting.project(camera, position[np.newaxis])[0]
+  column, row, _ = ray_casting.project(camera, position[None])[0]
   return (
     CROP_ROWS.start <= row < CROP_ROWS.stop
     and CROP_COLUMNS.start <= column < CROP_COLUMNS.stop
   )
 
 
-def _solids(objects: _Objects) -> list[ray_casting.Solid]:
+def _solids(objects: entities.Scene) -> list[ray_casting.Solid]:
   """Returns what the ray caster has to draw."""
-  half_heights = _half_height(objects.size, objects.shape)
+  colors = np.array([*COLORS.values()]) / 255
+  centers = np.stack([objects[axis] for axis in "xyz"], axis=1)
   return [
     ray_casting.Solid(
-      kind=int(objects.shape[index]),
-      center=objects.position[index],
-      radius=float(half_heights[index]),
-      angle=float(np.deg2rad(objects.rotation[index])),
-      color=COLOR_VALUES[objects.color[index] - 1] / 255,
-      metal=MATERIALS[int(objects.material[index])] == "metal",
+      kind=int(objects["shape"][i]),
+      center=center,
+      radius=float(center[2]),
+      angle=float(np.deg2rad(objects["rotation"][i])),
+      color=colors[objects["color"][i] - 1],
+      metal=MATERIALS[objects["material"][i] - 1] == "metal",
     )
-    for index in range(len(objects.size))
+    for i, center in enumerate(centers)
   ]
-
-
-def _factors(
-  objects: _Objects, camera: ray_casting.Camera
-) -> dict[str, np.ndarray]:
-  """Returns the factors, with the background and absent entities as zeros."""
-  pixel_coords = ray_casting.project(camera, objects.position)
-  # As CLEVR, which stores whole pixels.
-  pixel_coords[:, :2] = np.round(pixel_coords[:, :2])
-  count = len(objects.size)
-
-  def padded(values: np.ndarray, dtype: type) -> np.ndarray:
-    result = np.zeros((NUM_ENTITIES, *values.shape[1:]), dtype)
-    result[1 : count + 1] = values
-    return result
-
-  visibility = padded(np.ones(count), np.float32)
-  visibility[0] = 1
-  return {
-    "x": padded(objects.position[:, 0], np.float32),
-    "y": padded(objects.position[:, 1], np.float32),
-    "z": padded(objects.position[:, 2], np.float32),
-    "rotation": padded(objects.rotation, np.float32),
-    "pixel_coords": padded(pixel_coords, np.float32),
-    "size": padded(objects.size, np.uint8),
-    "material": padded(objects.material, np.uint8),
-    "shape": padded(objects.shape, np.uint8),
-    "color": padded(objects.color, np.uint8),
-    "visibility": visibility,
-  }

@@ -11,7 +11,7 @@ import colorsys
 
 import numpy as np
 
-from iodine.synthetic import multi_dsprites
+from iodine.synthetic import entities, multi_dsprites
 
 SIZE = 24
 NUM_FRAMES = 10
@@ -29,7 +29,7 @@ MAX_GRAY = 0.2  # of the background
 MIN_VISIBLE_SHARE = 0.75
 
 
-def make_film(rng: np.random.Generator) -> dict[str, np.ndarray]:
+def make_film(rng: np.random.Generator) -> entities.Scene:
   """Draws a film of 1 to 3 sprites; later ones pass in front.
 
   Args:
@@ -46,32 +46,24 @@ def make_film(rng: np.random.Generator) -> dict[str, np.ndarray]:
     shape = rng.integers(1, len(multi_dsprites.SHAPES), count, endpoint=True)
     scale = rng.choice(SCALES, count)
     orientation = rng.uniform(0, 2 * np.pi, count)
-    places = paths(rng, count)
-    covers = np.stack(
-      [
-        _cover(int(shape[i]), places[:, i], orientation[i], scale[i])
-        for i in range(count)
-      ]
-    )
-    # The last sprite that covers a pixel shows there.
-    numbers = np.arange(1, count + 1, dtype=np.uint8)
-    mask = (covers * numbers[:, None, None, None]).max(axis=0)
-    shown = np.bincount(mask[0].ravel(), minlength=count + 1)[1:]
-    if np.all(shown >= MIN_VISIBLE_SHARE * covers[:, 0].sum(axis=(1, 2))):
+    places = paths(rng, count).swapaxes(0, 1)
+    sprites = zip(shape, places, orientation, scale, strict=True)
+    covers = np.stack([_cover(*sprite) for sprite in sprites])
+    mask = entities.owners(covers)
+    shares = entities.shown(mask[0], count) / covers[:, 0].sum(axis=(1, 2))
+    if shares.min() >= MIN_VISIBLE_SHARE:
       break
-  factors = {
-    "visibility": np.zeros(NUM_ENTITIES, np.float32),
-    "color": np.zeros((NUM_ENTITIES, 3), np.float32),
-    "shape": np.zeros((NUM_ENTITIES, 1), np.float32),
-    "scale": np.zeros((NUM_ENTITIES, 1), np.float32),
+  gray = rng.uniform(0, MAX_GRAY)
+  color = entities.pad(_colors(rng, count), NUM_ENTITIES)
+  color[0] = gray
+  return {
+    "image": np.round(255 * color).astype(np.uint8)[mask],
+    "mask": mask,
+    "visibility": entities.visibility(count, NUM_ENTITIES),
+    "color": color,
+    "shape": entities.pad(shape[:, None], NUM_ENTITIES),
+    "scale": entities.pad(scale[:, None], NUM_ENTITIES),
   }
-  factors["visibility"][: count + 1] = 1
-  factors["color"][0] = rng.uniform(0, MAX_GRAY)
-  factors["color"][1 : count + 1] = _colors(rng, count)
-  factors["shape"][1 : count + 1, 0] = shape
-  factors["scale"][1 : count + 1, 0] = scale
-  colors = np.round(255 * factors["color"]).astype(np.uint8)
-  return {"image": colors[mask], "mask": mask, **factors}
 
 
 def paths(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -95,13 +87,9 @@ def _cover(
 ) -> np.ndarray:
   """Returns the pixels that a sprite at places [T, 2] covers, [T, H, W]."""
   centers = np.arange(SIZE) + 0.5
-  offsets = (centers[None, :] - places[:, :, None]) / (RADIUS * scale)
-  return np.stack(
-    [
-      multi_dsprites.is_inside(shape, x[None, :], y[:, None], orientation)
-      for x, y in offsets
-    ]
-  )
+  offsets = (centers - places[:, :, None]) / (RADIUS * scale)
+  x, y = offsets[:, 0, None, :], offsets[:, 1, :, None]
+  return multi_dsprites.is_inside(shape, x, y, orientation)
 
 
 def _colors(

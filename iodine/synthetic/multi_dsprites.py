@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from iodine.synthetic import entities
+
 SIZE = 64
 SHAPES = {1: "square", 2: "ellipse", 3: "heart"}  # 0: background, absent.
 SCALES = np.linspace(0.5, 1.0, 6, dtype=np.float32)  # Those of dSprites.
@@ -76,22 +78,23 @@ def is_inside(
   return ring * ring * ring <= u2 * v2 * v
 
 
-def make_colored_on_grayscale(
-  rng: np.random.Generator,
-) -> dict[str, np.ndarray]:
+def colored_on_grayscale(rng: np.random.Generator) -> entities.Scene:
   """Draws 2 to 5 coloured sprites on grey; see `_make_scene` (L = 6, C = 3)."""
-  background = np.repeat(rng.random(1), 3)
-  return _make_scene(rng, 6, (2, 5), background)
+  return _make_scene(rng, 6, (2, 5), np.repeat(rng.random(1), 3))
 
 
-def make_colored_on_colored(rng: np.random.Generator) -> dict[str, np.ndarray]:
+def colored_on_colored(rng: np.random.Generator) -> entities.Scene:
   """Draws 1 to 4 coloured sprites on a colour (L = 5, C = 3)."""
   return _make_scene(rng, 5, (1, 4), rng.random(3))
 
 
-def make_binarized(rng: np.random.Generator) -> dict[str, np.ndarray]:
+def binarized(rng: np.random.Generator) -> entities.Scene:
   """Draws 2 to 3 white sprites on black (L = 4, C = 1)."""
   return _make_scene(rng, 4, (2, 3), np.zeros(1), white=True)
+
+
+# The names are those of the public variants.
+VARIANTS = (colored_on_grayscale, colored_on_colored, binarized)
 
 
 def _make_scene(
@@ -100,7 +103,7 @@ def _make_scene(
   count_range: tuple[int, int],
   background: np.ndarray,
   white: bool = False,
-) -> dict[str, np.ndarray]:
+) -> entities.Scene:
   """Draws a scene.
 
   Args:
@@ -115,58 +118,33 @@ def _make_scene(
     as uint8; x and y (in [0, 1]), shape (a key of `SHAPES`), visibility,
     orientation (radians), scale [L] and color [L, C] (in [0, 1]) as float32.
   """
-  count = int(rng.integers(count_range[0], count_range[1], endpoint=True))
+  count = int(rng.integers(*count_range, endpoint=True))
   while True:
-    sprites = {
+    drawn = {
       "shape": rng.integers(1, len(SHAPES), count, endpoint=True),
       "x": rng.random(count),
       "y": rng.random(count),
       "orientation": rng.uniform(0, 2 * np.pi, count),
       "scale": rng.choice(SCALES, count),
     }
-    factors = {
-      name: np.zeros(num_entities, np.float32)
-      for name in [*sprites, "visibility"]
+    sprites = {
+      name: values.astype(np.float32) for name, values in drawn.items()
     }
-    for name, values in sprites.items():
-      factors[name][1 : count + 1] = values
-    owner, visible_share = _occlude(factors, count)
-    if visible_share.min() >= MIN_VISIBLE_SHARE:
+    each = zip(*(values.tolist() for values in sprites.values()), strict=True)
+    covers = np.stack([sprite_cover(*sprite) for sprite in each])
+    owner = entities.owners(covers)
+    shares = entities.shown(owner, count) / covers.sum(axis=(1, 2))
+    if shares.min() >= MIN_VISIBLE_SHARE:
       break
-  factors["visibility"][: count + 1] = 1
-  color = np.zeros((num_entities, len(background)), np.float32)
+  shape = (count, len(background))
+  color = entities.pad(
+    np.ones(shape) if white else rng.random(shape), num_entities
+  )
   color[0] = background
-  color[1 : count + 1] = 1 if white else rng.random((count, len(background)))
-  image = np.round(255 * color).astype(np.uint8)[owner]
-  mask = (owner[..., np.newaxis] == np.arange(num_entities)) * np.uint8(255)
   return {
-    "image": image,
-    "mask": mask[..., np.newaxis],
+    "image": np.round(255 * color).astype(np.uint8)[owner],
+    "mask": np.moveaxis(entities.masks(owner, num_entities), 0, 2),
     "color": color,
-    **factors,
+    **{name: entities.pad(v, num_entities) for name, v in sprites.items()},
+    "visibility": entities.visibility(count, num_entities),
   }
-
-
-def _occlude(
-  factors: dict[str, np.ndarray], count: int
-) -> tuple[np.ndarray, np.ndarray]:
-  """Puts the sprites 1 to `count` over each other, later ones in front.
-
-  Returns:
-    owner [64, 64]: the entity that shows at each pixel; and [count]: the share
-    of each sprite that shows.
-  """
-  owner = np.zeros((SIZE, SIZE), np.int64)
-  areas = np.zeros(count)
-  for entity in range(1, count + 1):
-    cover = sprite_cover(
-      int(factors["shape"][entity]),
-      *(
-        float(factors[name][entity])
-        for name in ["x", "y", "orientation", "scale"]
-      ),
-    )
-    owner[cover] = entity
-    areas[entity - 1] = cover.sum()
-  shown = np.bincount(owner.ravel(), minlength=count + 1)[1:]
-  return owner, shown / areas

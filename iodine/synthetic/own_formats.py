@@ -6,13 +6,10 @@ values of a factor.
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import os
 import re
-import shutil
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -21,8 +18,8 @@ from iodine import errors, files
 
 Scene = Mapping[str, np.ndarray]
 
-# What `write_pngs` writes.
-_PNG = re.compile(r"scene_\d+(\.mask)?\.png")
+# What is in a folder of `write_pngs`.
+_NAMES = re.compile(rf"scene_\d+(\.mask)?\.png|{re.escape(files.MARK)}")
 
 
 def labels(scene: Scene) -> np.ndarray:
@@ -43,28 +40,19 @@ def labels(scene: Scene) -> np.ndarray:
 
 
 def check_png_folder(folder: str | os.PathLike[str]) -> None:
-  """Checks that a folder can be filled: new, empty, or filled by this project.
-
-  Raises:
-    errors.UserError: if it has other things in it, which would be lost.
-  """
-  if not os.path.exists(folder):
-    return
-  names = os.listdir(folder) if os.path.isdir(folder) else [os.fspath(folder)]
-  others = sorted(
-    name for name in names if name != files.MARK and not _PNG.fullmatch(name)
-  )
-  if others or os.path.samefile(folder, os.curdir):
+  """Raises a UserError where a folder has things in it that would be lost."""
+  files.check_replaceable(folder)
+  names = os.listdir(folder) if os.path.exists(folder) else []
+  others = [name for name in names if not _NAMES.fullmatch(name)]
+  if others:
     raise errors.UserError(
-      f"`{os.fspath(folder)}` is there already"
-      + (f" and has other things in it ({others[0]})" if others else "")
-      + ": choose a new or an empty folder"
+      f"`{os.fspath(folder)}` is there already and has other things in it "
+      f"({others[0]}): choose a new or an empty folder"
     )
-  files.check_replaceable(os.fspath(folder))
 
 
 def write_pngs(
-  folder: str | os.PathLike[str], scenes: Iterator[Scene], num_scenes: int
+  folder: str | os.PathLike[str], scenes: Iterable[Scene], num_scenes: int
 ) -> None:
   """Writes `scene_00000.png` and its labels `scene_00000.mask.png`, and so on.
 
@@ -72,16 +60,13 @@ def write_pngs(
   before is replaced.
 
   Args:
-    folder: see `check_png_folder`.
+    folder: new, empty, or filled so before.
     scenes: stills; colour images become RGB, others grey; see `labels`.
     num_scenes: how many; file names are in their order.
-
-  Raises:
-    errors.UserError: if the folder holds other things or cannot be written.
   """
   check_png_folder(folder)
   width = max(5, len(str(num_scenes - 1)))
-  with files.replaced_folder(os.fspath(folder)) as temporary:
+  with files.replaced_folder(folder) as temporary:
     for number, scene in enumerate(scenes):
       path = os.path.join(temporary, f"scene_{number:0{width}}")
       image = scene["image"]
@@ -89,11 +74,10 @@ def write_pngs(
         image = image[..., 0]
       PIL.Image.fromarray(image).save(f"{path}.png")
       PIL.Image.fromarray(labels(scene)).save(f"{path}.mask.png")
-    check_png_folder(folder)
 
 
 def write_npz(
-  path: str | os.PathLike[str], scenes: Iterator[Scene], num_scenes: int
+  path: str | os.PathLike[str], scenes: Iterable[Scene], num_scenes: int
 ) -> None:
   """Writes the arrays of all scenes to a NPZ file, without holding them.
 
@@ -106,39 +90,23 @@ def write_npz(
     path: the file; its folder is made.
     scenes: stills or films, all of the same shapes.
     num_scenes: how many.
-
-  Raises:
-    errors.UserError: if it cannot be written.
   """
   files.check_writable(path)
-  first = _arrays(next(scenes))
-  suffixes = {name: f".{name.replace('/', '.')}" for name in first}
   with files.replaced(path) as temporary:
-    # A zip file takes one array after the other, and scenes come with all.
-    with contextlib.ExitStack() as stack:
-      parts = {
-        name: stack.enter_context(open(temporary + suffix, "wb"))
-        for name, suffix in suffixes.items()
-      }
-      for name, value in first.items():
-        header = {
-          "descr": np.lib.format.dtype_to_descr(value.dtype),
-          "fortran_order": False,
-          "shape": (num_scenes, *value.shape),
-        }
-        np.lib.format.write_array_header_1_0(parts[name], header)
-      for arrays in itertools.chain([first], map(_arrays, scenes)):
-        for name, value in arrays.items():
-          parts[name].write(value.tobytes())
-    with zipfile.ZipFile(temporary, "w") as archive:
-      for name, suffix in suffixes.items():
-        with (
-          open(temporary + suffix, "rb") as source,
-          # Of a fixed date, so that equal scenes give equal bytes.
-          archive.open(f"{name}.npy", "w", force_zip64=True) as target,
-        ):
-          shutil.copyfileobj(source, target, 1 << 20)
-        os.remove(temporary + suffix)
+    # The file takes one array after the other, and scenes come with all.
+    arrays: dict[str, Any] = {}
+    for number, scene in enumerate(scenes):
+      for name, value in _arrays(scene).items():
+        if number == 0:
+          arrays[name] = np.memmap(
+            f"{temporary}.{name.replace('/', '.')}",
+            value.dtype,
+            mode="w+",
+            shape=(num_scenes, *value.shape),
+          )
+        arrays[name][number] = value
+    with open(temporary, "wb") as file:
+      np.savez(file, **arrays)
 
 
 def _arrays(scene: Scene) -> dict[str, np.ndarray]:

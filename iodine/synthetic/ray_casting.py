@@ -35,15 +35,13 @@ class Camera(NamedTuple):
     position: [3].
     axes: [3, 3], the unit vectors right, down and forward, in rows.
     focal: focal length in pixels.
-    height: H.
-    width: W.
+    shape: (H, W).
   """
 
   position: np.ndarray
   axes: np.ndarray
   focal: float
-  height: int
-  width: int
+  shape: tuple[int, int]
 
 
 class Solid(NamedTuple):
@@ -92,25 +90,21 @@ def look_at(
   position: np.ndarray,
   target: np.ndarray,
   focal: float,
-  height: int,
-  width: int,
+  shape: tuple[int, int],
 ) -> Camera:
   """Returns a camera at `position` [3], upright, that looks at `target` [3]."""
   forward = _unit(target - position)
   right = _unit(np.cross(forward, [0.0, 0.0, 1.0]))
   down = np.cross(forward, right)
-  axes = np.stack([right, down, forward])
-  return Camera(position, axes, focal, height, width)
+  return Camera(position, np.stack([right, down, forward]), focal, shape)
 
 
 def project(camera: Camera, points: np.ndarray) -> np.ndarray:
   """Projects points [N, 3]; returns pixel column, pixel row, depth [N, 3]."""
   seen = (points - camera.position) @ camera.axes.T
-  depth = seen[:, 2:]
-  middle = np.array([camera.width / 2, camera.height / 2])
-  return np.concatenate(
-    [middle + camera.focal * seen[:, :2] / depth, depth], axis=1
-  )
+  middle = np.array(camera.shape)[::-1] / 2
+  seen[:, :2] = middle + camera.focal * seen[:, :2] / seen[:, 2:]
+  return seen
 
 
 def trace(camera: Camera, solids: Sequence[Solid]) -> Hits:
@@ -122,18 +116,17 @@ def trace(camera: Camera, solids: Sequence[Solid]) -> Hits:
   owner = np.zeros(depth.shape, np.int64)
   normal = np.zeros_like(rays)
   normal[..., 2] = 1
-  for index, solid in enumerate(solids):
+  for number, solid in enumerate(solids, start=1):
     box = _bounding_box(camera, _corners(solid))
-    directions = _to_unit(solid, rays[box], np.zeros(3, np.float32))
-    start = _to_unit(solid, origin, solid.center)
+    start, directions = _to_unit(solid, origin, rays[box])
     enter, leave = _span(solid.kind, start, directions)
     nearest = (enter < leave) & (enter > 0) & (enter < depth[box])
     enter, directions = enter[nearest], directions[nearest]
     depth[box][nearest] = enter
-    owner[box][nearest] = index + 1
-    unit_points = start + enter[:, np.newaxis] * directions
+    owner[box][nearest] = number
+    unit_points = start + enter[:, None] * directions
     normal[box][nearest] = _normals(solid, unit_points)
-  point = origin + depth[..., np.newaxis] * rays
+  point = origin + depth[..., None] * rays
   return Hits(owner, point, normal)
 
 
@@ -145,88 +138,76 @@ def shade(
 ) -> np.ndarray:
   """Colours what `trace` found; returns [H, W, 3] uint8."""
   albedo = np.stack([_FLOOR_COLOR, *(solid.color for solid in solids)])
+  base = albedo.astype(np.float32)[hits.owner]
   metal = np.array([False, *(solid.metal for solid in solids)])[hits.owner]
-  solid_pixels = hits.owner > 0
+  is_solid = hits.owner > 0
   view = _unit(camera.position.astype(np.float32) - hits.point)
-  diffuse = np.full(hits.owner.shape, _AMBIENT, np.float32)
   # Undersides see less of the sky.
-  diffuse *= 0.75 + 0.25 * hits.normal[..., 2]
-  glare = np.zeros(np.count_nonzero(solid_pixels), np.float32)
-  exponent = np.where(metal, 120.0, 14.0)[solid_pixels].astype(np.float32)
-  strength = np.where(metal, 1.0, 0.14)[solid_pixels].astype(np.float32)
+  diffuse = np.float32(_AMBIENT) * (0.75 + 0.25 * hits.normal[..., 2])
+  glare = np.zeros(np.count_nonzero(is_solid), np.float32)
+  exponent = np.where(metal, 120.0, 14.0)[is_solid].astype(np.float32)
+  strength = np.where(metal, 1.0, 0.14)[is_solid].astype(np.float32)
   for light in lights:
-    toward = light.position.astype(np.float32) - hits.point
-    direction = _unit(toward)
+    direction = _unit(light.position.astype(np.float32) - hits.point)
     lit = np.maximum(_dot(hits.normal, direction), 0)
     if light.casts_shadow:
-      lit *= 1 - _shadow(camera, light, solids, hits)
+      lit *= ~_shadow(camera, light, solids, hits)
     diffuse += light.power * lit
-    half = _unit(direction[solid_pixels] + view[solid_pixels])
-    facing = np.maximum(_dot(hits.normal[solid_pixels], half), 0)
-    shows = lit[solid_pixels] > 0
+    half = _unit(direction[is_solid] + view[is_solid])
+    facing = np.maximum(_dot(hits.normal[is_solid], half), 0)
+    shows = lit[is_solid] > 0
     glare += light.power * strength * shows * facing**exponent
-  color = albedo.astype(np.float32)[hits.owner] * diffuse[..., np.newaxis]
-  _mirror(color, albedo, hits, view, metal)
-  color[solid_pixels] += glare[:, np.newaxis]
+  color = base * diffuse[..., None]
+  room = _reflected(hits.normal[metal], view[metal])
+  tint = 0.15 + 0.85 * base[metal]
+  color[metal] = 0.55 * color[metal] + 0.55 * tint * room[:, None]
+  color[is_solid] += glare[:, None]
   return np.round(255 * np.clip(color, 0, 1)).astype(np.uint8)
 
 
-def _mirror(
-  color: np.ndarray,
-  albedo: np.ndarray,
-  hits: Hits,
-  view: np.ndarray,
-  metal: np.ndarray,
-) -> None:
-  """Lets the metal pixels of `color` [H, W, 3] reflect a room, in place."""
-  normal, view = hits.normal[metal], view[metal]
+def _reflected(normal: np.ndarray, view: np.ndarray) -> np.ndarray:
+  """Returns how bright the room is that metal reflects, [N]."""
   upward = 2 * _dot(normal, view) * normal[:, 2] - view[:, 2]
-  # The room: a mid-grey floor below, above it dark walls and a bright ceiling.
-  room = np.where(upward < 0, 0.5 + 0.3 * upward, 0.25 + 1.1 * upward**2)
-  tint = 0.15 + 0.85 * albedo.astype(np.float32)[hits.owner[metal]]
-  color[metal] = 0.55 * color[metal] + 0.55 * tint * room[:, np.newaxis]
+  # A mid-grey floor below, above it dark walls and a bright ceiling.
+  return np.where(upward < 0, 0.5 + 0.3 * upward, 0.25 + 1.1 * upward**2)
 
 
 def _shadow(
   camera: Camera, light: Light, solids: Sequence[Solid], hits: Hits
 ) -> np.ndarray:
-  """Returns [H, W]: 1 where a solid is between the light and the point."""
-  shadow = np.zeros(hits.owner.shape, np.float32)
-  for index, solid in enumerate(solids):
+  """Returns [H, W]: whether a solid is between the light and the point."""
+  shadow = np.zeros(hits.owner.shape, bool)
+  for number, solid in enumerate(solids, start=1):
     corners = _corners(solid)
     # All that the solid can darken lies between it and its shadow.
     reach = light.position[2] / (light.position[2] - corners[:, 2:])
     ends = light.position + reach * (corners - light.position)
     box = _bounding_box(camera, np.concatenate([corners, ends]))
     # A convex solid shades itself by its normals.
-    others = hits.owner[box] != index + 1
+    others = hits.owner[box] != number
     points = hits.point[box][others]
     toward = light.position.astype(np.float32) - points
-    start = _to_unit(solid, points, solid.center)
-    directions = _to_unit(solid, toward, np.zeros(3, np.float32))
+    start, directions = _to_unit(solid, points, toward)
     enter, leave = _span(solid.kind, start, directions)
     blocked = (enter < leave) & (leave > 1e-3) & (enter < 1)
-    shadow[box][others] = np.maximum(shadow[box][others], blocked)
+    shadow[box][others] |= blocked
   return shadow
 
 
 def _rays(camera: Camera) -> np.ndarray:
   """Returns the direction for each pixel's middle, [H, W, 3] float32."""
-  columns = (np.arange(camera.width) + 0.5 - camera.width / 2) / camera.focal
-  rows = (np.arange(camera.height) + 0.5 - camera.height / 2) / camera.focal
-  right, down, forward = camera.axes
-  rays = (
-    forward
-    + columns[np.newaxis, :, np.newaxis] * right
-    + rows[:, np.newaxis, np.newaxis] * down
+  rows, columns = (
+    (np.arange(size) + 0.5 - size / 2) / camera.focal for size in camera.shape
   )
+  right, down, forward = camera.axes
+  rays = forward + columns[:, None] * right + rows[:, None, None] * down
   return rays.astype(np.float32)
 
 
 def _span(
   kind: int, start: np.ndarray, directions: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns where rays enter and leave a unit solid (enter > leave: never).
+  """Returns where rays enter and leave a unit solid; enter < leave where so.
 
   Args:
     kind: of the solid.
@@ -252,16 +233,16 @@ def _span(
 def _round_span(
   start: np.ndarray, directions: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Does the same for the unit ball, or in two dimensions the unit disc."""
+  """Does the same for the unit ball, or in two dimensions the unit disc.
+
+  Both are nan where a ray misses it.
+  """
   a = _dot(directions, directions)
   b = _dot(directions, start)
   c = _dot(start, start) - 1
-  discriminant = b * b - a * c
-  root = np.sqrt(np.maximum(discriminant, 0))
-  missed = discriminant <= 0
-  enter = np.where(missed, np.float32(np.inf), (-b - root) / a)
-  leave = np.where(missed, np.float32(-np.inf), (-b + root) / a)
-  return enter, leave
+  with np.errstate(invalid="ignore"):
+    root = np.sqrt(b * b - a * c)
+  return (-b - root) / a, (-b + root) / a
 
 
 def _normals(solid: Solid, unit_points: np.ndarray) -> np.ndarray:
@@ -271,9 +252,7 @@ def _normals(solid: Solid, unit_points: np.ndarray) -> np.ndarray:
     normals *= unit_points**_EDGE_SHARPNESS
   elif solid.kind == CYLINDER:
     across = unit_points[:, :2]
-    normals[:, :2] *= _dot(across, across)[:, np.newaxis] ** (
-      _EDGE_SHARPNESS // 2
-    )
+    normals[:, :2] *= _dot(across, across)[:, None] ** (_EDGE_SHARPNESS // 2)
     normals[:, 2] *= unit_points[:, 2] ** _EDGE_SHARPNESS
   return _unit(normals @ _turn(solid).T)
 
@@ -285,11 +264,12 @@ def _turn(solid: Solid) -> np.ndarray:
 
 
 def _to_unit(
-  solid: Solid, vectors: np.ndarray, center: np.ndarray
-) -> np.ndarray:
-  """Takes vectors [..., 3] of the world to unit coordinates about `center`."""
-  offsets = vectors - center.astype(np.float32)
-  return offsets @ (_turn(solid) / np.float32(solid.radius))
+  solid: Solid, origins: np.ndarray, directions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Takes rays of the world, both [..., 3], to unit coordinates."""
+  scaled_turn = _turn(solid) / np.float32(solid.radius)
+  origins = origins - solid.center.astype(np.float32)
+  return origins @ scaled_turn, directions @ scaled_turn
 
 
 def _corners(solid: Solid) -> np.ndarray:
@@ -300,7 +280,7 @@ def _corners(solid: Solid) -> np.ndarray:
 def _bounding_box(camera: Camera, points: np.ndarray) -> tuple[slice, slice]:
   """Returns the rows and columns of the image that points [N, 3] span."""
   pixels = project(camera, points)[:, :2]
-  limits = np.array([camera.width, camera.height])
+  limits = np.array(camera.shape)[::-1]
   low = np.clip(np.floor(pixels.min(axis=0)), 0, limits).astype(int)
   high = np.clip(np.ceil(pixels.max(axis=0)) + 1, 0, limits).astype(int)
   return slice(low[1], high[1]), slice(low[0], high[0])
@@ -308,7 +288,7 @@ def _bounding_box(camera: Camera, points: np.ndarray) -> tuple[slice, slice]:
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
   """Scales vectors [..., 3] to length 1."""
-  return vectors / np.sqrt(_dot(vectors, vectors))[..., np.newaxis]
+  return vectors / np.sqrt(_dot(vectors, vectors))[..., None]
 
 
 def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:

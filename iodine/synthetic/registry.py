@@ -9,17 +9,21 @@ import numpy as np
 
 from iodine.synthetic import (
   clevr,
+  entities,
   moving_sprites,
   multi_dsprites,
   tetrominoes,
 )
+
+MakeScene = Callable[[np.random.Generator], entities.Scene]
 
 
 class Dataset(NamedTuple):
   """What there is to know about a generated data set.
 
   Attributes:
-    file_name: name of the public file that the generated one stands in for.
+    stem: name, without a suffix, of the public file that the generated one
+      stands in for.
     make_scene: draws one scene; returns {feature name: array}, every array
       uint8 or float32 with the shape that the feature has in the file. A film
       has image [T, H, W, C] and mask [T, H, W].
@@ -27,39 +31,27 @@ class Dataset(NamedTuple):
     is_film: whether scenes have several frames.
   """
 
-  file_name: str
-  make_scene: Callable[[np.random.Generator], dict[str, np.ndarray]]
+  stem: str
+  make_scene: MakeScene
   seconds_per_scene: float
   is_film: bool = False
 
 
-_COLORED_ON_GRAYSCALE = Dataset(
-  "multi_dsprites_colored_on_grayscale.tfrecords",
-  multi_dsprites.make_colored_on_grayscale,
-  0.002,
-)
-_CLEVR = Dataset("clevr_with_masks_train.tfrecords", clevr.make_scene, 0.06)
+_CLEVR = Dataset("clevr_with_masks_train", clevr.make_scene, 0.06)
+_SPRITES = {
+  name: Dataset(name, make_scene, 0.002)
+  for make_scene in multi_dsprites.VARIANTS
+  for name in [f"multi_dsprites_{make_scene.__name__}"]
+}
 
 # The names of the configs, and the public names where those differ.
 DATASETS: dict[str, Dataset] = {
-  "tetrominoes": Dataset(
-    "tetrominoes_train.tfrecords", tetrominoes.make_scene, 0.001
-  ),
-  "multi_dsprites": _COLORED_ON_GRAYSCALE,
-  "multi_dsprites_colored_on_grayscale": _COLORED_ON_GRAYSCALE,
-  "multi_dsprites_colored_on_colored": Dataset(
-    "multi_dsprites_colored_on_colored.tfrecords",
-    multi_dsprites.make_colored_on_colored,
-    0.0015,
-  ),
-  "multi_dsprites_binarized": Dataset(
-    "multi_dsprites_binarized.tfrecords",
-    multi_dsprites.make_binarized,
-    0.001,
-  ),
+  "tetrominoes": Dataset("tetrominoes_train", tetrominoes.make_scene, 0.001),
+  "multi_dsprites": _SPRITES["multi_dsprites_colored_on_grayscale"],
+  **_SPRITES,
   "clevr6": _CLEVR,
   "clevr": _CLEVR,
   "moving_sprites": Dataset(
-    "moving_sprites.npz", moving_sprites.make_film, 0.001, is_film=True
+    "moving_sprites", moving_sprites.make_film, 0.001, is_film=True
   ),
 }

@@ -6,40 +6,26 @@ every tetromino made of four bevelled blocks of 5 x 5 pixels.
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 
+from iodine.synthetic import entities
+
 SIZE = 35
-BLOCK = 5
 NUM_SHAPES = 3
 
-# Cells of the shapes by their code. Read off scenes of the public file, but
-# for 1, 4 and 8: those do not occur in the scenes at hand, and are what is
+# Cells of the shapes by their code, from 1. Read off scenes of the public file,
+# but for 1, 4 and 8: those do not occur in the scenes at hand, and are what is
 # left of the 19 tetrominoes (counting rotations and reflections).
+_ROWS = """
+  1111 1/1/1/1
+  111/100 100/111 001/111 111/001 11/01/01 01/01/11 11/10/10 10/10/11
+  110/011 011/110 01/11/10 10/11/01
+  010/111 111/010 01/11/01 10/11/10
+  11/11
+"""
 SHAPES: dict[int, np.ndarray] = {
-  code: np.array([[int(cell) for cell in row] for row in rows.split("/")], bool)
-  for code, rows in {
-    1: "1111",
-    2: "1/1/1/1",
-    3: "111/100",
-    4: "100/111",
-    5: "001/111",
-    6: "111/001",
-    7: "11/01/01",
-    8: "01/01/11",
-    9: "11/10/10",
-    10: "10/10/11",
-    11: "110/011",
-    12: "011/110",
-    13: "01/11/10",
-    14: "10/11/01",
-    15: "010/111",
-    16: "111/010",
-    17: "01/11/01",
-    18: "10/11/10",
-    19: "11/11",
-  }.items()
+  code: np.array([list(row) for row in rows.split("/")]) == "1"
+  for code, rows in enumerate(_ROWS.split(), start=1)
 }
 
 # Red, green, blue, yellow, magenta, cyan.
@@ -60,17 +46,13 @@ BEVEL = np.array(
   np.uint8,
 )
 
-# Per code the pixels that the shape covers, and their brightness: [h, w].
-_COVERS = {
-  code: np.kron(cells, np.ones((BLOCK, BLOCK), bool))
-  for code, cells in SHAPES.items()
-}
+# Brightness of the shapes by their code, [h, w]; 0 where they do not cover.
 _SHADES = {
   code: np.kron(cells.astype(np.uint8), BEVEL) for code, cells in SHAPES.items()
 }
 
 # Heights and widths in pixels, [19, 2], by code - 1.
-_EXTENTS = np.array([cover.shape for cover in _COVERS.values()])
+_EXTENTS = np.array([shades.shape for shades in _SHADES.values()])
 
 
 def render(
@@ -87,25 +69,27 @@ def render(
   Returns:
     image [35, 35, 3] uint8 and mask [L, 35, 35, 1] uint8, 0 or 255.
   """
-  image = np.zeros((SIZE, SIZE, 3), np.uint8)
-  mask = np.zeros((len(shape), SIZE, SIZE, 1), np.uint8)
-  mask[0] = 255
-  for entity in range(1, len(shape)):
-    covers = _COVERS[int(shape[entity])]
-    shades = _SHADES[int(shape[entity])]
-    # FIDELITY: `x` counts rows and `y` columns in the public files.
-    top, left = int(x[entity]), int(y[entity])
-    rows = slice(top, top + covers.shape[0])
-    columns = slice(left, left + covers.shape[1])
-    channels = color[entity].astype(np.uint8)
-    # Shapes do not overlap, so where one is 0 it must leave the others be.
-    image[rows, columns] += shades[..., np.newaxis] * channels
-    mask[entity, rows, columns, 0] = covers * np.uint8(255)
-    mask[0, rows, columns, 0][covers] = 0
-  return image, mask
+  blocks = _blocks(shape[1:], x[1:], y[1:])
+  owner = entities.owners(blocks > 0)
+  # Shapes do not overlap.
+  brightness = blocks.max(axis=0)[..., None]
+  image = brightness * color[owner].astype(np.uint8)
+  return image, entities.masks(owner, len(shape))
 
 
-def make_scene(rng: np.random.Generator) -> dict[str, np.ndarray]:
+def _blocks(shape: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+  """Returns how bright each of n shapes is where it covers: [n, 35, 35]."""
+  blocks = np.zeros((len(shape), SIZE, SIZE), np.uint8)
+  # FIDELITY: `x` counts rows and `y` columns in the public files.
+  for block, code, top, left in zip(
+    blocks, shape.astype(int), x.astype(int), y.astype(int), strict=True
+  ):
+    height, width = _SHADES[code].shape
+    block[top : top + height, left : left + width] = _SHADES[code]
+  return blocks
+
+
+def make_scene(rng: np.random.Generator) -> entities.Scene:
   """Draws a scene of three tetrominoes inside the image without overlap.
 
   Args:
@@ -119,41 +103,12 @@ def make_scene(rng: np.random.Generator) -> dict[str, np.ndarray]:
   while True:
     shape = rng.integers(1, len(SHAPES) + 1, NUM_SHAPES)
     # Any whole pixel where the shape fits: rows and columns, [3, 2].
-    corners = rng.integers(0, SIZE - _EXTENTS[shape - 1] + 1)
-    if not _overlap(shape, corners):
+    x, y = rng.integers(0, SIZE - _EXTENTS[shape - 1] + 1).T
+    if np.count_nonzero(_blocks(shape, x, y), axis=0).max() == 1:
       break
   colors = COLORS[rng.integers(0, len(COLORS), NUM_SHAPES)]
-
-  def with_background(values: np.ndarray) -> np.ndarray:
-    background = np.zeros_like(values[:1])
-    return np.concatenate([background, values]).astype(np.float32)
-
-  factors = {
-    "shape": with_background(shape),
-    "x": with_background(corners[:, 0]),
-    "y": with_background(corners[:, 1]),
-    "color": with_background(colors),
-  }
+  drawn = {"shape": shape, "x": x, "y": y, "color": colors}
+  factors = {k: entities.pad(v, NUM_SHAPES + 1) for k, v in drawn.items()}
   image, mask = render(**factors)
-  visibility = np.ones(NUM_SHAPES + 1, np.float32)
+  visibility = entities.visibility(NUM_SHAPES, NUM_SHAPES + 1)
   return {"image": image, "mask": mask, "visibility": visibility, **factors}
-
-
-def _overlap(shape: np.ndarray, corners: np.ndarray) -> bool:
-  """Says whether any two shapes (codes [n], corners [n, 2]) share a pixel."""
-  pieces = [
-    (_COVERS[code], top, left)
-    for code, (top, left) in zip(shape.tolist(), corners.tolist(), strict=True)
-  ]
-  for one, other in itertools.combinations(pieces, 2):
-    (a, a_top, a_left), (b, b_top, b_left) = one, other
-    top, left = max(a_top, b_top), max(a_left, b_left)
-    bottom = min(a_top + a.shape[0], b_top + b.shape[0])
-    right = min(a_left + a.shape[1], b_left + b.shape[1])
-    if top >= bottom or left >= right:
-      continue
-    shared_a = a[top - a_top : bottom - a_top, left - a_left : right - a_left]
-    shared_b = b[top - b_top : bottom - b_top, left - b_left : right - b_left]
-    if (shared_a & shared_b).any():
-      return True
-  return False

@@ -5,33 +5,24 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import contextlib
-import itertools
 import multiprocessing
 import os
-import shutil
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import process
-from typing import Any
+from collections.abc import Generator
 
 import numpy as np
+import tqdm
 
-from iodine import errors, validation
-from iodine.synthetic import own_formats, registry
-
-FORMATS = ("tfrecords", "png", "npz")
-_COMPRESSIONS = ("GZIP", "", None)
+from iodine import errors
+from iodine.synthetic import entities, own_formats, registry
 
 # Starting processes takes some seconds, more if the program that calls
 # imports TensorFlow: with less work than this they do not pay.
 _SECONDS_WORTH_WORKERS = 20.0
 
-# Scenes a worker hands over at a time; a CLEVR scene has 1 MB.
-_CHUNK = 8
-
-# Of a scene, compressed.
-_LEAST_BYTES = 500
+# More scenes under way than this would fill the memory: CLEVR's have 1 MB.
+_SCENES_PER_WORKER = 16
 
 
 def write_dataset(
@@ -40,14 +31,13 @@ def write_dataset(
   num_scenes: int,
   seed: int,
   num_workers: int | None = None,
-  compression: str | None = "GZIP",
-  progress: Callable[[int, int], None] | None = None,
   data_format: str = "tfrecords",
+  progress: bool = False,
 ) -> None:
   """Generates scenes and writes them to a file, or to a folder of images.
 
-  The bytes depend on `name`, `num_scenes`, `seed`, `compression` and
-  `data_format` only. What is written appears when it is complete: if anything
+  The bytes depend on `name`, `num_scenes`, `seed` and `data_format`
+  only. What is written appears when it is complete: if anything
   goes wrong or the user interrupts, what was at `path` before is still there,
   and nothing else.
 
@@ -62,139 +52,70 @@ def write_dataset(
       takes one for every core if there is enough work. As always with spawned
       processes, the script that calls must guard its own main code by
       `if __name__ == "__main__":`.
-    compression: of TFRecords: "GZIP" (as the public files), or None or "" for
-      none.
-    progress: called as `progress(done, num_scenes)` after every scene.
     data_format: "tfrecords", the public files'; "png" or "npz", see
       `own_formats`; of films "npz" only.
+    progress: whether stderr shows how far it is.
 
   Raises:
-    iodine.errors.UserError: if an argument is unusable, the file cannot be
-      written, or worker processes do not start.
+    iodine.errors.UserError: if the data set does not have this format, or the
+      file cannot be written.
   """
-  _check(name, num_scenes, seed, num_workers, compression)
-  check_format(name, data_format)
-  _check_room(path, num_scenes)
   dataset = registry.DATASETS[name]
+  if dataset.is_film and data_format != "npz":
+    raise errors.UserError(
+      f"`data_format` is {data_format!r}, and {name} are films: write them as "
+      "'npz'"
+    )
   if num_workers is None:
-    num_workers = _default_workers(num_scenes * dataset.seconds_per_scene)
+    pays = num_scenes * dataset.seconds_per_scene > _SECONDS_WORTH_WORKERS
+    num_workers = (os.cpu_count() or 1) if pays else 1
   # Closed, so that worker processes end with what interrupts the writing.
   with contextlib.closing(
     _make_scenes(dataset.make_scene, seed, num_scenes, num_workers)
-  ) as scenes:
-    reporting = _reporting(scenes, num_scenes, progress)
+  ) as made:
+    scenes = tqdm.tqdm(
+      made, total=num_scenes, unit="scene", delay=1.0, disable=not progress
+    )
     if data_format == "png":
-      own_formats.write_pngs(path, reporting, num_scenes)
+      own_formats.write_pngs(path, scenes, num_scenes)
     elif data_format == "npz":
-      own_formats.write_npz(path, reporting, num_scenes)
+      own_formats.write_npz(path, scenes, num_scenes)
     else:
       # Not at the top: worker processes import this module and need no
       # TensorFlow.
       from iodine.synthetic import records
 
-      records.write(path, reporting, compression)
-
-
-def check_format(name: str, data_format: Any) -> None:
-  """Raises a UserError where scenes cannot be written in a format.
-
-  Args:
-    name: a key of `DATASETS`.
-    data_format: one of `FORMATS`.
-  """
-  validation.check_choice("data_format", data_format, FORMATS)
-  if registry.DATASETS[name].is_film and data_format != "npz":
-    raise errors.UserError(
-      f"`data_format` is {data_format!r}, and {name} are films: write them as "
-      "'npz'"
-    )
-
-
-def _reporting(
-  scenes: Iterable[dict[str, np.ndarray]],
-  num_scenes: int,
-  progress: Callable[[int, int], None] | None,
-) -> Iterator[dict[str, np.ndarray]]:
-  """Yields scenes, and says after each how many are done."""
-  for done, scene in enumerate(scenes, start=1):
-    yield scene
-    if progress is not None:
-      progress(done, num_scenes)
-
-
-def _check(
-  name: str,
-  num_scenes: int,
-  seed: int,
-  num_workers: int | None,
-  compression: str | None,
-) -> None:
-  """Raises a UserError for the first argument that cannot be used."""
-  validation.check_choice("name", name, tuple(registry.DATASETS))
-  validation.check_whole("num_scenes", num_scenes, 1)
-  validation.check_whole("seed", seed, 0)
-  validation.check_whole("num_workers", num_workers, 1, "None for all cores")
-  validation.check_choice("compression", compression, _COMPRESSIONS)
-
-
-def _check_room(path: str | os.PathLike[str], num_scenes: int) -> None:
-  """Raises a UserError where a disk has no room for so many scenes."""
-  folder = os.path.abspath(path)
-  while not os.path.exists(folder):
-    folder = os.path.dirname(folder)
-  disk = shutil.disk_usage(folder)
-  # Some that are none have no size.
-  if disk.total and num_scenes * _LEAST_BYTES > disk.free:
-    raise errors.UserError(
-      f"`num_scenes` is {num_scenes}, and `{folder}` has room for "
-      f"{disk.free:,} bytes: give fewer, or another place"
-    )
-
-
-def _default_workers(seconds: float) -> int:
-  """Returns how many processes suit work that takes one core `seconds`."""
-  return (os.cpu_count() or 1) if seconds > _SECONDS_WORTH_WORKERS else 1
+      records.write(path, scenes)
 
 
 def _make_scenes(
-  make_scene: Callable[[np.random.Generator], dict[str, np.ndarray]],
-  seed: int,
-  num_scenes: int,
-  num_workers: int,
-) -> Generator[dict[str, np.ndarray], None, None]:
+  make_scene: registry.MakeScene, seed: int, num_scenes: int, num_workers: int
+) -> Generator[entities.Scene, None, None]:
   """Yields the scenes in order, whoever draws them."""
   if num_workers == 1:
     for index in range(num_scenes):
-      yield make_scene(np.random.default_rng([seed, index]))
+      yield _draw(make_scene, seed, index)
     return
-  chunks = (
-    range(start, min(start + _CHUNK, num_scenes))
-    for start in range(0, num_scenes, _CHUNK)
-  )
-  pool = concurrent.futures.ProcessPoolExecutor(
+  with concurrent.futures.ProcessPoolExecutor(
     num_workers,
     # A fork of a process in which TensorFlow has threads may hang.
-    mp_context=multiprocessing.get_context("spawn"),
+    multiprocessing.get_context("spawn"),
     initializer=_follow_parent,
-  )
-  try:
-    # Never more than two chunks a worker under way, or the memory would fill.
-    pending = collections.deque(
-      pool.submit(_make_chunk, make_scene, seed, chunk)
-      for chunk in itertools.islice(chunks, 2 * num_workers)
-    )
+  ) as pool:
+    pending: collections.deque[concurrent.futures.Future[entities.Scene]]
+    pending = collections.deque()
+    for index in range(num_scenes):
+      pending.append(pool.submit(_draw, make_scene, seed, index))
+      if len(pending) == _SCENES_PER_WORKER * num_workers:
+        yield pending.popleft().result()
     while pending:
-      scenes = pending.popleft().result()
-      for chunk in itertools.islice(chunks, 1):
-        pending.append(pool.submit(_make_chunk, make_scene, seed, chunk))
-      yield from scenes
-  except process.BrokenProcessPool as error:
-    raise errors.UserError(
-      "the worker processes died: call `write_dataset` below "
-      '`if __name__ == "__main__":`, or give it `num_workers=1`'
-    ) from error
-  finally:
-    pool.shutdown(cancel_futures=True)
+      yield pending.popleft().result()
+
+
+def _draw(
+  make_scene: registry.MakeScene, seed: int, index: int
+) -> entities.Scene:
+  return make_scene(np.random.default_rng([seed, index]))
 
 
 def _follow_parent() -> None:
@@ -211,12 +132,3 @@ def _follow_parent() -> None:
   # A parent that was killed cannot shut the pool down, and the workers would
   # wait for work for ever.
   threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-def _make_chunk(
-  make_scene: Callable[[np.random.Generator], dict[str, np.ndarray]],
-  seed: int,
-  indices: range,
-) -> list[dict[str, np.ndarray]]:
-  """Draws the scenes with the given indices."""
-  return [make_scene(np.random.default_rng([seed, i])) for i in indices]
