@@ -124,8 +124,15 @@ def test_a_batch_size_changes_nothing_but_the_speed(
       np.testing.assert_allclose(three[part], one[part], atol=2e-4)
 
 
-def test_a_mask_is_as_large_as_the_photo(checkpoint, photos):
+def test_a_photo_is_decoded_once_and_a_mask_as_large(
+  checkpoint, photos, monkeypatch
+):
+  opened, original = [], PIL.Image.open
+  monkeypatch.setattr(
+    PIL.Image, "open", lambda *a, **b: opened.append(a[0]) or original(*a, **b)
+  )
   segment(checkpoint, "images=photos/cat.jpg")
+  assert opened == ["photos/cat.jpg"]
   full = PIL.Image.open("segments/cat/mask_full.png")
   assert full.size == PIL.Image.open("photos/cat.jpg").size == (17, 30)
   labels = np.asarray(full)

@@ -27,11 +27,6 @@ def build_dataset(
     errors.UserError: if no experiment was chosen or an entry is wrong.
   """
   require_experiment(config)
-  if config.get("path", "") is None:
-    raise errors.UserError(
-      "`data.path` is None: give the path of your images, such as "
-      "`data.path=photos`"
-    )
   dataset = building.build({"seed": seed, **config}, "data")
   if not isinstance(dataset, datasets.SceneDataset):
     # Ours have it all, and some would have to open their files to show it.
