@@ -37,7 +37,7 @@ with warnings.catch_warnings():
   import sacred
 
 import iodine
-from iodine import nvidia
+from iodine import entries, nvidia
 from iodine.commands import experiment
 
 # Before TensorFlow is imported: its start-up messages are not for users, unless
@@ -87,11 +87,9 @@ ex.records(
     "tf-keras",
   ),
 )
-ex.config(importlib.import_module("iodine.configs.base").defaults)
 for _name in _NAMED_CONFIGS:
   _module = importlib.import_module(f"iodine.configs.{_name}")
   ex.named_config(getattr(_module, _name))
-  ex.adds_entries(_name, getattr(_module, "ENTRIES", ()))
 
 
 def get_config(
@@ -118,6 +116,12 @@ def _command(name: str, config: Config) -> Any:
   with experiment.filtered_native_output():
     importlib.import_module("iodine.devices").set_up(config)
     return importlib.import_module(f"iodine.commands.{name}")
+
+
+def _read(name: str, config: Config, *arguments: Any) -> Any:
+  """Runs a command with the checkpoint that its config was read beside."""
+  checkpoint = ex.checkpoint(config["checkpoint_dir"])
+  return _command(name, config).run(config, checkpoint, *arguments)
 
 
 @ex.main
@@ -159,57 +163,44 @@ def make_data(
 
 @ex.command
 @ex.reads(*PRETRAINED, decomposes=False)
-def load_checkpoint(_config: Config, checkpoint_dir: str) -> None:
+def load_checkpoint(_config: Config) -> None:
   """Restores a checkpoint and prints its variables."""
-  _command("load_checkpoint", _config).run(_config, checkpoint_dir)
+  _read("load_checkpoint", _config)
 
 
 @ex.command
 @ex.reads(*PRETRAINED)
-def evaluate(_config: Config, checkpoint_dir: str) -> Config:
+def evaluate(_config: Config) -> Config:
   """Evaluates a checkpoint on held-out scenes, with pictures."""
-  result = _command("evaluate", _config).run(
-    _config, checkpoint_dir, ex.log_scalar
-  )
-  return result.as_json()
+  return _read("evaluate", _config, ex.log_scalar).as_json()
 
 
 @ex.command
 @ex.reads(*PRETRAINED, decomposes=False)
-def export_tf1(_config: Config, checkpoint_dir: str, output: str | None) -> str:
+def export_tf1(_config: Config, output: str | None) -> str:
   """Writes a checkpoint that the original can read."""
-  return _command("export_tf1", _config).run(_config, checkpoint_dir, output)
+  return _read("export_tf1", _config, output)
 
 
 @ex.command
 @ex.reads(*PRETRAINED)
-def export_savedmodel(
-  _config: Config, checkpoint_dir: str, output: str | None
-) -> str:
+def export_savedmodel(_config: Config, output: str | None) -> str:
   """Writes a model that TensorFlow alone can run."""
-  return _command("export_savedmodel", _config).run(
-    _config, checkpoint_dir, output
-  )
+  return _read("export_savedmodel", _config, output)
 
 
 @ex.command
 @ex.reads(*PRETRAINED)
-def segment(
-  _config: Config, checkpoint_dir: str, images: Any, output: str | None
-) -> Config:
+def segment(_config: Config, images: Any, output: str | None) -> Config:
   """Segments images of your own: masks, cut-outs, overlays."""
-  return _command("segment", _config).run(
-    _config, checkpoint_dir, images, output
-  )
+  return _read("segment", _config, images, output)
 
 
 @ex.command
 @ex.reads(decomposes=False)
-def compare(
-  _config: Config, checkpoint_dir: str, reference: str | None
-) -> Config:
+def compare(_config: Config, reference: str | None) -> Config:
   """Compares a checkpoint with recorded tensors of the original."""
-  result = _command("compare", _config).run(_config, checkpoint_dir, reference)
+  result = _read("compare", _config, reference)
   if not result["passed"]:
     raise SystemExit(1)
   return result
@@ -217,28 +208,28 @@ def compare(
 
 @ex.command
 @ex.reads(*PRETRAINED)
-def plot(_config: Config, checkpoint_dir: str) -> list[str]:
+def plot(_config: Config) -> list[str]:
   """Draws held-out scenes, their refinement, and the latents."""
-  return _command("plot", _config).run(_config, checkpoint_dir)
+  return _read("plot", _config)
 
 
 @ex.command
 @ex.reads(*PRETRAINED)
-def report(_config: Config, checkpoint_dir: str, output: str | None) -> Config:
+def report(_config: Config, output: str | None) -> Config:
   """Evaluates and draws a checkpoint into one HTML page."""
-  return (
-    _command("report", _config)
-    .run(_config, checkpoint_dir, output, ex.log_scalar)
-    .as_json()
-  )
+  return _read("report", _config, output, ex.log_scalar).as_json()
 
 
 @ex.command
 def benchmark(_config: Config) -> Config:
   """Measures speed, operations and memory; needs no data."""
-  return _command("benchmark", _config).run(
-    _config, script=os.path.abspath(__file__)
-  )
+  return _command("benchmark", _config).run(_config)
+
+
+@ex.command(unobserved=True)
+def print_entries() -> None:
+  """Prints docs/config.md: what entries a config has."""
+  print(entries.page(), end="")
 
 
 @ex.command

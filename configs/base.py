@@ -1,10 +1,10 @@
 """What experiments share, written once; each file beside this is one of them.
 
-`defaults` holds for every experiment unless its config says otherwise. The
-other functions return parts of the nested dict that `iodine.building` builds;
-an experiment calls them with what is its own. Sacred takes the local variables
-of an experiment's function for its entries, so that whatever is passed on from
-them follows when they are overridden.
+The functions return parts of the nested dict that `iodine.building` builds; an
+experiment calls them with what is its own. Sacred takes the local variables of
+an experiment's function for its entries, so that whatever is passed on from
+them follows when they are overridden. The defaults stand in
+`iodine/entries.py`.
 """
 
 from collections.abc import Sequence
@@ -12,126 +12,6 @@ from typing import Any
 
 Config = dict[str, Any]
 Factors = list[tuple[str, int, str]]
-
-
-def defaults():
-  # The experiment; a named config fills these in.
-  model = {}
-  data = {}
-  optimizer = {}
-  n_z = 64  # Z, size of a slot's latent
-  num_components = 7  # K, slots
-  num_iters = 5  # refinements
-  learn_rate = 0.001
-  batch_size = 4
-
-  # See docs/performance.md.
-  # XLA; it draws other samples from the same seed. None: on GPUs.
-  jit_compile = None
-  compute_dtype = "float32"  # or "bfloat16", "float16", "auto": of convolutions
-  recompute = False  # decode again for gradients: less memory, more time
-  # Updates in a compiled call; None: 10 on a GPU, 1 elsewhere.
-  steps_per_call = None
-
-  # Of GPUs.
-  memory_growth = True  # take memory as it is needed
-  tf32 = True  # round float32 to TF32 in products: faster, less exact
-  deterministic = False  # the same bits each time: slower
-  environment = {}  # filled in by a training: on what it ran
-
-  # See docs/scaling.md: None for one device, "mirrored" for all devices of this
-  # machine, "multi_worker" for several processes.
-  strategy = None
-  virtual_devices = None  # into how many "mirrored" splits the CPU
-  worker_timeout = 60  # seconds that workers wait for each other at the start
-
-  # Training.
-  checkpoint_dir = "iodine/checkpoints/iodine"
-  continue_run = False  # go on in exactly `checkpoint_dir`
-  stop_after_steps = int(1e6)
-  save_summaries_steps = 10
-  save_checkpoint_steps = 1000
-  save_images_steps = 1000
-  # How many updates in a row may be left out whose loss or gradient is not
-  # finite; None: the first one ends the training.
-  skip_nonfinite = None
-  # Steps between two evaluations on the first `validate_scenes` of `data.test`;
-  # None: none. See docs/training.md.
-  validate_every = None
-  validate_scenes = 32
-  # Entries of the model that differ at first, see
-  # iodine/training/curriculum.py.
-  stages = []
-
-  # make_data
-  data_dir = None  # None: write to `data.path`
-  # "tfrecords", "npz", or "png" for a folder of images; None: as it is read
-  data_format = None
-  generator = None  # see iodine/synthetic/registry.py; None: the data set's own
-  num_scenes = 1000
-  data_seed = None  # of the scenes; None: `seed`
-  # Where this is `data.path` and no file is there, whatever reads it makes it.
-  generated_path = None
-
-  # segment
-  images = None  # a file, a folder, a glob, or a list of those
-  films = None  # a GIF, a video, a folder of frames, or a list of those
-  segment = {"batch_size": 1}  # how many images are decomposed at a time
-
-  # export_tf1: the prefix to write; export_savedmodel, segment: the folder,
-  # None for `segments`; report: the file, None for `report.html` beside the
-  # checkpoint
-  output = None
-
-  # compare
-  reference = None  # an npz file or a folder
-  tolerance = 1e-4  # of the tensors of `eval`; rounding stays below
-
-  # benchmark
-  benchmark = {
-    "steps": 10,  # timed ones
-    "warmup": 2,  # before them, after the first
-    "parts": ["eval", "segmentation", "input"],  # besides the training step
-    # Lists of values to measure one after the other, each list by itself.
-    "sweep": {
-      "batch_size": None,
-      "num_components": None,
-      "image_size": None,  # of squares, or [height, width]
-      "num_iters": None,
-    },
-  }
-
-  # plot, report
-  plot = {
-    "scenes": [0, 1, 2],  # of the test subset, which count from 0
-    # Whose latents are traversed, from 1; None: the slot of the second largest
-    # area, as the largest is the background's.
-    "slot": None,
-    "num_scenes_for_map": 64,  # in `latents` and `metrics`
-  }
-
-  # evaluate, report
-  evaluation = {
-    "num_scenes": None,  # None: the whole test subset
-    "seeds": 1,  # how often the latents are sampled
-    "num_components": None,  # a list of numbers of slots to compare
-    "num_iters": None,  # refinements; None: as many as in training
-    "scenes_csv": None,  # a file with a row for every scene
-    # None, or dotted paths of your own beside the standard ones, see
-    # iodine/evaluation/catalogue.py.
-    "metrics": None,
-  }
-  csv_path = None  # figures as CSV, too
-
-  # evaluate, report, segment, compare, benchmark
-  json_path = None  # figures as JSON, too
-  # evaluate, plot, report: the folder of what is written; None: the
-  # checkpoint's own
-  results_dir = None
-  # evaluate, plot, compare, benchmark.
-  # None: `pictures` beside the checkpoint, `plots` there for plot; here
-  # `comparison` for compare and `benchmark` for a sweep
-  pictures_dir = None
 
 
 def model(
@@ -285,7 +165,6 @@ def convolutions(
 
 def optimizer(
   learn_rate: float,
-  compute_dtype: str,
   decay_steps: float = 1e6,
   hold_steps: float = 0,
   warmup_steps: float = 0,
@@ -294,7 +173,6 @@ def optimizer(
 
   Args:
     learn_rate: the full learning rate.
-    compute_dtype: of the convolutions; float16 gets a loss scale.
     decay_steps: updates in which the rate falls tenfold.
     hold_steps: updates before it begins to fall.
     warmup_steps: the first updates, over which it rises.
@@ -313,7 +191,6 @@ def optimizer(
     "beta2": 0.999,
     "epsilon": 1e-8,
     "max_gradient_norm": 5.0,
-    "loss_scale": compute_dtype == "float16",
   }
 
 

@@ -19,7 +19,7 @@ def clevr6():
   num_iters = 5  # refinements
   batch_size = 4
   learn_rate = 1e-3 * math.sqrt(batch_size / 32)
-  compute_dtype = "float32"  # or "bfloat16", "float16"
+  compute_dtype = "float32"  # or "bfloat16", "auto"
   recompute = False  # True: less memory, more time
 
   checkpoint_dir = "iodine/checkpoints/clevr6"
@@ -54,4 +54,4 @@ def clevr6():
     ],
     hidden_sizes=[256],
   )
-  optimizer = base.optimizer(learn_rate, compute_dtype)
+  optimizer = base.optimizer(learn_rate)

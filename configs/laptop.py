@@ -62,6 +62,6 @@ def laptop():
     # colour counts less beside the question whose it is.
     scale_val=0.25,
   )
-  optimizer = base.optimizer(learn_rate, compute_dtype, decay_steps=2e4)
+  optimizer = base.optimizer(learn_rate, decay_steps=2e4)
 
   evaluation = {"num_iters": 16}  # objects go on parting after the 6

@@ -37,8 +37,6 @@ def minutes(data):
     "decoder": {"pixel_decoder": {"compute_dtype": compute_dtype}},
     "refinement_core": {"encoder_net": {"compute_dtype": compute_dtype}},
   }
-  optimizer = base.optimizer(
-    learn_rate, compute_dtype, decay_steps=28000, hold_steps=5800
-  )
+  optimizer = base.optimizer(learn_rate, decay_steps=28000, hold_steps=5800)
 
   evaluation = {"num_iters": 12}  # objects go on parting after the 5

@@ -60,4 +60,4 @@ def moving_sprites():
     factors=base.sprite_factors()[:3],  # color, shape, scale
     scale_val=0.25,  # as in `laptop`
   )
-  optimizer = base.optimizer(learn_rate, compute_dtype, decay_steps=2e4)
+  optimizer = base.optimizer(learn_rate, decay_steps=2e4)

@@ -19,7 +19,7 @@ def multi_dsprites():
   num_iters = 5  # refinements
   batch_size = 16
   learn_rate = 3e-4 * math.sqrt(batch_size / 128)
-  compute_dtype = "float32"  # or "bfloat16", "float16"
+  compute_dtype = "float32"  # or "bfloat16", "auto"
   recompute = False  # True: less memory, more time
 
   checkpoint_dir = "iodine/checkpoints/multi_dsprites"
@@ -51,5 +51,5 @@ def multi_dsprites():
     hidden_sizes=[128],
     factors=base.sprite_factors(1 if variant == "binarized" else 3),
   )
-  optimizer = base.optimizer(learn_rate, compute_dtype)
+  optimizer = base.optimizer(learn_rate)
   del variant

@@ -16,16 +16,6 @@ import math
 
 from . import base
 
-# That no other config has.
-ENTRIES = (
-  "image_dim",
-  "factors",
-  "channels",
-  "kernel",
-  "kl_weight",
-  "scale_val",
-)
-
 
 def _for_size(image_dim, *choices):
   """Returns the choice for images of about 14, 35, 64, 128 or 256 pixels."""
@@ -115,7 +105,6 @@ def own():
   )
   optimizer = base.optimizer(
     learn_rate,
-    compute_dtype,
     decay_steps=_for_size(image_dim, 2e4, 28000, *[1e5] * 3),
     hold_steps=_for_size(image_dim, 0, 5800, *[20000] * 3),
     warmup_steps=_for_size(image_dim, 0, 0, *[1000] * 3),

@@ -55,4 +55,4 @@ def quick():
     factors=base.tetromino_factors(),
     scale_val=0.1,  # the paper's 0.03 is steep for a model of so few steps
   )
-  optimizer = base.optimizer(learn_rate, compute_dtype)
+  optimizer = base.optimizer(learn_rate)

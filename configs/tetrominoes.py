@@ -19,7 +19,7 @@ def tetrominoes():
   num_iters = 5  # refinements
   batch_size = 128
   learn_rate = 3e-4 * math.sqrt(batch_size / 256)
-  compute_dtype = "float32"  # or "bfloat16", "float16"
+  compute_dtype = "float32"  # or "bfloat16", "auto"
   recompute = False  # True: less memory, more time
 
   checkpoint_dir = "iodine/checkpoints/tetrominoes"
@@ -43,4 +43,4 @@ def tetrominoes():
     encoder=base.cnn([32] * 3, 5, [128], compute_dtype),
     factors=base.tetromino_factors(),
   )
-  optimizer = base.optimizer(learn_rate, compute_dtype)
+  optimizer = base.optimizer(learn_rate)

@@ -2,50 +2,28 @@
 
 A dict with the key "constructor" stands for a call of what that dotted path
 names, with the other entries as keyword arguments; dicts without one stay
-dicts. Everything is built afresh at every call.
+dicts. Everything is built afresh at every call. Arguments are checked here, by
+the annotations of what takes them.
 
 A constructor may be anything that Python can import. So a config that comes
 from a file, which a stranger may have written, is checked by `check_trusted`
-before anything that it names is imported: it may name the parts of this
-project, and what the user has named.
+before anything is built: it may name the classes of the model, the data sets
+and the optimizer, and what the user has named.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from iodine import errors, validation
+from iodine import errors, kinds
 
 CONSTRUCTOR = "constructor"
 
-# What a config file may name. Written out, so that a name can be checked
-# without importing anything; a test compares it with the classes there are.
-REGISTERED = frozenset(
-  f"iodine.{module}.{name}"
-  for module, names in {
-    "modules.data": (
-      "Arrays CLEVR Films Images MultiDSprites ObjectsRoom Tetrominoes"
-    ),
-    "modules.decoder": "ComponentDecoder",
-    "modules.distributions": (
-      "BernoulliOutput LocScaleDistribution MaskedMixture"
-    ),
-    "modules.factor_eval": "FactorRegressor OnlineMeanVarEstimator",
-    "modules.iodine": "IODINE",
-    "modules.networks": (
-      "BroadcastConv CNN Conv2D Conv2DTranspose ConvNet2D DeConv LSTM LSTMLayer"
-      " MLP"
-    ),
-    "modules.refinement": "PredictorCorrectorHead RefinementCore ResHead",
-    "modules.refinement_inputs": "RefinementInputMaker",
-    "optimizers": "Adam ExponentialDecay LossScale",
-  }.items()
-  for name in names.split()
-)
 # Entries that may have dotted paths of functions in a list, beside names.
 _LISTS = ("inputs", "metrics", "preprocess", "stop_gradients")
 
@@ -65,10 +43,8 @@ def build(config: Mapping[str, Any], path: str = "config") -> Any:
     errors.UserError: if a constructor is unknown or does not take its
       arguments, or JSON cannot hold a value, with the place in the config.
   """
-  built = _build(config, path)
-  # Afterwards, as parts say better what is wrong with theirs.
-  validation.check_storable(path, config)
-  return built
+  kinds.check(path, config, Any)
+  return _build(config, path)
 
 
 def _build(value: Any, path: str) -> Any:
@@ -84,43 +60,19 @@ def _build(value: Any, path: str) -> Any:
 
 
 def _construct(name: Any, arguments: dict[str, Any], path: str) -> Any:
-  constructor = _resolve(name, path)
-  accepted = validation.parameters(constructor)
-  takes_any = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
-  accepted = {
-    key: parameter
-    for key, parameter in accepted.items()
-    if parameter.kind is not parameter.VAR_KEYWORD
-  }
-  unknown = [key for key in arguments if key not in accepted and not takes_any]
-  if unknown:
+  constructor = resolve(name)
+  if not callable(constructor):
     raise errors.UserError(
-      f"`{path}.{unknown[0]}` is not an argument of `{name}`: use some of "
-      f"{', '.join(accepted)}; or, if another part was here, add "
-      f"`{path}.replace=True` to exchange all of it"
+      f"`{path}.{CONSTRUCTOR}` names `{name}`, which does not exist: give the "
+      "dotted path of a class, such as `iodine.modules.networks.CNN`"
     )
-  missing = [
-    key
-    for key, parameter in accepted.items()
-    if parameter.default is parameter.empty and key not in arguments
-  ]
-  if missing:
-    raise errors.UserError(
-      f"`{path}.{missing[0]}` is missing: `{name}` needs it"
-    )
-
-  def check() -> None:
-    for key, value in arguments.items():
-      validation.check_storable(key, value)
-    validation.check_kinds("", arguments, constructor, path)
-
-  other_kind = errors.message_of(check)
-  if other_kind is not None:
-    own = None
-    # What a constructor checks by itself it says best, but it may also fail.
-    with contextlib.suppress(Exception):
-      own = errors.message_of(lambda: constructor(**arguments))
-    raise errors.UserError(f"in `{path}`: {own or other_kind}")
+  kinds.check_arguments(
+    path,
+    constructor,
+    arguments,
+    "; or, if another part was here, add "
+    f"`{path}.replace=True` to exchange all of it",
+  )
   try:
     return constructor(**arguments)
   except errors.UserError as error:
@@ -131,6 +83,24 @@ def path_of(frame: types.FrameType) -> str | None:
   """Returns the path of what is built in a frame of a traceback, if any is."""
   is_ours = frame.f_code is _construct.__code__
   return frame.f_locals["path"] if is_ours else None
+
+
+def resolve(name: Any) -> Any:
+  """Returns what a dotted path names; None if there is nothing."""
+  module_name, _, attribute = str(name).rpartition(".")
+  if not is_dotted(module_name):
+    return None
+  try:
+    module = importlib.import_module(module_name)
+  except ModuleNotFoundError as error:
+    # A broken import inside an existing module is not a misspelt name.
+    if not _is_within(module_name, str(error.name)):
+      raise
+    return None
+  return getattr(module, attribute, None)
+
+
+# -------------------------------------------------------------------- trust
 
 
 def trust(*names: str) -> None:
@@ -146,8 +116,11 @@ def trust(*names: str) -> None:
     errors.UserError: if one is not a dotted path.
   """
   for name in names:
-    need = "the dotted path of a package, such as `mypackage`"
-    validation.require(is_dotted(name), "trust", name, need)
+    if not is_dotted(name):
+      raise errors.UserError(
+        f"`trust` is {name!r}: give the dotted path of a package, such as "
+        "`mypackage`"
+      )
   _trusted.extend(names)
 
 
@@ -162,8 +135,8 @@ def trusting(names: Iterable[str]) -> Iterator[None]:
     _trusted[:] = before
 
 
-def foreign_names(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-  """Yields the path and name of all code in a config that is not ours.
+def named_code(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+  """Yields the path and name of all code that a config names.
 
   Args:
     config: a nested dict, or a part of one.
@@ -174,47 +147,56 @@ def foreign_names(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
       place = f"{path}.{key}" if path else str(key)
       # Sacred reads dots in a key as a path.
       last = str(key).rpartition(".")[2]
-      if last == CONSTRUCTOR and not (
-        isinstance(value, str) and value in REGISTERED
-      ):
+      if last == CONSTRUCTOR:
         yield place, value
       elif last in _LISTS:
-        yield from ((place, name) for name in _texts(value) if "." in name)
-      yield from foreign_names(value, place)
+        names = value if isinstance(value, (list, tuple)) else [value]
+        yield from ((place, x) for x in names if "." in str(x))
+      yield from named_code(value, place)
   elif isinstance(config, (list, tuple)):
     for i, value in enumerate(config):
-      yield from foreign_names(value, f"{path}[{i}]")
-
-
-def _texts(value: Any) -> Iterator[str]:
-  """Yields a string, or those in a list."""
-  if isinstance(value, str):
-    yield value
-  elif isinstance(value, (list, tuple)):
-    for each in value:
-      yield from _texts(each)
+      yield from named_code(value, f"{path}[{i}]")
 
 
 def check_trusted(config: Any, source: str) -> None:
-  """Checks what a config file names, before anything is built or imported.
+  """Checks what a config file names, before anything is built.
 
   Args:
     config: what is in the file.
     source: what it is called, for the message.
 
   Raises:
-    errors.UserError: if it names something that is neither a part of this
-      project nor trusted, see `trust`.
+    errors.UserError: if it names something that is neither a class of this
+      project's nor trusted, see `trust`.
   """
-  found = list(foreign_names(config))
-  for path, name in found:
-    if not any(_is_within(name, trusted) for trusted in _trusted):
-      raise errors.UserError(_not_trusted(name, path, source))
-  # Only now that all of them may be imported.
-  for path, name in found:
-    # A trusted module may have imported what nobody meant, such as `system`.
-    if name not in _trusted and not _is_own(resolve(name)):
-      raise errors.UserError(_not_trusted(name, path, source, whole=True))
+  for path, name in named_code(config):
+    if not _is_own_class(name) and not _is_trusted(name):
+      raise errors.UserError(
+        f"{source} names {errors.shorten(name, 80)} in `{path}`, which is not "
+        "a class of this project and would be run: if you know that code, add "
+        f"`--trust {name}` to the command, or in Python call "
+        f'`iodine.trust("{name}")` before'
+      )
+
+
+def _is_own_class(name: Any) -> bool:
+  """Returns whether a class of that name is defined where parts are."""
+  module, _, _ = str(name).rpartition(".")
+  if module != "iodine.optimizers" and not _is_within(module, "iodine.modules"):
+    return False
+  found = resolve(name)
+  return inspect.isclass(found) and found.__module__ == module
+
+
+def _is_trusted(name: Any) -> bool:
+  """Returns whether a name is trusted, or was written in what is trusted."""
+  if name in _trusted:
+    return True
+  if not any(_is_within(name, trusted) for trusted in _trusted):
+    return False
+  # A trusted module may have imported what nobody meant, such as `system`.
+  origin = getattr(resolve(name), "__module__", name)
+  return any(_is_within(origin, trusted) for trusted in _trusted)
 
 
 def is_dotted(name: Any) -> bool:
@@ -224,54 +206,5 @@ def is_dotted(name: Any) -> bool:
   )
 
 
-def _is_own(found: Any) -> bool:
-  """Returns whether a class or function was written in what is trusted."""
-  qualname = getattr(found, "__qualname__", None)
-  if qualname is None:
-    return True  # an object that a trusted module has made
-  origin = f"{found.__module__}.{qualname}"
-  return origin in REGISTERED or any(_is_within(origin, t) for t in _trusted)
-
-
-def _is_within(name: Any, trusted: str) -> bool:
-  return isinstance(name, str) and f"{name}.".startswith(f"{trusted}.")
-
-
-def _not_trusted(name: Any, path: str, source: str, whole: bool = False) -> str:
-  """Returns the sentence for a name; whether it needs trust by its own name."""
-  if not is_dotted(name):
-    return (
-      f"{source} names {repr(name)[:80]} in `{path}`, which is not the dotted "
-      "path of a class: correct it"
-    )
-  wanted = name if whole else name.rpartition(".")[0] or name
-  return (
-    f"{source} names `{name}` in `{path}`, which is not a part of this project "
-    f"and would be run: if you know that code, add `--trust {wanted}` to the "
-    f'command, or in Python call `iodine.trust("{wanted}")` before'
-  )
-
-
-def _resolve(name: Any, path: str) -> Callable[..., Any]:
-  """Returns the class or function with that dotted path."""
-  constructor = resolve(name)
-  if not callable(constructor):
-    raise errors.UserError(
-      f"`{path}.{CONSTRUCTOR}` names `{name}`, which does not exist: give the "
-      "dotted path of a class, such as `iodine.modules.networks.CNN`"
-    )
-  return constructor
-
-
-def resolve(name: Any) -> Any:
-  """Returns what a dotted path names; None if there is nothing."""
-  module_name, _, attribute = str(name).rpartition(".")
-  module = None
-  if all(part.isidentifier() for part in module_name.split(".")):
-    try:
-      module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-      # A broken import inside an existing module is not a misspelt name.
-      if not f"{module_name}.".startswith(f"{error.name}."):
-        raise
-  return getattr(module, attribute, None)
+def _is_within(name: Any, package: str) -> bool:
+  return isinstance(name, str) and f"{name}.".startswith(f"{package}.")

@@ -1,4 +1,4 @@
-"""Config files: those beside checkpoints, and those that `with FILE` names.
+"""Configs in files: those beside checkpoints, and those that `with FILE` names.
 
 A stranger may have written them. So they are JSON and nothing that is run when
 it is read, as a pickle would be; they name only code that is trusted; and they
@@ -10,150 +10,299 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from iodine import building, errors
+from iodine import building, entries, errors, files
 
-# Entries by which something is written, and what they are where nothing is.
-_WRITES = {
-  "continue_run": False,
-  "csv_path": None,
-  "data.cache": None,
-  "data_dir": None,
-  "evaluation.scenes_csv": None,
-  "generated_path": None,
-  "json_path": None,
-  "output": None,
-  "pictures_dir": None,
-  "results_dir": None,
-}
-# Of dicts and lists in each other; configs of the project have eight.
-_MOST_LEVELS = 40
+Config = Mapping[str, Any]
+
+_REMEDY = (
+  "name the config, as in `with tetrominoes`; in Python give "
+  '`config=iodine.load_config("tetrominoes")`'
+)
 # Generated scenes may be kept here, whoever asks for them.
 _OF_GENERATED = os.path.join("runs", "data", "")
+_ABSENT = "nothing"
+
+# What scenes are chosen and how they are computed does not change a result
+# behind anybody's back.
+_MAY_DIFFER = (
+  "data.batch_size",
+  "data.cache",
+  "data.num_test_scenes",
+  "data.path",
+  "data.seed",
+  "data.shuffle_buffer",
+  "data.test",
+  "data.train",
+  "model.decoder.recompute",
+)
 
 
-def read(path: str, remedy: str = "write it again") -> Any:
+# ------------------------------------------------------------------- reading
+
+
+def read(path: str, remedy: str = "write it again") -> dict[str, Any]:
   """Reads a config file.
 
   Args:
     path: of the file.
     remedy: what to do where it cannot be read.
 
-  Returns:
-    What is in it; a nested dict, as a rule.
-
   Raises:
-    errors.UserError: if it is not a JSON file, or names code that is not
-      trusted.
+    errors.UserError: if it is no JSON file with a dict of entries, an entry is
+      of another kind or gone, or it names code that is not trusted.
   """
   if not path.endswith(".json"):
     raise errors.UserError(
       f"`{path}` is not a config file: give a JSON file, whose name ends in "
       "`.json`, or the name of a config"
     )
-  if not os.path.isfile(path):
-    raise errors.UserError(f"`{path}` is not a file: give a JSON file")
-
-  def explain(error: Exception) -> str:
-    if isinstance(error, PermissionError):
-      return f"`{path}` may not be read: change its permissions"
-    return f"`{path}` cannot be read ({error}): {remedy}"
-
   # Not JSON, or nested too deeply.
-  kinds = (OSError, ValueError, RecursionError)
   with (
-    errors.as_user_error(kinds, explain),
+    errors.as_user_error(
+      (ValueError, RecursionError),
+      lambda error: f"`{path}` cannot be read ({error}): {remedy}",
+    ),
     open(path, encoding="utf-8") as file,
   ):
-    config = json.load(file, object_pairs_hook=_entries)
-    _check_depth(config, _MOST_LEVELS)
+    config = json.load(file)
+    if not isinstance(config, dict):
+      raise ValueError(f"a {type(config).__name__} is not a dict of entries")
   building.check_trusted(config, f"`{path}`")
+  config = _without_gone(config, path)
+  entries.check(config, source=path)
   return config
 
 
-def _check_depth(value: Any, levels: int) -> None:
-  """Raises a ValueError where a value is nested in more than so many levels."""
-  if isinstance(value, (dict, list)):
-    if levels == 0:
-      raise ValueError(f"it has more than {_MOST_LEVELS} levels")
-    for each in value.values() if isinstance(value, dict) else value:
-      _check_depth(each, levels - 1)
+def _without_gone(config: Config, path: str) -> dict[str, Any]:
+  """Returns a config without the entries that older versions had.
 
-
-def _entries(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-  """Returns a JSON object, whose keys have to be names."""
-  config = dict(pairs)
-  if "" in config:
-    raise ValueError("an entry is called ''")
-  return config
-
-
-def writing_entries(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the entries by which something is written, and their values."""
-  values = {entry: get(config, entry) for entry in _WRITES}
-  return {
-    entry: value
-    for entry, value in values.items()
-    if value is not None
-    and value != _WRITES[entry]
-    and not (
-      entry == "generated_path"
-      and (
-        os.path.exists(str(value))
-        or os.path.normpath(str(value)).startswith(_OF_GENERATED)
-      )
-    )
-  }
-
-
-def without_writing_entries(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns a copy of a config without those entries."""
-  copied = copy.deepcopy(dict(config))
-  for entry in writing_entries(config):
+  Raises:
+    errors.UserError: if one of them did something.
+  """
+  result = copy.deepcopy(dict(config))
+  for entry, unused in entries.GONE.items():
     *parents, last = entry.split(".")
-    place = copied[parents[0]] if parents else copied
-    del place[last]
-  return copied
+    place = get(result, ".".join(parents))
+    if not isinstance(place, dict) or last not in place:
+      continue
+    if place.pop(last) != unused:
+      raise errors.UserError(
+        f"`{path}` has `{entry}`, which is gone: use the version that wrote "
+        f"it, or set it to {json.dumps(unused)}, by which it did nothing"
+      )
+  return result
 
 
-def check_named(
-  config: Any,
-  path: str,
-  updates: Mapping[str, Any],
-  further: tuple[str, ...] = (),
+def read_beside(folder: str) -> dict[str, Any]:
+  """Reads the config that a training left in its folder.
+
+  Raises:
+    errors.UserError: if there is none, or see `read`.
+  """
+  path = os.path.join(folder, files.RUN_CONFIG)
+  if not os.path.isfile(path):
+    raise errors.UserError(
+      f"there is no `{path}`, which says what model the checkpoint is of: "
+      f"{_REMEDY}"
+    )
+  remedy = f"put the run's own back, or move it away and {_REMEDY}"
+  config = read(path, remedy)
+  check_complete(config, f"`{path}`", remedy)
+  return config
+
+
+def check_complete(
+  config: Any, name: str = "the config", remedy: str = _REMEDY
 ) -> None:
-  """Checks that a file can be a named config, and does not say where to write.
+  """Raises a UserError where a config has no model or no data."""
+  for entry in ("data", "model"):
+    if not get(config, entry):
+      raise errors.UserError(
+        f"{name} has no `{entry}`, so it is not the complete one of a "
+        f"checkpoint: {remedy}"
+      )
+
+
+def read_named(
+  path: str, updates: Config, further: Sequence[str] = ()
+) -> dict[str, Any]:
+  """Reads a config file in the place of a named config.
 
   Args:
-    config: what is in the file.
     path: of the file.
-    updates: of the user, who may say it: a nested dict.
+    updates: of the user, who may say where to write: a nested dict.
     further: more entries by which the command at hand writes.
 
   Raises:
-    errors.UserError: if it is not a dict, or says what the updates do not.
+    errors.UserError: if it says where to write and the updates do not, or see
+      `read`.
   """
-  if not isinstance(config, dict):
-    raise errors.UserError(
-      f"`{path}` has a {type(config).__name__} in the place of a dict of "
-      f"entries: write it again"
-    )
-  found = writing_entries(config)
-  found |= {e: get(config, e) for e in further if get(config, e) is not None}
-  for entry, value in found.items():
-    if get(updates, entry, Ellipsis) is Ellipsis:
+  config = read(path)
+  for entry in [*_writing(config), *(e for e in further if get(config, e))]:
+    if get(updates, entry, ...) is ...:
       raise errors.UserError(
-        f"`{path}` has `{entry}` {repr(value)[:80]}, by which something is "
-        "written, and a file does not decide that: give the entry in this "
-        f"call, such as `{entry}={_WRITES.get(entry, 'NAME')}`"
+        f"`{path}` has `{entry}` {errors.shorten(get(config, entry), 80)}, by "
+        "which something is written, and a file does not decide that: give "
+        f"the entry in this call, such as `{entry}=NAME`"
       )
+  return config
+
+
+def _writing(config: Config) -> list[str]:
+  """Returns those entries of a config by which something is written."""
+  path = get(config, "generated_path")
+  is_harmless = path and (
+    os.path.exists(path) or os.path.normpath(path).startswith(_OF_GENERATED)
+  )
+  return [
+    entry
+    for entry in entries.WRITES
+    if get(config, entry) and not (entry == "generated_path" and is_harmless)
+  ]
+
+
+def for_another_call(config: Config) -> dict[str, Any]:
+  """Returns a copy of a saved config without what was of one call.
+
+  Nor does it say where to write: the cache is of the machine that trained, and
+  so on.
+  """
+  result = copy.deepcopy(dict(config))
+  for entry in {*entries.OF_CALL, *_writing(config)}:
+    *parents, last = entry.split(".")
+    place = get(result, ".".join(parents))
+    if isinstance(place, dict):
+      place.pop(last, None)
+  return result
+
+
+# ------------------------------------------------------ what follows from it
+
+
+def as_trained(config: Config, batch_size: int | None = None) -> dict[str, Any]:
+  """Returns a config whose model decomposes images as in its training.
+
+  That is with gradients of the mean over a batch of that size, whatever the
+  batch at hand, unless the config has a `refinement_batch_size` already.
+
+  Args:
+    config: the complete config.
+    batch_size: of the training; None for the config's.
+  """
+  model = dict(config["model"])
+  if model.get("refinement_batch_size") is None:
+    model["refinement_batch_size"] = batch_size or config.get("batch_size")
+  return {**config, "model": model}
+
+
+def as_evaluated(config: Config) -> dict[str, Any]:
+  """Returns a config whose model refines as often as `evaluate` lets it.
+
+  Raises:
+    errors.UserError: if the config is not complete.
+  """
+  check_complete(config)
+  num_iters = get(config, "evaluation.num_iters")
+  if num_iters is None:
+    return dict(config)
+  return {**config, "model": {**config["model"], "num_iters": num_iters}}
+
+
+def follow(updates: Config, stored: Config, is_named: Any) -> dict[str, Any]:
+  """Returns updates with what follows from them.
+
+  A named config passes its entries on, such as `num_iters` to
+  `model.num_iters`. In a stored one both are written out: parts of the same
+  name and value take the new value, too.
+
+  Args:
+    updates: a nested dict.
+    stored: the config beside the checkpoint; {} if there is none.
+    is_named: true where a named config refines it.
+
+  Raises:
+    errors.UserError: if it cannot be known what follows from an update.
+  """
+  result = copy.deepcopy(dict(updates))
+  parts = {top: stored.get(top) for top in ("data", "model", "optimizer")}
+  for name, value in updates.items():
+    if name not in stored or isinstance(stored[name], Mapping):
+      continue
+    for path, there in leaves(parts):
+      if path.split(".")[-1] == name and there == stored[name]:
+        _set_default(result, path, value)
+  for name in {"data_seed", "num_scenes"} & updates.keys():
+    if stored.get("generated_path") is not None and not is_named:
+      raise errors.UserError(
+        f"`{name}` does not change `data.path`, which the config beside the "
+        "checkpoint names: give `data.path`, or name the config, too, as in "
+        "`with laptop`"
+      )
+  # Who asks for a number of refinements gets it.
+  if "num_iters" in updates or get(updates, "model.num_iters") is not None:
+    _set_default(result, "evaluation.num_iters", None)
+  return result
+
+
+def _set_default(config: dict[str, Any], path: str, value: Any) -> None:
+  """Sets an entry of a nested dict by its dotted path, unless it is there."""
+  *parents, last = path.split(".")
+  for key in parents:
+    config = config.setdefault(key, {})
+  config.setdefault(last, value)
+
+
+def differences(
+  config: Config,
+  stored: Config,
+  paths: Sequence[str] = ("data", "model"),
+  ignored: Sequence[str] = _MAY_DIFFER,
+) -> str:
+  """Returns in what a config differs from a stored one; "" for nothing.
+
+  Args:
+    config: the one at hand.
+    stored: the other one.
+    paths: entries at the top, whose parts are compared.
+    ignored: dotted paths of parts that may differ.
+  """
+  here, there = (
+    dict(leaves(json.loads(json.dumps({p: c.get(p) for p in paths}))))
+    for c in (config, stored)
+  )
+  found = []
+  for path in sorted({*here, *there} - set(ignored)):
+    value, other = here.get(path, _ABSENT), there.get(path, _ABSENT)
+    # What an older config does not know is off in a newer one, by 0 or None.
+    is_new = _ABSENT in (value, other) and not (value and other)
+    if value != other and not is_new:
+      shown = (
+        errors.shorten(x) if isinstance(x, list) else x for x in (value, other)
+      )
+      found.append("{} {} ({} there)".format(path, *shown))
+  return errors.join_some(found)
+
+
+def leaves(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+  """Yields the dotted paths and values of what is not a dict.
+
+  Args:
+    config: a nested dict, whose lists are values.
+    path: of this dict in the whole.
+  """
+  if not isinstance(config, Mapping):
+    yield path, config
+    return
+  for key, value in config.items():
+    yield from leaves(value, f"{path}.{key}" if path else key)
 
 
 def get(config: Any, entry: str, default: Any = None) -> Any:
-  """Returns an entry of a nested dict by its dotted path."""
-  for key in entry.split("."):
+  """Returns an entry of a nested dict by its dotted path, "" for itself."""
+  for key in filter(None, entry.split(".")):
     if not isinstance(config, Mapping) or key not in config:
       return default
     config = config[key]

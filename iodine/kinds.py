@@ -171,6 +171,9 @@ def fits(value: Any, kind: Any) -> bool:
   if origin is Literal:
     # Not by `in`, to which True is 1.
     return any(type(value) is type(each) and value == each for each in args)
+  if origin is tuple and args[-1] is not ...:
+    is_long = _is_list(value) and len(value) == len(args)
+    return is_long and all(map(fits, value, args))
   if origin in (list, tuple, Sequence):
     return _is_list(value) and all(fits(x, args[0]) for x in value)
   kind = origin or kind
@@ -191,6 +194,8 @@ def words(kind: Any) -> str:
     return ", or ".join(words(each) for each in args)
   if origin is Literal:
     return f"one of {', '.join(map(repr, args))}"
+  if origin is tuple and args[-1] is not ...:
+    return f"[{', '.join(map(words, args))}]"
   if origin in (list, tuple, Sequence) and args[0] is not Any:
     return f"a list, each entry {words(args[0])}"
   kind = origin or kind

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import os
+import pathlib
 
-from iodine import errors, nvidia
+import tensorflow as tf
 
-# More than a GPU has.
-_OF_A_GPU = 2**39
+from iodine import errors
+
+# More than an accelerator has.
+_OF_AN_ACCELERATOR = 2**39
 _GIGABYTE = 10**9
 # Of a container.
 _LIMITS = (
@@ -18,21 +19,17 @@ _LIMITS = (
 )
 
 
-@functools.cache
 def available() -> int:
   """Returns how many bytes there are, a bound that is never too low."""
-  of_a_gpu = _OF_A_GPU if nvidia.is_there() else 0
-  names = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")
-  if not set(names) <= set(getattr(os, "sysconf_names", ())):
-    return _OF_A_GPU  # a system that does not tell
-  found = os.sysconf(names[0]) * os.sysconf(names[1])
-  for path in _LIMITS:
-    with (
-      contextlib.suppress(OSError, ValueError),  # not there, or "max"
-      open(path, encoding="utf-8") as file,
-    ):
-      found = min(found, int(file.read()))
-  return max(found, of_a_gpu)
+  kinds = {device.device_type for device in tf.config.list_physical_devices()}
+  if kinds != {"CPU"} or not hasattr(os, "sysconf"):  # Windows has none
+    return _OF_AN_ACCELERATOR
+  found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+  for path in filter(os.path.exists, _LIMITS):
+    limit = pathlib.Path(path).read_text(encoding="utf-8").strip()
+    if limit.isdigit():  # not "max"
+      found = min(found, int(limit))
+  return found
 
 
 def require(num_bytes: int, what: str, remedy: str) -> None:
@@ -43,9 +40,6 @@ def require(num_bytes: int, what: str, remedy: str) -> None:
       be refused.
     what: needs it, for the message.
     remedy: what to do where there is less.
-
-  Raises:
-    errors.UserError: if there is less.
   """
   if num_bytes > available():
     raise errors.UserError(

@@ -9,7 +9,6 @@ import tree
 import iodine
 from iodine import (
   checkpoints,
-  errors,
   evaluation,
   pretrained,
   segmentation,
@@ -158,12 +157,6 @@ def test_seeds_of_their_own_make_samples_of_their_own():
   noise = [e.z - e.z_dist.mean() for e in estimates]
   drawn = np.stack(noise).reshape(-1, 9)  # one row a scene and iteration
   assert len({tuple(row) for row in drawn.round(4)}) == len(drawn)
-
-
-@pytest.mark.parametrize("size", [0, -1, 2.5, "64"])
-def test_wrong_sizes(size):
-  with pytest.raises(errors.UserError, match="`refinement_batch_size` is"):
-    helpers.tiny_model({"model.refinement_batch_size": size})
 
 
 def test_evaluation_does_not_depend_on_the_batch_size(path):

@@ -133,7 +133,7 @@ def test_segmentation_is_the_end_of_eval():
   data, seed = helpers.make_batch(), tf.constant([1, 2])
   result = measuring.segment(model, data["image"], seed)
   estimates, _ = model.encode(data["image"], seed=seed)
-  mask = distributions.mask_probabilities(estimates[-1].scores)
+  mask = distributions.render(estimates[-1].x_dist).masks
   helpers.assert_near(result["mask"], mask)
   info = model.eval(data, seed=seed, update=False)
   helpers.assert_near(result["recons"], info["outputs"]["recons"][:, -1])

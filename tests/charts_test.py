@@ -59,29 +59,25 @@ def test_metrics_are_means_with_their_spread():
 
 
 def test_the_factor_loss_may_be_of_batches_or_scenes_or_missing():
+  def panel():
+    return by_title(charts.metrics_plot(info, TITLES))["factor loss"]
+
   info = make_info()
-  panel = by_title(charts.metrics_plot(info, TITLES))["factor loss"]
-  np.testing.assert_array_equal(
-    panel.lines[0].get_ydata(), info["losses"]["factor"]
-  )
-  assert not panel.collections
-  per_scene = np.arange(20.0).reshape(5, 4)
-  info["losses"]["factor"] = per_scene
-  panel = by_title(charts.metrics_plot(info, TITLES))["factor loss"]
-  np.testing.assert_array_equal(panel.lines[0].get_ydata(), per_scene.mean(0))
-  assert len(panel.collections) == 1
+  of_batches = info["losses"]["factor"]
+  np.testing.assert_array_equal(panel().lines[0].get_ydata(), of_batches)
+  assert not panel().collections
+  per_scene = info["losses"]["factor"] = np.arange(20.0).reshape(5, 4)
+  means = panel().lines[0].get_ydata()
+  np.testing.assert_array_equal(means, per_scene.mean(0))
+  assert len(panel().collections) == 1
   del info["losses"]["factor"]
-  panel = by_title(charts.metrics_plot(info, TITLES))["factor loss"]
-  assert [text.get_text() for text in panel.texts] == ["no factor regressor"]
+  assert [text.get_text() for text in panel().texts] == ["no factor regressor"]
 
 
 def test_one_scene_has_no_spread():
   figure = charts.metrics_plot(make_info(scenes=1), TITLES)
   assert figure.get_suptitle() == "one scene"
   assert not any(axes.collections for axes in figure.axes)
-
-
-# --------------------------------------- curves of an evaluation, of a training
 
 
 def test_an_evaluation_is_drawn_with_its_own_numbers():
@@ -95,10 +91,8 @@ def test_an_evaluation_is_drawn_with_its_own_numbers():
     np.testing.assert_array_equal(line.get_ydata(), means[name])
     (band,) = axes.collections
     heights = band.get_paths()[0].vertices[:, 1]
-    assert (heights.min(), heights.max()) == (
-      means[name].min() - 0.5,
-      means[name].max() + 0.5,
-    )
+    assert heights.min() == means[name].min() - 0.5
+    assert heights.max() == means[name].max() + 0.5
   assert figure.axes[5].texts[0].get_text() == "no factor regressor"
   assert "standard error over 9 scenes" in figure.get_suptitle()
 
@@ -115,12 +109,9 @@ def test_a_training_has_its_values_and_their_running_mean():
   np.testing.assert_array_equal(logged.get_xdata(), steps)
   np.testing.assert_array_equal(logged.get_ydata(), values)
   windows = [values[max(i - 3, 0) : i + 4] for i in range(120)]
-  np.testing.assert_allclose(
-    smooth.get_ydata(),
-    [np.mean(w) for w in windows],
-    rtol=0,
-    atol=1e-12,  # sums of at most 500
-  )
+  expected = [np.mean(window) for window in windows]
+  tolerance = {"rtol": 0, "atol": 1e-12}  # sums of at most 500
+  np.testing.assert_allclose(smooth.get_ydata(), expected, **tolerance)
   assert list(mark.get_xdata()) == [700, 700]
   # The outlier at the start does not flatten the rest.
   bottom, top = axes.get_ylim()

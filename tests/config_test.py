@@ -210,7 +210,7 @@ def test_a_part_within_a_part_may_have_the_marker_too():
     ),
     (
       {"n_z.x": {"constructor": "mine.A", "replace": True}},
-      "no config entry `n_z.x`",
+      "`n_z` is {'x'",
     ),
     ({f"{PIXEL_DECODER}.replace": True}, f"give `{PIXEL_DECODER}.constructor`"),
   ],
@@ -325,7 +325,7 @@ def test_pretrained_changes_the_data_only():
     (("tetromino",), {}, "no named config `tetromino`"),
     (("tetrominoes",), {"n_zz": 3}, "did you mean `n_z`?"),
     (("tetrominoes",), {"modle": {"n_z": 3}}, "no config entry `modle.n_z`"),
-    (("tetrominoes",), {"batch_size": "many"}, "cannot be made"),
+    (("tetrominoes",), {"batch_size": "many"}, "`batch_size` is 'many'"),
   ],
 )
 def test_unknown_names_are_errors(names, updates, part):

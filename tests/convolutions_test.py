@@ -211,24 +211,13 @@ def test_broadcast_conv2d(coord_type, size, kernel, stride):
 @pytest.mark.parametrize("stride", [1, 2])
 def test_slots_conv2d(stride):
   rng = np.random.default_rng(0)
-
-  def planes(own, shared):
-    return convolutions.SlotPlanes(own, shared, (0, 2, 5), (1, 3, 4, 6))
-
-  own, shared = _normal(rng, 2, 3, 6, 8, 3), _normal(rng, 2, 6, 8, 4)
+  planes = [
+    _normal(rng, 2, num_slots, 6, 8, channels)
+    for num_slots, channels in [(3, 1), (1, 3), (3, 2), (1, 1)]
+  ]
   _assert_same(
-    lambda own, shared, w, b: convolutions.slots_conv2d(
-      planes(own, shared), w, b, stride
-    ),
-    lambda own, shared, w, b: oracles.slots_conv2d(
-      planes(own, shared), w, b, stride
-    ),
-    [own, shared, _normal(rng, 3, 3, 7, 5), _normal(rng, 5)],
+    lambda w, b, *planes: convolutions.slots_conv2d(planes, w, b, stride),
+    lambda w, b, *planes: oracles.slots_conv2d(planes, w, b, stride),
+    [_normal(rng, 3, 3, 7, 5), _normal(rng, 5), *planes],
     rng,
   )
-  images = planes(own, shared).concatenated()
-  image = images[1 * 3 + 2]  # of slot 2 in scene 1
-  for channel, index in [(0, 0), (2, 1), (5, 2)]:
-    np.testing.assert_array_equal(image[..., channel], own[1, 2, ..., index])
-  for channel, index in [(1, 0), (3, 1), (4, 2), (6, 3)]:
-    np.testing.assert_array_equal(image[..., channel], shared[1, ..., index])

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
-import sonnet as snt
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -94,13 +93,6 @@ def test_distribution_class_and_its_arguments():
   np.testing.assert_allclose(actual, expected, 1e-5)  # float32 rounding
 
 
-def test_dist_kwargs_are_copied():
-  kwargs = {"allow_nan_stats": False}
-  dist = LocScale(dist_kwargs=kwargs)
-  kwargs["nonsense"] = 1
-  assert not dist(tf.zeros([1, 2])).distribution.allow_nan_stats
-
-
 def test_learned_scale_is_one_trained_scalar_used_as_it_is():
   dist = LocScale("logistic", scale="fixed", scale_val=-1.0, scale_act="exp")
   (variable,) = dist.trainable_variables
@@ -117,26 +109,9 @@ def test_learned_scale_is_one_trained_scalar_used_as_it_is():
   np.testing.assert_allclose(actual, expected, 1e-5)  # float32 rounding
 
 
-def test_learned_scale_needs_the_mode_fixed():
-  assert not LocScale(scale="stddev", scale_val=-1.0).variables
-
-
-def test_unknown_options_are_errors():
-  with pytest.raises(ValueError, match="`scale` is 'std': use one of 'stddev'"):
-    LocScale(scale="std")
-  with pytest.raises(KeyError, match="unknown distribution"):
-    LocScale("gauss")
-  with pytest.raises(KeyError, match="unknown activation"):
-    LocScale(scale_act="soft")
-  with pytest.raises(KeyError, match="unknown activation"):
-    LocScale(loc_act="soft")
-
-
 @pytest.mark.parametrize("mode", ["stddev", "var", "prec", "fixed"])
 def test_shapes(mode):
   dist = LocScale(scale=mode)
-  with pytest.raises(ValueError, match="call `set_output_shape` first"):
-    _ = dist.output_shape
   dist.set_output_shape(tf.TensorShape([5, 6, 3]))
   assert dist.output_shape == (5, 6, 3)
   assert dist.input_shape == (5, 6, 3 if mode == "fixed" else 6)
@@ -164,26 +139,7 @@ def test_kl_to_the_default_prior():
   np.testing.assert_allclose(actual, expected.sum(-1), 1e-5)  # float32
 
 
-def test_base_class_leaves_the_parameter_shape_open():
-  module = distributions.DistributionModule("base")
-  with pytest.raises(NotImplementedError):
-    _ = module.input_shape
-
-
 # ------------------------------------------------------------ samples
-
-
-@pytest.mark.parametrize("family", sorted(FAMILIES))
-def test_samples_have_the_mean_and_spread_of_the_family(family):
-  n, loc, scale = 20_000, 0.3, 0.4
-  dist = LocScale(family, scale="fixed", scale_val=scale)
-  z = dist(tf.constant([loc])).sample(n, seed=tf.constant([1, 2])).numpy()
-  reference = FAMILIES[family](loc, scale)
-  mean, var, _, kurtosis = reference.stats("mvsk")
-  mean_error = np.sqrt(var / n)
-  var_error = var * np.sqrt((kurtosis + 2) / n)
-  assert abs(z.mean() - mean) < 4 * mean_error  # four standard errors
-  assert abs(z.var() - var) < 4 * var_error  # four standard errors
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
@@ -285,7 +241,6 @@ def test_mixture_and_its_scores_against_scipy(activation, num_components):
   helpers.assert_near(x_dist.log_prob(x), log_prob)
   helpers.assert_near(x_dist.mean(), mean)
   probabilities = np.exp(weight)[..., None]
-  helpers.assert_near(distributions.mask_probabilities(scores), probabilities)
   rendering = distributions.render(x_dist)
   helpers.assert_near(rendering.masks, probabilities)
   helpers.assert_near(rendering.components, loc)
@@ -314,8 +269,6 @@ def test_mixture_shapes_reach_the_components():
 
 def test_mixture_is_told_its_number_of_slots_once():
   mixture = distributions.MaskedMixture(LocScale())
-  with pytest.raises(ValueError, match="call `set_num_components` first"):
-    _ = mixture.num_components
   mixture.set_num_components(3)
   mixture.set_num_components(3)  # the same again is fine
   assert mixture.num_components == 3
@@ -327,12 +280,3 @@ def test_mixture_rejects_another_number_of_slots():
   mixture = distributions.MaskedMixture(LocScale(), num_components=3)
   with pytest.raises(Exception, match="K"):
     mixture(tf.zeros([1, 2, 4, 4, 6]), tf.zeros([1, 2, 4, 4, 1]))
-
-
-def test_learned_scale_is_a_variable_of_the_mixture():
-  component = LocScale(scale="fixed", scale_val=-1.0, name="pixel_distribution")
-  mixture = distributions.MaskedMixture(component, num_components=3)
-  assert isinstance(mixture, snt.Module)
-  assert [v.ref() for v in mixture.trainable_variables] == [
-    component.scale.ref()
-  ]

@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = [
   {"errors", "nvidia", "pretrained"},
   {"validation", "files", "kinds", "memory"},
-  {"building"},
+  {"building", "entries"},
   {"config_files"},
   {"ops", "readers", "synthetic", "drawing"},
   {"modules", "devices"},

@@ -9,12 +9,9 @@ from iodine.drawing import latent_plots, palette
 H, W, C = 6, 9, 3
 
 
-def image_of(axes):
+def assert_shows(axes, expected, atol=0.0):
   (image,) = axes.images
-  return np.asarray(image.get_array())
-
-
-# ---------------------------------------------------- principal components
+  np.testing.assert_allclose(image.get_array(), expected, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("shape", [(50, 5), (3, 8), (4, 1)])
@@ -42,9 +39,6 @@ def test_points_that_do_not_differ_have_no_direction(points):
   found, shares = latent_plots.principal_components(points)
   np.testing.assert_array_equal(found, np.zeros([len(points), 2]))
   np.testing.assert_array_equal(shares, [0.0, 0.0])
-
-
-# --------------------------------------------------------------------- map
 
 
 def make_objects(num=30):
@@ -126,9 +120,6 @@ def test_objects_without_factors_have_a_map():
   assert len(drawn.get_offsets()) == 0
 
 
-# ------------------------------------------------------- traversals, samples
-
-
 def test_a_traversal_shows_the_arrays():
   rng = np.random.default_rng(0)
   rows, values = 2, np.array([-1.0, 0.5, 3.0])
@@ -152,14 +143,14 @@ def test_a_traversal_shows_the_arrays():
   ):
     for r in range(rows):
       frame = next(axes)
-      np.testing.assert_array_equal(image_of(frame), unchanged)
+      assert_shows(frame, unchanged)
       np.testing.assert_allclose(
         frame.spines["top"].get_edgecolor()[:3], palette.slot_colors(4)[2]
       )
       assert frame.get_title() == ("inferred" if r == 0 else "")
       for v, title in enumerate(("-1", "+0.5", "+3")):
         tile = next(axes)
-        np.testing.assert_array_equal(image_of(tile), changed[r, v])
+        assert_shows(tile, changed[r, v])
         assert tile.get_title() == (title if r == 0 else "")
   assert not list(axes)
   written = [text.get_text() for text in figure.texts]
@@ -179,9 +170,9 @@ def test_samples_stand_beside_their_masks():
   red, green, blue = (mpl_colors.to_rgb(x) for x in ("red", "lime", "blue"))
   for i in range(6):
     sample, mask = figure.axes[2 * i : 2 * i + 2]
-    np.testing.assert_array_equal(image_of(sample), np.repeat(images[i], 3, -1))
+    assert_shows(sample, np.repeat(images[i], 3, -1))
     mixed = sum(
       m * np.array(c) for m, c in zip(masks[i], (red, green, blue), strict=True)
     )
-    np.testing.assert_allclose(image_of(mask), mixed, atol=1e-6)  # float32
+    assert_shows(mask, mixed, atol=1e-6)  # float32
     assert sample.get_position().y0 == mask.get_position().y0

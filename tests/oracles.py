@@ -41,7 +41,7 @@ def slots_conv2d(planes, w, b, stride):
   """A convolution of the images of all slots.
 
   Args:
-    planes: C channels, of which some are the same for all slots.
+    planes: [B, K or 1, H, W, channels], C channels together.
     w: [k, k, C, O] kernel.
     b: [O] bias.
     stride: in rows and columns.
@@ -49,7 +49,11 @@ def slots_conv2d(planes, w, b, stride):
   Returns:
     [B * K, H', W', O].
   """
-  return tf.nn.bias_add(conv2d(planes.concatenated(), w, stride), b)
+  num_slots = max(x.shape[1] for x in planes)
+  repeated = [tf.repeat(x, num_slots // x.shape[1], axis=1) for x in planes]
+  images = tf.concat(repeated, axis=-1)
+  images = tf.reshape(images, [-1, *images.shape[2:]])
+  return tf.nn.bias_add(conv2d(images, w, stride), b)
 
 
 def counterfactual(evidence):

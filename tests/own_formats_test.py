@@ -7,84 +7,64 @@ import helpers
 import numpy as np
 import PIL.Image
 import pytest
-import tensorflow as tf
 
 from iodine import errors
 from iodine.files import MARK as FOLDER_MARK
-from iodine.synthetic import DATASETS, records, write_dataset
-
-NAMES = [
-  "tetrominoes",
-  "multi_dsprites_binarized",
-  "clevr6",
-]
+from iodine.synthetic import DATASETS, write_dataset
 
 
-def write(name, path, num_scenes, data_format, **options):
-  options = {"num_workers": 1, **options}
-  write_dataset(name, path, num_scenes, 3, data_format=data_format, **options)
+def write(name, path, num_scenes, data_format):
+  write_dataset(
+    name, path, num_scenes, 3, num_workers=1, data_format=data_format
+  )
 
 
-def recorded(name, path):
-  """Returns images [N, H, W, C] and masks [N, L, H, W] of TFRecords."""
-  scene = DATASETS[name].make_scene(np.random.default_rng([3, 0]))
-  images, masks = [], []
-  for record in tf.data.TFRecordDataset(str(path), compression_type="GZIP"):
-    features = tf.train.Example.FromString(record.numpy()).features.feature
-    image, mask = (
-      np.frombuffer(b"".join(features[n].bytes_list.value), np.uint8).reshape(
-        scene[n].shape
-      )
-      for n in ("image", "mask")
-    )
-    images.append(image)
-    # Multi-dSprites has its entities last.
-    masks.append(
-      np.moveaxis(mask[..., 0], 2, 0) if "dsprites" in name else mask[..., 0]
-    )
-  return np.stack(images), np.stack(masks)
+def drawn(name, index):
+  return DATASETS[name].make_scene(np.random.default_rng([3, index]))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_all_formats_hold_the_same_pixels(name, tmp_path):
-  for data_format in ("tfrecords", "png", "npz"):
+def files_in(folder):
+  return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize(
+  "name", ["tetrominoes", "multi_dsprites_binarized", "clevr6"]
+)
+def test_both_formats_hold_the_pixels(name, tmp_path):
+  for data_format in ("png", "npz"):
     write(name, tmp_path / data_format, 3, data_format)
-  images, masks = recorded(name, tmp_path / "tfrecords")
   files = sorted(os.listdir(tmp_path / "png"))
   expected = [f"scene_0000{i}{s}.png" for i in range(3) for s in (".mask", "")]
   assert files == [FOLDER_MARK, *expected]
-  with np.load(tmp_path / "npz") as arrays:
-    np.testing.assert_array_equal(arrays["image"], images)
-    for i in range(3):
-      with PIL.Image.open(tmp_path / f"png/scene_0000{i}.png") as image:
-        assert image.mode == ("L" if images.shape[-1] == 1 else "RGB")
-        pixels = np.asarray(image).reshape(images[i].shape)
-      np.testing.assert_array_equal(pixels, images[i])
-      with PIL.Image.open(tmp_path / f"png/scene_0000{i}.mask.png") as image:
-        assert image.mode == "L"
-        labels = np.asarray(image)
-      np.testing.assert_array_equal(arrays["mask"][i], labels)
-      for entity, mask in enumerate(masks[i]):
-        np.testing.assert_array_equal(labels == entity, mask == 255)
-    scene = DATASETS[name].make_scene(np.random.default_rng([3, 1]))
-    assert set(arrays) == {"image", "mask", "visibility"} | {
-      f"factors/{k}" for k in set(scene) - {"image", "mask", "visibility"}
-    }
-    np.testing.assert_array_equal(arrays["visibility"][1], scene["visibility"])
-    np.testing.assert_array_equal(
-      arrays["factors/color"][1].ravel(), scene["color"].ravel()
-    )
-    assert arrays["factors/shape"].shape == (3, len(scene["visibility"]), 1)
+  arrays = dict(np.load(tmp_path / "npz"))
+  for i in range(3):
+    scene = drawn(name, i)
+    np.testing.assert_array_equal(arrays["image"][i], scene["image"])
+    with PIL.Image.open(tmp_path / f"png/scene_0000{i}.png") as image:
+      assert image.mode == ("L" if scene["image"].shape[-1] == 1 else "RGB")
+      pixels = np.asarray(image).reshape(scene["image"].shape)
+    np.testing.assert_array_equal(pixels, scene["image"])
+    with PIL.Image.open(tmp_path / f"png/scene_0000{i}.mask.png") as image:
+      assert image.mode == "L"
+      labels = np.asarray(image)
+    np.testing.assert_array_equal(arrays["mask"][i], labels)
+    # Multi-dSprites has its entities last.
+    masks = np.moveaxis(scene["mask"], 2, 0) if "dsp" in name else scene["mask"]
+    for entity, mask in enumerate(masks[..., 0]):
+      np.testing.assert_array_equal(labels == entity, mask == 255)
+    np.testing.assert_array_equal(arrays["visibility"][i], scene["visibility"])
+    for key in set(scene) - {"image", "mask", "visibility"}:
+      factor = arrays[f"factors/{key}"][i]
+      assert factor.ndim == 2
+      np.testing.assert_array_equal(factor.ravel(), scene[key].ravel())
+  assert len(arrays) == len(scene)
 
 
 def test_films_as_arrays(tmp_path):
   path = tmp_path / "films.npz"
   write("moving_sprites", path, 3, "npz")
-  first = path.read_bytes()
-  write("moving_sprites", path, 3, "npz", num_workers=2)
-  assert path.read_bytes() == first  # whoever draws, and whenever
   assert os.listdir(tmp_path) == ["films.npz"]
-  film = DATASETS["moving_sprites"].make_scene(np.random.default_rng([3, 2]))
+  film = drawn("moving_sprites", 2)
   with np.load(path) as arrays:
     for name in ("image", "mask", "visibility"):
       np.testing.assert_array_equal(arrays[name][2], film[name])
@@ -96,10 +76,10 @@ def test_films_as_arrays(tmp_path):
 @pytest.mark.parametrize("data_format", ["tfrecords", "png", "npz"])
 def test_all_or_nothing(data_format, tmp_path, monkeypatch):
   def interrupted(rng):
-    if len(drawn) == 2:
+    if len(made) == 2:
       raise KeyboardInterrupt
-    drawn.append(DATASETS["tetrominoes"].make_scene(rng))
-    return drawn[-1]
+    made.append(DATASETS["tetrominoes"].make_scene(rng))
+    return made[-1]
 
   broken = DATASETS["tetrominoes"]._replace(make_scene=interrupted)
   monkeypatch.setitem(DATASETS, "broken", broken)
@@ -108,15 +88,11 @@ def test_all_or_nothing(data_format, tmp_path, monkeypatch):
     if before:
       write("tetrominoes", path, 1, data_format)
     content = files_in(tmp_path)
-    drawn = []
+    made = []
     with pytest.raises(KeyboardInterrupt):
       write("broken", path, 3, data_format)
     assert files_in(tmp_path) == content
   assert content
-
-
-def files_in(folder):
-  return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def test_a_folder_with_other_things_stays(tmp_path):
@@ -130,16 +106,6 @@ def test_a_folder_with_other_things_stays(tmp_path):
     write("tetrominoes", folder, 1, "png")
   with pytest.raises(errors.UserError, match="is there already"):
     write("tetrominoes", folder / "me.png", 1, "png")
-  assert files_in(tmp_path) == content
-
-
-def test_large_files_are_taken_for_downloaded_ones(tmp_path, monkeypatch):
-  path = tmp_path / "scenes.tfrecords"
-  write("tetrominoes", path, 1, "tfrecords")
-  content = files_in(tmp_path)
-  monkeypatch.setattr(records, "_MOST_REPLACED", path.stat().st_size - 1)
-  with pytest.raises(errors.UserError, match="as large as the public files"):
-    write("tetrominoes", path, 2, "tfrecords")
   assert files_in(tmp_path) == content
 
 

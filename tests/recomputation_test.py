@@ -106,8 +106,3 @@ def test_only_the_first_gradient_uses_what_is_stored():
   for expected_calls in (1, 2, 3):
     np.testing.assert_array_equal(tape.gradient(y, x), [2.0, 6.0])
     assert len(calls) == expected_calls
-
-
-def test_recompute_is_true_or_false():
-  with pytest.raises(Exception, match="`recompute` is 'yes'"):
-    helpers.tiny_model({"model.decoder.recompute": "yes"})

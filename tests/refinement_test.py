@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iodine import errors
 from iodine.modules import networks, refinement, types
 
 B, K, H, W, Zp = 2, 3, 4, 5, 6
@@ -100,15 +99,6 @@ def test_core_with_flat_inputs_only_has_no_encoder():
   assert layer.w_gates.shape == (2 + Zp + 4, 4 * 4)
 
 
-def test_core_with_spatial_inputs_only():
-  core = _real_core()
-  inputs = types.RefinementInputs(spatial=SPATIAL, flat={})
-  next_zp, _ = core(inputs, _random(B, K, Zp), core.initial_state(B, K))
-  assert next_zp.shape == (B, K, Zp)
-  (layer,) = core.recurrent_net.layers
-  assert layer.w_gates.shape == (5 + 4, 4 * 4)
-
-
 def test_core_without_recurrence_is_encoder_and_head():
   core = _real_core(hidden_sizes=())
   inputs = types.RefinementInputs(spatial=SPATIAL, flat=FLAT)
@@ -140,11 +130,6 @@ def test_core_carries_the_state_and_is_made_once():
   assert {v.ref() for v in core.variables} == variables
   assert np.max(np.abs(first - second)) > 1e-4
   np.testing.assert_array_equal(again, first)
-
-
-def test_core_state_counts_images_and_slots():
-  (state,) = _real_core().initial_state(B, K)
-  assert state.hidden.shape == (B * K, 4) and not np.any(state.hidden)
 
 
 def test_core_permutes_with_the_slots():
@@ -204,49 +189,3 @@ def test_predictor_corrector_head(hidden_sizes, name, activation):
   pred_gate = helpers.sigmoid(logit - 1.5)
   expected = corrected + pred_gate * (prediction - corrected)
   helpers.assert_near(actual, expected)  # float32 sums
-
-
-def test_predictor_corrector_head_defaults():
-  head = refinement.PredictorCorrectorHead()
-  explicit = refinement.PredictorCorrectorHead((64,), 0.0, 0.0, "elu")
-  zp, hidden = _random(4, Zp), _random(4, 7, seed=1)
-  head(zp, hidden), explicit(zp, hidden)
-  shapes = [v.shape for v in head.trainable_variables]
-  assert shapes == [v.shape for v in explicit.trainable_variables]
-  assert (Zp, 64) in shapes and (64, 2 * Zp) in shapes
-  for target, source in zip(
-    explicit.trainable_variables, head.trainable_variables, strict=True
-  ):
-    target.assign(source)
-  np.testing.assert_array_equal(explicit(zp, hidden), head(zp, hidden))
-
-
-@pytest.mark.parametrize(
-  "make", [refinement.ResHead, refinement.PredictorCorrectorHead]
-)
-def test_heads_are_made_once(make):
-  head = make()
-  zp, hidden = _random(4, Zp), _random(4, 7, seed=1)
-  first = head(zp, hidden)
-  variables = {v.ref() for v in head.variables}
-  np.testing.assert_array_equal(head(zp, hidden), first)
-  assert {v.ref() for v in head.variables} == variables
-
-
-def test_unknown_activation_of_the_head():
-  with pytest.raises(KeyError, match="unknown activation"):
-    refinement.PredictorCorrectorHead(activation="soft")
-
-
-@pytest.mark.parametrize(
-  "name", ["encoder_net", "recurrent_net", "refinement_head"]
-)
-def test_what_is_not_a_part_of_the_core_is_a_sentence(name):
-  parts = {
-    "encoder_net": tf.identity,
-    "recurrent_net": networks.LSTM([]),
-    "refinement_head": refinement.ResHead(),
-  }
-  refinement.RefinementCore(**parts)  # fits
-  with pytest.raises(errors.UserError, match=f"`{name}` is 5: give a part"):
-    refinement.RefinementCore(**{**parts, name: 5})

@@ -269,14 +269,14 @@ def test_a_reader_that_fails_leaves_the_call_before(runs, number, tmp_path):
   model, adam, store = run.model, run.optimizer, run.store(tmp_path)
   feed = training.Feed(BrokenScenes(4, step=4), run.strategy)
   with pytest.raises(tf.errors.InvalidArgumentError, match="a broken record"):
-    training.train(
+    training.Loop(
       lambda num_steps: run._make_steps(feed.batches, num_steps),
       [*model.trainable_variables, *adam.m, *adam.v],
       4,
       store,
       training.Schedule(6),
       steps_per_call=2,
-    )
+    ).run()
   assert store.latest == str(tmp_path / "ckpt-2")
   for variable in [*model.variables, *adam.variables]:
     first, *others = run.strategy.experimental_local_results(variable)

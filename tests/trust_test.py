@@ -1,13 +1,10 @@
 """What a stranger's files may do: nothing but to be read."""
 
 import gzip
-import importlib
-import inspect
 import json
 import os
 import pathlib
 import pickle
-import pkgutil
 import shutil
 import struct
 import sys
@@ -18,7 +15,6 @@ import helpers
 import numpy as np
 import PIL.Image
 import pytest
-import sonnet as snt
 import tensorflow as tf
 
 import iodine
@@ -28,11 +24,9 @@ from iodine import (
   config_files,
   errors,
   memory,
-  modules,
-  optimizers,
   training,
 )
-from iodine.modules import data, datasets, networks
+from iodine.modules import data
 from iodine.readers import films, image_files, opening, streams
 
 PRETRAINED = pathlib.Path(iodine.__file__).parent / "pretrained/tetrominoes"
@@ -88,11 +82,14 @@ PARTS = [
   ("model.latent_dist", {"constructor": {"constructor": "evil.Thing"}}),
   ("model.latent_dist", {"constructor": ["evil.Thing"]}),
   ("model.latent_dist", {"constructor": "iodine.files.write_json"}),
+  ("model.latent_dist", {"constructor": "iodine.building._construct"}),
+  ("model.latent_dist", {"constructor": "iodine.modules.utils.get_act_func"}),
+  ("model.latent_dist", {"constructor": "iodine.modules.data.Any"}),
   # `iodine` looks for modules beside itself, too.
   ("model.latent_dist", {"constructor": "iodine.downloaded.evil.Thing"}),
   ("model.inputs", ["image", "evil.function"]),
   ("model.preprocess", "evil.function"),
-  ("model.stop_gradients", [["evil.function"]]),
+  ("model.stop_gradients", ["evil.function"]),
   ("evaluation.metrics", ["os.getcwd"]),
 ]
 
@@ -119,7 +116,7 @@ def test_segment_reads_the_same_config(folder):
   write("downloaded/config.json", *PARTS[0])
   for call in (iodine.segment, iodine.Segmenter.from_checkpoint):
     arguments = ("photo.png",) if call is iodine.segment else ()
-    with pytest.raises(errors.UserError, match="`os.system`"):
+    with pytest.raises(errors.UserError, match="'os.system'"):
       call(*arguments, "downloaded")
   assert not touched()
 
@@ -129,7 +126,7 @@ class Executed:
     return exec, (EVIL,)
 
 
-@pytest.mark.parametrize("name", ["x.pickle", "x.yaml", "x.py", "x", "x.JSON"])
+@pytest.mark.parametrize("name", ["x.pickle", "x.yaml", "x"])
 def test_only_json_is_read(folder, capsys, name):
   (folder / name).write_bytes(pickle.dumps(Executed()))
   sentence = helpers.fails_with_sentence(capsys, "print_config", "with", name)
@@ -140,24 +137,19 @@ def test_only_json_is_read(folder, capsys, name):
 @pytest.mark.parametrize(
   "content, part",
   [
-    ("[1]", "has a list in the place of a dict"),
+    ("[1]", "a list is not a dict of entries"),
     ("{", "cannot be read"),
     ("[" * 100_000, "cannot be read"),
-    (f'{{"n_z": {"[" * 600}{"]" * 600}}}', "more than 40 levels"),
-    ('{"n_z": {"py/reduce": [{"py/function": "os.system"}]}}', "Invalid key"),
-    ('{"n.z": 1}', "the config of file `x.json` is not a config"),
-    ('{"seed": 1e400}', "in the config of file `x.json` `seed` is inf"),
-    ('{"seed": -1}', "`seed` is -1"),
+    ('{"model": {"py/reduce": [{"py/function": "os.system"}]}}', "Invalid key"),
+    ('{"n.z": 1}', "`x.json` is not a config"),
+    ('{"seed": 1e400}', "`seed` of `x.json` is inf"),
+    ('{"n_z": {"x": 1}}', "`n_z` of `x.json` is {"),
   ],
 )
 def test_what_is_not_a_config(folder, capsys, content, part):
   (folder / "x.json").write_text(content)
   fails = helpers.fails_with_sentence
-  sentence = fails(capsys, "print_config", "with", "x.json")
-  assert part in sentence
-  (folder / "folder.json").mkdir()
-  sentence = fails(capsys, "print_config", "with", "folder.json")
-  assert "`folder.json` is not a file" in sentence
+  assert part in fails(capsys, "print_config", "with", "x.json")
 
 
 @pytest.mark.parametrize(
@@ -182,9 +174,9 @@ def test_a_file_does_not_say_where_to_write(
   assert (folder / "precious").read_text() == "mine"
   named = main.get_config(("x.json",), {entry: value})
   assert config_files.get(named, entry) == value
-  stripped = config_files.without_writing_entries(config)
+  stripped = config_files.for_another_call(config)
   gone = config_files.get(stripped, entry) is None
-  assert gone == (command == "print_config")
+  assert gone == (command != "make_data")
 
 
 def test_what_a_call_names_is_trusted_in_that_call():
@@ -192,7 +184,7 @@ def test_what_a_call_names_is_trusted_in_that_call():
   updates = {"model.latent_dist": {"constructor": name}}
   named = main.get_config(("tetrominoes",), updates)
   assert named["model"]["latent_dist"]["constructor"] == name
-  with pytest.raises(errors.UserError, match="names `"):
+  with pytest.raises(errors.UserError, match=f"names '{name}'"):
     building.check_trusted(named, "it")
 
 
@@ -206,11 +198,8 @@ def test_trust_ends_with_the_call(folder, capsys, monkeypatch):
     value = "mine.Thing" if "constructor" in entry else ["mine.thing"]
     write("x.json", entry, value)
     sentence = fails(capsys, "print_config", "with", "x.json")
-    assert sentence.endswith(
-      "which is not a part of this project and would be run: if you know that "
-      "code, add `--trust mine` to the command, or in Python call "
-      '`iodine.trust("mine")` before'
-    )
+    assert "is not a class of this project and would be run" in sentence
+    assert "add `--trust mine." in sentence
     for flag in ("mine", "other,mine", "mine.Thing,mine.thing"):
       helpers.run_main("print_config", "--trust", flag, "with", "x.json")
     assert "mine.T" in capsys.readouterr().out.replace("mine.t", "mine.T")
@@ -235,26 +224,6 @@ def test_trust_in_python(monkeypatch):
   for name in ("", "a b", "a.", None, 5):
     with pytest.raises(errors.UserError, match="`trust` is "):
       iodine.trust(name)
-
-
-def test_what_is_registered_is_what_there_is():
-  names = [module.name for module in pkgutil.iter_modules(modules.__path__)]
-  places = [importlib.import_module(f"iodine.modules.{n}") for n in names]
-  found = set()
-  for place in [*places, optimizers]:
-    for name, kind in inspect.getmembers(place, inspect.isclass):
-      is_ours = kind.__module__ == place.__name__ and not name.startswith("_")
-      kinds = (snt.Module, datasets.SceneDataset)
-      is_part = issubclass(kind, kinds) or name == "ExponentialDecay"
-      if is_ours and is_part and not inspect.isabstract(kind):
-        found.add(f"{place.__name__}.{name}")
-  # What only subclasses are made of.
-  found -= {
-    "iodine.modules.data.IODINEDataset",
-    "iodine.modules.distributions.DistributionModule",
-    f"{networks.__name__}.PixelDecoder",
-  }
-  assert found == building.REGISTERED
 
 
 def test_an_image_that_unpacks_to_much_more(tmp_path, capsys):

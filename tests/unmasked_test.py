@@ -144,8 +144,8 @@ def test_stages_lose_their_regressor_and_a_trained_one_rests(photos, capsys):
   assert fresh["stages"] == [{"until": 1, "model": {"num_iters": 2}}]
   assert training.plan(fresh)[0].model["num_iters"] == 2
 
-  shapes = {"model/factor_evaluator/predict_latents/w": (3, 4)}
-  start = checkpoints.Opened("somewhere/ckpt-1", None, shapes)
+  tensors = {"model/factor_evaluator/predict_latents/w": np.zeros([3, 4])}
+  start = checkpoints.Opened("somewhere/ckpt-1", tensors)
   rests = train._as_read(options, dataset, batch, start)
   assert "the factor regressor rests" in capsys.readouterr().out
   assert rests["model"]["factor_evaluator"] and rests["stages"]

@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import collections
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any
 
 import tensorflow as tf
 
 # Types that are not public, or not worth their length.
 Operation = Any
-Shape = tuple[int, ...]
+Counts = collections.Counter[str]
 
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _BRANCHES = ("If", "StatelessIf", "Case", "StatelessCase")
 _LOOPS = ("While", "StatelessWhile")
+_MATRIX_PRODUCTS = ("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")
+_CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
 
 
 def count(function: Any) -> dict[str, int]:
@@ -41,151 +43,97 @@ def count(function: Any) -> dict[str, int]:
     ValueError: if the shape of an operand is unknown, or there is a product
       of a kind that this function does not know.
   """
-  return dict(_count(function.graph))
+  return dict(_count_all(function.graph))
 
 
-def _count(graph: tf.Graph) -> collections.Counter[str]:
-  counts: collections.Counter[str] = collections.Counter()
-  for op in _live_operations(graph):
-    if op.type in _FORMULAS:
-      counts[op.type] += _FORMULAS[op.type](op)
+def _count_all(graph: Any) -> Counts:
+  return _count(graph, range(len(graph.outputs)))[0]
+
+
+def _count(graph: Any, results: Iterable[int]) -> tuple[Counts, list[int]]:
+  """Counts what some results of a graph need, and what it does in any case.
+
+  Args:
+    graph: of a function.
+    results: numbers of its outputs.
+
+  Returns:
+    The counts, and the numbers of the inputs that are needed.
+  """
+  counts: Counts = collections.Counter()
+  # Names of tensors, and of operations that have to run.
+  needed = {graph.outputs[i].name for i in results}
+  needed.update(op.name for op in graph.control_outputs)
+  # Causes are before their effects in a graph, so after them here.
+  for op in reversed(graph.get_operations()):
+    outputs = [i for i, x in enumerate(op.outputs) if x.name in needed]
+    if not outputs and op.name not in needed:
+      continue
+    needed.update(cause.name for cause in op.control_inputs)
+    inputs: Iterable[int] = range(len(op.inputs))
+    if op.type in _CALLS:
+      called, inputs = _count(_bodies(op)[0], outputs)
+      counts.update(called)
     elif op.type in _BRANCHES:
-      branches = [_count(body) for body in _bodies(op)]
-      counts.update(max(branches, key=lambda each: sum(each.values())))
+      branches = map(_count_all, _bodies(op))
+      counts.update(max(branches, key=lambda branch: sum(branch.values())))
     elif op.type in _LOOPS:
       times = _num_iterations(op)
-      for body in _bodies(op):
-        counts.update({k: n * times for k, n in _count(body).items()})
-    elif "MatMul" in op.type or "Conv2D" in op.type or "Conv3D" in op.type:
-      raise ValueError(
-        f"`{op.name}` is a {op.type}, whose operations are not counted yet: "
-        "add a formula for it"
-      )
-  return counts
-
-
-# ------------------------------------------------------- what a graph runs
-
-
-class _Frame:
-  """One call of a function, or the outermost graph.
-
-  Attributes:
-    graph: what is called.
-    call: the calling operation; None for the outermost graph.
-    parent: the frame of that operation.
-  """
-
-  def __init__(
-    self,
-    graph: Any,
-    call: Operation | None = None,
-    parent: _Frame | None = None,
-  ):
-    self.graph = graph
-    self.call = call
-    self.parent = parent
-    self.arguments = {x.op: i for i, x in enumerate(graph.inputs)}
-
-
-class _Need(NamedTuple):
-  """An output of an operation that is needed; None: that it runs at all."""
-
-  frame: _Frame
-  op: Operation
-  output: int | None
-
-
-def _live_operations(graph: Any) -> Iterator[Operation]:
-  """Yields every operation that results depend on, once per call.
-
-  Walks from the results to their causes, into called functions and out again,
-  as if the calls were replaced by what they call, which TensorFlow does.
-  """
-  frames: dict[tuple[_Frame, Operation], _Frame] = {}
-  done: set[_Need] = set()
-  todo = _results(_Frame(graph))
-  while todo:
-    need = todo.pop()
-    if need in done:
-      continue
-    done.add(need)
-    frame, op, output = need
-    if op.type in _CALLS:
-      key = frame, op
-      if key not in frames:
-        frames[key] = _Frame(_function(op, op.get_attr("f").name), op, frame)
-        # Its results are needed one by one; what it does besides, anyway.
-        todo += _control_results(frames[key])
-        todo += [_Need(frame, cause, None) for cause in op.control_inputs]
-      if output is not None:
-        todo.append(_cause(frames[key], frames[key].graph.outputs[output]))
-    elif frame.call is not None and op in frame.arguments:
-      assert frame.parent is not None
-      argument = frame.call.inputs[frame.arguments[op]]
-      todo.append(_cause(frame.parent, argument))
+      for body in map(_count_all, _bodies(op)):
+        counts.update({kind: n * times for kind, n in body.items()})
     else:
-      whole = _Need(frame, op, -1)  # whichever output was asked for
-      if whole not in done:
-        done.add(whole)
-        yield op
-        todo += [_cause(frame, x) for x in op.inputs]
-        todo += [_Need(frame, cause, None) for cause in op.control_inputs]
-
-
-def _cause(frame: _Frame, tensor: Any) -> _Need:
-  return _Need(frame, tensor.op, tensor.value_index)
-
-
-def _results(frame: _Frame) -> list[_Need]:
-  needs = [_cause(frame, tensor) for tensor in frame.graph.outputs]
-  return needs + _control_results(frame)
-
-
-def _control_results(frame: _Frame) -> list[_Need]:
-  return [_Need(frame, op, None) for op in frame.graph.control_outputs]
-
-
-def _function(op: Operation, name: str) -> Any:
-  """Returns the graph of a function that an operation calls."""
-  # There is no public way to it; a test notices if this one closes.
-  graph, function = op.graph, None
-  while function is None and graph is not None:
-    function = graph._get_function(name)
-    graph = getattr(graph, "outer_graph", None)
-  if function is None:
-    raise ValueError(
-      f"the function `{name}` of `{op.name}` is not in its graph"
-    )
-  return function.graph
+      counts.update(_count_one(op))
+    needed.update(op.inputs[i].name for i in inputs)
+  arguments = enumerate(graph.inputs)
+  return counts, [i for i, x in arguments if x.name in needed]
 
 
 def _bodies(op: Operation) -> list[Any]:
-  """Returns the graphs that a branch chooses from, or that a loop repeats."""
-  names = {
-    **dict.fromkeys(("If", "StatelessIf"), ("then_branch", "else_branch")),
-    **dict.fromkeys(_LOOPS, ("cond", "body")),
-  }
-  if op.type in names:
-    functions = [op.get_attr(name) for name in names[op.type]]
-  else:
-    functions = op.get_attr("branches")
-  return [_function(op, function.name) for function in functions]
+  """Returns the graphs that an operation calls, chooses from or repeats."""
+  values = [
+    op.get_attr(attribute.name)
+    for attribute in op.op_def.attr
+    if "func" in attribute.type  # one function, or a list of some
+  ]
+  return [_find_graph(op, f.name) for f in tf.nest.flatten(values)]
+
+
+def _find_graph(op: Operation, name: str) -> Any:
+  # There is no public way to it; a test notices if this one closes.
+  graph = op.graph
+  while (function := graph._get_function(name)) is None:
+    graph = graph.outer_graph
+  return function.graph
 
 
 def _num_iterations(op: Operation) -> int:
   # `tf.while_loop` keeps a counter and `maximum_iterations` before the rest.
-  limit = op.inputs[1] if len(op.inputs) > 1 else None
-  value = None if limit is None else tf.get_static_value(limit)
-  return (
-    int(value) if value is not None and value.ndim == 0 and value >= 0 else 1
-  )
+  limit = tf.get_static_value(op.inputs[1]) if len(op.inputs) > 1 else None
+  if limit is None or limit.ndim > 0 or limit < 0:
+    return 1
+  return int(limit)
 
 
 # ---------------------------------------------------------------- formulas
 
 
-def _shape(op: Operation, tensor: Any) -> Shape:
+def _count_one(op: Operation) -> dict[str, int]:
+  """Counts a product; nothing else has operations."""
+  if op.type.startswith(_CONVOLUTIONS):
+    return {op.type: _convolution(op)}
+  if op.type in _MATRIX_PRODUCTS:
+    return {op.type: _matrix_product(op)}
+  if op.type == "Einsum":
+    return {op.type: _einsum(op)}
+  if "MatMul" in op.type or "Conv2D" in op.type or "Conv3D" in op.type:
+    raise ValueError(
+      f"`{op.name}` is a {op.type}, whose operations are not counted yet: "
+      "add a formula for it"
+    )
+  return {}
+
+
+def _shape(op: Operation, tensor: Any) -> tuple[int, ...]:
   if not tensor.shape.is_fully_defined():
     raise ValueError(
       f"`{op.name}` has an operand of shape {tensor.shape}: operations can be "
@@ -194,20 +142,23 @@ def _shape(op: Operation, tensor: Any) -> Shape:
   return tuple(tensor.shape)
 
 
-def _convolution(
-  op: Operation, output: Any, kernel: Any, depthwise: bool = False
-) -> int:
+def _convolution(op: Operation) -> int:
   """Counts a sum over the kernel's window and input channels for each output.
 
-  Those that go backwards have the same products, summed otherwise.
+  Gradients have the same products, summed otherwise.
   """
-  num_summed = math.prod(_shape(op, kernel)[: 2 if depthwise else 3])
-  return 2 * math.prod(_shape(op, output)) * num_summed
+  # Image, kernel, result; sizes, kernel, result's gradient; or image, sizes,
+  # result's gradient, kernel's gradient.
+  operands = [*op.inputs, *op.outputs]
+  result, kernel = operands[2], operands[3 if "Filter" in op.type else 1]
+  summed = slice(2 if op.type.startswith("Depthwise") else 3)
+  window = _shape(op, kernel)[summed]
+  return 2 * math.prod(_shape(op, result)) * math.prod(window)
 
 
-def _matrix_product(op: Operation, transposed: str) -> int:
-  shape = _shape(op, op.inputs[0])
-  num_summed = shape[-2] if op.get_attr(transposed) else shape[-1]
+def _matrix_product(op: Operation) -> int:
+  transposed = "transpose_a" if op.type == "MatMul" else "adj_x"
+  num_summed = _shape(op, op.inputs[0])[-2 if op.get_attr(transposed) else -1]
   return 2 * math.prod(_shape(op, op.outputs[0])) * num_summed
 
 
@@ -225,28 +176,3 @@ def _einsum(op: Operation) -> int:
   summed = [x for x in sizes if not x.isdigit() and x not in result]
   is_product = len(op.inputs) > 1 and bool(summed)
   return 2 * math.prod(sizes.values()) if is_product else 0
-
-
-_FORMULAS: dict[str, Callable[[Operation], int]] = {
-  "Conv2D": lambda op: _convolution(op, op.outputs[0], op.inputs[1]),
-  "Conv2DBackpropInput": lambda op: _convolution(
-    op, op.inputs[2], op.inputs[1]
-  ),
-  "Conv2DBackpropFilter": lambda op: _convolution(
-    op, op.inputs[2], op.outputs[0]
-  ),
-  "DepthwiseConv2dNative": lambda op: _convolution(
-    op, op.outputs[0], op.inputs[1], depthwise=True
-  ),
-  "DepthwiseConv2dNativeBackpropInput": lambda op: _convolution(
-    op, op.inputs[2], op.inputs[1], depthwise=True
-  ),
-  "DepthwiseConv2dNativeBackpropFilter": lambda op: _convolution(
-    op, op.inputs[2], op.outputs[0], depthwise=True
-  ),
-  "MatMul": lambda op: _matrix_product(op, "transpose_a"),
-  "BatchMatMul": lambda op: _matrix_product(op, "adj_x"),
-  "BatchMatMulV2": lambda op: _matrix_product(op, "adj_x"),
-  "BatchMatMulV3": lambda op: _matrix_product(op, "adj_x"),
-  "Einsum": _einsum,
-}

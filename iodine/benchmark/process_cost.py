@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import math
 import os
 import pathlib
-import resource
+import re
 import sys
 import time
 
@@ -27,14 +29,20 @@ def seconds_since_start() -> float:
   return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 
 
-def peak_memory_bytes() -> int:
-  """Returns the most memory that this process has had resident, in bytes."""
+def peak_memory_bytes() -> float:
+  """Returns the most memory that this process has had resident, in bytes.
+
+  Where the system does not say, as Windows, not a number.
+  """
   path = pathlib.Path("/proc/self/status")
-  status = path.read_text() if path.exists() else ""
-  for line in status.splitlines():
+  if path.exists():
     # Unlike the other number, this one knows nothing of the parent process.
-    if line.startswith("VmHWM:"):
-      return int(line.split()[1]) * 1024
+    found = re.search(r"VmHWM:\s*(\d+) kB", path.read_text())
+    return int(found[1]) * 1024 if found else math.nan
+  if importlib.util.find_spec("resource") is None:
+    return math.nan
+  import resource
+
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   return peak if sys.platform == "darwin" else peak * 1024
 

@@ -18,21 +18,16 @@ def text(result: Mapping[str, Any]) -> str:
   }
   rows = [[name, *map(show, columns.values())] for name, show in _ROWS.items()]
   height, width, _ = result["image_shape"]
-  title = (
+  lines = [
     f"\n{result['batch_size']} images of {height}x{width}, "
     f"{result['num_components']} slots, {result['num_iters']} refinements, "
     f"{result['num_parameters']:,} parameters, {result['num_cores']} cores, "
-    f"{result['gpus'] or 'no'} GPU, "
-    f"{_number(result['replicas'], 'replica')}, "
-    f"{_number(result['steps_per_call'], 'step')} a call, "
-    f"load {result['load_average']:.1f} before"
-  )
-  lines = [
-    title,
+    f"GPUs: {result['gpus']}, replicas: {result['replicas']}, "
+    f"steps a call: {result['steps_per_call']}",
     tabulate.tabulate(
       rows, headers=("", *columns), colalign=("left",), stralign="right"
     ),
-    f"start of the process to the first training step done: "
+    "start of the process to the first training step done: "
     f"{result['start_to_first_step_seconds']:.1f} s, no data read",
     f"traces of the training step: {result['num_traces']}",
     f"peak memory of training: {_megabytes(result['peak_memory_bytes'])}, "
@@ -49,22 +44,11 @@ def text(result: Mapping[str, Any]) -> str:
 def _describe_input(measured: Mapping[str, Any] | None) -> str:
   if measured is None:
     return "not measured, as there is neither data nor a generator"
-  line = (
+  return (
     f"{measured['scenes_per_second']:.1f} scenes/s after "
     f"{measured['first_batch_seconds']:.1f} s for the first batch, from "
     f"{measured['source']}"
   )
-  decoding = measured.get("decoding")
-  if decoding is None:
-    return line
-  return (
-    f"{line}; a scene is decoded in {1e3 * decoding['seconds']:.2f} ms, the "
-    f"time of tf.io divided by {decoding['speedup']:.1f}"
-  )
-
-
-def _number(number: int, thing: str) -> str:
-  return f"{number} {thing}{'s' if number > 1 else ''}"
 
 
 def _megabytes(number: float) -> str:

@@ -5,13 +5,9 @@ from iodine.checkpoints.configs import (
   as_trained,
   config_beside,
   config_path,
-  differences,
-  evaluation_iters,
-  leaves,
 )
 from iodine.checkpoints.finding import (
   Opened,
-  Path,
   Report,
   check_name,
   find,
@@ -19,7 +15,6 @@ from iodine.checkpoints.finding import (
   open_checkpoint,
   run_folder,
 )
-from iodine.checkpoints.locking import locked
 from iodine.checkpoints.restoring import restore, restore_model
 from iodine.checkpoints.store import CheckpointStore
 from iodine.checkpoints.tf1 import (
@@ -33,7 +28,6 @@ from iodine.checkpoints.tf2 import read_seed, variables_by_path
 __all__ = [
   "CheckpointStore",
   "Opened",
-  "Path",
   "Report",
   "all_variables",
   "as_evaluated",
@@ -42,13 +36,9 @@ __all__ = [
   "check_name",
   "config_beside",
   "config_path",
-  "differences",
-  "evaluation_iters",
   "export",
   "find",
   "latest",
-  "leaves",
-  "locked",
   "model_variables",
   "open_checkpoint",
   "read_seed",

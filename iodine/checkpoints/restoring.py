@@ -14,11 +14,11 @@ class Restored(NamedTuple):
   """What was read.
 
   Attributes:
-    opened: the checkpoint.
+    prefix: of the checkpoint.
     report: what became of the variables.
   """
 
-  opened: finding.Opened
+  prefix: str
   report: finding.Report
 
 
@@ -37,7 +37,7 @@ def restore(path: finding.Path, **objects: Any) -> Restored:
   """
   opened = finding.open_checkpoint(path)
   kind = tf1 if opened.is_tf1 else tf2
-  return Restored(opened, kind.restore(opened, **objects))
+  return Restored(opened.prefix, kind.restore(opened, **objects))
 
 
 def restore_model(

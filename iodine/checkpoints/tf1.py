@@ -19,7 +19,7 @@ from iodine.modules import iodine, networks, refinement
 
 Variables = dict[str, tf.Variable]
 
-_SLOTS = {"Adam": "m", "Adam_1": "v"}
+_SLOTS = ("Adam", "Adam_1")
 _GLOBAL_STEP = "global_step"
 _POWERS = ("beta1_power", "beta2_power")
 
@@ -78,30 +78,20 @@ def model_variables(model: iodine.IODINE) -> Variables:
   return variables
 
 
-def slot_variables(
-  model: iodine.IODINE, optimizer: optimizers.Adam
-) -> Variables:
-  """Returns Adam's moments (`/Adam`, `/Adam_1`) by TF1 names."""
-  trainable = model.trainable_variables
-  optimizer.initialize(trainable)
-  position = {id(variable): i for i, variable in enumerate(trainable)}
-  return {
-    f"{name}/{slot}": getattr(optimizer, moments)[position[id(variable)]]
-    for name, variable in model_variables(model).items()
-    if id(variable) in position
-    for slot, moments in _SLOTS.items()
-  }
-
-
 def all_variables(
   model: iodine.IODINE, optimizer: optimizers.Adam
 ) -> Variables:
   """Returns all that the original's training checkpoints hold, by names."""
-  return {
-    **model_variables(model),
-    **slot_variables(model, optimizer),
-    **{name: getattr(optimizer, name) for name in (*_POWERS, _GLOBAL_STEP)},
-  }
+  variables = model_variables(model)
+  names = {id(variable): name for name, variable in variables.items()}
+  trainable = model.trainable_variables
+  optimizer.initialize(trainable)
+  for variable, m, v in zip(trainable, optimizer.m, optimizer.v, strict=True):
+    name = names[id(variable)]
+    variables[f"{name}/Adam"], variables[f"{name}/Adam_1"] = m, v
+  for name in (*_POWERS, _GLOBAL_STEP):
+    variables[name] = getattr(optimizer, name)
+  return variables
 
 
 def _linear(layer: Any, scope: str) -> Variables:

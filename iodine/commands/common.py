@@ -11,6 +11,8 @@ from iodine.modules import data as data_lib
 from iodine.modules import datasets, iodine, types
 
 Config = Mapping[str, Any]
+# A prefix or a folder; or what `checkpoints.open_checkpoint` returned.
+Checkpoint = str | os.PathLike[str] | checkpoints.Opened
 
 
 def build_dataset(
@@ -75,13 +77,8 @@ class Restored(NamedTuple):
 
   model: iodine.IODINE
   optimizer: optimizers.Adam
-  opened: checkpoints.Opened
+  prefix: str
   report: checkpoints.Report
-
-  @property
-  def prefix(self) -> str:
-    """Returns the prefix of the checkpoint."""
-    return self.opened.prefix
 
   @property
   def step(self) -> int:
@@ -91,7 +88,7 @@ class Restored(NamedTuple):
 
 def restore(
   config: Config,
-  checkpoint: checkpoints.Path,
+  checkpoint: Checkpoint,
   image_shape: tuple[int, ...] | None = None,
 ) -> Restored:
   """Restores a TF1 or TF2 checkpoint.

@@ -22,7 +22,7 @@ LogScalar = Callable[[str, float, int], None]
 
 def run(
   config: Config,
-  checkpoint: checkpoints.Path,
+  checkpoint: common.Checkpoint,
   log_scalar: LogScalar = lambda name, value, step: None,
 ) -> evaluation.Evaluation:
   """Evaluates a checkpoint on the test subset; table, files and pictures.

@@ -11,7 +11,7 @@ Config = common.Config
 
 
 def run(
-  config: Config, checkpoint: checkpoints.Path, output: str | None
+  config: Config, checkpoint: common.Checkpoint, output: str | None
 ) -> str:
   """Writes the SavedModel of a checkpoint; returns its folder.
 

@@ -9,7 +9,7 @@ Config = common.Config
 
 
 def run(
-  config: Config, checkpoint: checkpoints.Path, output: str | None
+  config: Config, checkpoint: common.Checkpoint, output: str | None
 ) -> str:
   """Writes a checkpoint as the original would have; returns its prefix.
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import tabulate
 
-from iodine import checkpoints
 from iodine.commands import common
 from iodine.modules import iodine
 
 Config = common.Config
 
 
-def run(config: Config, checkpoint: checkpoints.Path) -> iodine.IODINE:
+def run(config: Config, checkpoint: common.Checkpoint) -> iodine.IODINE:
   """Restores a TF1 or TF2 checkpoint and prints its variables.
 
   Args:

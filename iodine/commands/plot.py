@@ -15,7 +15,7 @@ from iodine.modules import iodine
 Config = common.Config
 
 
-def run(config: Config, checkpoint: checkpoints.Path) -> list[str]:
+def run(config: Config, checkpoint: common.Checkpoint) -> list[str]:
   """Draws a checkpoint's scenes, metrics, prior samples and latents.
 
   Args:

@@ -64,7 +64,7 @@ def run(
       f"`data.path` is {path!r}: quickstart makes and reads a single file"
       + errors.quote_hint(path, "data.path")
     )
-  with checkpoints.locked(folder):
+  with run_folder.locked(folder):
     if trained is not None:
       show(trained)
     return _make(config, log_scalar)

@@ -21,7 +21,7 @@ _LOGGED = {"loss/total": "total", "loss/ari_nobg": "ari_nobg"}
 
 def run(
   config: Config,
-  checkpoint: checkpoints.Path,
+  checkpoint: common.Checkpoint,
   output: str | None,
   log_scalar: evaluate.LogScalar = lambda name, value, step: None,
 ) -> evaluation.Evaluation:

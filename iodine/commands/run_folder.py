@@ -5,9 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+from collections.abc import Iterator
 from typing import Any
 
+import filelock
+
 from iodine import checkpoints, errors, files, replicas
+
+LOCK_FILE = ".lock"
 
 
 @dataclasses.dataclass
@@ -31,31 +36,27 @@ class RunFolder:
   @classmethod
   def find(
     cls,
-    checkpoint: str | checkpoints.Opened,
+    checkpoint_dir: str,
     run_id: Any,
     continue_run: bool,
   ) -> RunFolder:
     """Returns where a run goes, and what it begins with.
 
-    A continued run goes on in exactly this folder; where that is one of a run's
-    checkpoints, or its best one's folder, in the folder of that run. A new one,
-    and one that goes on from a TF1 checkpoint, gets `<folder>_<run_id>`, 1 if
-    no observer gave an id.
-
-    Args:
-      checkpoint: the entry `checkpoint_dir`, or what is open of it.
-      run_id: of the observers.
-      continue_run: whether a run goes on.
+    A continued run goes on in exactly `checkpoint_dir`; where that is one of a
+    run's checkpoints, or its best one's folder, in the folder of that run. A
+    new one, and one that goes on from a TF1 checkpoint, gets
+    `<checkpoint_dir>_<run_id>`, 1 if no observer gave an id.
 
     Raises:
       errors.UserError: if a run is to be continued that is not there.
     """
-    start = checkpoints.open_checkpoint(checkpoint) if continue_run else None
-    if start is not None and not start.is_tf1:
-      return cls(checkpoints.run_folder(start.prefix), start)
-    path = start.prefix if start else os.path.join(str(checkpoint), "")
-    path = f"{os.path.dirname(path)}_{run_id or 1}"
-    checkpoints.check_name(path)
+    checkpoints.check_name(checkpoint_dir)
+    start = None
+    if continue_run:
+      start = checkpoints.open_checkpoint(checkpoint_dir)
+      if not start.is_tf1:
+        return cls(checkpoints.run_folder(start.prefix), start)
+    path = f"{checkpoint_dir.rstrip('/')}_{run_id or 1}"
     return cls(path, start, is_new=True)
 
   @classmethod
@@ -80,7 +81,7 @@ class RunFolder:
       # Before scenes are read, which may take hours.
       files.check_folder(os.path.dirname(self.path) or os.curdir)
       return
-    self.held.enter_context(checkpoints.locked(self.path))
+    self.held.enter_context(locked(self.path))
     start = self.start.prefix if self.start else "its beginning"
     if checkpoints.latest(self.path) not in (None, start):
       newest = checkpoints.open_checkpoint(self.path)
@@ -104,8 +105,35 @@ class RunFolder:
       while not files.make_new_folder(self.path):
         claimed += 1
         self.path = f"{stem}_{claimed}"
-      self.held.enter_context(checkpoints.locked(self.path))
+      self.held.enter_context(locked(self.path))
     claimed = workers.of_chief(claimed)
     if not workers.is_chief:
       self.path = f"{stem}_{claimed or number}"
     self.is_new = False
+
+
+@contextlib.contextmanager
+def locked(folder: str) -> Iterator[None]:
+  """Keeps the trainings of other processes out of a folder.
+
+  This process may lock it several times; the lock ends with the process.
+
+  Args:
+    folder: it is created if missing.
+
+  Raises:
+    errors.UserError: if another process trains there.
+  """
+  files.make_folder(folder)
+  path = os.path.join(os.path.realpath(folder), LOCK_FILE)
+  lock = filelock.FileLock(path, timeout=0, is_singleton=True)
+  with errors.as_user_error(
+    (filelock.Timeout,),
+    lambda _: (
+      f"another training writes into `{folder}`: wait until it has ended, end "
+      "it, or choose another `checkpoint_dir`"
+    ),
+  ):
+    held = lock.acquire()
+  with held:
+    yield

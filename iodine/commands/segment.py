@@ -28,7 +28,7 @@ _READ_AHEAD = 2**27
 
 def run(
   config: Config,
-  checkpoint: checkpoints.Path,
+  checkpoint: common.Checkpoint,
   images: Any,
   output: str | None,
 ) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def run(
       if folder.step >= stage.last_step:
         continue
       outcome = opened.train(stage, model)
-      if outcome.interrupted_by or stage is plan[-1]:
+      if outcome.interrupted_by or outcome.step == plan[-1].last_step:
         return outcome
       # The next stage goes on as a continued run does.
       folder.start = checkpoints.open_checkpoint(folder.path)
@@ -189,6 +189,7 @@ class _Run:
       self._held_out.read()
     self._folder.create(self._workers)
     store = self._open_store(model, optimizer)
+    self._folder.start = None  # which lets go of its tensors
     print(_opening_line(model, step, stage, self._folder.path), flush=True)
     loop = training.Loop(
       functools.partial(make_steps, feed.batches),

@@ -11,7 +11,7 @@ import shapeguard
 import sonnet as snt
 import tensorflow as tf
 
-from iodine import errors, validation
+from iodine import errors
 from iodine.modules import types
 from iodine.ops import recomputation
 
@@ -32,59 +32,37 @@ class ComponentDecoder(snt.Module):
       recompute: whether the gradient of training decodes again rather than
         keep all activations in memory, see `recomputation`.
       name: name of the module.
-
-    Raises:
-      errors.UserError: if `pixel_decoder` is not one, or `recompute` is neither
-        True nor False.
     """
     super().__init__(name=name)
-    validation.check_part("pixel_decoder", pixel_decoder, types.PixelDecoder)
-    validation.check_flag("recompute", recompute)
     self.pixel_decoder: snt.Module = pixel_decoder
     self._recompute = recompute
-    self._shapes: types.MixtureParameters | None = None
+    self._size: tuple[int, int] | None = None
 
   def set_output_shapes(self, shapes: types.MixtureParameters) -> None:
-    """Tells the shapes of pixel parameters (H, W, Cp) and masks (H, W, 1).
-
-    Raises:
-      errors.UserError: if the two sizes differ.
-    """
-    if tuple(shapes.pixel[:2]) != tuple(shapes.mask[:2]):
-      raise errors.UserError(
-        f"pixel parameters of {tuple(shapes.pixel)} and masks of "
-        f"{tuple(shapes.mask)} must have the same height and width"
-      )
-    self._shapes = shapes
+    """Tells the shapes of pixel parameters (H, W, Cp) and masks (H, W, 1)."""
     height, width, channels = shapes.pixel
+    self._size = (height, width)
     self.pixel_decoder.set_output_shape((height, width, 1 + channels))
 
   def __call__(self, z: tf.Tensor) -> types.MixtureParameters:
     """Maps [B, K, Z] -> pixel [B, K, H, W, Cp] and mask [B, K, H, W, 1].
 
     Channel 0 of the pixel decoder is the mask logit.
-
-    Raises:
-      errors.UserError: if the pixel decoder gives maps of another size.
     """
     sg = shapeguard.ShapeGuard()
     sg.guard(z, "B, K, Z")
-    vectors = snt.merge_leading_dims(z, 2)
+    decode = self.pixel_decoder
     if self._recompute:
-      decoded = recomputation.recompute_later(self.pixel_decoder)(vectors)
-    else:
-      decoded = self.pixel_decoder(vectors)
-    if self._shapes is not None:
-      size, needed = decoded.shape[1:3], self._shapes.pixel[:2]
-      if tuple(size) != tuple(needed):
-        raise errors.UserError(
-          "the pixel decoder gives maps of {} x {}".format(*size)
-          + " for images of {} x {}: give its layers".format(*needed)
-          + " `strides` of 1, as none may change the size of the image"
-        )
+      decode = recomputation.recompute_later(decode)
+    decoded = decode(snt.merge_leading_dims(z, 2))
+    if tuple(decoded.shape[1:3]) != self._size:
+      raise errors.UserError(
+        f"the pixel decoder gives maps of {decoded.shape[1:3]} for images of "
+        f"{self._size}: give its layers `strides` of 1, as none may change the "
+        "size of the image"
+      )
     decoded = snt.split_leading_dim(decoded, z, 2)
     mask, pixel = tf.split(decoded, [1, decoded.shape[-1] - 1], axis=-1)
-    return types.MixtureParameters(
-      pixel=sg.guard(pixel, "B, K, H, W, Cp"),
-      mask=sg.guard(mask, "B, K, H, W, 1"),
-    )
+    sg.guard(pixel, "B, K, H, W, Cp")
+    sg.guard(mask, "B, K, H, W, 1")
+    return types.MixtureParameters(pixel, mask)

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import shapeguard
 import sonnet as snt
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from iodine import errors, validation
+from iodine import errors, kinds
 from iodine.modules import types, utils
 
 tfd = tfp.distributions
@@ -30,34 +30,31 @@ _RAW_RANGES = {
 }
 
 
+class _Scale:
+  """What a fixed scale may be."""
+
+  def __contains__(self, value: float) -> bool:
+    return value > 0.0 or value == -1.0
+
+  def __str__(self) -> str:
+    return "above 0, or -1.0 for a trained one"
+
+
 class DistributionModule(snt.Module):
   """Turns the output of a network into a distribution.
 
   It is told the shape of one sample after construction and then knows the
   shape of its parameters (original: `DistributionModule`).
+
+  Attributes:
+    output_shape: of one sample, once it is told.
   """
 
-  def __init__(self, name: str | None = None):
-    super().__init__(name=name)
-    self._output_shape: tuple[int, ...] | None = None
+  output_shape: tuple[int, ...]
 
   def set_output_shape(self, shape: Sequence[int]) -> None:
     """Tells the shape of one sample, the event axis last."""
-    self._output_shape = tuple(int(size) for size in shape)
-
-  @property
-  def output_shape(self) -> tuple[int, ...]:
-    """Returns the shape of one sample.
-
-    Raises:
-      ValueError: if it has not been told yet.
-    """
-    if self._output_shape is None:
-      raise ValueError(
-        f"`{self.name}` does not know its output shape yet: call "
-        "`set_output_shape` first"
-      )
-    return self._output_shape
+    self.output_shape = tuple(int(size) for size in shape)
 
   @property
   def input_shape(self) -> tuple[int, ...]:
@@ -76,9 +73,6 @@ class DistributionModule(snt.Module):
 @snt.allow_empty_variables
 class BernoulliOutput(DistributionModule):
   """Bernoulli pixels from logits; the last axis is the event."""
-
-  def __init__(self, name: str = "bernoulli_output"):
-    super().__init__(name=name)
 
   @property
   def input_shape(self) -> tuple[int, ...]:
@@ -100,10 +94,10 @@ class LocScaleDistribution(DistributionModule):
   def __init__(
     self,
     dist: str | type = "normal",
-    scale: str = "stddev",
-    scale_act: Any = "exp",
-    loc_act: Any = None,
-    scale_val: float = 1.0,
+    scale: Literal["stddev", "var", "prec", "fixed"] = "stddev",
+    scale_act: utils.Activation = "exp",
+    loc_act: utils.Activation = None,
+    scale_val: Annotated[float, _Scale()] = 1.0,
     dist_kwargs: Mapping[str, Any] | None = None,
     name: str = "loc_scale_dist",
   ):
@@ -121,21 +115,13 @@ class LocScaleDistribution(DistributionModule):
       name: name of the module (and of its variables in TF1 checkpoints).
 
     Raises:
-      errors.UserError: if an option makes no sense or is unknown.
+      errors.UserError: if an activation, `dist` or one of its arguments is
+        unknown.
     """
     super().__init__(name=name)
-    validation.check_choice("scale", scale, ("stddev", "var", "prec", "fixed"))
-    if scale_val != -1.0:
-      validation.check_number(
-        "scale_val", scale_val, above=0.0, otherwise="-1.0 for a trained one"
-      )
     self._dist = utils.get_distribution(dist)
-    if dist_kwargs is not None:
-      need = "a dict of arguments of the distribution, or None"
-      is_dict = isinstance(dist_kwargs, Mapping)
-      validation.require(is_dict, "dist_kwargs", dist_kwargs, need)
-      given = {"loc": 0.0, "scale": 1.0, **dist_kwargs}
-      validation.check_arguments("dist_kwargs", given, self._dist)
+    given = {"loc": 0.0, "scale": 1.0, **(dist_kwargs or {})}
+    kinds.check_arguments("dist_kwargs", self._dist, given)
     self._scale_mode = scale
     self._scale_act = utils.get_activation(scale_act)
     self._loc_act = utils.get_activation(loc_act)
@@ -170,14 +156,9 @@ class LocScaleDistribution(DistributionModule):
       loc, raw = params, None
     else:
       loc, raw = tf.split(params, 2, axis=-1)
-    return tfd.Independent(
-      self._dist(
-        loc=self._loc_act(loc),
-        scale=self._scale(raw),
-        **dict(self._dist_kwargs),
-      ),
-      reinterpreted_batch_ndims=1,
-    )
+    loc, scale = self._loc_act(loc), self._scale(raw)
+    dist = self._dist(loc=loc, scale=scale, **dict(self._dist_kwargs))
+    return tfd.Independent(dist, reinterpreted_batch_ndims=1)
 
 
 @snt.allow_empty_variables
@@ -187,8 +168,8 @@ class MaskedMixture(DistributionModule):
   def __init__(
     self,
     component_dist: DistributionModule,
-    mask_activation: Any = None,
-    num_components: int | None = None,
+    mask_activation: utils.Activation = None,
+    num_components: kinds.Positive | None = None,
     name: str = "masked_mixture",
   ):
     """Combines masks and components.
@@ -200,43 +181,22 @@ class MaskedMixture(DistributionModule):
       name: name of the module.
 
     Raises:
-      errors.UserError: if an option makes no sense or is unknown.
+      errors.UserError: if the activation is unknown.
     """
     super().__init__(name=name)
-    if num_components is not None:
-      validation.check_whole("num_components", num_components, 1)
-    validation.check_part("component_dist", component_dist, DistributionModule)
-    self._num_components = num_components
+    self.num_components = num_components
     self._mask_activation = utils.get_activation(mask_activation)
     self.component_dist = component_dist
 
   def set_num_components(self, num_components: int) -> None:
-    """Tells K.
-
-    Raises:
-      errors.UserError: if it has another one already.
-    """
-    if self._num_components not in (None, num_components):
+    """Tells K, which may not be another one than before."""
+    if self.num_components not in (None, num_components):
       raise errors.UserError(
         f"`num_components` is {num_components} for the model and "
-        f"{self._num_components} for `output_dist`: set it once, at the top of "
+        f"{self.num_components} for `output_dist`: set it once, at the top of "
         "the config"
       )
-    self._num_components = num_components
-
-  @property
-  def num_components(self) -> int:
-    """Returns K.
-
-    Raises:
-      ValueError: if it has not been told yet.
-    """
-    if self._num_components is None:
-      raise ValueError(
-        f"`{self.name}` does not know its number of components yet: call "
-        "`set_num_components` first"
-      )
-    return self._num_components
+    self.num_components = num_components
 
   def set_output_shape(self, shape: Sequence[int]) -> None:
     """Tells the shape of the image, [H, W, C]."""
@@ -317,11 +277,6 @@ def render(x_dist: types.Distribution) -> types.Rendering:
     components=tf.transpose(components[:, 0], [0, 3, 1, 2, 4]),
     reconstruction=x_dist.mean(),
   )
-
-
-def mask_probabilities(scores: types.MixtureScores) -> tf.Tensor:
-  """Returns the mask probabilities [B, K, H, W, 1] of a scored mixture."""
-  return utils.to_slots(tf.exp(scores.log_weight))
 
 
 def sample_each(

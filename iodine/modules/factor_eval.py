@@ -8,37 +8,45 @@ of the factor sizes. Source: section 4.2 of the paper, the original's
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, Any
 
 import shapeguard
 import sonnet as snt
 import tensorflow as tf
 
-from iodine import errors, validation
+from iodine import errors, kinds
 from iodine.modules import types
 
 KINDS = ("scalar", "categorical", "angle")
 
 
+class _Factor:
+  """What an entry of a mapping is."""
+
+  def __contains__(self, value: Sequence[Any]) -> bool:
+    if len(value) != 3 or value[2] not in KINDS:
+      return False
+    _, size, kind = value
+    return kinds.fits(size, kinds.Size) and (kind != "angle" or size == 2)
+
+  def __str__(self) -> str:
+    return f"(name, size, kind), kind one of {KINDS}, an angle of size 2"
+
+
+_Mapping = Annotated[
+  Sequence[Annotated[Sequence[Any], _Factor()]], kinds.Length(1)
+]
+
+
 class OnlineMeanVarEstimator(snt.Module):
   """Running weighted mean and variance (Welford), per feature."""
 
-  def __init__(
-    self,
-    axis: Sequence[int] = (0, 1),
-    ddof: float = 1.0,
-    name: str = "online_mean_var",
-  ):
-    """Sets the axes that are averaged over and the degrees of freedom."""
-    super().__init__(name=name)
-    self._axis = tuple(axis)
-    self._ddof = ddof
-
   @snt.once
-  def initialize(self, shape: Sequence[int]) -> None:
-    """Creates the variables, for features of that shape."""
+  def initialize(self, num_features: int) -> None:
+    """Creates the variables."""
 
     def zeros(name: str) -> tf.Variable:
-      return tf.Variable(tf.zeros(shape), trainable=False, name=name)
+      return tf.Variable(tf.zeros([num_features]), trainable=False, name=name)
 
     self.mean = zeros("mean")
     self.m2 = zeros("M2")
@@ -50,39 +58,32 @@ class OnlineMeanVarEstimator(snt.Module):
     """Takes in a batch.
 
     Args:
-      x: values; for axes (0, 1) of shape [B, L, n].
+      x: [B, L, n] values.
       weights: of a shape that broadcasts to x.
       update: False computes what the result would be and changes nothing.
 
     Returns:
       mean [n], variance [n] and sum of the weights [n], x included.
     """
-    axes = [axis % x.shape.rank for axis in self._axis]
-    self.initialize([n for i, n in enumerate(x.shape) if i not in axes])
-    kept = [1 if i in axes else n for i, n in enumerate(x.shape)]
+    self.initialize(x.shape[-1])
     weights = tf.broadcast_to(weights, x.shape)
-    total = self.total + tf.reduce_sum(weights, axis=self._axis)
-    delta = (x - tf.reshape(self.mean, kept)) * weights
+    total = self.total + tf.reduce_sum(weights, axis=[0, 1])
+    delta = (x - self.mean) * weights
     mean = self.mean + tf.math.divide_no_nan(
-      tf.reduce_sum(delta, axis=self._axis), total
+      tf.reduce_sum(delta, axis=[0, 1]), total
     )
-    delta_after = x - tf.reshape(mean, kept)
-    m2 = self.m2 + tf.reduce_sum(delta * delta_after, axis=self._axis)
+    m2 = self.m2 + tf.reduce_sum(delta * (x - mean), axis=[0, 1])
     if update:
       self.total.assign(total)
       self.mean.assign(mean)
       self.m2.assign(m2)
-    return mean, m2 / (total - self._ddof), total
+    return mean, m2 / (total - 1.0), total
 
 
 class FactorRegressor(snt.Module):
   """Predicts the factors of every true entity from its slot's latent."""
 
-  def __init__(
-    self,
-    mapping: Sequence[tuple[str, int, str]],
-    name: str = "repres_content",
-  ):
+  def __init__(self, mapping: _Mapping, name: str = "repres_content"):
     """Sets the factors.
 
     Args:
@@ -90,31 +91,8 @@ class FactorRegressor(snt.Module):
         error), "categorical" (cross-entropy over `size` classes) or "angle"
         (squared error of cosine and sine, size 2).
       name: name of the module.
-
-    Raises:
-      errors.UserError: if the mapping is empty, a kind is unknown, or an angle
-        has another size than 2.
     """
     super().__init__(name=name)
-    validation.require(
-      validation.is_list(mapping)
-      and len(mapping) > 0
-      and all(validation.is_list(x) and len(x) == 3 for x in mapping),
-      "mapping",
-      mapping,
-      "a list of (name, size, kind), or set `model.factor_evaluator=None`",
-    )
-    for factor, size, kind in mapping:
-      validation.check_whole(f"size of `{factor}` in mapping", size, 1)
-      if kind not in KINDS:
-        raise errors.UserError(
-          f"factor `{factor}` is of unknown kind {kind!r}: use one of "
-          f"{', '.join(KINDS)}"
-        )
-      if kind == "angle" and size != 2:
-        raise errors.UserError(
-          f"factor `{factor}` is an angle of size {size}: an angle has size 2"
-        )
     self._mapping = tuple(
       (str(factor), int(size), str(kind)) for factor, size, kind in mapping
     )
@@ -135,7 +113,7 @@ class FactorRegressor(snt.Module):
     self.predict_latents(tf.zeros([1, n_z]))
     for factor, size, _ in self._mapping:
       if factor in self.mean_var:
-        self.mean_var[factor].initialize([size])
+        self.mean_var[factor].initialize(size)
 
   def __call__(
     self,
@@ -158,10 +136,6 @@ class FactorRegressor(snt.Module):
       update: whether the running statistics take this batch in.
       part: which entities of a larger batch these are, see `IODINE.__call__`;
         None for all. The running statistics take in the whole batch.
-
-    Raises:
-      errors.UserError: if a factor of the mapping is missing in `factors`, or
-        has another size there.
     """
     sg = shapeguard.ShapeGuard()
     sg.guard(z, "B, K, Z")
@@ -187,11 +161,8 @@ class FactorRegressor(snt.Module):
           _num_right(target, predictions[factor], visibility) / num_visible
         )
       else:
-        squared_error = tf.reduce_sum(
-          tf.square(target[:, :, None] - output[:, None])
-          * assignment[..., None],
-          axis=2,
-        )
+        squares = tf.square(target[:, :, None] - output[:, None])
+        squared_error = tf.reduce_sum(squares * assignment[..., None], axis=2)
         _, variance, _ = self.mean_var[factor](
           _target(part.factors, factor, size, kind),
           part.visibility[..., None],
@@ -200,14 +171,10 @@ class FactorRegressor(snt.Module):
         # FIDELITY: the mean runs over all entities, so that invisible ones,
         # whose error is zero, count as R2 = 1.
         metrics[factor] = tf.reduce_mean(1.0 - squared_error / variance)
+    loss = tf.add_n([tf.reduce_sum(x) for x in entity_losses]) / num_visible
+    entity_loss = tf.add_n(entity_losses)
     return types.FactorPredictions(
-      loss=tf.add_n([tf.reduce_sum(loss) for loss in entity_losses])
-      / num_visible,
-      entity_loss=tf.add_n(entity_losses),
-      metrics=metrics,
-      predictions=predictions,
-      targets=targets,
-      assignment=assignment,
+      loss, entity_loss, metrics, predictions, targets, assignment
     )
 
 
@@ -235,11 +202,12 @@ def _target(
   factors: dict[str, tf.Tensor], factor: str, size: int, kind: str
 ) -> tf.Tensor:
   """Returns the target [B, L, size] of one factor."""
-  if factor not in factors:
+  sizes = {name: values.shape[-1] for name, values in factors.items()}
+  if factor not in sizes or (kind == "scalar" and sizes[factor] != size):
     raise errors.UserError(
-      f"the factor `{factor}` of the regressor's `mapping` is not in the data, "
-      f"which has {', '.join(sorted(factors)) or 'none'}: change `mapping`, or "
-      "set `model.factor_evaluator=None`"
+      f"the regressor's `mapping` has the factor `{factor}` of size {size}, "
+      f"and the factors of the data have the sizes {sizes}: change `mapping`, "
+      "or set `model.factor_evaluator=None`"
     )
   values = factors[factor]
   if kind == "categorical":
@@ -247,11 +215,6 @@ def _target(
   values = tf.cast(values, tf.float32)
   if kind == "angle":
     return tf.concat([tf.cos(values), tf.sin(values)], axis=-1)
-  if values.shape[-1] != size:
-    raise errors.UserError(
-      f"the factor `{factor}` has {values.shape[-1]} values in the data and "
-      f"{size} in the regressor's `mapping`: make them equal"
-    )
   return values
 
 

@@ -67,14 +67,8 @@ def images_to_grid(
     [[0, missing], [0, 0], [0, 0], [0, 0]],
     constant_values=0.0 if border is None else border,
   )
-  _, height, width, channels = images.shape
-  images = tf.reshape(
-    images, [grid_height, grid_width, height, width, channels]
-  )
-  images = tf.transpose(images, [0, 2, 1, 3, 4])
-  return tf.reshape(
-    images, [grid_height * height, grid_width * width, channels]
-  )
+  rows = tf.split(images, grid_height)
+  return tf.concat([tf.concat(tf.unstack(row), axis=1) for row in rows], axis=0)
 
 
 def diagnostic_image(

@@ -15,13 +15,10 @@ from typing import Any
 import shapeguard
 import sonnet as snt
 import tensorflow as tf
-import tensorflow_probability as tfp
 
-from iodine import errors, memory, validation
+from iodine import errors, kinds, memory
 from iodine.modules import (
-  decoder as decoder_lib,
-)
-from iodine.modules import (
+  decoder,
   distributions,
   factor_eval,
   image_grids,
@@ -34,14 +31,10 @@ from iodine.modules import (
   utils,
 )
 
-tfd = tfp.distributions
 Data = dict[str, Any]
 
 # FIDELITY: the decoder sees this constant behind every latent.
 CAPACITY = 5.0
-
-# The graph of one refinement, some thousand operations.
-_BYTES_OF_ITERATION = 2**20
 
 
 class IODINE(snt.Module):
@@ -49,23 +42,23 @@ class IODINE(snt.Module):
 
   def __init__(
     self,
-    n_z: int,
-    num_components: int,
-    num_iters: int,
+    n_z: kinds.Size,
+    num_components: kinds.Size,
+    num_iters: kinds.Count,
     latent_dist: distributions.DistributionModule,
     output_dist: distributions.MaskedMixture,
-    decoder: decoder_lib.ComponentDecoder,
+    decoder: decoder.ComponentDecoder,
     refinement_core: refinement.RefinementCore,
     factor_evaluator: factor_eval.FactorRegressor | None = None,
-    iter_loss_weight: str | float | Sequence[float] = "linspace",
-    kl_weight: float = 1.0,
+    iter_loss_weight: iterations.LossWeights = "linspace",
+    kl_weight: kinds.NonNegative = 1.0,
     sequential: bool = False,
-    inputs: Sequence[str] = refinement_inputs.ALL,
+    inputs: refinement_inputs.Names = refinement_inputs.ALL,
     preprocess: Sequence[str] = refinement_inputs.NORMALIZED,
     stop_gradients: Sequence[str] = refinement_inputs.NORMALIZED,
-    coord_type: str | None = "linear",
-    coord_freqs: int = 3,
-    refinement_batch_size: int | None = None,
+    coord_type: utils.CoordinateType = "linear",
+    coord_freqs: kinds.Positive = 3,
+    refinement_batch_size: kinds.Positive | None = None,
     name: str = "iodine",
   ):
     """Puts the parts together.
@@ -99,36 +92,10 @@ class IODINE(snt.Module):
       name: name of the module.
 
     Raises:
-      errors.UserError: if a number is too small, a part is not of its
-        class, parts disagree on K, the loss weights are of an
-        unknown kind or number, an input or coord_type is unknown, or no
-        memory is large enough.
+      errors.UserError: if the output distribution has another K, the loss
+        weights are of another number, or an input is unknown.
     """
     super().__init__(name=name)
-    validation.check_whole("n_z", n_z, 1)
-    validation.check_whole("num_components", num_components, 1)
-    validation.check_whole("num_iters", num_iters, 0)
-    validation.check_number("kl_weight", kl_weight)
-    validation.check_flag("sequential", sequential)
-    utils.check_coordinates(coord_type, coord_freqs)
-    validation.check_whole(
-      "refinement_batch_size",
-      refinement_batch_size,
-      1,
-      "None for the batch at hand",
-    )
-    for argument, part, kind in (
-      ("latent_dist", latent_dist, distributions.DistributionModule),
-      ("output_dist", output_dist, distributions.MaskedMixture),
-      ("decoder", decoder, decoder_lib.ComponentDecoder),
-      ("refinement_core", refinement_core, refinement.RefinementCore),
-    ):
-      validation.check_part(argument, part, kind)
-    if factor_evaluator is not None:
-      validation.check_part(
-        "factor_evaluator", factor_evaluator, factor_eval.FactorRegressor
-      )
-    _check_sizes(n_z, num_components, num_iters)
     output_dist.set_num_components(num_components)
     self.num_iters = num_iters
     self.num_components = num_components
@@ -208,13 +175,8 @@ class IODINE(snt.Module):
       "loss/recons": recons_loss,
     }
     if self.regresses(data):
-      factors = self.evaluate_factors(
-        data,
-        tf.stop_gradient(last.z),
-        tf.stop_gradient(rendering.masks),
-        update=update,
-        part=part,
-      )
+      z, masks = tf.stop_gradient(last.z), tf.stop_gradient(rendering.masks)
+      factors = self.evaluate_factors(data, z, masks, None, update, part)
       loss += factors.loss
       scalars["factor/loss"] = factors.loss
       for factor, value in factors.metrics.items():
@@ -248,16 +210,14 @@ class IODINE(snt.Module):
     Returns:
       num_iters + 1 estimates and the num_iters inputs between them.
     """
-    zp, state = self._begin(images)
+    batch_size, _, *image_shape = images.shape
+    self.initialize(image_shape, batch_size)
+    zp, state = self._begin(batch_size)
     sources = iterations.sources(self.num_iters, z, seed)
 
-    def refine(
-      zp: tf.Tensor, state: list[Any], frame: tf.Tensor, source: Any
-    ) -> Any:
-      sampler = iterations.sampler(self.latent_dist, source, part)
-      estimate, inputs, zp, state = self._refine(
-        zp, state, frame, sampler, part
-      )
+    def refine(zp: tf.Tensor, state: Any, frame: tf.Tensor, source: Any) -> Any:
+      estimate, inputs, zp, state = self._refine(zp, state, frame, source, part)
+      # Distributions do not pass the border of a graph.
       return estimate._replace(z_dist=None, x_dist=None), inputs, zp, state
 
     if tf.inside_function() and not (z is None and seed is None):
@@ -271,19 +231,13 @@ class IODINE(snt.Module):
     for t in range(self.num_iters):
       frame = self._frame(images, t)
       estimate, inputs, zp, state = refine(zp, state, frame, sources[t])
-      estimates.append(self._with_distributions(estimate))
+      z_dist = self.latent_dist(estimate.zp)
+      x_dist = self.output_dist(*estimate.params)
+      estimates.append(estimate._replace(z_dist=z_dist, x_dist=x_dist))
       all_inputs.append(inputs)
     frame = self._frame(images, self.num_iters)
-    sampler = iterations.sampler(self.latent_dist, sources[-1], part)
-    estimates.append(self._estimate(zp, frame, sampler))
+    estimates.append(self._estimate(zp, frame, sources[-1], part))
     return estimates, all_inputs
-
-  def _with_distributions(self, estimate: types.Estimate) -> types.Estimate:
-    """Returns an estimate with what does not pass the border of a graph."""
-    return estimate._replace(
-      z_dist=self.latent_dist(estimate.zp),
-      x_dist=self.output_dist(estimate.params.pixel, estimate.params.mask),
-    )
 
   def last_estimate(self, images: tf.Tensor, seed: tf.Tensor) -> types.Estimate:
     """Returns the last of the estimates of `encode`, and forgets the others.
@@ -295,14 +249,15 @@ class IODINE(snt.Module):
       images: see `encode`.
       seed: see `__call__`.
     """
-    zp, state = self._begin(images)
+    batch_size, _, *image_shape = images.shape
+    self.initialize(image_shape, batch_size)
+    zp, state = self._begin(batch_size)
     seeds = iterations.step_seeds(seed, self.num_iters + 1)
 
     def refine(t: tf.Tensor, zp: tf.Tensor, state: list[Any]) -> Any:
       source = iterations.Source(seed=seeds[t])
-      sampler = iterations.sampler(self.latent_dist, source)
       frame = self._frame(images, t)
-      _, _, zp, state = self._refine(zp, state, frame, sampler)
+      _, _, zp, state = self._refine(zp, state, frame, source)
       return t + 1, zp, state
 
     last, zp, _ = tf.while_loop(
@@ -312,36 +267,27 @@ class IODINE(snt.Module):
       maximum_iterations=self.num_iters,  # for those that count operations
     )
     source = iterations.Source(seed=seeds[last])
-    sampler = iterations.sampler(self.latent_dist, source)
-    return self._estimate(zp, self._frame(images, last), sampler)
+    return self._estimate(zp, self._frame(images, last), source)
 
-  def _begin(self, images: tf.Tensor) -> tuple[tf.Tensor, list[Any]]:
+  def _begin(self, batch_size: int) -> tuple[tf.Tensor, list[Any]]:
     """Returns the latents' first parameters and the first state."""
-    sg = shapeguard.ShapeGuard()
-    sg.guard(images, "B, T, H, W, C")
-    self._require_memory(sg.B, images.shape[2:])
-    self.initialize(images.shape[2:])
     zp = tf.tile(
       self.initial_sample_distribution[None, None],
-      [sg.B, self.num_components, 1],
+      [batch_size, self.num_components, 1],
     )
-    return zp, self.refinement_core.initial_state(sg.B, self.num_components)
+    state = self.refinement_core.initial_state(batch_size, self.num_components)
+    return zp, state
 
   def _refine(
     self,
     zp: tf.Tensor,
     state: list[Any],
     frame: tf.Tensor,
-    sampler: iterations.Sampler,
+    source: iterations.Source,
     part: types.BatchPart | None = None,
   ) -> tuple[types.Estimate, types.RefinementInputs, tf.Tensor, list[Any]]:
     """Returns what zp implies, what follows from it, and the next zp."""
-    batch_size = self._refinement_batch_size
-    if batch_size is None and part is not None:
-      batch_size = zp.shape[0] * part.num_parts
-    estimate, gradients = self._estimate_with_gradients(
-      zp, frame, sampler, batch_size
-    )
+    estimate, gradients = self._estimate_with_gradients(zp, frame, source, part)
     inputs = self._make_inputs(frame, estimate, gradients)
     zp, state = self.refinement_core(inputs, zp, state)
     return estimate, inputs, zp, state
@@ -357,63 +303,64 @@ class IODINE(snt.Module):
     sg.guard(z, "B, K, Z")
     capacity = tf.fill([sg.B, sg.K, 1], CAPACITY)
     params = self.decoder(tf.concat([z, capacity], axis=-1))
-    x_dist = self.output_dist(params.pixel, params.mask)
-    return params, x_dist
+    return params, self.output_dist(*params)
 
   def _estimate(
-    self, zp: tf.Tensor, frame: tf.Tensor, sampler: iterations.Sampler
+    self,
+    zp: tf.Tensor,
+    frame: tf.Tensor,
+    source: iterations.Source,
+    part: types.BatchPart | None = None,
   ) -> types.Estimate:
     """Samples, decodes and scores: all that zp implies about the frame."""
     sg = shapeguard.ShapeGuard({"K": self.num_components})
     sg.guard(zp, "B, K, Zp")
     sg.guard(frame, "B, 1, H, W, C")
     z_dist = self.latent_dist(zp)
-    z = sampler(z_dist, zp)
+    z = iterations.sample(self.latent_dist, z_dist, zp, source, part)
     params, x_dist = self.decode(z)
     scores = distributions.score(x_dist, frame)
-    kl = tfd.kl_divergence(z_dist, self.latent_dist.default_prior())
+    kl = z_dist.kl_divergence(self.latent_dist.default_prior())
     re = -tf.reduce_sum(scores.log_prob, axis=[1, 2, 3])
-    return types.Estimate(
-      zp=zp,
-      z_dist=z_dist,
-      z=sg.guard(z, "B, K, Z"),
-      params=params,
-      x_dist=x_dist,
-      scores=scores,
-      kl=sg.guard(kl, "B, K"),
-      re=sg.guard(re, "B"),
-    )
+    sg.guard(z, "B, K, Z")
+    sg.guard(kl, "B, K")
+    sg.guard(re, "B")
+    return types.Estimate(zp, z_dist, z, params, x_dist, scores, kl, re)
 
   def _estimate_with_gradients(
     self,
     zp: tf.Tensor,
     frame: tf.Tensor,
-    sampler: iterations.Sampler,
-    batch_size: int | None,
+    source: iterations.Source,
+    part: types.BatchPart | None,
   ) -> tuple[types.Estimate, types.Gradients]:
     """Returns the estimate, and the gradients of its own loss only."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
       tape.watch(zp)
-      estimate = self._estimate(zp, frame, sampler)
-      loss = self._refinement_loss(estimate, batch_size)
+      estimate = self._estimate(zp, frame, source, part)
+      loss = self._refinement_loss(estimate, part)
     gradients = tape.gradient(
       loss,
-      types.Gradients(
-        zp=zp, pixel=estimate.params.pixel, mask=estimate.params.mask
-      ),
+      types.Gradients(zp, *estimate.params),
       unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
     return estimate, gradients
 
   def _refinement_loss(
-    self, estimate: types.Estimate, batch_size: int | None
+    self, estimate: types.Estimate, part: types.BatchPart | None
   ) -> tf.Tensor:
     """Returns the loss of a decode whose gradients slots are refined by."""
+    batch_size = self._refinement_batch_size
+    if batch_size is None and part is not None:
+      batch_size = estimate.re.shape[0] * part.num_parts
     if batch_size is None:
       # FIDELITY: the mean over the batch, so gradients shrink with its size.
       return tf.reduce_mean(estimate.re) + self._weighted_kl(estimate)
-    kl = self.kl_weight * tf.reduce_sum(estimate.kl, axis=1)
-    return tf.reduce_sum(estimate.re + kl) / batch_size
+    return tf.reduce_sum(self.scene_losses(estimate)) / batch_size
+
+  def scene_losses(self, estimate: types.Estimate) -> tf.Tensor:
+    """Returns the loss [B] of every scene by one decode, factors left out."""
+    return estimate.re + self.kl_weight * tf.reduce_sum(estimate.kl, axis=1)
 
   def _make_inputs(
     self,
@@ -425,14 +372,10 @@ class IODINE(snt.Module):
     coordinates = utils.coordinate_map(
       self._coord_type, height, width, self._coord_freqs, order="wh"
     )
-    return self.preprocess(
-      refinement_inputs.Evidence(
-        image=frame,
-        estimate=estimate,
-        gradients=gradients,
-        coordinates=tf.constant(coordinates),
-      )
+    evidence = refinement_inputs.Evidence(
+      frame, estimate, gradients, tf.constant(coordinates)
     )
+    return self.preprocess(evidence)
 
   def weighted_losses(
     self,
@@ -463,72 +406,52 @@ class IODINE(snt.Module):
 
   # ------------------------------------------------------------ inspection
 
-  def initialize(self, image_shape: Sequence[int]) -> None:
+  def initialize(self, image_shape: Sequence[int], batch_size: int = 1) -> None:
     """Creates every variable, for images of that (H, W, C).
 
     Done at the first use otherwise. Images of other sizes may follow where the
     parts allow it, as convolutions do.
-    """
-    self._require_memory(1, image_shape)
-    self._set_image_shape(image_shape)
-    with errors.as_user_error(
-      (tf.errors.ResourceExhaustedError,),
-      lambda _: (
-        "the model is too large for the memory: lower `n_z`, "
-        "`num_components`, or the channels or sizes of its layers"
-      ),
-    ):
-      self._create_variables(image_shape)
 
-  def _require_memory(
-    self, batch_size: int, image_shape: Sequence[int]
-  ) -> None:
-    """Raises a UserError where B decoded images find no room."""
+    Args:
+      image_shape: (H, W, C).
+      batch_size: B, by which the memory is estimated.
+
+    Raises:
+      errors.UserError: if there is too little memory, or a part cannot give
+        images of this shape.
+    """
     height, width, channels = image_shape
     num_pixels = batch_size * self.num_components * height * width
-    # Pixels and masks as the decoder's last layer gives them and in parts; log
-    # densities of pixels, masks and both. Layers before have more channels.
+    # What the decoder gives, the same in parts, and three log densities.
+    # Layers before the last have more channels; gradients take as much again.
     memory.require(
       4 * num_pixels * (2 * (channels + 1) + 3),
       f"`num_components` {self.num_components} for {batch_size} images of "
       f"{height} x {width} pixels",
       "lower it, `batch_size` or `image_dim`",
     )
+    self.output_dist.set_output_shape(image_shape)
+    self.decoder.set_output_shapes(self.output_dist.input_shapes)
+    self._create_variables(image_shape)
 
   @snt.once
   def _create_variables(self, image_shape: Sequence[int]) -> None:
     """Refines a blank image once, outside of any graph being made."""
     with tf.init_scope():
-      self._refine_blank(image_shape)
-
-  def _refine_blank(self, image_shape: Sequence[int]) -> None:
-    image = tf.zeros([1, 1, *image_shape])
-    zp = tf.tile(
-      self.initial_sample_distribution[None, None],
-      [1, self.num_components, 1],
-    )
-    seed = tf.zeros([2], tf.int32)
-    estimate = self._estimate(zp, image, lambda dist, _: dist.sample(seed=seed))
-    zeros = types.Gradients(
-      zp=tf.zeros_like(zp),
-      pixel=tf.zeros_like(estimate.params.pixel),
-      mask=tf.zeros_like(estimate.params.mask),
-    )
-    self.refinement_core(
-      self._make_inputs(image, estimate, zeros),
-      zp,
-      self.refinement_core.initial_state(1, self.num_components),
-    )
-    if self.factor_evaluator is not None:
-      self.factor_evaluator.initialize(estimate.z.shape[-1])
+      image = tf.zeros([1, 1, *image_shape])
+      zp, state = self._begin(batch_size=1)
+      source = iterations.Source(seed=tf.zeros([2], tf.int32))
+      estimate = self._estimate(zp, image, source)
+      zeros = tf.nest.map_structure(
+        tf.zeros_like, types.Gradients(zp, *estimate.params)
+      )
+      self.refinement_core(self._make_inputs(image, estimate, zeros), zp, state)
+      if self.factor_evaluator is not None:
+        self.factor_evaluator.initialize(estimate.z.shape[-1])
     self._has_variables = True
 
   def require_variables(self) -> None:
-    """Raises where variables have yet to be created.
-
-    Raises:
-      errors.UserError: if so.
-    """
+    """Raises a UserError where variables have yet to be created."""
     if not self._has_variables:
       raise errors.UserError(
         "the model has no variables yet: call `model.initialize(image_shape)`"
@@ -574,21 +497,27 @@ class IODINE(snt.Module):
       update: as for `eval`.
     """
     data = self.cut_frames(data)
-    renderings = [distributions.render(e.x_dist) for e in estimates]
     loss = tf.add_n(self.weighted_losses(estimates))
-    factors = []
+    renderings = [distributions.render(e.x_dist) for e in estimates]
     if self.regresses(data):
       loss += self.evaluate_factors(
         data, estimates[-1].z, renderings[-1].masks, update=update
       ).loss
-      factors = [
-        self.evaluate_factors(data, e.z, r.masks, frame=t, update=update)
-        for t, (e, r) in enumerate(zip(estimates, renderings, strict=True))
-      ]
-    frames = [self.frame_index(t) for t in range(self.num_iters + 1)]
-    return info.collect(
-      data, frames, estimates, renderings, inputs, loss, factors
-    )
+    described = [
+      info.describe(
+        self._frame(data["image"], t),
+        data["mask"][:, self.frame_index(t)] if "mask" in data else None,
+        estimate,
+        rendering,
+        self.evaluate_factors(data, estimate.z, rendering.masks, t, update)
+        if self.regresses(data)
+        else None,
+      )
+      for t, (estimate, rendering) in enumerate(
+        zip(estimates, renderings, strict=True)
+      )
+    ]
+    return info.collect(data, described, inputs, loss)
 
   def regresses(self, data: Data) -> bool:
     """Returns whether there are a factor regressor and factors to regress."""
@@ -612,22 +541,13 @@ class IODINE(snt.Module):
       frame: iteration whose frame's true mask counts; None for the last.
       update: whether its running statistics change.
       part: see `__call__`.
-
-    Raises:
-      errors.UserError: if the model has no regressor, or the data has not its
-        factors.
     """
     if self.factor_evaluator is None:
-      raise errors.UserError("this model has no `factor_evaluator`")
+      raise ValueError("this model has no `factor_evaluator`")
     index = self.frame_index(self.num_iters if frame is None else frame)
+    true_mask, visibility = data["mask"][:, index], data["visibility"]
     return self.factor_evaluator(
-      z=z,
-      true_mask=data["mask"][:, index],
-      pred_mask=mask,
-      visibility=data["visibility"],
-      factors=data["factors"],
-      update=update,
-      part=part,
+      z, true_mask, mask, visibility, data["factors"], update, part
     )
 
   def get_sample_images(
@@ -689,10 +609,6 @@ class IODINE(snt.Module):
 
   # ------------------------------------------------------------ small parts
 
-  def _set_image_shape(self, image_shape: Sequence[int]) -> None:
-    self.output_dist.set_output_shape(image_shape)
-    self.decoder.set_output_shapes(self.output_dist.input_shapes)
-
   def frame_index(self, t: Any) -> Any:
     """Returns the frame of the data that iteration t is compared with."""
     return t if self._sequential else 0
@@ -722,17 +638,3 @@ class IODINE(snt.Module):
       sg.guard(cut["mask"], "B, T, L, H, W, 1")
       sg.guard(cut["visibility"], "B, L")
     return cut
-
-
-def _check_sizes(n_z: int, num_components: int, num_iters: int) -> None:
-  """Raises a UserError for numbers that no memory is large enough for."""
-  # Mean and scale as they come and as they are used, and a sample; more for
-  # gradients and for the layers around.
-  memory.require(
-    4 * num_components * 5 * n_z,
-    f"`n_z` {n_z} for `num_components` {num_components}",
-    "lower one of them",
-  )
-  memory.require(
-    _BYTES_OF_ITERATION * num_iters, f"`num_iters` {num_iters}", "lower it"
-  )

@@ -6,52 +6,39 @@ num_iters + 1 decodes.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import shapeguard
 import tensorflow as tf
 
-from iodine import errors, validation
+from iodine import errors, kinds
 from iodine.modules import distributions, types
 
-# Draws [B, K, Z] from the latents' distribution and its parameters [B, K, Zp].
-Sampler = Callable[[types.Distribution, tf.Tensor], tf.Tensor]
+LossWeights = (
+  Literal["linspace"] | kinds.NonNegative | Sequence[kinds.NonNegative]
+)
 
 
-def loss_weights(
-  kind: str | float | Sequence[float], num_iters: int
-) -> tuple[float, ...]:
+def loss_weights(kind: LossWeights, num_iters: int) -> tuple[float, ...]:
   """Returns the loss weight of each of the num_iters + 1 decodes.
 
   Args:
     kind: "linspace" (from 0 to 1), a number for all, or a list.
     num_iters: number of refinements.
-
-  Raises:
-    errors.UserError: if the kind is unknown or the list has another length.
   """
   steps = num_iters + 1
-  if kind == "linspace":
+  if isinstance(kind, str):
     # FIDELITY: from 0 to 1 inclusive, the initial decode has no weight.
     return tuple(t / num_iters for t in range(steps)) if num_iters else (0.0,)
   if isinstance(kind, (int, float)):
-    validation.check_number("iter_loss_weight", kind)
     return (float(kind),) * steps
-  if isinstance(kind, (list, tuple)):
-    if len(kind) != steps:
-      raise errors.UserError(
-        f"`iter_loss_weight` has {len(kind)} entries, and `num_iters` "
-        f"{num_iters} needs {steps}"
-      )
-    for i, weight in enumerate(kind):
-      validation.check_number(f"iter_loss_weight[{i}]", weight)
-    return tuple(float(weight) for weight in kind)
-  raise errors.UserError(
-    f"`iter_loss_weight` is {kind!r}: use 'linspace', a number, or a list of "
-    f"{steps} numbers"
-  )
+  if len(kind) != steps:
+    raise errors.UserError(
+      f"`iter_loss_weight` has {len(kind)} entries, and `num_iters` "
+      f"{num_iters} needs {steps}"
+    )
+  return tuple(float(weight) for weight in kind)
 
 
 class Source(NamedTuple):
@@ -78,19 +65,11 @@ def sources(
     z: recorded samples [num_iters + 1, B, K, Z] or a list, or None.
     seed: [2] integers, [B, 2] for one an image, or None for the global random
       state.
-
-  Raises:
-    errors.UserError: if z has another number of samples.
   """
   steps = num_iters + 1
   if z is not None:
-    samples = list(z) if isinstance(z, (list, tuple)) else tf.unstack(z)
-    if len(samples) != steps:
-      raise errors.UserError(
-        f"`z` has {len(samples)} recorded samples, and `num_iters` "
-        f"{num_iters} needs {steps}"
-      )
-    return [Source(z=tf.convert_to_tensor(sample)) for sample in samples]
+    samples = tf.unstack(tf.convert_to_tensor(z), steps)
+    return [Source(z=each) for each in samples]
   if seed is not None:
     return [Source(seed=each) for each in tf.unstack(step_seeds(seed, steps))]
   return [Source()] * steps
@@ -103,42 +82,36 @@ def step_seeds(seed: tf.Tensor, steps: int) -> tf.Tensor:
     seed: [2] integers, or [B, 2] for one an image.
     steps: the number of decodes.
   """
+
+  def fold_in(seed: tf.Tensor) -> tf.Tensor:
+    fold = tf.random.experimental.stateless_fold_in
+    return tf.stack([fold(seed, t) for t in range(steps)])
+
   seed = tf.convert_to_tensor(seed)
   if seed.shape.rank == 1:
-    return tf.stack(_fold_in_steps(seed, steps))
-  folded = tf.map_fn(
-    lambda each: tf.stack(_fold_in_steps(each, steps)),
-    seed,
-    fn_output_signature=tf.int32,
-  )
+    return fold_in(seed)
+  folded = tf.map_fn(fold_in, seed, fn_output_signature=tf.int32)
   # Not by a transposition: where AVX2 is the widest, TensorFlow gives it to
   # oneDNN, has to take it back and prints an error about it.
   return tf.stack(tf.unstack(folded, axis=1))
 
 
-def sampler(
+def sample(
   module: distributions.DistributionModule,
+  dist: types.Distribution,
+  zp: tf.Tensor,
   source: Source,
   part: types.BatchPart | None = None,
-) -> Sampler:
-  """Returns what draws the sample of one decode, or replays it.
+) -> tf.Tensor:
+  """Draws the latents [B, K, Z] of one decode, or replays them.
 
   Args:
     module: makes the distribution of the latents.
+    dist: that distribution.
+    zp: [B, K, Zp] its parameters.
     source: where the sample comes from.
     part: which images of a batch are drawn for; None for all.
   """
-  return functools.partial(_draw, module=module, source=source, part=part)
-
-
-def _draw(
-  dist: types.Distribution,
-  zp: tf.Tensor,
-  *,
-  module: distributions.DistributionModule,
-  source: Source,
-  part: types.BatchPart | None,
-) -> tf.Tensor:
   z, seed = source
   if z is not None:
     sg = shapeguard.ShapeGuard({"B": zp.shape[0], "K": zp.shape[1]})
@@ -150,20 +123,11 @@ def _draw(
   return dist.sample(seed=seed)
 
 
-def _fold_in_steps(seed: tf.Tensor, steps: int) -> list[tf.Tensor]:
-  """Returns a seed [2] for each step."""
-  return [
-    tf.random.experimental.stateless_fold_in(seed, t) for t in range(steps)
-  ]
-
-
 def as_lists(
   estimates: Sequence[types.Estimate],
   inputs: Sequence[types.RefinementInputs],
 ) -> dict[str, list[Any]]:
   """Returns the records as one dict of lists, as the original returns them."""
-  lists = {
-    field: [getattr(estimate, field) for estimate in estimates]
-    for field in types.Estimate._fields
-  }
-  return {**lists, "inputs": list(inputs)}
+  lists = map(list, zip(*estimates, strict=True))
+  names = types.Estimate._fields
+  return {**dict(zip(names, lists, strict=True)), "inputs": list(inputs)}

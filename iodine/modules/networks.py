@@ -8,28 +8,27 @@ features. Source: section 8 says how weights start, and the original's
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import shapeguard
 import sonnet as snt
 import tensorflow as tf
 
-from iodine import errors, validation
+from iodine import errors, kinds
 from iodine.modules import utils
 from iodine.ops import convolutions, precision
 
 Options = dict[str, Any]
+PerLayer = kinds.Size | kinds.Sizes
+# Of a decoder, whose last ones are set from the output distribution.
+_Channels = Annotated[list[kinds.Size | None], kinds.Length(1)]
 
 
-def _per_layer(values: Any, num_layers: int, what: str) -> tuple[Any, ...]:
-  """Returns a whole number per layer; one, or a list of one, serves them all.
-
-  Raises:
-    errors.UserError: if there is another value, or another number of them.
-  """
-  if not isinstance(values, (list, tuple)):
+def _per_layer(values: PerLayer, num_layers: int, what: str) -> tuple[int, ...]:
+  """Returns a number per layer; one, or a list of one, serves them all."""
+  if isinstance(values, int):
     values = [values]
   if len(values) == 1:
     values = list(values) * num_layers
@@ -38,7 +37,6 @@ def _per_layer(values: Any, num_layers: int, what: str) -> tuple[Any, ...]:
       f"`{what}` has {len(values)} entries where `output_channels` has "
       f"{num_layers}: give one for each layer, or a single one for all"
     )
-  validation.check_sizes(what, values)
   return tuple(values)
 
 
@@ -60,7 +58,7 @@ class Conv2D(snt.Conv2D):
     w, b = self._variables_for(x.shape[-1], x.dtype)
     return convolutions.add_bias(convolutions.conv2d(x, w, self.stride), b)
 
-  def of_broadcast(self, z: tf.Tensor, planes: np.ndarray) -> tf.Tensor:
+  def apply_to_broadcast(self, z: tf.Tensor, planes: np.ndarray) -> tf.Tensor:
     """Does so for an image that is z everywhere, beside constant planes.
 
     Args:
@@ -70,9 +68,10 @@ class Conv2D(snt.Conv2D):
     w, b = self._variables_for(z.shape[-1] + planes.shape[-1], z.dtype)
     return convolutions.broadcast_conv2d(z, planes, w, b, self.stride)
 
-  def of_slots(self, planes: convolutions.SlotPlanes) -> tf.Tensor:
-    """Does so for the slots' planes, [B * K, H', W', output_channels]."""
-    w, b = self._variables_for(planes.num_channels, planes.own.dtype)
+  def apply_to_slots(self, planes: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Does so for the slots' planes, see `convolutions.slots_conv2d`."""
+    channels = sum(x.shape[-1] for x in planes)
+    w, b = self._variables_for(channels, planes[0].dtype)
     return convolutions.slots_conv2d(planes, w, b, self.stride)
 
   def _variables_for(
@@ -81,7 +80,9 @@ class Conv2D(snt.Conv2D):
     """Returns kernel and bias in the type of what comes in."""
     # All that Sonnet looks at; the variables are float32 in any case.
     self._initialize(tf.TensorSpec([None, None, None, input_channels]))
-    return precision.enter(self.w, dtype), precision.enter(self.b, dtype)
+    return precision.to_compute_dtype(
+      self.w, dtype
+    ), precision.to_compute_dtype(self.b, dtype)
 
 
 class Conv2DTranspose(snt.Conv2DTranspose):
@@ -92,12 +93,12 @@ class Conv2DTranspose(snt.Conv2DTranspose):
     self._initialize(tf.TensorSpec(x.shape))
     y = tf.nn.conv2d_transpose(
       x,
-      precision.enter(self.w, x.dtype),
+      precision.to_compute_dtype(self.w, x.dtype),
       [x.shape[0], *self._output_shape],
       self._stride,
       self._padding,
     )
-    return convolutions.add_bias(y, precision.enter(self.b, x.dtype))
+    return convolutions.add_bias(y, precision.to_compute_dtype(self.b, x.dtype))
 
 
 class ConvNet2D(snt.Module):
@@ -105,10 +106,10 @@ class ConvNet2D(snt.Module):
 
   def __init__(
     self,
-    output_channels: Sequence[int],
-    kernel_shapes: Sequence[int] | int,
-    strides: Sequence[int] | int = 1,
-    activation: Any = "relu",
+    output_channels: kinds.Sizes,
+    kernel_shapes: PerLayer,
+    strides: PerLayer = 1,
+    activation: utils.Activation = "relu",
     activate_final: bool = False,
     name: str = "conv_net_2d",
   ):
@@ -123,12 +124,10 @@ class ConvNet2D(snt.Module):
       name: name of the module.
 
     Raises:
-      errors.UserError: if a size makes no sense, the lists do not fit each
-        other, or the activation is unknown.
+      errors.UserError: if the lists do not fit each other, or the activation is
+        unknown.
     """
     super().__init__(name=name)
-    validation.check_sizes("output_channels", output_channels)
-    validation.check_flag("activate_final", activate_final)
     num_layers = len(output_channels)
     kernels = _per_layer(kernel_shapes, num_layers, "kernel_shapes")
     steps = _per_layer(strides, num_layers, "strides")
@@ -145,13 +144,13 @@ class ConvNet2D(snt.Module):
     """Maps [N, H, W, C] -> [N, H', W', output_channels[-1]]."""
     return self._after_first(self.layers[0](x))
 
-  def of_broadcast(self, z: tf.Tensor, planes: np.ndarray) -> tf.Tensor:
+  def apply_to_broadcast(self, z: tf.Tensor, planes: np.ndarray) -> tf.Tensor:
     """Does so for an image that is z everywhere, see `Conv2D`."""
-    return self._after_first(self.layers[0].of_broadcast(z, planes))
+    return self._after_first(self.layers[0].apply_to_broadcast(z, planes))
 
-  def of_slots(self, planes: convolutions.SlotPlanes) -> tf.Tensor:
+  def apply_to_slots(self, planes: Sequence[tf.Tensor]) -> tf.Tensor:
     """Does so for the slots' planes, see `Conv2D`."""
-    return self._after_first(self.layers[0].of_slots(planes))
+    return self._after_first(self.layers[0].apply_to_slots(planes))
 
   def _after_first(self, x: tf.Tensor) -> tf.Tensor:
     for layer in self.layers[1:]:
@@ -164,8 +163,8 @@ class MLP(snt.Module):
 
   def __init__(
     self,
-    output_sizes: Sequence[int],
-    activation: Any = "relu",
+    output_sizes: kinds.Sizes,
+    activation: utils.Activation = "relu",
     activate_final: bool = False,
     name: str = "mlp",
   ):
@@ -178,11 +177,9 @@ class MLP(snt.Module):
       name: name of the module.
 
     Raises:
-      errors.UserError: if a size makes no sense or the activation is unknown.
+      errors.UserError: if the activation is unknown.
     """
     super().__init__(name=name)
-    validation.check_sizes("output_sizes", output_sizes)
-    validation.check_flag("activate_final", activate_final)
     self.net = snt.nets.MLP(
       list(output_sizes),
       activation=utils.get_activation(activation),
@@ -202,7 +199,7 @@ class MLP(snt.Module):
 
 def _make_mlp(mlp_opt: Options, activate_final: bool = False) -> MLP:
   """Returns an `MLP` of these options, see `CNN`."""
-  validation.check_arguments("mlp_opt", mlp_opt, MLP)
+  kinds.check_arguments("mlp_opt", MLP, mlp_opt)
   return MLP(**{"activate_final": activate_final, **mlp_opt})
 
 
@@ -213,8 +210,8 @@ class CNN(snt.Module):
     self,
     cnn_opt: Options,
     mlp_opt: Options | None = None,
-    mode: str = "flatten",
-    compute_dtype: str = "float32",
+    mode: Literal["flatten", "avg_pool"] = "flatten",
+    compute_dtype: precision.ComputeType = "float32",
     name: str = "cnn",
   ):
     """Makes the layers.
@@ -224,15 +221,14 @@ class CNN(snt.Module):
       mlp_opt: arguments of `MLP`, or None for no MLP. Its last layer is not
         activated.
       mode: "flatten" or "avg_pool" (mean over H and W).
-      compute_dtype: of the convolutions, one of `precision.DTYPES` or "auto".
+      compute_dtype: of the convolutions.
       name: name of the module.
 
     Raises:
-      errors.UserError: if an option makes no sense or is unknown.
+      errors.UserError: if `cnn_opt` or `mlp_opt` has a wrong argument.
     """
     super().__init__(name=name)
-    validation.check_choice("mode", mode, ("flatten", "avg_pool"))
-    validation.check_arguments("cnn_opt", cnn_opt, ConvNet2D)
+    kinds.check_arguments("cnn_opt", ConvNet2D, cnn_opt)
     self._mode = mode
     self._dtype = precision.dtype_named(compute_dtype)
     self.conv_net = ConvNet2D(**{"activate_final": True, **cnn_opt})
@@ -241,16 +237,15 @@ class CNN(snt.Module):
   def __call__(self, image: tf.Tensor) -> tf.Tensor:
     """Maps [N, H, W, C] -> [N, F]."""
     shapeguard.ShapeGuard().guard(image, "N, H, W, C")
-    image = precision.enter(image, self._dtype)
-    return self._summarize(precision.leave(self.conv_net(image)))
+    image = precision.to_compute_dtype(image, self._dtype)
+    return self._summarize(precision.to_float32(self.conv_net(image)))
 
-  def of_slots(self, planes: convolutions.SlotPlanes) -> tf.Tensor:
+  def apply_to_slots(self, planes: Sequence[tf.Tensor]) -> tf.Tensor:
     """Does so for the slots' planes, [B * K, F]."""
-    planes = planes._replace(
-      own=precision.enter(planes.own, self._dtype),
-      shared=precision.enter(planes.shared, self._dtype),
+    planes = [precision.to_compute_dtype(x, self._dtype) for x in planes]
+    return self._summarize(
+      precision.to_float32(self.conv_net.apply_to_slots(planes))
     )
-    return self._summarize(precision.leave(self.conv_net.of_slots(planes)))
 
   def _summarize(self, maps: tf.Tensor) -> tf.Tensor:
     """Turns the last convolution's output into features."""
@@ -265,42 +260,35 @@ class CNN(snt.Module):
 
 
 class PixelDecoder(snt.Module):
-  """A module that turns vectors into images of a shape it is told."""
+  """A module that turns vectors into images of a shape it is told.
 
-  def __init__(self, name: str | None = None, compute_dtype: str = "float32"):
+  Attributes:
+    output_shape: height, width and channels, once they are told.
+  """
+
+  # The part of the shape that the layers are made for, which cannot change.
+  _FIXED = slice(-1, None)
+
+  def __init__(
+    self,
+    name: str | None = None,
+    compute_dtype: precision.ComputeType = "float32",
+  ):
     super().__init__(name=name)
     self._dtype = precision.dtype_named(compute_dtype)
-    self._output_shape: tuple[int, ...] | None = None
+    self.output_shape: tuple[int, ...] = ()
 
   def set_output_shape(self, shape: Sequence[int]) -> None:
-    """Tells the height, width and channels to produce; sizes may change.
-
-    Raises:
-      errors.UserError: if another number of channels was told before.
-    """
+    """Tells the height, width and channels to produce."""
     shape = tuple(int(size) for size in shape)
-    if self._output_shape is None:
+    if not self.output_shape:
       self._make_layers(shape)
-    elif self._output_shape[-1] != shape[-1]:
+    elif self.output_shape[self._FIXED] != shape[self._FIXED]:
       raise errors.UserError(
-        f"`{self.name}` was made for {self._output_shape[-1]} output channels "
-        f"and cannot give {shape[-1]}: build a new model"
+        f"`{self.name}` was made for images of shape {self.output_shape} and "
+        f"cannot give {shape}: build a new model"
       )
-    self._output_shape = shape
-
-  @property
-  def output_shape(self) -> tuple[int, ...]:
-    """Returns height, width and channels.
-
-    Raises:
-      ValueError: if they have not been told yet.
-    """
-    if self._output_shape is None:
-      raise ValueError(
-        f"`{self.name}` does not know its output shape yet: call "
-        "`set_output_shape` first"
-      )
-    return self._output_shape
+    self.output_shape = shape
 
   def _make_layers(self, shape: tuple[int, ...]) -> None:
     """Makes the layers; called once, with the first output shape."""
@@ -308,28 +296,17 @@ class PixelDecoder(snt.Module):
 
 
 def _set_last_channels(cnn_opt: Options, channels: int) -> Options:
-  """Returns the options with the number of channels as their last entry.
-
-  Raises:
-    errors.UserError: if the options are not those of `ConvNet2D`, or the last
-      entry of `output_channels` is not None.
-  """
-  is_dict = isinstance(cnn_opt, Mapping)
-  stated = cnn_opt.get("output_channels") if is_dict else None
-  filled = cnn_opt
-  if validation.is_list(stated):
-    if not stated:
-      raise errors.UserError(
-        "`output_channels` is empty: its last entry is None"
-      )
-    *hidden, last = stated
-    if last is not None:
-      raise errors.UserError(
-        f"the last entry of `output_channels` is {last}, but it is set from "
-        "the output distribution: write None there"
-      )
-    filled = {**cnn_opt, "output_channels": [*hidden, channels]}
-  validation.check_arguments("cnn_opt", filled, ConvNet2D)
+  """Returns the options with the number of channels as their last entry."""
+  stated: Any = cnn_opt.get("output_channels")
+  kinds.check("cnn_opt.output_channels", stated, _Channels)
+  *hidden, last = stated
+  if last is not None:
+    raise errors.UserError(
+      f"the last entry of `output_channels` is {last}, but it is set from the "
+      "output distribution: write None there"
+    )
+  filled = {**cnn_opt, "output_channels": [*hidden, channels]}
+  kinds.check_arguments("cnn_opt", ConvNet2D, filled)
   return filled
 
 
@@ -340,9 +317,9 @@ class BroadcastConv(PixelDecoder):
     self,
     cnn_opt: Options,
     mlp_opt: Options | None = None,
-    coord_type: str | None = "linear",
-    coord_freqs: int = 3,
-    compute_dtype: str = "float32",
+    coord_type: utils.CoordinateType = "linear",
+    coord_freqs: kinds.Positive = 3,
+    compute_dtype: precision.ComputeType = "float32",
     name: str = "broadcast_conv",
   ):
     """Sets the options.
@@ -354,16 +331,15 @@ class BroadcastConv(PixelDecoder):
         layer is activated too.
       coord_type: "linear", "cos" or None, see `utils.coordinate_map`.
       coord_freqs: number of frequencies for "cos".
-      compute_dtype: of the convolutions, one of `precision.DTYPES` or "auto".
+      compute_dtype: of the convolutions.
       name: name of the module.
 
     Raises:
-      errors.UserError: if an option makes no sense or is unknown.
+      errors.UserError: if `cnn_opt` or `mlp_opt` has a wrong argument.
     """
     super().__init__(name=name, compute_dtype=compute_dtype)
     # Made once now, so that wrong options are found before there is an image.
     ConvNet2D(**_set_last_channels(cnn_opt, 1))
-    utils.check_coordinates(coord_type, coord_freqs)
     self._cnn_opt = tuple(cnn_opt.items())
     self._coord_type = coord_type
     self._coord_freqs = coord_freqs
@@ -384,8 +360,10 @@ class BroadcastConv(PixelDecoder):
     coordinates = utils.coordinate_map(
       self._coord_type, height, width, self._coord_freqs, order="hw"
     )
-    z = precision.enter(z, self._dtype)
-    image = precision.leave(self.conv_net.of_broadcast(z, coordinates))
+    z = precision.to_compute_dtype(z, self._dtype)
+    image = precision.to_float32(
+      self.conv_net.apply_to_broadcast(z, coordinates)
+    )
     return sg.guard(image, "N, H, W, C")
 
 
@@ -398,11 +376,13 @@ class DeConv(PixelDecoder):
   stride (rounded up), and the MLP's output is read as the first of these maps.
   """
 
+  _FIXED = slice(None)
+
   def __init__(
     self,
     cnn_opt: Options,
     mlp_opt: Options,
-    compute_dtype: str = "float32",
+    compute_dtype: precision.ComputeType = "float32",
     name: str = "deconv",
   ):
     """Sets the options.
@@ -412,11 +392,11 @@ class DeConv(PixelDecoder):
         activation (between the layers) of the transposed convolutions.
       mlp_opt: arguments of the `MLP`; its last size must be a multiple of the
         number of positions of the first map. Its last layer is activated too.
-      compute_dtype: of the convolutions, one of `precision.DTYPES` or "auto".
+      compute_dtype: of the convolutions.
       name: name of the module.
 
     Raises:
-      errors.UserError: if an option makes no sense or is unknown.
+      errors.UserError: if `cnn_opt` or `mlp_opt` has a wrong argument.
     """
     super().__init__(name=name, compute_dtype=compute_dtype)
     ConvNet2D(**_set_last_channels(cnn_opt, 1))
@@ -438,21 +418,11 @@ class DeConv(PixelDecoder):
     if self._num_features % positions:
       raise errors.UserError(
         f"the MLP of `{self.name}` gives {self._num_features} features, which "
-        f"do not fill a first map of {sizes[0][0]}x{sizes[0][1]}: make its "
-        f"last size a multiple of {positions}; or give `image_dim` "
-        f"{self._nearest_size(shape)}, which is what it can take that is "
-        f"nearest to {list(shape[:2])}"
+        f"do not fill a first map of {sizes[0]}: make its last size a multiple "
+        f"of {positions}, or change `image_dim`"
       )
-    self.layers = [
-      Conv2DTranspose(
-        channels[i],
-        kernels[i],
-        output_shape=sizes[i + 1],
-        stride=self._strides[i],
-        padding="SAME",
-      )
-      for i in range(len(channels))
-    ]
+    layers = zip(channels, kernels, sizes[1:], self._strides, strict=True)
+    self.layers = [Conv2DTranspose(*layer) for layer in layers]
 
   def _map_sizes(self, shape: tuple[int, ...]) -> list[tuple[int, int]]:
     """Returns height and width before the first layer and after every layer."""
@@ -462,44 +432,6 @@ class DeConv(PixelDecoder):
       sizes.insert(0, (-(-height // stride), -(-width // stride)))
     return sizes
 
-  def _nearest_size(self, shape: tuple[int, ...]) -> list[int]:
-    """Returns the height and width nearest to these whose first map is filled.
-
-    Those of a square are a square's.
-    """
-    stride = math.prod(self._strides)
-    number = self._num_features
-    counts = [n for n in range(1, number + 1) if number % n == 0]
-
-    def nearest(size: int, positions: int) -> int:
-      # This many positions stand for so many sizes of the image.
-      least = (positions - 1) * stride + 1
-      return min(max(size, least), positions * stride)
-
-    return min(
-      (
-        [nearest(shape[0], rows), nearest(shape[1], columns)]
-        for rows in counts
-        for columns in ([rows] if shape[0] == shape[1] else counts)
-        if number % (rows * columns) == 0
-      ),
-      key=lambda size: abs(size[0] - shape[0]) + abs(size[1] - shape[1]),
-    )
-
-  def set_output_shape(self, shape: Sequence[int]) -> None:
-    """Tells height, width and channels; unlike convolutions, for good.
-
-    Raises:
-      errors.UserError: if another shape was told before.
-    """
-    told = self._output_shape
-    if told is not None and told != tuple(shape):
-      raise errors.UserError(
-        f"`{self.name}` was made for images of shape {told} and cannot give "
-        f"{tuple(shape)}: build a new model"
-      )
-    super().set_output_shape(shape)
-
   def __call__(self, z: tf.Tensor) -> tf.Tensor:
     """Maps [N, F] -> [N, H, W, C] with the shape told before."""
     sg = shapeguard.ShapeGuard()
@@ -507,12 +439,12 @@ class DeConv(PixelDecoder):
     height, width = self._map_sizes(self.output_shape)[0]
     x = self.mlp(z)
     x = tf.reshape(x, [x.shape[0], height, width, -1])
-    x = precision.enter(x, self._dtype)
+    x = precision.to_compute_dtype(x, self._dtype)
     for i, layer in enumerate(self.layers):
       x = layer(x)
       if i < len(self.layers) - 1:
         x = self._activation(x)
-    return sg.guard(precision.leave(x), "N, H, W, C")
+    return sg.guard(precision.to_float32(x), "N, H, W, C")
 
 
 class LSTMState(NamedTuple):
@@ -578,14 +510,9 @@ class LSTMLayer(snt.Module):
 class LSTM(snt.Module):
   """A list of LSTM layers; an empty list is the identity."""
 
-  def __init__(self, hidden_sizes: Sequence[int], name: str = "lstm"):
-    """Sets the size of every layer.
-
-    Raises:
-      errors.UserError: if a size makes no sense.
-    """
+  def __init__(self, hidden_sizes: Sequence[kinds.Size], name: str = "lstm"):
+    """Sets the size of every layer."""
     super().__init__(name=name)
-    validation.check_sizes("hidden_sizes", hidden_sizes, may_be_empty=True)
     self.layers = [LSTMLayer(size) for size in hidden_sizes]
 
   def initial_state(self, num: int) -> list[LSTMState]:

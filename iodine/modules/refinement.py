@@ -14,9 +14,8 @@ import shapeguard
 import sonnet as snt
 import tensorflow as tf
 
-from iodine import validation
+from iodine import kinds
 from iodine.modules import networks, types, utils
-from iodine.ops import convolutions
 
 
 class RefinementCore(snt.Module):
@@ -36,14 +35,8 @@ class RefinementCore(snt.Module):
       recurrent_net: a `networks.LSTM`; without layers there is no state.
       refinement_head: (zp [N, Zp], h [N, H2]) -> the next zp [N, Zp].
       name: name of the module.
-
-    Raises:
-      errors.UserError: if a part is not what its protocol describes.
     """
     super().__init__(name=name)
-    validation.check_part("encoder_net", encoder_net, types.Encoder)
-    validation.check_part("recurrent_net", recurrent_net, types.RecurrentNet)
-    validation.check_part("refinement_head", refinement_head, types.Head)
     self.encoder_net: snt.Module = encoder_net
     self.recurrent_net: snt.Module = recurrent_net
     self.refinement_head: snt.Module = refinement_head
@@ -70,7 +63,7 @@ class RefinementCore(snt.Module):
     sg.guard(zp, "B, K, Zp")
     features = []
     if inputs.spatial:
-      features.append(self._encode(_slot_planes(inputs, sg.K)))
+      features.append(self._encode(inputs.spatial, sg.K))
     features += [
       snt.merge_leading_dims(sg.guard(tensor, "B, K, _F"), 2)
       for _, tensor in sorted(inputs.flat.items())
@@ -80,36 +73,26 @@ class RefinementCore(snt.Module):
     next_zp = snt.split_leading_dim(next_zp, zp, 2)
     return sg.guard(next_zp, "B, K, Zp"), state
 
-  def _encode(self, planes: convolutions.SlotPlanes) -> tf.Tensor:
-    """Returns the encoding [B * K, H1] of the spatial inputs."""
-    if isinstance(self.encoder_net, networks.CNN) and (
-      planes.own_channels and planes.shared_channels
-    ):
-      return self.encoder_net.of_slots(planes)
-    return self.encoder_net(planes.concatenated())
+  def _encode(
+    self, spatial: dict[str, tf.Tensor], num_components: int
+  ) -> tf.Tensor:
+    """Returns the encoding [B * K, H1] of the spatial inputs, in name order.
 
-
-def _slot_planes(
-  inputs: types.RefinementInputs, num_components: int
-) -> convolutions.SlotPlanes:
-  """Returns the spatial inputs, in the order of their names."""
-  sg = shapeguard.ShapeGuard({"K": num_components})
-  groups: dict[bool, list[tf.Tensor]] = {True: [], False: []}
-  channels: dict[bool, list[int]] = {True: [], False: []}
-  num_channels = 0
-  for _, tensor in sorted(inputs.spatial.items()):
-    is_shared = tensor.shape[1] == 1 and num_components > 1
-    sg.guard(tensor, "B, 1, H, W, _C" if is_shared else "B, K, H, W, _C")
-    groups[is_shared].append(tensor)
-    channels[is_shared] += range(num_channels, num_channels + tensor.shape[-1])
-    num_channels += tensor.shape[-1]
-  none = tf.zeros([sg.B, 1, sg.H, sg.W, 0])
-  return convolutions.SlotPlanes(
-    own=tf.concat(groups[False] or [tf.repeat(none, sg.K, 1)], axis=-1),
-    shared=tf.concat(groups[True] or [none], axis=-1)[:, 0],
-    own_channels=tuple(channels[False]),
-    shared_channels=tuple(channels[True]),
-  )
+    Those that all slots share have 1 in place of K.
+    """
+    sg = shapeguard.ShapeGuard({"K": num_components})
+    planes = [
+      sg.guard(x, f"B, {'K' if x.shape[1] > 1 else '1'}, H, W, _C")
+      for _, x in sorted(spatial.items())
+    ]
+    some_are_shared = len({x.shape[1] for x in planes}) == 2
+    if some_are_shared and isinstance(self.encoder_net, networks.CNN):
+      return self.encoder_net.apply_to_slots(planes)
+    shape = [sg.B, sg.K, sg.H, sg.W]
+    planes = [tf.broadcast_to(x, [*shape, x.shape[-1]]) for x in planes]
+    return self.encoder_net(
+      snt.merge_leading_dims(tf.concat(planes, axis=-1), 2)
+    )
 
 
 class ResHead(snt.Module):
@@ -139,10 +122,10 @@ class PredictorCorrectorHead(snt.Module):
 
   def __init__(
     self,
-    hidden_sizes: Sequence[int] = (64,),
+    hidden_sizes: Sequence[kinds.Size] = (64,),
     pred_gate_bias: float = 0.0,
     corrector_gate_bias: float = 0.0,
-    activation: Any = "elu",
+    activation: utils.Activation = "elu",
     name: str = "predcorr_head",
   ):
     """Sets the options.
@@ -155,14 +138,9 @@ class PredictorCorrectorHead(snt.Module):
       name: name of the module.
 
     Raises:
-      errors.UserError: if an option makes no sense or is unknown.
+      errors.UserError: if the activation is unknown.
     """
     super().__init__(name=name)
-    validation.check_sizes("hidden_sizes", hidden_sizes, may_be_empty=True)
-    validation.check_number("pred_gate_bias", pred_gate_bias, least=None)
-    validation.check_number(
-      "corrector_gate_bias", corrector_gate_bias, least=None
-    )
     self._hidden_sizes = tuple(hidden_sizes)
     self._pred_gate_bias = pred_gate_bias
     self._corrector_gate_bias = corrector_gate_bias

@@ -7,16 +7,15 @@ the original's `IODINE._get_inputs_for`.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import shapeguard
 import sonnet as snt
 import tensorflow as tf
 
-from iodine import errors, validation
-from iodine.modules import distributions, types, utils
+from iodine import building, errors, kinds
+from iodine.modules import types, utils
 
 
 class Evidence(NamedTuple):
@@ -33,11 +32,6 @@ class Evidence(NamedTuple):
   estimate: types.Estimate
   gradients: types.Gradients
   coordinates: tf.Tensor
-
-
-def _pred_mask(evidence: Evidence) -> tf.Tensor:
-  """Returns mask probabilities [B, K, H, W, 1]."""
-  return distributions.mask_probabilities(evidence.estimate.scores)
 
 
 def _posterior(evidence: Evidence) -> tf.Tensor:
@@ -80,16 +74,6 @@ def counterfactual(evidence: Evidence) -> tf.Tensor:
   return utils.to_slots(tf.expand_dims(scores.log_prob, -1) - without)
 
 
-def _constant_plane(evidence: Evidence) -> tf.Tensor:
-  """Returns the constant 0.5 [B, K, H, W, 1]."""
-  return tf.fill(evidence.estimate.params.mask.shape, 0.5)
-
-
-def _constant_feature(evidence: Evidence) -> tf.Tensor:
-  """Returns the constant 0.5 [B, K, 1]."""
-  return tf.fill([*evidence.estimate.zp.shape[:2], 1], 0.5)
-
-
 def _coordinates(evidence: Evidence) -> tf.Tensor:
   """Returns coordinate channels [B, 1, H, W, n]."""
   batch_size = evidence.image.shape[0]
@@ -103,12 +87,12 @@ SPATIAL: dict[str, Function] = {
   "log_prob": lambda e: tf.expand_dims(e.estimate.scores.log_prob, -1),
   # FIDELITY: `mask` is the raw logit, before any mask activation.
   "mask": lambda e: e.estimate.params.mask,
-  "pred_mask": _pred_mask,
+  "pred_mask": lambda e: utils.to_slots(tf.exp(e.estimate.scores.log_weight)),
   "components": lambda e: e.estimate.params.pixel,
   "dmask": lambda e: e.gradients.mask,
   "dcomponents": lambda e: e.gradients.pixel,
   "posterior": _posterior,
-  "capacity": _constant_plane,
+  "capacity": lambda e: tf.fill(e.estimate.params.mask.shape, 0.5),
   "coordinates": _coordinates,
   "counterfactual": counterfactual,
 }
@@ -116,60 +100,36 @@ SPATIAL: dict[str, Function] = {
 FLAT: dict[str, Function] = {
   "zp": lambda e: e.estimate.zp,
   "dzp": lambda e: e.gradients.zp,
-  "flat_capacity": _constant_feature,
+  "flat_capacity": lambda e: tf.fill([*e.estimate.zp.shape[:2], 1], 0.5),
 }
 
 ALL = (*SPATIAL, *FLAT)
+Names = Annotated[Sequence[str], kinds.Length(1)]
 # The defaults of the paper and the original.
 NORMALIZED = ("log_prob", "dmask", "dcomponents", "counterfactual", "dzp")
 
 
-def find(name: Any, argument: str = "inputs") -> Function:
+def find(name: str) -> Function:
   """Returns the function that computes an input.
 
   Args:
     name: one of `ALL`, or the dotted path of a function of `Evidence`, such as
       `my_file.edges`. It returns [B, K, features] for a flat input, and
       [B, K or 1, H, W, channels] for a spatial one.
-    argument: the entry that names it.
-
-  Raises:
-    errors.UserError: if there is no such function.
   """
-  if name in ALL:
-    return {**SPATIAL, **FLAT}[name]
-  module_name, _, function_name = str(name).rpartition(".")
-  # A broken import inside of a module is not a misspelt name, and is raised.
-  if module_name and _exists(module_name):
-    module = importlib.import_module(module_name)
-    function = getattr(module, function_name, None)
-    if callable(function):
-      return function
-  raise errors.UserError(
-    f"unknown refinement input {name!r} in `{argument}`: use some of "
-    f"{', '.join(ALL)}, or the dotted path of a function of `Evidence`"
-  )
+  function = {**SPATIAL, **FLAT}.get(name) or building.resolve(name)
+  if not callable(function):
+    raise errors.UserError(
+      f"unknown refinement input {name!r}: use some of {', '.join(ALL)}, or "
+      "the dotted path of a function of `Evidence`"
+    )
+  return function
 
 
-def _exists(module_name: str) -> bool:
-  """Returns whether there is a module of that dotted path."""
-  if not all(part.isidentifier() for part in module_name.split(".")):
-    return False
-  parent = module_name.rpartition(".")[0]
-  if parent:
-    if not _exists(parent):
-      return False
-    if not hasattr(importlib.import_module(parent), "__path__"):
-      return False
-  return importlib.util.find_spec(module_name) is not None
-
-
-def _known(names: Any, argument: str) -> tuple[str, ...]:
+def _in_order(names: Sequence[str]) -> tuple[str, ...]:
   """Returns the names once each, those of `ALL` first and in its order."""
-  need = "a list of refinement inputs"
-  validation.require(validation.is_list(names), argument, names, need)
   for name in names:
-    find(name, argument)
+    find(name)
   own = [name for name in dict.fromkeys(names) if name not in ALL]
   return (*[name for name in ALL if name in names], *own)
 
@@ -180,7 +140,7 @@ class RefinementInputMaker(snt.Module):
 
   def __init__(
     self,
-    inputs: Sequence[str] = ALL,
+    inputs: Names = ALL,
     preprocess: Sequence[str] = NORMALIZED,
     stop_gradients: Sequence[str] = NORMALIZED,
     name: str = "preprocess",
@@ -194,22 +154,18 @@ class RefinementInputMaker(snt.Module):
       name: name of the module.
 
     Raises:
-      errors.UserError: if a name is unknown or none is in use.
+      errors.UserError: if a name is unknown.
     """
     super().__init__(name=name)
-    self._inputs = _known(inputs, "inputs")
-    if not self._inputs:
-      raise errors.UserError(
-        f"`inputs` is empty: use at least one of {', '.join(ALL)}"
-      )
-    self._stop_gradients = _known(stop_gradients, "stop_gradients")
+    self._inputs = _in_order(inputs)
+    self._stop_gradients = _in_order(stop_gradients)
     # FIDELITY: over all axes but the batch (so H, W and channels together),
     # with scales and offsets of the size of the last axis only.
     self.layer_norms = {
       name: snt.LayerNorm(
         axis=slice(1, None), create_scale=True, create_offset=True, eps=1e-5
       )
-      for name in _known(preprocess, "preprocess")
+      for name in _in_order(preprocess)
       if name in self._inputs
     }
 

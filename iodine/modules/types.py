@@ -189,6 +189,51 @@ class Head(Protocol):
 
 
 @runtime_checkable
+class Optimizer(Protocol):
+  """Updates the model's variables.
+
+  Attributes:
+    global_step: int64, counts calls of `apply`.
+  """
+
+  global_step: tf.Variable
+
+  @property
+  def variables(self) -> Sequence[tf.Variable]:
+    """Returns its own variables, such as moments, which checkpoints hold."""
+
+  @property
+  def learning_rate(self) -> tf.Tensor:
+    """Returns the learning rate of the next update, a scalar."""
+
+  def initialize(self, variables: Sequence[tf.Variable]) -> None:
+    """Creates what it keeps about the variables, once."""
+
+  def apply(
+    self,
+    gradients: Sequence[tf.Tensor],
+    variables: Sequence[tf.Variable],
+    loss: tf.Tensor | None = None,
+  ) -> tf.Tensor:
+    """Makes one update and returns the gradients' global norm, a scalar.
+
+    Args:
+      gradients: one for each variable.
+      variables: the same at every call, in the same order.
+      loss: scalar; where it or the norm is not finite, only `global_step`
+        changes. None to make every update.
+    """
+
+
+@runtime_checkable
+class Schedule(Protocol):
+  """Says how large updates are."""
+
+  def __call__(self, step: tf.Tensor) -> tf.Tensor:
+    """Returns the learning rate after `step` updates, a scalar."""
+
+
+@runtime_checkable
 class DataSet(Protocol):
   """Gives batches as `IODINE.__call__` wants them.
 

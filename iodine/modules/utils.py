@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 import tree
 
-from iodine import errors, validation
+from iodine import errors
 
 tfd = tfp.distributions
+
+# A name of `ACTIVATIONS` in any case, a function, or None for the identity.
+Activation = str | Callable[[tf.Tensor], tf.Tensor] | None
+# See `coordinate_map`.
+CoordinateType = Literal["linear", "cos"] | None
 
 ACTIVATIONS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
   "identity": tf.identity,
@@ -34,56 +39,33 @@ DISTRIBUTIONS = {
 }
 
 
-def get_activation(
-  name: str | Callable[[tf.Tensor], tf.Tensor] | None,
-) -> Callable[[tf.Tensor], tf.Tensor]:
+def get_activation(name: Activation) -> Callable[[tf.Tensor], tf.Tensor]:
   """Returns the activation of that name (any case), or the callable itself.
 
   None means the identity.
-
-  Raises:
-    errors.UnknownNameError: if the name is unknown.
   """
-  if name is None:
-    return ACTIVATIONS["identity"]
   if callable(name):
     return name
-  if not isinstance(name, str) or name.lower() not in ACTIVATIONS:
-    raise errors.UnknownNameError(
-      f"unknown activation {name!r}: use one of {', '.join(ACTIVATIONS)}"
-    )
-  return ACTIVATIONS[name.lower()]
+  return _named("activation", name or "identity", ACTIVATIONS)
 
 
 def get_distribution(name: str | type) -> Any:
-  """Returns the location-scale family of that name, or the class itself.
-
-  Raises:
-    errors.UnknownNameError: if the name is unknown.
-  """
+  """Returns the location-scale family of that name, or the class itself."""
   if isinstance(name, type):
     return name
-  if not isinstance(name, str) or name.lower() not in DISTRIBUTIONS:
+  return _named("distribution", name, DISTRIBUTIONS)
+
+
+def _named(what: str, name: str, choices: Mapping[str, Any]) -> Any:
+  if name.lower() not in choices:
     raise errors.UnknownNameError(
-      f"unknown distribution {name!r}: use one of {', '.join(DISTRIBUTIONS)}"
+      f"unknown {what} {name!r}: use one of {', '.join(choices)}"
     )
-  return DISTRIBUTIONS[name.lower()]
-
-
-def check_coordinates(coord_type: Any, coord_freqs: Any) -> None:
-  """Checks the two options of `coordinate_map`.
-
-  Raises:
-    errors.UnknownNameError: if there is no such `coord_type`.
-    errors.UserError: if it is "cos", and there are no frequencies.
-  """
-  validation.check_choice("coord_type", coord_type, ("linear", "cos", None))
-  if coord_type == "cos":
-    validation.check_whole("coord_freqs", coord_freqs, 1)
+  return choices[name.lower()]
 
 
 def coordinate_map(
-  coord_type: str | None,
+  coord_type: CoordinateType,
   height: int,
   width: int,
   freqs: int = 3,
@@ -96,19 +78,12 @@ def coordinate_map(
   has the two orders). `cos`: freqs^2 - 1 products of cosines, the frequency
   along W slow and the one along H fast, the constant one left out. None: no
   channels. Source: original `BroadcastConv` and `IODINE._get_coords`.
-
-  Raises:
-    errors.UserError: see `check_coordinates`.
   """
-  check_coordinates(coord_type, freqs)
   if coord_type is None:
     return np.zeros([height, width, 0], np.float32)
   if coord_type == "linear":
-    rows, columns = np.meshgrid(
-      np.linspace(-1.0, 1.0, height),
-      np.linspace(-1.0, 1.0, width),
-      indexing="ij",
-    )
+    places = [np.linspace(-1.0, 1.0, size) for size in (height, width)]
+    rows, columns = np.meshgrid(*places, indexing="ij")
     ordered = (rows, columns) if order == "hw" else (columns, rows)
     return np.stack(ordered, axis=-1).astype(np.float32)
   frequencies = np.arange(freqs)

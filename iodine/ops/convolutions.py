@@ -11,6 +11,7 @@ size, Z size of a vector, P planes that all images share.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -328,48 +329,14 @@ def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 # ------------------------------------------------------------ slots
 
 
-class SlotPlanes(NamedTuple):
-  """The images [B, K, H, W, C] of all slots, shared channels held once.
-
-  Attributes:
-    own: [B, K, H, W, C1] channels of every slot.
-    shared: [B, H, W, C2] channels that are the same for all slots.
-    own_channels: where the own channels stand among all C = C1 + C2.
-    shared_channels: where the shared channels stand.
-  """
-
-  own: tf.Tensor
-  shared: tf.Tensor
-  own_channels: tuple[int, ...]
-  shared_channels: tuple[int, ...]
-
-  @property
-  def num_channels(self) -> int:
-    """Returns C."""
-    return len(self.own_channels) + len(self.shared_channels)
-
-  def concatenated(self) -> tf.Tensor:
-    """Returns the images [B * K, H, W, C], slots folded into the batch."""
-    batch_size, num_components, height, width, _ = self.own.shape
-    shared = tf.repeat(self.shared[:, None], num_components, axis=1)
-    order = [*self.own_channels, *self.shared_channels]
-    stacked = tf.gather(
-      tf.concat([self.own, shared], axis=-1),
-      sorted(range(len(order)), key=order.__getitem__),
-      axis=-1,
-    )
-    return tf.reshape(
-      stacked, [batch_size * num_components, height, width, len(order)]
-    )
-
-
 def slots_conv2d(
-  planes: SlotPlanes, w: tf.Tensor, b: tf.Tensor, stride: int
+  planes: Sequence[tf.Tensor], w: tf.Tensor, b: tf.Tensor, stride: int
 ) -> tf.Tensor:
   """Convolves the images of all slots, what they share only once.
 
   Args:
-    planes: C channels, of which some are the same for all slots.
+    planes: [B, K or 1, H, W, channels], C channels together; those with 1 are
+      the same for all slots. There are some of each.
     w: [k, k, C, O] kernel.
     b: [O] bias.
     stride: in rows and columns.
@@ -377,14 +344,20 @@ def slots_conv2d(
   Returns:
     [B * K, H', W', O].
   """
-  own = conv2d(
-    snt.merge_leading_dims(planes.own, 2),
-    tf.gather(w, planes.own_channels, axis=2),
-    stride,
-  )
-  shared = conv2d(
-    planes.shared, tf.gather(w, planes.shared_channels, axis=2), stride
-  )
-  own = snt.split_leading_dim(own, planes.own, 2)
-  shared = add_bias(shared, b)
+  num_slots = max(x.shape[1] for x in planes)
+  kernels = tf.split(w, [x.shape[-1] for x in planes], axis=2)
+
+  def convolve(num: int) -> tf.Tensor:
+    parts = [
+      (x, kernel)
+      for x, kernel in zip(planes, kernels, strict=True)
+      if x.shape[1] == num
+    ]
+    x = tf.concat([x for x, _ in parts], axis=-1)
+    kernel = tf.concat([kernel for _, kernel in parts], axis=2)
+    return conv2d(snt.merge_leading_dims(x, 2), kernel, stride)
+
+  shared = add_bias(convolve(1), b)
+  own = convolve(num_slots)
+  own = tf.reshape(own, [-1, num_slots, *own.shape[1:]])
   return snt.merge_leading_dims(own + tf.expand_dims(shared, 1), 2)

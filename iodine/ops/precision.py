@@ -8,39 +8,24 @@ Source: Micikevicius et al. 2018, Mixed Precision Training (arXiv:1710.03740).
 
 from __future__ import annotations
 
+from typing import Literal
+
 import tensorflow as tf
 
-from iodine import validation
+# bfloat16 has the range of float32, so that losses need no scale. "auto" is
+# bfloat16 where the devices compute in it, else float32.
+ComputeType = Literal["float32", "bfloat16", "auto"]
 
-DTYPES = ("float32", "bfloat16", "float16")
-AUTO = "auto"
 # The first NVIDIA GPUs that compute in bfloat16 and TF32.
 _AMPERE = (8, 0)
 
-# float16 has the range 6e-5 to 65504 (6e-8 with fewer bits). The losses here
-# are means over a batch of B and sums over H * W pixels. With the paper's scale
-# of 0.03 the gradient of a pixel is up to 33 / B, and of one sign all over a
-# background: sums of up to 33 * H * W / B leave the range (135,000 for the
-# paper's CLEVR6). Gradients are therefore multiplied by this on their way in
-# and divided by it on their way out, which costs no bits, as it is a power of
-# two. That serves the gradients that slots are refined by, too, which know of
-# no loss scale. bfloat16 has the range of float32.
-_FLOAT16_FACTOR = 2.0**-4
 
-
-def dtype_named(name: str) -> tf.DType:
+def dtype_named(name: ComputeType) -> tf.DType:
   """Returns the type of that name.
 
-  Args:
-    name: one of `DTYPES`, or "auto": bfloat16 where the devices that
-      TensorFlow sees compute in it (TPUs, and GPUs from Ampere on), else
-      float32.
-
-  Raises:
-    errors.UnknownNameError: if it is none of them.
+  "auto" is bfloat16 on TPUs, and on GPUs from Ampere on, else float32.
   """
-  validation.check_choice("compute_dtype", name, (*DTYPES, AUTO))
-  if name == AUTO:
+  if name == "auto":
     is_fast = has_ampere() or tf.config.list_physical_devices("TPU")
     return tf.bfloat16 if is_fast else tf.float32
   return tf.as_dtype(name)
@@ -54,33 +39,11 @@ def has_ampere() -> bool:
   return bool(gpus) and min(capabilities) >= _AMPERE
 
 
-def enter(x: tf.Tensor | tf.Variable, dtype: tf.DType) -> tf.Tensor:
+def to_compute_dtype(x: tf.Tensor | tf.Variable, dtype: tf.DType) -> tf.Tensor:
   """Returns a float32 tensor or variable in the type to compute in."""
-  x = tf.convert_to_tensor(x)
-  return _convert(x, dtype, 1.0 / _factor(dtype))
+  return tf.cast(tf.convert_to_tensor(x), dtype)
 
 
-def leave(x: tf.Tensor) -> tf.Tensor:
+def to_float32(x: tf.Tensor) -> tf.Tensor:
   """Returns a result in float32."""
-  return _convert(x, tf.float32, _factor(x.dtype))
-
-
-def _factor(dtype: tf.DType) -> float:
-  return _FLOAT16_FACTOR if dtype == tf.float16 else 1.0
-
-
-def _convert(x: tf.Tensor, dtype: tf.DType, factor: float) -> tf.Tensor:
-  """Casts x; its gradient is multiplied, in float32, on the way."""
-  if x.dtype == dtype:
-    return x
-  if factor == 1.0:
-    return tf.cast(x, dtype)
-
-  @tf.custom_gradient
-  def convert(x: tf.Tensor):
-    def gradient(dy: tf.Tensor) -> tf.Tensor:
-      return tf.cast(tf.cast(dy, tf.float32) * factor, x.dtype)
-
-    return tf.cast(x, dtype), gradient
-
-  return convert(x)
+  return tf.cast(x, tf.float32)

@@ -62,8 +62,8 @@ def write(
   files.check_writable(path)
   if os.path.exists(path) and os.path.getsize(path) > _MOST_REPLACED:
     raise errors.UserError(
-      f"`{path}` is there already, as large as the public files, and is not "
-      "replaced: choose another place, or remove it"
+      f"`{path}` is there already, of a size as the public files have, and is "
+      "not replaced: choose another place, or remove it"
     )
   options = tf.io.TFRecordOptions(compression)
   # An OSError of what draws the scenes does not say that the disk refuses.

@@ -174,8 +174,6 @@ class Loop:
           self._advance()
           self._do_what_is_due(is_first)
         self._save_state()
-      except _DivergedError:
-        raise
       except Exception as error:
         self._rescue(error)
         raise
@@ -261,7 +259,7 @@ class Loop:
 
   def _rescue(self, error: Exception) -> None:
     """Saves before an error ends the training; it stays the one raised."""
-    if self._step == self.start_step:
+    if self._step == self.start_step or isinstance(error, _DivergedError):
       return
     reason = errors.message_of(self._save_state, (Exception,))
     if reason is None or _gist(reason) != _gist(str(error)):

@@ -59,7 +59,7 @@ def compute_gradients(
 
 def train_step(
   model: iodine.IODINE,
-  optimizer: optimizers.Adam,
+  optimizer: types.Optimizer,
   data: Data,
   z: tf.Tensor | Sequence[tf.Tensor] | None = None,
   seed: tf.Tensor | None = None,
@@ -126,7 +126,7 @@ def train_step(
 
 def compile_step(
   model: iodine.IODINE,
-  optimizer: optimizers.Adam,
+  optimizer: types.Optimizer,
   seed: int,
   jit_compile: bool = False,
   skip_nonfinite: bool = False,
