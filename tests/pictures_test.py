@@ -139,19 +139,6 @@ def test_scenes_are_those_of_eval(model, seen):
         continue  # tested below
       # A graph rounds in another order, and gradients pass that on.
       helpers.assert_near(value, expected[name][row : row + 1], 2e-3)
-
-
-def test_latent_kl_is_the_divergence_of_two_normals(model, seen):
-  variance = np.log(2.0)  # softplus(0)
-  for scene in seen[0]:
-    latent = scene.info["latent"]
-    mean, deviation = latent["z_mean"][0, -1], latent["z_std"][0, -1]
-    expected = (
-      0.5 * (deviation**2 + mean**2) / variance
-      - 0.5
-      + np.log(np.sqrt(variance) / deviation)
-    )
-    helpers.assert_near(scene.latent_kl, expected)  # float32
     total = scene.info["losses"]["kl"][0, -1]
     helpers.assert_near(scene.latent_kl.sum(-1), total)  # float32
 

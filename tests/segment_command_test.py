@@ -342,7 +342,7 @@ def test_iterations_see_the_frames(film):
   helpers.perturb(model)
   for mine, other in zip(short.variables, model.variables, strict=True):
     mine.assign(other)
-  found = segmentation.Segmenter(short, (8, 8, 3), SEED)(film / np.float32(255))
+  found = segmentation.Segmenter(short, (8, 8, 3), SEED)(film)
   assert short.num_iters == 2  # as it was
   assert found.masks.shape == (NUM_FRAMES, 3, 8, 8)
   frames = tf.constant(found.image[None])
@@ -365,4 +365,4 @@ def test_a_model_of_stills_is_refused(film):
   model.initialize((8, 8, 3))
   segmenter = segmentation.Segmenter(model, (8, 8, 3))
   with pytest.raises(errors.UserError, match="trained on stills"):
-    segmenter(film / np.float32(255))
+    segmenter(film)

@@ -144,8 +144,8 @@ class Segmenter:
 
     Args:
       images: paths, PIL images or arrays, see `image_files.read`; or films,
-        frames [T, H', W', 1 or 3] float32 in [0, 1], of which a sequential
-        model sees frame t at iteration t.
+        frames [T, H', W', 1 or 3], uint8 or floating-point in [0, 1], of which
+        a sequential model sees frame t at iteration t.
 
     Raises:
       errors.UserError: if one is not an image, or is a film and the model was
@@ -187,7 +187,10 @@ def prepare(
   """
   height, width, channels = image_shape
   is_film = getattr(image, "ndim", 0) == 4
-  frames = image if is_film else image_files.read(image)[None]
+  if is_film:
+    frames = image_files.to_unit(np.asarray(image), "a film")
+  else:
+    frames = image_files.read(image)[None]
   region = image_files.center_region(frames.shape[1:3], (height, width))
   (top, bottom), (left, right) = region
   cut = frames[:, top:bottom, left:right]
