@@ -198,8 +198,8 @@ def _write(
     with files.replaced_folder(folder) as temporary:
       segmentation.write(temporary, each, original)
     slots = [k + 1 for k in each.active_slots()]
-    errors_ = np.square(each.image - each.reconstruction)
-    mse = float(errors_.mean(dtype=np.float64))
+    squares = np.square(each.image - each.reconstruction)
+    mse = float(squares.mean(dtype=np.float64))
     bar.write(
       f"{path} -> {folder}: slot{'s' * (len(slots) > 1)} "
       f"{', '.join(map(str, slots))}, squared error {mse:.5f}"
