@@ -79,22 +79,6 @@ class Reading(NamedTuple):
   decomposes: bool
 
 
-class Request(NamedTuple):
-  """What a command line asks for, as Sacred takes it.
-
-  Attributes:
-    names: of named configs, in order; those from files have been added.
-    updates: a nested dict, merged into the config.
-    parts: what takes the place of entries, by their dotted paths.
-    stored: the config beside the checkpoint that is read, or None.
-  """
-
-  names: list[str]
-  updates: dict[str, Any]
-  parts: dict[str, Any]
-  stored: Config | None
-
-
 def git_tells(folder: str) -> bool:
   """Returns whether git can be asked about a folder.
 
@@ -239,24 +223,31 @@ class Experiment(sacred.Experiment):
   ) -> Any:
     """Makes a run of a config that was read, completed and checked."""
     updates = sacred_utils.convert_to_nested_dict(config_updates or {})
+    updates = entries.with_integers(updates)
     command = self.commands.get(command_name)
     reading: Reading | None = getattr(command, "reading", None)
+    writes = _WRITES_TO.get(command_name or "", ())
     named = dict(self.named_configs)
+    stored = None
     with building.trusting(_named_by_user(updates, options)):
+      entries.check(updates)
       try:
-        writes = _WRITES_TO.get(command_name or "", ())
-        writes = ("checkpoint_dir",) if reading else writes
-        names = self._read_files(named_configs, updates, writes)
-        request = self._request(names, updates, reading)
-        run = self._make_run(command_name, request, info, meta_info, options)
+        names = self._read_files(
+          named_configs, updates, ("checkpoint_dir",) if reading else writes
+        )
+        if reading is not None:
+          names, updates, stored = self._read_beside(names, updates, reading)
+        run = self._make_run(
+          command_name, updates, names, info, meta_info, options
+        )
       finally:
         self.named_configs.clear()
         self.named_configs.update(named)
-    if request.stored is not None and reading is not None:
-      stored = request.stored
-      if reading.decomposes:
-        stored = config_files.as_trained(stored)
-      found = config_files.differences(run.config, stored)
+    if reading is not None and stored is not None:
+      as_read = (
+        config_files.as_trained(stored) if reading.decomposes else stored
+      )
+      found = config_files.differences(run.config, as_read)
       if found:
         folder = run.config["checkpoint_dir"]
         print(f"unlike the config of `{folder}`: {found}", flush=True)
@@ -297,55 +288,51 @@ class Experiment(sacred.Experiment):
       self.named_configs[name] = config_dict.ConfigDict(config)
     return name
 
-  def _request(
-    self, names: list[str], updates: dict[str, Any], reading: Reading | None
-  ) -> Request:
-    """Returns what is to be run; reads the config beside a checkpoint."""
-    updates = entries.with_integers(updates)
-    entries.check(updates)
-    merged, parts = _split_off_parts(updates)
-    if reading is None:
-      return Request(names, merged, parts, None)
+  def _read_beside(
+    self, names: list[str], updates: dict[str, Any], reading: Reading
+  ) -> tuple[list[str], dict[str, Any], Config | None]:
+    """Opens a checkpoint, and has the config beside it be a named config.
+
+    Returns:
+      The names of all named configs, the updates with what follows from them,
+      and the config beside the checkpoint, None where there need not be one.
+    """
     if not (names or "model" in updates or "checkpoint_dir" in updates):
       names = list(reading.shown)
-    plain = self._make_run(None, Request(names, {}, {}, None)).config
-    folder = merged.get("checkpoint_dir", plain["checkpoint_dir"])
+    plain = self._make_run(None, {}, names).config
+    folder = updates.setdefault("checkpoint_dir", plain["checkpoint_dir"])
     checkpoints = _import("iodine.checkpoints")
     self._opened = checkpoints.open_checkpoint(folder)
-    prefix = self._opened.prefix
-    is_named = names or "model" in updates
+    path = checkpoints.config_path(self._opened.prefix)
     stored = None
-    if not is_named or os.path.exists(checkpoints.config_path(prefix)):
-      stored = config_files.for_another_call(checkpoints.config_beside(prefix))
+    if os.path.exists(path) or not (names or "model" in updates):
+      stored = checkpoints.config_beside(self._opened.prefix)
+      stored = config_files.for_another_call(stored)
       stored["model"].setdefault("refinement_batch_size", None)
-      source = checkpoints.config_path(prefix)
-      beside = self._add_config("config beside the checkpoint", stored, source)
-      merged = config_files.follow(merged, stored, names)
+      beside = self._add_config("config beside the checkpoint", stored, path)
+      updates = config_files.follow(updates, stored, names)
       names = [beside, *names]
-    merged["checkpoint_dir"] = folder
     trained = stored or plain
-    is_given = config_files.get(merged, "model.refinement_batch_size", ...)
-    if reading.decomposes and trained["model"] and is_given is ...:
-      model = config_files.as_trained(trained)["model"]
-      merged["model"] = {
-        **merged.get("model", {}),
-        "refinement_batch_size": model["refinement_batch_size"],
-      }
-    return Request(names, merged, parts, stored)
+    if reading.decomposes and trained["model"]:
+      model = updates.setdefault("model", {})
+      as_trained = config_files.as_trained(trained)["model"]
+      key = "refinement_batch_size"
+      model.setdefault(key, as_trained[key])
+    return names, updates, stored
 
   def _make_run(
-    self, command_name: str | None, request: Request, *args: Any
+    self,
+    command_name: str | None,
+    updates: Config,
+    names: list[str],
+    *args: Any,
   ) -> Any:
     """Makes a run as Sacred does; puts parts in place, checks its config."""
-    table = entries.table_of(request.names)
+    merged, parts = _split_off_parts(updates)
+    table = entries.table_of(names)
     self.configurations[:] = [config_dict.ConfigDict(entries.defaults(table))]
     try:
-      run = super()._create_run(
-        command_name,
-        copy.deepcopy(request.updates),
-        request.names,
-        *args,
-      )
+      run = super()._create_run(command_name, merged, names, *args)
     except sacred_utils.ConfigAddedError as error:
       name = next(iter(error.__conflicting_configs__))
       raise errors.UserError(_unknown_entry(name, error.__config__)) from error
@@ -353,10 +340,10 @@ class Experiment(sacred.Experiment):
       if "not in preset" not in str(error):
         raise
       raise errors.UserError(
-        f"`{request.names[0]}` refines another named config: give it after "
+        f"`{names[0]}` refines another named config: give it after "
         "that, as in `with clevr6 paper_data` or `with tetrominoes minutes`"
       ) from error
-    for path, part in request.parts.items():
+    for path, part in parts.items():
       _put(run.config, path, part)
       run.config_modifications.modified.add(path)
     entries.check(run.config, table)
