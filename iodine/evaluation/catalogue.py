@@ -1,7 +1,8 @@
 '''The catalogue of metrics: all that is said about a metric stands here.
 
 Tables, CSV and JSON files, charts and the report read it. A new metric is an
-entry of `STANDARD`, with a row in `docs/evaluation.md`.
+entry of one of the tuples that `STANDARD` consists of, with a row in
+`docs/evaluation.md`.
 
 A metric of your own is a function in a file of your own, which the config names
 by its dotted path, `evaluation.metrics=["mypackage.purity"]`:
