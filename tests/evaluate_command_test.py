@@ -166,7 +166,6 @@ def test_other_numbers_of_slots_and_refinements(
     (["evaluation.metrics=['mypackage.purity']"], "`mypackage.purity`"),
     (["data.max_num_objects=1"], "no scene"),
     (["model.sequential=True"], "needs 3 frames"),
-    (["data.image_dim=[1,1]"], "more points than groups"),
   ],
 )
 def test_errors_come_before_the_work(capsys, evaluate, tmp_path, updates, part):
