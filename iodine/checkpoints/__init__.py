@@ -1,5 +1,6 @@
 """Checkpoints of this project and of the original: found, read, written."""
 
+from iodine.checkpoints import tf1
 from iodine.checkpoints.configs import (
   as_evaluated,
   as_trained,
@@ -45,5 +46,6 @@ __all__ = [
   "restore",
   "restore_model",
   "run_folder",
+  "tf1",
   "variables_by_path",
 ]

@@ -153,21 +153,20 @@ def assign(
   Raises:
     errors.UserError: if names or shapes differ, with all of them.
   """
-  differences = []
-  # What differs in the optimizer follows from the model.
-  for name in sorted({*values, *variables}, key=_model_first):
-    if name not in variables:
-      shape = list(np.shape(values[name]))
-      differences.append(f"{name} {shape} is only there")
-      continue
-    here = variables[name].shape.as_list()
-    if name in values:
-      there = list(np.shape(values[name]))
-      if there != here:
-        differences.append(f"{name} is {there} there and {here} here")
-    elif name not in optional:
-      differences.append(f"{name} {here} is only here")
+  there = {name: list(np.shape(value)) for name, value in values.items()}
+  here = {name: v.shape.as_list() for name, v in variables.items()}
+  differences = [
+    *(f"{k} {here[k]} is only here" for k in {*here} - {*there, *optional}),
+    *(f"{k} {there[k]} is only there" for k in {*there} - {*here}),
+    *(
+      f"{k} is {there[k]} there and {here[k]} here"
+      for k in {*there} & {*here}
+      if there[k] != here[k]
+    ),
+  ]
   if differences:
+    # What differs in the optimizer follows from the model.
+    differences.sort(key=lambda line: (line.startswith("optimizer/"), line))
     raise errors.UserError(
       f"the checkpoint `{prefix}` does not fit this configuration, give the "
       "named config and updates it was trained with, of which `num_components` "
@@ -175,10 +174,6 @@ def assign(
     )
   for name, value in values.items():
     variables[name].assign(value)
-
-
-def _model_first(name: str) -> tuple[bool, str]:
-  return name.startswith("optimizer/"), name
 
 
 def find(path: Path) -> str:

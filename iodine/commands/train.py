@@ -191,12 +191,13 @@ class _Run:
     store = self._open_store(model, optimizer)
     self._folder.start = None  # which lets go of its tensors
     print(_opening_line(model, step, stage, self._folder.path), flush=True)
+    periods = {name: config[name] for name in training.Schedule._fields}
     loop = training.Loop(
       functools.partial(make_steps, feed.batches),
       [*model.trainable_variables, *optimizer.m, *optimizer.v],
       self._dataset.batch_size,
       store,
-      _schedule({**config, "stop_after_steps": stage.last_step}),
+      training.Schedule(**{**periods, "stop_after_steps": stage.last_step}),
       self._listener(stage, model),
       start_step=step,
       skip_nonfinite=config["skip_nonfinite"],
@@ -302,12 +303,6 @@ def _restore(
   kind = "the TF1 checkpoint " if start.is_tf1 else ""
   fresh = ", Adam starts afresh" if report.names("left fresh") else ""
   print(f"continuing from {kind}{start.prefix}{fresh}", flush=True)
-
-
-def _schedule(config: Config) -> training.Schedule:
-  """Reads when what happens; 1e6 is as good as 1000000."""
-  steps = {name: config[name] for name in training.Schedule._fields}
-  return training.Schedule(**{k: v and int(v) for k, v in steps.items()})
 
 
 def _stage_line(plan: list[training.Stage], stage: training.Stage) -> str:

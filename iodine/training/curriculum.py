@@ -50,7 +50,7 @@ def plan(config: Config) -> list[Stage]:
   previous = 0
   for i, entry in enumerate(config["stages"]):
     path = f"stages[{i}]"
-    kinds.check_arguments(path, _Entry, entry)
+    kinds.check_arguments(path, Entry, entry)
     until, changes = entry["until"], entry["model"]
     kinds.check(f"{path}.until", until, Annotated[int, kinds.Above(previous)])
     model = _replace(config["model"], changes, f"{path}.model")
@@ -60,7 +60,7 @@ def plan(config: Config) -> list[Stage]:
 
 
 @dataclasses.dataclass
-class _Entry:
+class Entry:
   """What an entry of `stages` has."""
 
   until: int

@@ -331,11 +331,12 @@ def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
 def _catch_signals() -> Iterator[list[signal.Signals]]:
   """Collects the first signal that asks to end; a second one acts as usual."""
   caught: list[signal.Signals] = []
-  names = ("SIGINT", "SIGTERM", "SIGHUP")  # of which Windows lacks the last
-  there = [getattr(signal, name) for name in names if hasattr(signal, name)]
-  previous = {number: signal.getsignal(number) for number in there}
+  numbers = [signal.SIGINT, signal.SIGTERM]
+  hang_up = getattr(signal, "SIGHUP", None)  # which Windows has not
   # With `nohup` a training outlives its terminal.
-  previous = {k: v for k, v in previous.items() if v != signal.SIG_IGN}
+  if hang_up and signal.getsignal(hang_up) != signal.SIG_IGN:
+    numbers.append(hang_up)
+  previous = {number: signal.getsignal(number) for number in numbers}
 
   def put_back() -> None:
     for number, handler in previous.items():
