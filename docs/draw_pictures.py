@@ -131,7 +131,9 @@ def decomposed(
 ) -> list[np.ndarray]:
   """The slots of ten scenes as `evaluate` finds them."""
   batches = real.batches("test")
-  scenes, _ = evaluation.look(model, batches, 10, range(10), seed=seed)
+  scenes, _ = evaluation.decompose_scenes(
+    model, batches, 10, range(10), seed=seed
+  )
   masks = np.stack([s.info["outputs"]["pred_mask"][0, -1] for s in scenes])
   return list(palette.mix(masks, palette.slot_colors(model.num_components)))
 

@@ -114,15 +114,15 @@ def draw_films(run_folder: str, num_films: int = 3) -> None:
   has_several = arrays["visibility"][first:].sum(axis=1) > 2
   chosen = first + np.flatnonzero(has_several)[:num_films]
   films = arrays["image"][chosen]
-  segmenter = segmentation.FilmSegmenter(
+  segmenter = segmentation.Segmenter(
     model, model.output_dist.output_shape, config["seed"]
   )
   drawn = []
   for film in films / np.float32(255):
     found = segmenter(film)
-    drawn.append(segmentation.film_files.draw(found, film))
+    drawn.append(segmentation.draw_film(found, film))
   stacked = [
-    np.concatenate([np.asarray(frame)[::2, ::2] for frame in frames])
+    np.concatenate([frame[::2, ::2] for frame in frames])
     for frames in zip(*drawn, strict=True)
   ]
   first_frame, *others = map(PIL.Image.fromarray, stacked)

@@ -7,10 +7,11 @@ import re
 import helpers
 import numpy as np
 import pytest
+import sklearn.metrics
 
-import main
 from iodine import errors, evaluation
-from iodine.commands import make_data
+from iodine.evaluation import catalogue, decomposing
+from iodine.evaluation import scores as scores_lib
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -47,6 +48,68 @@ def test_recall_counts_objects_with_more_than_half_in_common():
   values = by_name("recall").compute({"contingency": counts})
   # 9 of 10 pixels; 10 of 14 + 21 - 10.
   np.testing.assert_array_equal(values, [[[1 / 2], [np.nan]]])
+
+
+FILMS = helpers.make_batch(batch_size=3, frames=2, seed=4)
+VIDEO_ARI = ["video_ari", "video_ari_nobg"]
+
+
+def test_video_ari_is_that_of_all_frames_as_one_image():
+  model = helpers.tiny_model({"model.sequential": True, "num_iters": 1})
+  helpers.perturb(model, stddev=0.5)
+  result = evaluation.evaluate(model, [FILMS], batch_size=3, seed=2)
+  seeds = decomposing.scene_seeds(2, 0, 3)
+  info = model.eval(FILMS, seed=seeds)
+  slots = info["outputs"]["pred_mask"].numpy()[..., 0].argmax(axis=2)
+  truth = FILMS["mask"].numpy()[..., 0].argmax(axis=2)
+  assert len(np.unique(slots)) > 1  # [B, T, H, W]
+  everywhere, objects, of_frames = [], [], []
+  for t, s in zip(truth, slots, strict=True):
+    score = sklearn.metrics.adjusted_rand_score
+    everywhere.append(score(t.ravel(), s.ravel()))
+    objects.append(score(t[t > 0], s[t > 0]))
+    of_frames.append(
+      [score(a.ravel(), b.ravel()) for a, b in zip(t, s, strict=True)]
+    )
+  for name, expected in zip(VIDEO_ARI, (everywhere, objects), strict=True):
+    # float32 sums on their side.
+    assert result.metrics[name].mean == pytest.approx(
+      np.mean(expected), abs=1e-6
+    )
+    assert result.metrics[name].standard_error == pytest.approx(
+      np.std(expected, ddof=1) / np.sqrt(3), abs=1e-6
+    )
+    assert name not in result.per_iteration
+  # By iteration there is the ARI of each frame by itself.
+  actual = [summary.mean for summary in result.per_iteration["ari"]]
+  np.testing.assert_allclose(actual, np.mean(of_frames, axis=0), atol=1e-6)
+  assert np.mean(everywhere) != pytest.approx(np.mean(of_frames), abs=1e-4)
+
+
+def test_a_slot_has_to_keep_its_object():
+  # Two objects in two frames, of 8 and 4 pixels, without a background.
+  table = np.array([[0, 0], [8, 0], [0, 4]], np.float64)
+  kept, swapped = [table, table], [table, table[:, ::-1]]
+  scores = {
+    "mse": np.zeros([1, 2, 2]),
+    "contingency": np.array([[kept, swapped]]),
+    "frame": np.array([[[0, 1], [0, 1]]]),
+  }
+  metrics = [m for m in evaluation.STANDARD if m.name in VIDEO_ARI]
+  truth, slots = [1] * 8 + [2] * 4, [1] * 8 + [2] * 4 + [2] * 8 + [1] * 4
+  expected = sklearn.metrics.adjusted_rand_score(truth * 2, slots)
+  for _, values in catalogue.measure(scores, metrics):
+    np.testing.assert_allclose(values, [[1.0, expected]], 1e-12)
+
+
+def test_other_models_have_no_video_ari():
+  data = helpers.make_batch(batch_size=1)
+  model = helpers.tiny_model({"num_iters": 1})
+  scores = evaluation.score_batch(model, data, decomposing.scene_seeds(2, 0, 1))
+  arrays = scores_lib.to_numpy([scores], 1)
+  metrics = [m for m in evaluation.STANDARD if m.name in VIDEO_ARI]
+  assert len(metrics) == 2
+  assert not catalogue.measure(arrays, metrics)
 
 
 # --------------------------------------------------------------------- your own
@@ -90,36 +153,17 @@ def module(tmp_path, monkeypatch):
   return "my_metrics"
 
 
-@pytest.fixture
-def data_and_checkpoint(tmp_path):
-  """The options that name five scenes and a checkpoint, both tiny."""
-  path = make_data.make_data(
-    main.get_config(("tetrominoes",))["data"], str(tmp_path), 5, seed=0
-  )
-  helpers.save_checkpoint(tmp_path, helpers.tiny_config())
-  return [
-    *(f"{key}={value}" for key, value in helpers.TINY.items()),
-    "batch_size=3",
-    "data.image_dim=[8,8]",
-    f"data.path={path}",
-    f"checkpoint_dir={tmp_path}",
-  ]
-
-
 def test_metrics_of_a_file_outside_stand_in_all_tables(
-  module, data_and_checkpoint, tmp_path, capsys
+  module, five_scenes, tmp_path, capsys
 ):
+  helpers.save_checkpoint(tmp_path, helpers.tiny_config())
   helpers.run_main(
-    "report",
-    "with",
-    "tetrominoes",
-    *data_and_checkpoint,
+    *("report", "with", "tetrominoes", *helpers.TINY_OPTIONS),
+    *(f"data.path={five_scenes}", f"checkpoint_dir={tmp_path}"),
     f"evaluation.metrics=['{module}.purity','{module}.kilo']",
-    f"json_path={tmp_path}/all.json",
-    f"csv_path={tmp_path}/all.csv",
+    *(f"json_path={tmp_path}/all.json", f"csv_path={tmp_path}/all.csv"),
     f"evaluation.scenes_csv={tmp_path}/scenes.csv",
-    "plot.scenes=[]",
-    "plot.num_scenes_for_map=1",
+    *("plot.scenes=[]", "plot.num_scenes_for_map=1"),
   )
   found = json.loads((tmp_path / "all.json").read_text())
   assert 1 / 4 <= found["purity"]["mean"] <= 1
@@ -139,18 +183,10 @@ def test_metrics_of_a_file_outside_stand_in_all_tables(
   assert "in thousands" in page
 
 
-@pytest.mark.parametrize(
-  "name, part",
-  [
-    ("my_metrics.missing", "names `my_metrics.missing`, which is not"),
-    ("my_metrics.nothing", "names `my_metrics.nothing`, which is not"),
-    ("no_such_module.purity", "which is not a function or does not exist"),
-    ("purity", "names `purity`, which is not a function"),
-  ],
-)
-def test_a_name_without_a_metric_is_a_sentence(module, name, part):
-  with pytest.raises(errors.UserError, match=part):
-    evaluation.find_metric(name, "evaluation.metrics")
+@pytest.mark.parametrize("name", ["my_metrics.nothing", "no_module.purity"])
+def test_a_name_without_a_metric_is_a_sentence(module, name):
+  with pytest.raises(errors.UserError, match=f"names `{name}`, which is not"):
+    catalogue.find_metric(name, "evaluation.metrics")
 
 
 def evaluate_with(name):
@@ -160,7 +196,7 @@ def evaluate_with(name):
     model,
     [helpers.make_batch(2)],
     batch_size=2,
-    metrics=[evaluation.find_metric(name, "evaluation.metrics")],
+    metrics=[catalogue.find_metric(name, "evaluation.metrics")],
   )
 
 

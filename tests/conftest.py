@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import main
+from iodine.commands import make_data
 from iodine.modules import data
 
 # Several devices, of which a test uses the first unless it asks for more; they
@@ -56,6 +58,14 @@ def decoded(monkeypatch):
 
   monkeypatch.setattr(data.IODINEDataset, "_read", counting)
   return numbers
+
+
+@pytest.fixture(scope="session")
+def five_scenes(tmp_path_factory):
+  """The path of five Tetrominoes scenes, which is HTML, too."""
+  folder = tmp_path_factory.mktemp("data") / "a&b<i>"
+  config = main.get_config(("tetrominoes",))["data"]
+  return make_data.make_data(config, str(folder), 5, seed=0)
 
 
 @pytest.fixture(scope="session")

@@ -11,27 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import main
 from iodine import building, checkpoints, evaluation
-from iodine.commands import evaluate as evaluate_command
-from iodine.commands import make_data
 
-TINY = [
-  *(f"{key}={value}" for key, value in helpers.TINY.items()),
-  "batch_size=3",
-  "data.image_dim=[8,8]",
-  "seed=3",
-]
 STEP = 7
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory):
-  """Five generated Tetrominoes scenes."""
-  folder = tmp_path_factory.mktemp("data")
-  return make_data.make_data(
-    {**main.get_config(("tetrominoes",))["data"]}, str(folder), 5, seed=0
-  )
 
 
 @pytest.fixture(scope="module")
@@ -43,21 +25,15 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture
-def evaluate(scenes, checkpoint, tmp_path):
+def evaluate(five_scenes, checkpoint, tmp_path):
   """Runs the command with more options; returns what its JSON file says."""
 
   def run(*options, before=()):
     json_path = tmp_path / "evaluation.json"
     helpers.run_main(
-      "evaluate",
-      *before,
-      "with",
-      "tetrominoes",
-      *TINY,
-      f"data.path={scenes}",
-      f"checkpoint_dir={checkpoint}",
-      f"json_path={json_path}",
-      f"pictures_dir={tmp_path}/pictures",
+      *("evaluate", *before, "with", "tetrominoes", *helpers.TINY_OPTIONS),
+      *(f"data.path={five_scenes}", f"checkpoint_dir={checkpoint}"),
+      *(f"json_path={json_path}", f"pictures_dir={tmp_path}/pictures"),
       *options,
     )
     return json.loads(json_path.read_text())
@@ -71,40 +47,36 @@ def read_csv(path):
 
 
 def test_files_and_logs_say_the_same(evaluate, checkpoint, tmp_path, capsys):
-  figures = evaluate(
+  metrics = evaluate(
     "evaluation.seeds=2",
     f"csv_path={tmp_path}/new/all.csv",
     f"evaluation.scenes_csv={tmp_path}/scenes.csv",
     before=("-F", tmp_path / "sacred"),
   )
-  assert figures["num_scenes"] == 5
-  assert (figures["num_components"], figures["num_iters"]) == (3, 2)
-  names = {name for name, value in figures.items() if "mean" in str(value)}
+  assert metrics["num_scenes"] == 5
+  assert (metrics["num_components"], metrics["num_iters"]) == (3, 2)
+  names = {name for name, value in metrics.items() if "mean" in str(value)}
   names -= {"per_iteration"}
   families = "kl/slot_1,kl/slot_2,kl/slot_3,accuracy/shape,r2/position,r2/color"
-  single = (
-    "ari,ari_nobg,miou,msc,sc,mse,recons,kl,total,num_active_slots,factor"
-  )
-  assert names >= {*families.split(","), *single.split(",")}
   catalogued = {m.name for m in evaluation.STANDARD if "{}" not in m.name}
   catalogued -= {"video_ari", "video_ari_nobg"}  # of sequential models only
   assert names == catalogued | set(families.split(","))
   for name in names:
     keys = {"mean", "standard_error", "standard_deviation"}
-    assert figures[name].keys() == keys
+    assert metrics[name].keys() == keys
   out = capsys.readouterr().out
   for name in names:
     (line,) = [x for x in out.splitlines() if x.startswith(f"{name} ")]
-    assert f"{figures[name]['mean']:.4f}" in line
+    assert f"{metrics[name]['mean']:.4f}" in line
   assert "training scalars factor/* are not:" in out
 
   rows = read_csv(tmp_path / "new/all.csv")
   assert len(rows) == 3 * (len(names) - 1) + 1
   for row in rows:
     if row["iteration"]:
-      entry = figures["per_iteration"][row["metric"]][int(row["iteration"])]
+      entry = metrics["per_iteration"][row["metric"]][int(row["iteration"])]
     else:
-      entry = figures[row["metric"]]
+      entry = metrics[row["metric"]]
     assert row["num_components"] == "3"
     for key, value in entry.items():
       assert float(row[key]) == value
@@ -113,9 +85,9 @@ def test_files_and_logs_say_the_same(evaluate, checkpoint, tmp_path, capsys):
   assert [row["scene"] for row in rows] == list("01234")
   for name in ("ari", "msc", "recons"):
     values = [float(row[name]) for row in rows]
-    assert np.mean(values) == pytest.approx(figures[name]["mean"], rel=1e-12)
+    assert np.mean(values) == pytest.approx(metrics[name]["mean"], rel=1e-12)
     error = np.std(values, ddof=1) / math.sqrt(5)
-    assert error == pytest.approx(figures[name]["standard_error"], rel=1e-6)
+    assert error == pytest.approx(metrics[name]["standard_error"], rel=1e-6)
 
   (path,) = glob.glob(f"{checkpoint}/evaluation/events*")
   logged = {}
@@ -127,28 +99,28 @@ def test_files_and_logs_say_the_same(evaluate, checkpoint, tmp_path, capsys):
   assert logged.keys() == {f"evaluation/{name}" for name in names}
   for name in names:
     # TensorBoard stores float32.
-    expected = pytest.approx(figures[name]["mean"], rel=1e-6)
+    expected = pytest.approx(metrics[name]["mean"], rel=1e-6)
     assert logged[f"evaluation/{name}"] == expected
 
   sacred = json.loads((tmp_path / "sacred/1/metrics.json").read_text())
   assert sacred.keys() == logged.keys()
-  for name, entries in figures["per_iteration"].items():
+  for name, entries in metrics["per_iteration"].items():
     metric = sacred[f"evaluation/{name}"]
     assert metric["steps"] == [0, 1, 2]
     assert metric["values"] == [entry["mean"] for entry in entries]
 
 
 def test_other_numbers_of_slots_and_refinements(
-  evaluate, scenes, checkpoint, tmp_path, capsys
+  evaluate, five_scenes, checkpoint, tmp_path, capsys
 ):
-  figures = evaluate(
+  metrics = evaluate(
     "evaluation.num_components=[3,2]",
     "evaluation.num_iters=3",
     f"csv_path={tmp_path}/all.csv",
   )
-  assert "2 slots, 3 refinements" in capsys.readouterr().out
-  three, two = figures.pop("generalisation")
-  assert three == figures
+  assert "2 slots, 3 refinements" in capsys.readouterr().err
+  three, two = metrics.pop("generalisation")
+  assert three == metrics
   assert [g["num_components"] for g in (three, two)] == [3, 2]
   assert "kl/slot_3" in three
   assert "kl/slot_3" not in two
@@ -158,14 +130,14 @@ def test_other_numbers_of_slots_and_refinements(
   assert slots == ["3", "2"]
   picture = tmp_path / "pictures/generalisation.png"
   assert tf.io.decode_png(picture.read_bytes()).shape[0] > 500
-  # The same figures as of a model that was built with these numbers.
+  # The same metrics as of a model that was built with these numbers.
   config = helpers.tiny_config(
     {
       "num_components": 2,
       "num_iters": 3,
       "batch_size": 3,
       "model.refinement_batch_size": 128,  # that of the named config
-      "data.path": scenes,
+      "data.path": five_scenes,
       "data.image_dim": [8, 8],
     }
   )
@@ -180,56 +152,28 @@ def test_other_numbers_of_slots_and_refinements(
     assert two[name]["mean"] == near
 
 
-def test_a_folder_without_room_for_events_is_no_error(tmp_path, capsys):
-  summary = evaluation.Summary(0.5, None)
-  result = evaluation.Evaluation(
-    num_scenes=1,
-    metrics={"mse": summary, "total": summary},
-    per_iteration={"mse": [summary]},
-    scenes={"mse": [0.5]},
-    num_components=3,
-  )
-  folder = tmp_path / "evaluation"
-  folder.write_text("a file where the folder should be")
-  logged = []
-  evaluate_command.log_scalars(result, lambda *scalar: logged.append(scalar))
-  evaluate_command.write_summaries(result, str(folder), 1)
-  assert "no TensorBoard scalars" in capsys.readouterr().out
-  assert logged == [("evaluation/mse", 0.5, 0), ("evaluation/total", 0.5, 0)]
-
-
 @pytest.mark.parametrize(
   "updates, part",
   [
-    (["evaluation.num_scenes=1.5"], "`evaluation.num_scenes` is 1.5"),
-    (["evaluation.seeds=0"], "`evaluation.seeds` is 0"),
-    (["evaluation.seeds=None"], "`evaluation.seeds` is None"),
-    (["evaluation.num_iters=-1"], "`evaluation.num_iters` is -1"),
-    (["evaluation.num_components=5"], "give a list of whole numbers"),
-    (["evaluation.num_components=[4,0]"], "give a list of whole numbers"),
-    (["evaluation.num_components=[4,'x']"], "give a list of whole numbers"),
     (["evaluation.num_components=[4,1]"], "`num_components` of at least 2"),
     (
       ["model.iter_loss_weight=[0,1,1]", "evaluation.num_iters=3"],
       "`iter_loss_weight` has 3 entries, and `num_iters` 3 needs 4",
     ),
-    (["evaluation.sedes=2"], "did you mean `evaluation.seeds`"),
     (["csv_path=/proc/no/such.csv"], "/proc/no"),
-    (["csv_path=new.csv", "evaluation.scenes_csv=new.csv"], "the same file"),
-    (["evaluation.scenes_csv=/tmp"], "is not the path of a file"),
+    (["csv_path=new.csv", "evaluation.scenes_csv=new.csv"], "of its own"),
+    (["evaluation.scenes_csv=/tmp"], "`/tmp` is not a file"),
+    (["evaluation.metrics=['mypackage.purity']"], "`mypackage.purity`"),
     (["data.max_num_objects=1"], "no scene"),
-    (["num_components=0"], "`num_components` is 0"),
     (["model.sequential=True"], "needs 3 frames"),
-    (["data.image_dim=[1,1]"], "more points than groups"),
   ],
 )
 def test_errors_come_before_the_work(capsys, evaluate, tmp_path, updates, part):
-  with pytest.raises(SystemExit) as info:
+  with pytest.raises(SystemExit):
     evaluate(*updates)
-  assert info.value.code == 1
   captured = capsys.readouterr()
   assert "Traceback" not in captured.err
   (line,) = [x for x in captured.err.splitlines() if x.startswith("error: ")]
   assert part in line
-  assert " scenes\n" not in captured.out
+  assert "step " not in captured.out
   assert not os.path.exists(tmp_path / "evaluation.json")

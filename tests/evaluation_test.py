@@ -8,6 +8,7 @@ import sklearn.metrics
 import tensorflow as tf
 
 from iodine import errors, evaluation
+from iodine.evaluation import evaluator, scores
 from iodine.modules import metrics
 
 
@@ -93,6 +94,8 @@ def test_metrics_agree_with_eval_in_every_iteration():
       np.testing.assert_allclose(means[name][t], value, **NEAR)
   for name, summaries in result.per_iteration.items():
     assert summaries[-1] == result.metrics[name]
+  factor = info["losses"]["factor"][-1]
+  np.testing.assert_allclose(result.metrics["factor"].mean, factor, **NEAR)
   total = (info["losses"]["recons"] + kl.sum(axis=2)) @ np.linspace(0, 1, 3)
   np.testing.assert_allclose(
     result.metrics["total"].mean, np.mean(total), **NEAR
@@ -130,8 +133,8 @@ def test_the_error_of_a_quotient_is_that_of_the_jackknife():
   rng = np.random.default_rng(0)
   denominator = rng.uniform(1, 5, 400)
   numerator = denominator * rng.uniform(0, 2, 400) + rng.normal(size=400)
-  values = evaluation.linearize(numerator[None, :, None], denominator)
-  summary = evaluation.summarize(values[0, :, 0])
+  values = scores.linearize(numerator[None, :, None], denominator)
+  summary = evaluator.summarize(values[0, :, 0])
   ratio = numerator.sum() / denominator.sum()
   assert summary.mean == pytest.approx(ratio, rel=1e-12)  # float64
   without_one = (numerator.sum() - numerator) / (
@@ -148,11 +151,11 @@ def test_r2_leaves_out_values_that_do_not_vary():
   target[..., 1] = 0.3
   residual = rng.uniform(size=[1, 3, 2, 2])
   visibility = np.ones([3, 5])
-  both = evaluation.r2(residual, target, visibility)
-  first = evaluation.r2(residual[..., :1], target[..., :1], visibility)
+  both = scores.r2(residual, target, visibility)
+  first = scores.r2(residual[..., :1], target[..., :1], visibility)
   np.testing.assert_array_equal(both, first)
   assert both.shape == (1, 3, 2)
-  second = evaluation.r2(residual[..., 1:], target[..., 1:], visibility)
+  second = scores.r2(residual[..., 1:], target[..., 1:], visibility)
   assert np.isnan(second).all()
 
 
@@ -200,54 +203,27 @@ def test_what_a_scene_does_not_have_is_left_out_and_what_is_broken_is_not():
   assert figures["mse"] == {"mean": None, "standard_error": None}
 
 
-def test_evaluation_changes_no_state():
+def test_evaluation_changes_no_state_and_is_repeated():
   model = make_model()
   before = [np.array(v) for v in model.variables]
   regressor = model.factor_evaluator
   assert any(v is regressor.mean_var["color"].m2 for v in model.variables)
-  evaluation.evaluate(model, batches([2, 1]), batch_size=2, seeds=2)
+  score = evaluation.compile_scores(model, batch_size=2)
+  first, again, other = (
+    evaluation.evaluate(model, batches([2, 1]), 2, seed, seeds=2, score=score)
+    for seed in (1, 1, 4)
+  )
+  assert score.experimental_get_tracing_count() == 1
+  assert first == again
+  assert first.metrics["recons"] != other.metrics["recons"]
   for a, b in zip(before, model.variables, strict=True):
     np.testing.assert_array_equal(a, b)
 
 
-def test_the_same_seed_gives_the_same_figures():
-  model = make_model()
-  first = evaluation.evaluate(model, batches([2]), batch_size=2, seed=1)
-  again = evaluation.evaluate(model, batches([2]), batch_size=2, seed=1)
-  other = evaluation.evaluate(model, batches([2]), batch_size=2, seed=2)
-  assert first == again
-  assert first.metrics["recons"] != other.metrics["recons"]
-
-
-def test_a_model_without_regressor():
-  model = make_model({"model.factor_evaluator": None})
+def test_a_model_without_regressor_and_refinements():
+  model = make_model({"model.factor_evaluator": None, "num_iters": 0})
   result = evaluation.evaluate(model, batches([2]), batch_size=2)
   assert not [n for n in result.metrics if n.startswith(("fac", "acc", "r2"))]
-
-
-def test_factor_loss_is_the_regressors():
-  model = make_model()
-  (data,) = batches([1])
-  result = evaluation.evaluate(model, [data], batch_size=1, seed=0)
-  info = model.eval(data, seed=tf.constant([0, 0], tf.int64), update=False)
-  assert math.isclose(
-    result.metrics["factor"].mean,
-    float(info["losses"]["factor"][-1]),
-    rel_tol=1e-4,  # graph and eager round apart
-  )
-
-
-def test_summary_is_mean_and_standard_error():
-  values = [1.0, 2.0, 4.0]
-  summary = evaluation.summarize(np.array(values))
-  assert math.isclose(summary.mean, 7 / 3)
-  assert math.isclose(summary.standard_error, np.std(values, ddof=1) / 3**0.5)
-  assert evaluation.summarize(np.array([1.0])).standard_error is None
-
-
-def test_a_model_without_refinements():
-  model = make_model({"num_iters": 0})
-  result = evaluation.evaluate(model, batches([2]), batch_size=2)
   assert result.num_iters == 0
   assert result.per_iteration["ari"] == [result.metrics["ari"]]
 
@@ -255,11 +231,3 @@ def test_a_model_without_refinements():
 def test_no_scene_is_an_error():
   with pytest.raises(errors.UserError, match="no scene to evaluate"):
     evaluation.evaluate(make_model(), [], batch_size=2)
-
-
-def test_progress_is_reported():
-  seen = []
-  evaluation.evaluate(
-    make_model(), batches([2, 1]), batch_size=2, on_progress=seen.append
-  )
-  assert seen == [2, 3]

@@ -28,6 +28,12 @@ TINY = {
   "model.refinement_core.encoder_net.mlp_opt.output_sizes": [6],
 }
 
+# The same at the command line, for scenes of 8 x 8 pixels.
+TINY_OPTIONS = [
+  *(f"{key}={value}" for key, value in TINY.items()),
+  *("batch_size=3", "data.image_dim=[8,8]", "seed=3"),
+]
+
 
 def tiny_config(updates=None, replace=None):
   """The config of Tetrominoes with a model of few channels.

@@ -7,6 +7,7 @@ import scipy.special
 import tensorflow as tf
 
 from iodine import errors, evaluation
+from iodine.evaluation import inspection
 
 SEED = 5
 K, T, Z = 3, 3, 3
@@ -38,10 +39,10 @@ def before(model):
 
 @pytest.fixture(scope="module")
 def seen(model, before):
-  """Two scenes and a survey of four, of batches of 3 and 2."""
+  """Two scenes and the statistics of four, of batches of 3 and 2."""
   data = batches([3, 2])
-  result = evaluation.look(
-    model, data, 3, scenes=[4, 1], num_surveyed=4, seed=SEED
+  result = evaluation.decompose_scenes(
+    model, data, 3, scenes=[4, 1], num_scenes=4, seed=SEED
   )
   tf.nest.map_structure(np.testing.assert_array_equal, data, batches([3, 2]))
   return result
@@ -114,44 +115,7 @@ def test_all_that_has_slots_is_renumbered_alike(model):
     np.testing.assert_array_equal(value, before[name], name)
 
 
-def test_a_slot_keeps_all_that_is_its_own(model):
-  info = to_arrays(evaluation.background_first(eval_batch(model, 0, 3)))
-  latent, outputs = info["latent"], info["outputs"]
-  assert (outputs["pred_mask"][:, -1].argmax(axis=1) == 0).mean() > 1 / K
-  mixed = (outputs["pred_mask"] * outputs["components"]).sum(axis=2)
-  helpers.assert_near(outputs["recons"][:, :, 0], mixed)  # float32
-  helpers.assert_near(
-    scipy.special.softmax(outputs["pred_mask_logits"], axis=2),
-    outputs["pred_mask"],  # float32
-  )
-  variance = np.log(2.0)  # of the prior, softplus(0)
-  kl = latent["z_std"] ** 2 + latent["z_mean"] ** 2
-  kl = 0.5 * (
-    kl / variance - 1 + np.log(variance) - np.log(latent["z_std"]) * 2
-  )
-  helpers.assert_near(info["losses"]["kl"], kl.sum(axis=-1), 1e-4)  # cancels
-  for row in range(3):
-    for t in range(T):
-      _, components, mask = decode(model, latent["z"][row, t])
-      helpers.assert_near(outputs["components"][row, t], components)  # float32
-      helpers.assert_near(outputs["pred_mask"][row, t], mask)  # float32
-  # Inputs lead to an iteration, from what the one before it gave.
-  inputs = info["inputs"]["spatial"]
-  for name, raw in (("pred_mask", "pred_mask"), ("components", "components")):
-    helpers.assert_near(inputs[name][:, 1:], outputs[raw][:, :-1])  # float32
-  weights, bias = model.factor_evaluator.predict_latents.variables[::-1]
-  factors = info["factor_regressor"]
-  values = latent["z"] @ weights.numpy() + bias.numpy()
-  predicted = np.concatenate(list(factors["predictions"].values()), axis=-1)
-  assigned = np.einsum("btlk,btkn->btln", factors["assignment"], values)
-  helpers.assert_near(predicted, assigned, 1e-4)  # float32 sums
-
-
-def to_arrays(info):
-  return tf.nest.map_structure(lambda x: np.asarray(x, np.float64), info)
-
-
-# --------------------------------------------------------------------- look
+# --------------------------------------------------------------------- scenes
 
 
 def test_scenes_are_those_of_eval(model, seen):
@@ -175,19 +139,6 @@ def test_scenes_are_those_of_eval(model, seen):
         continue  # tested below
       # A graph rounds in another order, and gradients pass that on.
       helpers.assert_near(value, expected[name][row : row + 1], 2e-3)
-
-
-def test_latent_kl_is_the_divergence_of_two_normals(model, seen):
-  variance = np.log(2.0)  # softplus(0)
-  for scene in seen[0]:
-    latent = scene.info["latent"]
-    mean, deviation = latent["z_mean"][0, -1], latent["z_std"][0, -1]
-    expected = (
-      0.5 * (deviation**2 + mean**2) / variance
-      - 0.5
-      + np.log(np.sqrt(variance) / deviation)
-    )
-    helpers.assert_near(scene.latent_kl, expected)  # float32
     total = scene.info["losses"]["kl"][0, -1]
     helpers.assert_near(scene.latent_kl.sum(-1), total)  # float32
 
@@ -200,9 +151,11 @@ def test_another_family_and_no_regressor():
       "num_iters": 1,
     }
   )
-  (scene,), survey = evaluation.look(model, batches([2]), 2, [0], 2)
-  assert "factor" not in survey.info["losses"]
-  assert len(survey.latents) == 5
+  (scene,), statistics = evaluation.decompose_scenes(
+    model, batches([2]), 2, [0], 2
+  )
+  assert "factor" not in statistics.info["losses"]
+  assert len(statistics.latents) == 5
   latent = scene.info["latent"]
   # The deviation of a Laplace distribution is sqrt(2) times its scale.
   ratio = latent["z_std"][0, -1] / np.sqrt(2.0) / np.sqrt(np.log(2.0))
@@ -211,13 +164,13 @@ def test_another_family_and_no_regressor():
   helpers.assert_near(scene.latent_kl, expected)  # float32
 
 
-def test_the_survey_agrees_with_the_evaluation(model, seen):
-  _, survey = seen
-  assert survey.num_scenes == 4
+def test_the_statistics_agree_with_the_evaluation(model, seen):
+  _, statistics = seen
+  assert statistics.num_scenes == 4
   result = evaluation.evaluate(
     model, batches([3, 2]), batch_size=3, seed=SEED, num_scenes=4
   )
-  losses, metrics = survey.info["losses"], survey.info["metrics"]
+  losses, metrics = statistics.info["losses"], statistics.info["metrics"]
   for name, found in {
     "recons": losses["recons"],
     "kl": losses["kl"].sum(-1),
@@ -247,34 +200,32 @@ def test_objects_have_the_latents_of_their_slots(model, seen):
         latents.append(info["latent"]["z_mean"][row, -1, slot])
         for name, values in factors.items():
           values.append(info["data"]["factors"][name][row, entity])
-  _, survey = seen
+  _, statistics = seen
   assert len(latents) == 4 * 3 - 2
   # A graph rounds in another order, and gradients pass that on.
-  helpers.assert_near(survey.latents, np.array(latents), 2e-3)
+  helpers.assert_near(statistics.latents, np.array(latents), 2e-3)
   for name, values in factors.items():
-    np.testing.assert_array_equal(survey.factors[name], np.array(values))
+    np.testing.assert_array_equal(statistics.factors[name], np.array(values))
 
 
-def test_only_what_is_needed_is_read_and_surveyed():
+def test_only_what_is_needed_is_read():
   model = make_model({"num_iters": 1})
-  read, done = [], []
+  read = []
 
   def reading():
     for i, batch in enumerate(batches([2, 2, 2, 2])):
       read.append(i)
       yield batch
 
-  scenes, survey = evaluation.look(
-    model, reading(), 2, scenes=[3], on_progress=done.append
-  )
-  assert [scene.number for scene in scenes] == [3] and survey is None
-  assert read == [0, 1, 2] and done == [2, 4]
+  scenes, statistics = evaluation.decompose_scenes(model, reading(), 2, [3])
+  assert [scene.number for scene in scenes] == [3] and statistics is None
+  assert read == [0, 1]
 
 
 @pytest.mark.parametrize("missing", [5, 70])
 def test_a_scene_that_is_not_there(model, missing):
   with pytest.raises(errors.UserError) as info:
-    evaluation.look(model, batches([3, 2]), 3, scenes=[missing])
+    evaluation.decompose_scenes(model, batches([3, 2]), 3, scenes=[missing])
   assert f"no scene {missing}: the test subset has 5 scenes" in str(info.value)
 
 
@@ -366,28 +317,17 @@ def test_a_traversal_changes_one_latent_at_a_time(model, seen):
       )
 
 
-def test_the_inferred_value_reproduces_the_reconstruction(model, seen):
-  scene = seen[0][1]
-  decoder = evaluation.Decoder(model, 4)
-  first = evaluation.traverse(decoder, scene, slot=0, num_latents=1)
-  again = evaluation.traverse(
-    decoder, scene, slot=0, num_latents=1, values=first.inferred
-  )
-  assert first.recons.shape == (1, 7, 8, 8, 3)
-  helpers.assert_near(again.recons[0, 0], first.unchanged_recons)  # float32
-
-
 def test_the_default_slot_is_the_second_largest(model, seen):
   masks = np.zeros([4, 2, 6, 1])
   masks[[3, 3, 3, 1, 1, 0], :, np.arange(6)] = 0.9
-  assert evaluation.foreground_slot(masks) == 1
-  assert evaluation.foreground_slot(masks[[3, 2]]) == 0
-  assert evaluation.foreground_slot(np.ones([1, 2, 2, 1])) == 0
+  assert inspection.foreground_slot(masks) == 1
+  assert inspection.foreground_slot(masks[[3, 2]]) == 0
+  assert inspection.foreground_slot(np.ones([1, 2, 2, 1])) == 0
   one = np.zeros([3, 2, 2, 1])
   one[2] = 1.0
-  assert evaluation.foreground_slot(one) == 2
+  assert inspection.foreground_slot(one) == 2
   scene = seen[0][0]
-  expected = evaluation.foreground_slot(
+  expected = inspection.foreground_slot(
     scene.info["outputs"]["pred_mask"][0, -1]
   )
   traversal = evaluation.traverse(evaluation.Decoder(model, 8), scene)

@@ -1,6 +1,5 @@
 """`report` as users run it, its page as Chromium shows it."""
 
-import html
 import json
 import os
 import re
@@ -9,30 +8,9 @@ import helpers
 import pytest
 import tensorflow as tf
 
-import main
 from iodine import training
-from iodine.commands import make_data
 
-TINY = [
-  *(f"{key}={value}" for key, value in helpers.TINY.items()),
-  "batch_size=3",
-  "data.image_dim=[8,8]",
-  "seed=3",
-]
 STEP = 7
-# A path that is HTML, and must not become that of the page.
-FOLDER = "a&b<i>"
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory):
-  """Five generated Tetrominoes scenes."""
-  return make_data.make_data(
-    main.get_config(("tetrominoes",))["data"],
-    str(tmp_path_factory.mktemp("data") / FOLDER),
-    5,
-    0,
-  )
 
 
 @pytest.fixture(scope="module")
@@ -46,37 +24,24 @@ def checkpoint(tmp_path_factory):
   return folder
 
 
-def run(scenes, checkpoint, *options, before=()):
-  helpers.run_main(
-    "report",
-    *before,
-    "with",
-    "tetrominoes",
-    *TINY,
-    f"data.path={scenes}",
-    f"checkpoint_dir={checkpoint}",
-    *options,
-  )
+def command(scenes, checkpoint, *options):
+  return [
+    *("report", "with", "tetrominoes", *helpers.TINY_OPTIONS),
+    *(f"data.path={scenes}", f"checkpoint_dir={checkpoint}", *options),
+  ]
 
 
 @pytest.fixture(scope="module")
-def report(scenes, checkpoint, tmp_path_factory):
-  """Path of a report, and its figures."""
-  figures = tmp_path_factory.mktemp("figures") / "figures.json"
-  run(
-    scenes,
-    checkpoint,
-    "evaluation.seeds=2",
-    f"json_path={figures}",
-    "evaluation.num_components=[3,2]",
-    "evaluation.num_scenes=4",
-    "plot.scenes=[4,1]",
-    "plot.num_scenes_for_map=2",
-    f"csv_path={figures.parent}/figures.csv",
-    before=("-F", figures.parent / "sacred"),
-  )
-  assert (figures.parent / "figures.csv").exists()
-  return f"{checkpoint}/report.html", json.loads(figures.read_text())
+def report(five_scenes, checkpoint, tmp_path_factory):
+  """Path of a report, and its metrics."""
+  metrics = tmp_path_factory.mktemp("metrics") / "metrics.json"
+  options = [
+    *("evaluation.seeds=2", "evaluation.num_components=[3,2]"),
+    *("evaluation.num_scenes=4", "plot.scenes=[4,1]"),
+    *("plot.num_scenes_for_map=2", f"json_path={metrics}"),
+  ]
+  helpers.run_main(*command(five_scenes, checkpoint, *options))
+  return f"{checkpoint}/report.html", json.loads(metrics.read_text())
 
 
 def cells(page, metric):
@@ -86,17 +51,17 @@ def cells(page, metric):
   return [float(value) for value, _ in found], [text for _, text in found]
 
 
-def test_it_has_all_figures(report):
-  path, figures = report
+def test_it_has_all_metrics(report):
+  path, metrics = report
   with open(path, encoding="utf-8") as file:
     page = file.read()
-  names = [name for name, value in figures.items() if "mean" in str(value)]
+  names = [name for name, value in metrics.items() if "mean" in str(value)]
   names = [n for n in names if n not in ("per_iteration", "generalisation")]
   assert set(re.findall(r'data-metric="(.*?)"', page)) == set(names)
   assert len(names) > 15
   for name in names:
     values, texts = cells(page, name)
-    entry = figures[name]
+    entry = metrics[name]
     assert values == [x for x in entry.values() if x is not None]
     for value, text in zip(values, texts, strict=True):
       # Four digits are shown.
@@ -104,7 +69,7 @@ def test_it_has_all_figures(report):
       assert shown == pytest.approx(value, rel=6e-4, abs=1e-12)
   (over_iterations,) = re.findall(r'id="iterations".*?</section>', page, re.S)
   values = re.findall(r'<data value="([^"]*)">', over_iterations)
-  by_iteration = figures["per_iteration"]
+  by_iteration = metrics["per_iteration"]
   columns = ["ari", "ari_nobg", "miou", "msc", "mse", "recons", "kl"]
   columns.append("num_active_slots")
   assert [float(value) for value in values] == [
@@ -112,19 +77,8 @@ def test_it_has_all_figures(report):
   ]
 
 
-def test_sacred_gets_the_figures_too(report, tmp_path_factory):
-  _, figures = report
-  (path,) = tmp_path_factory.getbasetemp().glob(
-    "figures[0-9]/sacred/1/metrics.json"
-  )
-  recorded = json.loads(path.read_text())
-  for name, entries in figures["per_iteration"].items():
-    values = recorded[f"evaluation/{name}"]["values"]
-    assert values == [entry["mean"] for entry in entries]
-
-
 def test_chromium_shows_it_without_the_network(report, browser):
-  path, figures = report
+  path, metrics = report
   browser.open(path)
   headings = [text for (text,) in browser.query("h1, h2, h3", "textContent")]
   assert headings == [
@@ -168,8 +122,8 @@ def test_chromium_shows_it_without_the_network(report, browser):
   assert browser.console_errors() == []
   assert browser.query("script, link[rel=stylesheet], iframe", "tagName") == []
   text = browser.text()
-  assert f"{STEP}" in text and f"{FOLDER}/tetrominoes_train" in text
-  assert f"over {figures['num_scenes']} scenes" in text
+  assert f"{STEP}" in text and "a&b<i>/tetrominoes_train" in text
+  assert f"over {metrics['num_scenes']} scenes" in text
   names = [name for (name,) in browser.query(".config th", "innerText")]
   values = [value for (value,) in browser.query(".config td", "innerText")]
   config = dict(zip(names, values, strict=True))
@@ -195,65 +149,43 @@ def test_the_file_refers_to_nothing_outside(report):
   for value in re.findall(r'(?:src|href)="(.{0,20})', page):
     assert value.startswith(("data:", "#"))
   assert "url(" not in page and "@import" not in page
-  assert FOLDER not in page and html.escape(FOLDER) in page
-  assert not os.path.exists(f"{report[0]}.tmp")
+  assert "a&b<i>" not in page and "a&amp;b&lt;i&gt;" in page
 
 
-def test_little_to_show_gives_a_short_page(scenes, tmp_path, capsys):
+def test_little_to_show_gives_a_short_page(five_scenes, tmp_path):
   """No logs of a training, no scenes, no regressor, no refinement."""
   config = helpers.tiny_config({"model.factor_evaluator": None})
   helpers.save_checkpoint(tmp_path, config)
   output = tmp_path / "new/page.html"
-  run(
-    scenes,
-    tmp_path,
-    "model.factor_evaluator=None",
-    f"output={output}",
-    "num_iters=0",
-    "plot.scenes=[]",
-    "plot.num_scenes_for_map=1",
+  options = [
+    *("model.factor_evaluator=None", f"output={output}", "num_iters=0"),
+    *("plot.scenes=[]", "plot.num_scenes_for_map=1"),
     "evaluation.num_scenes=1",
-  )
+  ]
+  helpers.run_main(*command(five_scenes, tmp_path, *options))
   page = output.read_text(encoding="utf-8")
   ids = re.findall(r'<section id="(\w+)"', page)
-  assert ids == [
-    "subject",
-    "metrics",
-    "iterations",
-    "samples",
-    "latents",
-    "config",
-  ]
+  parts = "subject metrics iterations samples latents config"
+  assert ids == parts.split()
   # A single scene has no standard error.
   assert page.count('<td class="number">–</td>') == page.count("data-metric=")
-  out = capsys.readouterr().out
-  assert f"report: {output} (" in out and "drew latents.png\n" in out
 
 
 @pytest.mark.parametrize(
-  "options, part",
+  "option, part",
   [
-    (["output=/proc/no/such.html"], "/proc/no"),
-    (["output=/proc/such.html"], "cannot write `/proc/such.html`"),
-    (["output=/tmp"], "`/tmp` is not the path of a file"),
-    (["output=3"], "`3` is not the path of a file"),
-    (["evaluation.seeds=0"], "`evaluation.seeds` is 0"),
-    (["plot.scenes=[5]"], "no scene 5: the test subset has 5 scenes"),
-    (["plot.slot=4"], "`plot.slot` is 4, and the model has 3 slots"),
-    (["json_path=/tmp"], "`/tmp` is not the path of a file"),
+    ("output=/proc/such.html", "cannot write `/proc"),
+    ("output=/tmp", "`/tmp` is not a file"),
+    ("plot.scenes=[5]", "no scene 5: the test subset has 5 scenes"),
+    ("plot.slot=4", "`plot.slot` is 4, and the model has 3 slots"),
   ],
 )
-def test_errors_come_before_the_evaluation(
-  capsys, scenes, checkpoint, tmp_path, options, part
+def test_errors_leave_nothing(
+  capsys, five_scenes, checkpoint, tmp_path, option, part
 ):
-  with pytest.raises(SystemExit) as info:
-    run(scenes, checkpoint, f"output={tmp_path}/page.html", *options)
-  assert info.value.code == 1
-  captured = capsys.readouterr()
-  assert "Traceback" not in captured.err
-  (line,) = [x for x in captured.err.splitlines() if x.startswith("error: ")]
-  assert part in line
-  assert "evaluating" not in captured.out
+  output = f"output={tmp_path}/page.html"
+  words = command(five_scenes, checkpoint, output, option)
+  assert part in helpers.fails_with_sentence(capsys, *words)
   assert os.listdir(tmp_path) == []
 
 

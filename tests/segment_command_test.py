@@ -1,8 +1,7 @@
-"""`segment` as users run it: its files, figures and sentences."""
+"""`segment` as users run it: its files, metrics and sentences."""
 
 import json
 import os
-import shlex
 import shutil
 
 import helpers
@@ -11,7 +10,7 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from iodine import files, segmentation
+from iodine import building, errors, files, segmentation
 from iodine.commands import segment as segment_command
 from iodine.drawing import palette
 
@@ -71,7 +70,7 @@ def test_every_image_gets_its_folder(checkpoint, photos, capsys):
   segment(
     checkpoint,
     "images=['photos','photos/sub/dog.png']",
-    "json_path=figures.json",
+    "json_path=metrics.json",
   )
   lines = capsys.readouterr().out.splitlines()
   # Those called alike are numbered, but for the name that another one has.
@@ -81,23 +80,21 @@ def test_every_image_gets_its_folder(checkpoint, photos, capsys):
     "photos/cat_1.png": "segments/cat_1",
     "photos/sub/dog.png": "segments/dog",
   }
-  figures = json.loads((photos / "figures.json").read_text())
-  assert figures["seed"] == SEED
-  assert {x["image"]: x["folder"] for x in figures["images"]} == expected
+  metrics = json.loads((photos / "metrics.json").read_text())
+  assert metrics["seed"] == SEED
+  assert {x["image"]: x["folder"] for x in metrics["images"]} == expected
   assert sorted(os.listdir("segments")) == ["cat_1", "cat_2", "cat_3", "dog"]
   segmenter = segmentation.Segmenter.from_checkpoint(checkpoint, CONFIG)
   for i, (image, folder) in enumerate(expected.items()):
-    assert any(
-      x.startswith(f"{i + 1}/4 {image} -> {folder}: slot") for x in lines
-    )
+    assert any(x.startswith(f"{image} -> {folder}: slot") for x in lines)
     found = segmenter(image)
     _check_files(folder, found)
-    assert figures["images"][i]["active_slots"] == [
+    assert metrics["images"][i]["active_slots"] == [
       k + 1 for k in found.active_slots()
     ]
     error = np.mean((found.image - found.reconstruction).astype(float) ** 2)
     np.testing.assert_allclose(
-      figures["images"][i]["mse"], error, rtol=1e-5
+      metrics["images"][i]["mse"], error, rtol=1e-5
     )  # float32 differences
 
   # A second run replaces what the first one wrote, to the bit the same.
@@ -108,33 +105,15 @@ def test_every_image_gets_its_folder(checkpoint, photos, capsys):
   assert (photos / "segments/dog/overlay.png").read_bytes() == content
 
 
-def test_names_that_read_as_numbers(checkpoint, photos, capsys):
-  os.rename("photos/sub", "2024")
-  shutil.copy("photos/cat.png", "7")
-  shutil.copy("photos/cat.png", "007")
-  for images, expected in {
-    "2024": ["2024/dog.png"],
-    "./2024": ["./2024/dog.png"],
-    """'"2024"'""": ["2024/dog.png"],
-    "[2024,7]": ["2024/dog.png", "7"],
-    "007": ["007"],
-  }.items():
-    typed = shlex.split(f"images={images} json_path=found.json")
-    segment(checkpoint, *typed)
-    found = json.loads((photos / "found.json").read_text())
-    assert [x["image"] for x in found["images"]] == expected, images
-
-
 def test_a_batch_size_changes_nothing_but_the_speed(
   checkpoint, photos, capsys, monkeypatch
 ):
-  monkeypatch.setattr(segment_command, "_FEW", 2)
+  monkeypatch.setattr(segment_command, "_READ_AHEAD", 1)  # or one by one
   trained = "model.refinement_batch_size=4"
   segment(checkpoint, "images=photos", "output=one", trained)
   options = ["images=photos", "output=three", "segment.batch_size=3"]
-  capsys.readouterr()
   segment(checkpoint, *options, trained)
-  assert "4/4" in capsys.readouterr().out
+  assert "4/4" in capsys.readouterr().err
   assert all_files("one") == all_files("three")
   for name in ("cat_1", "cat_2", "cat_3", "dog"):
     one, three = (
@@ -145,8 +124,15 @@ def test_a_batch_size_changes_nothing_but_the_speed(
       np.testing.assert_allclose(three[part], one[part], atol=2e-4)
 
 
-def test_a_mask_is_as_large_as_the_photo(checkpoint, photos):
+def test_a_photo_is_decoded_once_and_a_mask_as_large(
+  checkpoint, photos, monkeypatch
+):
+  opened, original = [], PIL.Image.open
+  monkeypatch.setattr(
+    PIL.Image, "open", lambda *a, **b: opened.append(a[0]) or original(*a, **b)
+  )
   segment(checkpoint, "images=photos/cat.jpg")
+  assert opened == ["photos/cat.jpg"]
   full = PIL.Image.open("segments/cat/mask_full.png")
   assert full.size == PIL.Image.open("photos/cat.jpg").size == (17, 30)
   labels = np.asarray(full)
@@ -260,39 +246,31 @@ def test_overlays_are_tinted_and_have_borders():
 @pytest.mark.parametrize(
   "options, part",
   [
-    ([], "`images` is not set"),
-    (["images=nowhere.png"], "nothing at `nowhere.png`"),
-    (["images=5"], "5, which is not a path"),
-    (["images=empty"], "the folder `empty` gives no image"),
+    ([], "`images` is "),
+    (["images=nowhere.png"], "`nowhere.png`"),
+    (["images=empty"], "`empty`"),
     (["images=text.png"], "`text.png` is not an image (PNG,"),
-    (["images=cut.png"], "`cut.png` is not an image (PNG,"),
     (["images=['photos','cut.png']"], "`cut.png` is not an image (PNG,"),
-    (["images=*.png"], "2 of 2 images cannot be read: `cut.png` is no"),
-    (["images=5"], """`images='"5"'` or `images=./5`"""),
-    (["images=['photos',5]"], "`images=./5`"),
-    (["images=1e3"], "1000.0, which is not a path"),  # whose name is 1e3
-    (["images=1e3"], """`images='"NAME"'` or `images=./NAME`"""),
-    (["images=photos", "output=5"], "`output` is 5"),
-    (["images=photos", "output=5"], "`output=./5`"),
-    (["images=photos", "json_path=5"], """`'"5"'` or `./5`"""),
-    (["images=photos", "output=full"], "`full/cat_2` is there already"),
+    (["images=photos", "films=photos"], "both set"),
+    (["films=nowhere"], "`films` is `nowhere`"),
+    (
+      ["images=photos", "segment.batch_size=2"]
+      + ["model.refinement_batch_size=None"],
+      "`segment.batch_size` is 2",
+    ),
     (["images=photos", "output=alike"], "no mark in it says"),
     (["images=alike/cat_2", "output=alike"], "no mark in it says"),
     (["images=own/mask/mask.png", "output=own"], "holds `own/mask/mask.png`"),
-    (["images=photos", "output=text.png"], "cannot create the folder"),
-    (["images=photos", "output=/proc/no"], "cannot create the folder"),
+    (["images=photos", "output=/proc/no"], "cannot write `/proc/no"),
     (["images=photos", "checkpoint_dir=/no/such"], "no checkpoint at"),
     (["images=photos", "n_z=5"], "does not fit this configuration"),
-    (["images=photos", "num_components=1"], "`num_components`"),
-    (["images=photos", "json_path=photos"], "not the path of a file"),
+    (["images=photos", "json_path=photos"], "`photos` is not a file"),
   ],
 )
 def test_errors_leave_everything_as_it_was(
   capsys, checkpoint, photos, options, part
 ):
-  os.makedirs("full/cat_2")
   os.mkdir("empty")
-  (photos / "full/cat_2/letter.txt").write_text("precious")
   for name in ("alike/cat_2", "alike/mask", "own/mask"):
     os.makedirs(name)
     shutil.copy("photos/cat.png", f"{name}/mask.png")
@@ -311,21 +289,80 @@ def test_errors_leave_everything_as_it_was(
   assert not os.path.exists("segments")
 
 
-def test_folders_come_into_being_at_once(tmp_path):
-  folder = tmp_path / "a/b"
-  with files.replaced_folder(f"{folder}/") as temporary:
-    with open(f"{temporary}/new", "w") as file:
-      file.write("new")
-    assert not folder.exists()
-  expected = [f"a/b/{files.MARK}", "a/b/new"]
-  assert all_files(tmp_path) == expected
-  for error in (KeyboardInterrupt, OSError(28, "No space left on device")):
-    with (
-      pytest.raises((KeyboardInterrupt, ValueError), match="No space|^$"),
-      files.replaced_folder(str(folder)) as temporary,
-    ):
-      with open(f"{temporary}/newer", "w") as file:
-        file.write("newer")
-      raise error
-    assert all_files(tmp_path) == expected
-    assert os.listdir(tmp_path / "a") == ["b"]
+# ----------------------------------------------------------------------- films
+
+NUM_FRAMES = 5  # the model has been trained on three
+SEQUENTIAL = {"data.image_dim": [8, 8], "seed": SEED, "model.sequential": True}
+
+
+@pytest.fixture(scope="module")
+def film():
+  return noise([NUM_FRAMES, 12, 16, 3])
+
+
+def test_a_film_gets_a_folder(film, tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  helpers.save_checkpoint("run", helpers.tiny_config(SEQUENTIAL))
+  os.mkdir("frames")
+  for number, frame in enumerate(film):
+    PIL.Image.fromarray(frame).save(f"frames/{number}.png")
+  for _ in range(2):  # a second time it replaces the first
+    segment(
+      *("run", "model.sequential=True", "films=frames"), "json_path=found.json"
+    )
+  assert "frames -> segments/frames: slot" in capsys.readouterr().out
+  names = [f"mask_{t:03}.png" for t in range(NUM_FRAMES)]
+  assert sorted(os.listdir("segments/frames")) == [
+    *(files.MARK, "film.gif", *names, "segmentation.npz"),
+  ]
+  saved = np.load("segments/frames/segmentation.npz")
+  labels = saved["masks"].argmax(axis=1)
+  for number, name in enumerate(names):
+    mask = np.asarray(PIL.Image.open(f"segments/frames/{name}"))
+    np.testing.assert_array_equal(mask, labels[number])
+  with PIL.Image.open("segments/frames/film.gif") as gif:
+    assert gif.n_frames == NUM_FRAMES
+    assert gif.height >= 256 and gif.width == 3 * gif.height
+  # The slot of the largest area in all frames comes first.
+  areas = np.bincount(labels.ravel(), minlength=3)
+  assert areas[0] == areas.max()
+  with open("found.json") as file:
+    (entry,) = json.load(file)["films"]
+  assert entry["film"] == "frames" and entry["mse"] > 0
+
+
+def test_iterations_see_the_frames(film):
+  config = helpers.tiny_config(SEQUENTIAL)["model"]
+  short, model = (
+    building.build({**config, "num_iters": num_iters})
+    for num_iters in (2, NUM_FRAMES - 1)
+  )
+  for each in (short, model):
+    each.initialize((8, 8, 3))
+  helpers.perturb(model)
+  for mine, other in zip(short.variables, model.variables, strict=True):
+    mine.assign(other)
+  found = segmentation.Segmenter(short, (8, 8, 3), SEED)(film)
+  assert short.num_iters == 2  # as it was
+  assert found.masks.shape == (NUM_FRAMES, 3, 8, 8)
+  frames = tf.constant(found.image[None])
+  estimates, _ = model.encode(frames, seed=tf.constant([SEED, 0], tf.int64))
+  orders = set()
+  for t, estimate in enumerate(estimates):
+    recons = estimate.x_dist.mean()[0, 0]
+    helpers.assert_near(found.reconstruction[t], recons, 1e-4)
+    # In another order, but one for the whole film.
+    order = [
+      int(np.argmin(np.abs(estimate.z[0].numpy() - latent).sum(axis=-1)))
+      for latent in found.latents[t]
+    ]
+    orders.add(tuple(order))
+  assert len(orders) == 1 and sorted(*orders) == [0, 1, 2]
+
+
+def test_a_model_of_stills_is_refused(film):
+  model = helpers.tiny_model({"data.image_dim": [8, 8]})
+  model.initialize((8, 8, 3))
+  segmenter = segmentation.Segmenter(model, (8, 8, 3))
+  with pytest.raises(errors.UserError, match="trained on stills"):
+    segmenter(film)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from iodine import building, checkpoints, errors, kinds, optimizers, validation
+from iodine import building, checkpoints, errors, kinds, optimizers
 from iodine.modules import data as data_lib
 from iodine.modules import datasets, iodine, types
 
@@ -29,14 +29,10 @@ def build_dataset(
     errors.UserError: if no experiment was chosen or an entry is wrong.
   """
   require_experiment(config)
-  need = "the path of your images, such as `data.path=photos`"
-  validation.require(
-    config.get("path", "") is not None, "data.path", None, need
-  )
   dataset = building.build({"seed": seed, **config}, "data")
   if not isinstance(dataset, datasets.SceneDataset):
     # Ours have it all, and some would have to open their files to show it.
-    validation.check_part("data", dataset, types.DataSet)
+    kinds.check("data", dataset, types.DataSet)
   elif model is not None:
     regressor = model.get("factor_evaluator")
     if isinstance(regressor, Mapping):
@@ -110,14 +106,5 @@ def restore(
 
 
 def results_path(config: Config, prefix: str, name: str) -> str:
-  """Returns where results go: beside the checkpoint, or into `results_dir`.
-
-  Raises:
-    errors.UserError: if that is not a path.
-  """
-  folder = config["results_dir"]
-  if folder is None:
-    folder = os.path.dirname(prefix)
-  else:
-    validation.check_path("results_dir", folder, "the path of a folder")
-  return os.path.join(folder, name)
+  """Returns where results go: beside the checkpoint, or into `results_dir`."""
+  return os.path.join(config["results_dir"] or os.path.dirname(prefix), name)

@@ -2,46 +2,36 @@
 
 from __future__ import annotations
 
-import os
-
 import tensorflow as tf
 
-from iodine import checkpoints, errors, files, segmentation, validation
+from iodine import checkpoints, errors, files, segmentation
 from iodine.commands import common
 
 Config = common.Config
 
 
-def run(config: Config, checkpoint_dir: str, output: str | None) -> str:
+def run(
+  config: Config, checkpoint: common.Checkpoint, output: str | None
+) -> str:
   """Writes the SavedModel of a checkpoint; returns its folder.
 
   Raises:
     errors.UserError: if `output` is not set or has content that an export did
       not write, or the checkpoint does not fit.
   """
+  opened = checkpoints.open_checkpoint(checkpoint)
   if output is None:
     raise errors.UserError(
       "`output` is not set: give the folder to write, such as "
       "`output=saved_model`"
     )
-  validation.check_path("output", output, "the path of a folder to write")
-  checkpoints.check_name(output)
-  is_ours = os.path.exists(os.path.join(output, files.MARK))
-  if os.path.exists(output) and not (is_ours or _is_empty_folder(output)):
-    raise errors.UserError(
-      f"`{output}` is there already and no empty folder: give another "
-      "`output`, or remove it"
-    )
+  checkpoints.check_name(output)  # TensorFlow loads it
+  files.check_replaceable(output)
   files.check_folder(output)
-  prefix = checkpoints.find(checkpoint_dir)
-  model = common.restore(checkpoints.as_evaluated(config), prefix).model
+  model = common.restore(checkpoints.as_evaluated(config), opened).model
   image_shape = tuple(model.output_dist.output_shape)
-  print(f"exporting {prefix}, which takes some seconds", flush=True)
-  with files.replaced_folder(output, (OSError, tf.errors.OpError)) as temporary:
+  print(f"exporting {opened.prefix}, which takes some seconds", flush=True)
+  with files.replaced_folder(output, (tf.errors.OpError,)) as temporary:
     segmentation.export(temporary, model, image_shape, config["seed"])
   print(f"written: {output}", flush=True)
   return output
-
-
-def _is_empty_folder(path: str) -> bool:
-  return os.path.isdir(path) and not os.listdir(path)

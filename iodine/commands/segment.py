@@ -4,38 +4,43 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import functools
+import itertools
 import os
 import pathlib
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import tqdm
 
-from iodine import checkpoints, errors, files, segmentation, validation
+from iodine import checkpoints, errors, files, segmentation
 from iodine.commands import common
-from iodine.readers import films as film_readers
+from iodine.readers import films as film_files
 from iodine.readers import image_files
 
 Config = common.Config
 
 _OUTPUT = "segments"
-# Of more images than this, not every one has a line.
-_FEW = 20
-_REPORT_SECONDS = 10.0
+# How many bytes of images are read before the first is decomposed.
+_READ_AHEAD = 2**27
 
 
 def run(
-  config: Config, checkpoint_dir: str, images: Any, output: str | None
+  config: Config,
+  checkpoint: common.Checkpoint,
+  images: Any,
+  output: str | None,
 ) -> dict[str, Any]:
   """Decomposes images, or films, and writes a folder of files for each.
 
-  All of them are read before the first is decomposed: where one is broken,
-  nothing is written.
+  Each is decoded once. Those of the first 128 MiB are so before the first is
+  decomposed: where one of them is broken, nothing is written. A broken one
+  after that ends the command, and what is written stays.
 
   Args:
     config: the complete config, of which `films` may stand in for images.
-    checkpoint_dir: see `checkpoints.find`.
+    checkpoint: a path, or what `checkpoints.open_checkpoint` returned.
     images: see `image_files.find`.
     output: folder to write to; None for `segments`. An image's folder in it
       is named after the image, with a number where several are called alike;
@@ -49,112 +54,84 @@ def run(
     errors.UserError: if an image cannot be read, a folder holds other files,
       or the checkpoint does not fit.
   """
-  prefix = checkpoints.find(checkpoint_dir)
-  batch_size = _read_batch_size(config)
-  is_film = config["films"] is not None
-  if is_film and images is not None:
-    raise errors.UserError(
-      "`images` and `films` are both set: decompose them one after the other"
-    )
-  paths = _find_films(config["films"]) if is_film else image_files.find(images)
-  ours = (
-    segmentation.film_files.are_all_ours
-    if is_film
-    else (segmentation.are_all_ours)
-  )
-  folders = _folders(paths, output, ours)
-  files.check_folder(os.path.dirname(folders[0]) or ".")
-  if config["json_path"] is not None:
-    files.check_json(config["json_path"])
-  find_problem = _find_film_problem if is_film else _find_problem
-  _check_all(paths, find_problem)
-  config = checkpoints.as_evaluated(config)
-  model = None if is_film else common.restore(config, prefix).model
+  opened = checkpoints.open_checkpoint(checkpoint)
+  json_path, films = config["json_path"], config["films"]
+  batch_size = config["segment"]["batch_size"] if films is None else 1
+  _check_batch_size(config, batch_size)
+  readers = _find(images, films)
+  folders = _folders(list(readers), output or _OUTPUT)
+  files.check_folder(output or _OUTPUT)
+  if json_path is not None:
+    files.check_writable(json_path, "{")
+  originals = _read(list(readers.values()))
+  model = common.restore(checkpoints.as_evaluated(config), opened).model
   print(
-    f"decomposing with {prefix}, samples drawn from seed {config['seed']}",
+    f"decomposing with {opened.prefix}, samples drawn from seed "
+    f"{config['seed']}",
     flush=True,
   )
-  report = _Progress(len(paths))
-  if model is None:
-    described = _segment_films(config, prefix, paths, folders, report)
-  else:
-    segmenter = segmentation.Segmenter(
-      model, model.output_dist.output_shape, config["seed"], batch_size
-    )
-    described = _segment_images(segmenter, paths, folders, report)
-  report.end()
-  kind = "films" if is_film else "images"
-  result = {"seed": config["seed"], kind: described}
-  if config["json_path"] is not None:
-    files.write_json(config["json_path"], result)
-    print(f"metrics: {config['json_path']}", flush=True)
+  segmenter = segmentation.Segmenter(
+    model, model.output_dist.output_shape, config["seed"], batch_size
+  )
+  kind = "image" if films is None else "film"
+  with tqdm.tqdm(total=len(readers), unit=f" {kind}s") as bar:
+    write = functools.partial(_write, bar, kind)
+    work = zip(readers, folders, originals, strict=True)
+    described = _decompose(segmenter, work, write)
+  result = {"seed": config["seed"], f"{kind}s": described}
+  if json_path is not None:
+    files.write_json(json_path, result)
+    print(f"metrics: {json_path}", flush=True)
   return result
 
 
-def _read_batch_size(config: Config) -> int:
-  """Reads `segment.batch_size`.
-
-  Raises:
-    errors.UserError: if it is no number of images, or images of a batch would
-      not be independent.
-  """
-  size: int = config["segment"]["batch_size"]
-  validation.check_whole("segment.batch_size", size, 1)
+def _check_batch_size(config: Config, size: int) -> None:
+  """Raises a UserError where images of a batch would not be independent."""
   if size > 1 and config["model"].get("refinement_batch_size") is None:
     raise errors.UserError(
       f"`segment.batch_size` is {size}, but without a "
       "`model.refinement_batch_size` images of a batch depend on each other: "
       "set it to the batch size of the training, or decompose them one by one"
     )
-  return size
 
 
-def _find_films(films: Any) -> list[str]:
-  """Returns the paths of films.
+def _find(images: Any, films: Any) -> dict[str, Callable[[], np.ndarray]]:
+  """Returns what reads each image or film, by its path."""
+  if films is None:
+    paths = image_files.find(images)
+    return {path: functools.partial(image_files.read, path) for path in paths}
+  if images is not None:
+    raise errors.UserError(
+      "`images` and `films` are both set: decompose them one after the other"
+    )
+  return {
+    film.path: functools.partial(film_files.read, film)
+    for film in film_files.find("films", films)
+  }
+
+
+def _folders(paths: Sequence[str], output: str) -> list[str]:
+  """Returns a folder for each image or film, none of them twice.
 
   Raises:
-    errors.UserError: if one is not there.
+    errors.UserError: if one cannot be replaced, or holds what is decomposed.
   """
-  return [film.path for film in film_readers.find("films", films)]
-
-
-def _read_film(path: str) -> np.ndarray:
-  """Reads the frames of a film, in colours."""
-  (film,) = film_readers.find("films", path)
-  return image_files.to_channels(film_readers.read(film), 3)
-
-
-def _find_film_problem(path: str) -> str | None:
-  return errors.message_of(lambda: _read_film(path))
-
-
-def _find_problem(path: str) -> str | None:
-  return errors.message_of(lambda: image_files.read(path))
-
-
-def _folders(
-  paths: Sequence[str], output: Any, are_all_ours: Callable[[str], bool]
-) -> list[str]:
-  """Returns a folder for each image, none of them twice."""
-  if output is None:
-    output = _OUTPUT
-  validation.check_path("output", output, "the path of a folder to write to")
-  names = [os.path.basename(os.path.normpath(path)) for path in paths]
-  stems = [os.path.splitext(name)[0] for name in names]
+  stems = [pathlib.PurePath(os.path.abspath(path)).stem for path in paths]
   counts = collections.Counter(stems)
   taken = set(stems)
   folders = []
   for stem in stems:
-    name, number = stem, 0
-    # Numbers for all that are called alike, but none that is another's name.
-    while counts[stem] > 1 and name in taken:
-      number += 1
-      name = f"{stem}_{number}"
+    name = stem
+    if counts[stem] > 1:
+      # All that are called alike have numbers, but none is another's name.
+      numbered = (f"{stem}_{number}" for number in itertools.count(1))
+      name = next(name for name in numbered if name not in taken)
     taken.add(name)
     folders.append(os.path.join(output, name))
   places = {os.path.realpath(folder): folder for folder in folders}
   for path in paths:
-    for above in _and_parents(os.path.realpath(path)):
+    real = pathlib.PurePath(os.path.realpath(path))
+    for above in map(str, (real, *real.parents)):
       if above in places:
         raise errors.UserError(
           f"`{places[above]}` would be replaced, and holds `{path}`, which is "
@@ -162,160 +139,73 @@ def _folders(
         )
   for folder in folders:
     files.check_replaceable(folder)
-    if os.path.isdir(folder) and not are_all_ours(folder):
-      raise errors.UserError(
-        f"`{folder}` is there already and has other things in it than "
-        "`segment` writes: give another `output`"
-      )
   return folders
 
 
-def _and_parents(path: str) -> Iterator[str]:
-  """Yields a path and the folders that it is in."""
-  yield path
-  for parent in pathlib.PurePath(path).parents:
-    yield str(parent)
+def _read(readers: Sequence[Callable[[], np.ndarray]]) -> Iterator[np.ndarray]:
+  """Reads images or films, the first ones at once, see `run`."""
+  unread = iter(readers)
+  ahead: list[np.ndarray] = []
+  size = 0
+  while size < _READ_AHEAD and (read := next(unread, None)):
+    ahead.append(read())
+    size += ahead[-1].nbytes
+  return itertools.chain(ahead, (read() for read in unread))
 
 
-def _check_all(
-  paths: Sequence[str], find_problem: Callable[[str], str | None]
-) -> None:
-  """Raises a UserError that names what cannot be read."""
-  messages = [
-    problem for problem in map(find_problem, paths) if problem is not None
-  ]
-  if len(messages) == 1:
-    raise errors.UserError(messages[0])
-  if messages:
-    raise errors.UserError(
-      f"{len(messages)} of {len(paths)} images cannot be read: "
-      + errors.join_some(messages)
-    )
-
-
-def _segment_images(
+def _decompose(
   segmenter: segmentation.Segmenter,
-  paths: Sequence[str],
-  folders: Sequence[str],
-  report: _Progress,
+  work: Iterator[tuple[str, str, np.ndarray]],
+  write: Callable[[Sequence[Any], Sequence[Any]], list[dict[str, Any]]],
 ) -> list[dict[str, Any]]:
-  """Decomposes images and writes their files; returns what to say of each."""
+  """Decomposes images or films, and writes their files.
+
+  Args:
+    segmenter: decomposes them.
+    work: paths, folders to write, and images.
+    write: see `_write`.
+
+  Returns:
+    What there is to say about each.
+  """
   described: list[dict[str, Any]] = []
-  size = segmenter.batch_size
   # One batch is written, which takes as long, while the next is decomposed.
   with concurrent.futures.ThreadPoolExecutor(1) as writer:
-    writing: list[concurrent.futures.Future[list[dict[str, Any]]]] = []
-    for start in range(0, len(paths), size):
-      part = slice(start, start + size)
-      originals = [image_files.read(path) for path in paths[part]]
-      found = segmenter.segment(originals)
-      for batch in writing:
-        described += batch.result()
-        report(described)
-      writing = [
-        writer.submit(_write, paths[part], folders[part], originals, found)
-      ]
-    for batch in writing:
-      described += batch.result()
-      report(described)
-  return described
+    written = writer.submit(list[dict[str, Any]])
+    while batch := list(itertools.islice(work, segmenter.batch_size)):
+      found = segmenter.segment([original for _, _, original in batch])
+      described += written.result()
+      written = writer.submit(write, batch, found)
+    return described + written.result()
 
 
-def _write(*lists: Sequence[Any]) -> list[dict[str, Any]]:
-  """Writes the files of images; the lists are those of `_segment_images`."""
-  described = []
-  for path, folder, original, found in zip(*lists, strict=True):
-    with files.replaced_folder(folder) as temporary:
-      segmentation.write(temporary, found, original)
-    described.append(_description("image", path, folder, found))
-  return described
-
-
-def _segment_films(
-  config: Config,
-  prefix: str,
-  paths: Sequence[str],
-  folders: Sequence[str],
-  report: _Progress,
-) -> list[dict[str, Any]]:
-  """Decomposes films and writes their files; returns what to say of each."""
-  segmenters: dict[int, segmentation.FilmSegmenter] = {}
-  described: list[dict[str, Any]] = []
-  for path, folder in zip(paths, folders, strict=True):
-    frames = _read_film(path)
-    num_iters = len(frames) - 1
-    if num_iters not in segmenters:
-      # Weights do not depend on how many frames there are; the weights of the
-      # losses may, and play no role here.
-      options = {"num_iters": num_iters, "iter_loss_weight": 1.0}
-      longer = {**config, "model": {**config["model"], **options}}
-      model = common.restore(longer, prefix).model
-      segmenters[num_iters] = segmentation.FilmSegmenter(
-        model, model.output_dist.output_shape, config["seed"]
-      )
-    found = segmenters[num_iters](frames)
-    with files.replaced_folder(folder) as temporary:
-      segmentation.film_files.write(temporary, found, frames)
-    described.append(_description("film", path, folder, found))
-    report(described)
-  return described
-
-
-def _description(
+def _write(
+  bar: Any,
   kind: str,
-  path: str,
-  folder: str,
-  found: segmentation.Segmentation | segmentation.FilmSegmentation,
-) -> dict[str, Any]:
-  mse = np.square(found.image - found.reconstruction).mean(dtype=np.float64)
-  return {
-    kind: path,
-    "folder": folder,
-    "active_slots": [k + 1 for k in found.active_slots()],
-    "mse": float(mse),
-  }
+  batch: Sequence[tuple[str, str, np.ndarray]],
+  found: Sequence[segmentation.Segmentation],
+) -> list[dict[str, Any]]:
+  """Writes the files of a batch, and tells what it is on the terminal.
 
-
-class _Progress:
-  """Prints a line for each of a few images, or now and then for many."""
-
-  def __init__(self, total: int):
-    self._total = total
-    self._shown = 0
-    self._start = self._reported = time.monotonic()
-    # Without what the first batch takes, in which the graph is made.
-    self._first: tuple[int, float] | None = None
-
-  def __call__(self, described: Sequence[dict[str, Any]]) -> None:
-    """Tells what is done so far."""
-    now, done = time.monotonic(), len(described)
-    if self._total <= _FEW:
-      for i in range(self._shown, done):
-        print(f"{i + 1}/{self._total} {_describe(described[i])}", flush=True)
-    elif now - self._reported > _REPORT_SECONDS:
-      self._reported = now
-      print(f"{done}/{self._total}{self._rate(done, now)}", flush=True)
-    self._shown = done
-    self._first = self._first or (done, now)
-
-  def end(self) -> None:
-    """Tells how fast it was."""
-    if self._total > _FEW:
-      rate = self._rate(self._shown, time.monotonic())
-      print(f"{self._shown}/{self._total}{rate}", flush=True)
-
-  def _rate(self, done: int, now: float) -> str:
-    if self._first is None or done == self._first[0]:
-      return ""
-    first, since = self._first
-    return f", {(done - first) / (now - since):.1f} images/s"
-
-
-def _describe(image: dict[str, Any]) -> str:
-  path = image.get("image") or image.get("film")
-  slots = image["active_slots"]
-  return (
-    f"{path} -> {image['folder']}: slot"
-    f"{'s' * (len(slots) > 1)} {', '.join(map(str, slots))}, squared error "
-    f"{image['mse']:.5f}"
-  )
+  Args:
+    bar: of tqdm.
+    kind: "image" or "film".
+    batch: paths, folders and images, as for `_decompose`.
+    found: what came of them.
+  """
+  described = []
+  for (path, folder, original), each in zip(batch, found, strict=True):
+    with files.replaced_folder(folder) as temporary:
+      segmentation.write(temporary, each, original)
+    slots = [k + 1 for k in each.active_slots()]
+    squares = np.square(each.image - each.reconstruction)
+    mse = float(squares.mean(dtype=np.float64))
+    bar.write(
+      f"{path} -> {folder}: slot{'s' * (len(slots) > 1)} "
+      f"{', '.join(map(str, slots))}, squared error {mse:.5f}"
+    )
+    bar.update()
+    described.append(
+      {kind: path, "folder": folder, "active_slots": slots, "mse": mse}
+    )
+  return described

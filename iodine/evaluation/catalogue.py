@@ -1,7 +1,8 @@
 '''The catalogue of metrics: all that is said about a metric stands here.
 
 Tables, CSV and JSON files, charts and the report read it. A new metric is an
-entry of `STANDARD`, with a row in `docs/evaluation.md`.
+entry of one of the tuples that `STANDARD` consists of, with a row in
+`docs/evaluation.md`.
 
 A metric of your own is a function in a file of your own, which the config names
 by its dotted path, `evaluation.metrics=["mypackage.purity"]`:
@@ -53,6 +54,7 @@ class Metric(NamedTuple):
     compute: takes the scores (see above) and returns values [S, N, T], or
       [S, N] where the iterations have one together; of a family a dict of them,
       by what stands for {}; None where the model or the scenes do not have it.
+      A metric without it is the score of its name.
     unit: empty for none.
     needs_objects: whether a scene without objects has no value (nan), and does
       not count. In all other metrics nan is an error that must not be hidden.
@@ -60,7 +62,6 @@ class Metric(NamedTuple):
       of a quotient over all scenes at once, see `scores.linearize`.
     main: whether it stands in the tables with a row for each iteration.
     charted: whether it has a panel in the charts over the iterations.
-    truth: what scenes have to have for it: "masks", "factors" or nothing.
     of_films: whether it is of films only.
 
   `main` and `charted` say nothing of a metric that has one value for all
@@ -70,13 +71,14 @@ class Metric(NamedTuple):
   name: str
   title: str
   meaning: str
-  compute: Callable[[Arrays], np.ndarray | Mapping[str, np.ndarray] | None]
+  compute: (
+    Callable[[Arrays], np.ndarray | Mapping[str, np.ndarray] | None] | None
+  ) = None
   unit: str = ""
   needs_objects: bool = False
   of_scenes: bool = True
   main: bool = False
   charted: bool = False
-  truth: str = ""
   of_films: bool = False
 
   @property
@@ -95,7 +97,7 @@ class Metric(NamedTuple):
 def measure(
   scores: Arrays, metrics: Iterable[Metric]
 ) -> list[tuple[Metric, np.ndarray]]:
-  """Computes metrics, and leaves out what the model does not have.
+  """Computes metrics, and leaves out what model and scenes do not have.
 
   Args:
     scores: see the top of the file.
@@ -105,12 +107,14 @@ def measure(
     Metrics with their values [S, N, T] or [S, N].
 
   Raises:
-    errors.UserError: if one gives values of another shape.
+    errors.UserError: if one gives values of another shape, or two have one
+      name.
   """
   shape = scores["mse"].shape
-  measured = []
+  measured: dict[str, tuple[Metric, np.ndarray]] = {}
   for metric in metrics:
-    found = metric.compute(scores)
+    compute = metric.compute
+    found = compute(scores) if compute else scores.get(metric.name)
     if found is None:
       continue
     members = found if isinstance(found, Mapping) else {"": found}
@@ -122,10 +126,14 @@ def measure(
           f"{np.shape(values)}: give one for each of {shape}, which are seeds, "
           "scenes and iterations"
         )
+      if member.name in measured:
+        raise errors.UserError(
+          f"there are two metrics `{member.name}`: give yours another name"
+        )
       if np.ndim(values) == 2:
         member = member._replace(main=False, charted=False)
-      measured.append((member, np.asarray(values, np.float64)))
-  return measured
+      measured[member.name] = (member, np.asarray(values, np.float64))
+  return list(measured.values())
 
 
 def find_metric(path: Any, entry: str) -> Metric:
@@ -156,11 +164,6 @@ def find_metric(path: Any, entry: str) -> Metric:
 
 
 # -------------------------------------------------------------------- computing
-
-
-def _score(name: str) -> Callable[[Arrays], np.ndarray | None]:
-  """Computes what is among the scores already."""
-  return lambda scores: scores.get(name)
 
 
 def _of_tables(
@@ -242,31 +245,27 @@ def _of_factors(scores: Arrays, kind: str) -> Arrays:
 
 # ---------------------------------------------------------------- the catalogue
 
-STANDARD = (
+# What scenes without true masks do not have.
+_OF_MASKS = (
   Metric(
     "ari",
     "ARI",
     "adjusted Rand index of all pixels: 1 is perfect, 0 is chance",
-    _score("ari"),
     main=True,
     charted=True,
-    truth="masks",
   ),
   Metric(
     "ari_nobg",
     "ARI, foreground",
     "the same over the pixels of objects only, as papers give it",
-    _score("ari_nobg"),
     main=True,
     charted=True,
-    truth="masks",
   ),
   Metric(
     "video_ari",
     "video ARI",
     "ARI of all frames of a film together: a slot has to keep its object",
     _video_ari(0),
-    truth="masks",
     of_films=True,
   ),
   Metric(
@@ -274,7 +273,6 @@ STANDARD = (
     "video ARI, foreground",
     "the same over the pixels of objects only: the field's video ARI, FG-ARI",
     _video_ari(1),
-    truth="masks",
     of_films=True,
   ),
   Metric(
@@ -284,7 +282,6 @@ STANDARD = (
     _of_tables(metrics_lib.mean_iou),
     needs_objects=True,
     main=True,
-    truth="masks",
   ),
   Metric(
     "msc",
@@ -293,7 +290,6 @@ STANDARD = (
     _of_tables(lambda x: metrics_lib.segmentation_covering(x).unweighted),
     needs_objects=True,
     main=True,
-    truth="masks",
   ),
   Metric(
     "sc",
@@ -301,7 +297,6 @@ STANDARD = (
     "the same, weighted by the sizes of the objects",
     _of_tables(lambda x: metrics_lib.segmentation_covering(x).weighted),
     needs_objects=True,
-    truth="masks",
   ),
   Metric(
     "recall",
@@ -309,13 +304,14 @@ STANDARD = (
     "share of the objects of which a slot has an IoU above 1/2",
     _recall,
     needs_objects=True,
-    truth="masks",
   ),
+)
+
+_OF_ALL = (
   Metric(
     "mse",
     "mean squared error",
     "squared error of the reconstruction, mean over pixels and channels",
-    _score("mse"),
     main=True,
     charted=True,
   ),
@@ -323,7 +319,6 @@ STANDARD = (
     "recons",
     "reconstruction loss",
     "-log p(x), how badly the image is explained, in nats",
-    _score("recons"),
     unit="nats",
     main=True,
     charted=True,
@@ -348,23 +343,23 @@ STANDARD = (
     "total",
     "training loss",
     "training loss: recons + kl, weighted over the iterations, in nats",
-    _score("total"),
     unit="nats",
   ),
   Metric(
     "num_active_slots",
     "active slots",
     "slots that own at least one pixel",
-    _score("num_active_slots"),
     main=True,
   ),
+)
+
+# What scenes without true factors do not have.
+_OF_FACTORS = (
   Metric(
     "factor",
     "factor loss",
     "loss of the regressor from latents to true factors",
-    _score("factor"),
     charted=True,
-    truth="factors",
   ),
   Metric(
     "accuracy/{}",
@@ -372,7 +367,6 @@ STANDARD = (
     "{}: share of visible objects whose class the regressor finds",
     _accuracies,
     of_scenes=False,
-    truth="factors",
   ),
   Metric(
     "r2/{}",
@@ -380,28 +374,31 @@ STANDARD = (
     "{}: variance of the factor, over visible objects, that it explains",
     _r2s,
     of_scenes=False,
-    truth="factors",
   ),
 )
 
 
-def left_out(truth: str, of_films: bool) -> list[str]:
-  """Returns the standard metrics that scenes without `truth` do not have.
+def left_out(scores: Arrays, has_regressor: bool) -> tuple[str, ...]:
+  """Returns sentences on the standard metrics that scenes do not have.
 
   Args:
-    truth: see `Metric`.
-    of_films: whether the scenes are films.
-
-  Returns:
-    Their titles; of a family what its members have in common.
+    scores: see the top of the file.
+    has_regressor: whether the model regresses factors where there are some.
   """
-  return [
-    metric.title.replace(", {}", "")
-    for metric in STANDARD
-    if metric.truth == truth and (of_films or not metric.of_films)
-  ]
+  of_films = bool(scores["frame"].any())
+  sentences = []
+  for truth, metrics, is_missing in (
+    ("masks", _OF_MASKS, "contingency" not in scores),
+    ("factors", _OF_FACTORS, has_regressor and "factor" not in scores),
+  ):
+    titles = [m.title for m in metrics if of_films or not m.of_films]
+    names = "; ".join(titles).replace(", {}", "")
+    if is_missing:
+      sentences.append(f"the scenes have no {truth}: left out are {names}")
+  return tuple(sentences)
 
 
+STANDARD = (*_OF_MASKS, *_OF_ALL, *_OF_FACTORS)
 TITLES = {metric.name: metric.title for metric in STANDARD}
 
 

@@ -8,7 +8,7 @@ images, H W C image, Z latent size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ import tensorflow_probability as tfp
 
 from iodine import errors
 from iodine.drawing import latent_plots
-from iodine.evaluation import evaluator
+from iodine.evaluation import decomposing
 from iodine.modules import distributions, factor_eval, iodine, types, utils
 from iodine.modules import info as info_lib
 
@@ -45,7 +45,7 @@ class Scene(NamedTuple):
   latent_kl: np.ndarray
 
 
-class Survey(NamedTuple):
+class SceneStatistics(NamedTuple):
   """What is known about many scenes.
 
   Attributes:
@@ -62,16 +62,15 @@ class Survey(NamedTuple):
   factors: dict[str, np.ndarray]
 
 
-def look(
+def decompose_scenes(
   model: iodine.IODINE,
   batches: Iterable[dict[str, Any]],
   batch_size: int,
   scenes: Sequence[int] = (),
-  num_surveyed: int = 0,
+  num_scenes: int = 0,
   seed: int = 0,
-  on_progress: Callable[[int], None] = lambda num_scenes: None,
-) -> tuple[list[Scene], Survey | None]:
-  """Decomposes some scenes to be shown and the first ones to be surveyed.
+) -> tuple[list[Scene], SceneStatistics | None]:
+  """Decomposes some scenes to be shown, and the first ones for statistics.
 
   Scenes are batched, filled up and sampled as in `evaluator.evaluate`.
 
@@ -80,48 +79,43 @@ def look(
     batches: batches of batch_size scenes, of which the last may be smaller.
     batch_size: how many scenes are decomposed at a time.
     scenes: numbers of those to be shown, from 0.
-    num_surveyed: how many are surveyed, or all if there are fewer.
+    num_scenes: how many are in the statistics, or all if there are fewer.
     seed: the latents are sampled from it.
-    on_progress: called with the number of scenes passed.
 
   Returns:
-    The scenes in the order of their numbers as given, and the survey; None if
-    it has no scene.
+    The scenes in the order of their numbers as given, and the statistics; None
+    if these have no scene.
 
   Raises:
     errors.UserError: if a scene is not there.
   """
-  inspect = tf.function(
-    lambda data, seeds: _inspect(model, data, seeds), autograph=False
-  )
-  needed = max([num_surveyed, *(number + 1 for number in scenes)])
   shown: dict[int, Scene] = {}
-  surveyed: list[Info] = []
+  parts: list[Info] = []
   done = 0
-  for batch in batches:
-    if done >= needed:
-      break
-    size = batch["image"].shape[0]
-    chosen = [n for n in scenes if done <= n < done + size]
-    num_here = min(size, max(0, num_surveyed - done))
-    if chosen or num_here:
-      padded = evaluator.pad(batch, batch_size)
-      seeds = evaluator.scene_seeds(seed, done, batch_size)
-      parts = inspect(padded, seeds)
-      for number in chosen:
-        shown[number] = _scene(parts, number, number - done)
-      if num_here:
-        surveyed.append(_survey(parts, num_here))
-    done += size
-    on_progress(done)
-  missing = [number for number in scenes if number not in shown]
-  if missing:
-    raise errors.UserError(
-      f"there is no scene {missing[0]}: the test subset has {done} scenes, "
-      "which count from 0"
-    )
-  survey = _join(surveyed) if surveyed else None
-  return [shown[number] for number in scenes], survey
+  for numbers, decompose in decomposing.decompose_batches(
+    decomposing.compiled(model, _inspect),
+    batches,
+    batch_size,
+    max([num_scenes, *(number + 1 for number in scenes)]),
+  ):
+    done = numbers.stop
+    chosen = [number for number in scenes if number in numbers]
+    num_here = min(num_scenes, done) - numbers.start
+    if not chosen and num_here <= 0:
+      continue
+    inspected = decompose(seed)
+    for number in chosen:
+      shown[number] = _scene(inspected, number, number - numbers.start)
+    if num_here > 0:
+      parts.append(_statistics(inspected, num_here))
+  for number in scenes:
+    if number not in shown:
+      raise errors.UserError(
+        f"there is no scene {number}: the test subset has {done} scenes, "
+        "which count from 0"
+      )
+  statistics = _join(parts) if parts else None
+  return [shown[number] for number in scenes], statistics
 
 
 def to_numpy(info: Info) -> Info:
@@ -154,10 +148,9 @@ def _inspect(
     info["losses"]["factor"] = _factor_loss(model, data, estimates)
   order = _order(info)
   info = info_lib.reorder(info, order)
-  last = estimates[-1]
   prior = model.latent_dist.default_prior()
   # Independent's own divergence is the sum over the latents.
-  kl = tfd.kl_divergence(last.z_dist.distribution, prior.distribution)
+  kl = tfd.kl_divergence(estimates[-1].z_dist.distribution, prior.distribution)
   inspected = {"info": info, "latent_kl": utils.reorder(kl, order)}
   if "mask" not in data:
     return inspected
@@ -166,13 +159,12 @@ def _inspect(
     true_mask, info["outputs"]["pred_mask"][:, -1], data["visibility"]
   )
   has_pixels = tf.reduce_max(true_mask, axis=[2, 3, 4]) > 0
-  return {
-    **inspected,
-    "latents": tf.einsum(
-      "blk,bkz->blz", assignment, info["latent"]["z_mean"][:, -1]
-    ),
-    "present": has_pixels & (data["visibility"] > 0),
-  }
+  is_entity = has_pixels & (data["visibility"] > 0)
+  # The background is not an object.
+  is_object = is_entity & (tf.range(is_entity.shape[1]) > 0)
+  means = info["latent"]["z_mean"][:, -1]
+  latents = tf.einsum("blk,bkz->blz", assignment, means)
+  return {**inspected, "latents": latents, "is_object": is_object}
 
 
 def _factor_loss(
@@ -193,38 +185,31 @@ def _factor_loss(
   return tf.stack(losses, axis=1)
 
 
-def _scene(parts: Info, number: int, row: int) -> Scene:
-  """Returns one scene of an inspected batch."""
-  info = tf.nest.map_structure(lambda x: x[row : row + 1], parts["info"])
-  return Scene(number, to_numpy(info), parts["latent_kl"][row].numpy())
+def _scene(inspected: Info, number: int, row: int) -> Scene:
+  """Returns one scene of a batch."""
+  info = tf.nest.map_structure(lambda x: x[row : row + 1], inspected["info"])
+  return Scene(number, to_numpy(info), inspected["latent_kl"][row].numpy())
 
 
-def _survey(parts: Info, size: int) -> Info:
-  """Returns what the survey keeps of the first scenes of a batch."""
+def _statistics(inspected: Info, size: int) -> Info:
+  """Returns what the first scenes of a batch add to the statistics."""
 
-  def cut(tensor: tf.Tensor) -> np.ndarray:
-    return tensor.numpy()[:size]
+  def cut(nested: Any) -> Any:
+    return tf.nest.map_structure(lambda x: x[:size].numpy(), nested)
 
-  info = parts["info"]
-  kept = {name: info[name] for name in ("losses", "metrics")}
-  surveyed = {"info": tf.nest.map_structure(cut, kept)}
-  if "present" not in parts:
-    return surveyed
-  present = cut(parts["present"]).copy()
-  present[:, 0] = False  # the background is not an object
-  return {
-    **surveyed,
-    "latents": cut(parts["latents"])[present],
-    "factors": {
-      name: cut(values)[present]
-      for name, values in info["data"]["factors"].items()
-    },
-  }
+  info = inspected["info"]
+  kept = {"info": cut({name: info[name] for name in ("losses", "metrics")})}
+  if "is_object" in inspected:
+    is_object = cut(inspected["is_object"])
+    factors = cut(info["data"]["factors"])
+    kept["latents"] = cut(inspected["latents"])[is_object]
+    kept["factors"] = {name: x[is_object] for name, x in factors.items()}
+  return kept
 
 
-def _join(surveyed: Sequence[Info]) -> Survey:
-  joined = tf.nest.map_structure(lambda *x: np.concatenate(x), *surveyed)
-  return Survey(
+def _join(parts: Sequence[Info]) -> SceneStatistics:
+  joined = tf.nest.map_structure(lambda *x: np.concatenate(x), *parts)
+  return SceneStatistics(
     len(joined["info"]["losses"]["recons"]),
     joined["info"],
     joined.get("latents"),
@@ -321,7 +306,7 @@ def traverse(
 
   Args:
     decoder: of the model that decomposed the scene.
-    scene: see `look`.
+    scene: see `decompose_scenes`.
     slot: from 0; None for `foreground_slot`.
     num_latents: how many, those of the highest KL.
     values: what a latent is set to, in standard deviations of the prior from

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
@@ -43,69 +43,53 @@ class Picture(NamedTuple):
     return canvas.png(self.figures[0], scale)
 
 
-class View(NamedTuple):
-  """What there is to draw, see `inspection`."""
-
-  decoder: inspection.Decoder
-  scenes: Sequence[inspection.Scene]
-  survey: inspection.Survey
-
-
 def draw(
-  view: View, slot: int | None = None, seed: int = 0
+  decoder: inspection.Decoder,
+  scenes: Iterable[inspection.Scene],
+  statistics: inspection.SceneStatistics,
+  slot: int | None = None,
+  seed: int = 0,
 ) -> Iterator[Picture]:
   """Draws one picture after the other: of every scene, then of all.
 
   Args:
-    view: what there is to draw.
+    decoder: of the model that decomposed the scenes.
+    scenes: those to show, see `inspection.decompose_scenes`.
+    statistics: see `inspection.decompose_scenes`.
     slot: whose latents are traversed, from 0; None for `foreground_slot`.
     seed: samples from the prior follow from it.
   """
-  for scene in view.scenes:
-    for kind, figures in _draw_scene(view.decoder, scene, slot):
-      yield Picture(kind, scene.number, figures)
-  for kind, figure in _draw_model(view.decoder, view.survey, seed):
-    yield Picture(kind, None, [figure])
-
-
-def _draw_scene(
-  decoder: inspection.Decoder, scene: inspection.Scene, slot: int | None
-) -> Iterator[tuple[str, list[Figure]]]:
-  """Draws what concerns one scene."""
-  yield "example", [plotting.example_plot(scene.info)]
-  yield "iterations", [plotting.iterations_plot(scene.info)]
-  if decoder.model.num_iters:
-    yield "inputs", [plotting.inputs_plot(scene.info)]
-  traversal = inspection.traverse(decoder, scene, slot)
-  yield "traversal", [latent_plots.traversal_plot(traversal)]
-  yield "refinement", plotting.refinement_frames(scene.info)
-
-
-def _draw_model(
-  decoder: inspection.Decoder, survey: inspection.Survey, seed: int
-) -> Iterator[tuple[str, Figure]]:
-  """Draws what concerns more than one scene."""
-  yield "metrics", charts.metrics_plot(survey.info, catalogue.panels())
+  for scene in scenes:
+    info, number = scene.info, scene.number
+    yield Picture("example", number, [plotting.example_plot(info)])
+    yield Picture("iterations", number, [plotting.iterations_plot(info)])
+    if decoder.model.num_iters:
+      yield Picture("inputs", number, [plotting.inputs_plot(info)])
+    traversal = inspection.traverse(decoder, scene, slot)
+    figure = latent_plots.traversal_plot(traversal)
+    yield Picture("traversal", number, [figure])
+    yield Picture("refinement", number, plotting.refinement_frames(info))
+  figure = charts.metrics_plot(statistics.info, catalogue.panels())
+  yield Picture("metrics", None, [figure])
   samples = inspection.sample(decoder, seed=seed)
-  yield "samples", latent_plots.samples_plot(samples.recons, samples.masks)
-  if survey.latents is None:
-    return
-  regressor = decoder.model.factor_evaluator
-  kinds = regressor.kinds if regressor is not None else {}
-  yield (
-    "latents",
-    latent_plots.latents_plot(survey.latents, survey.factors, kinds),
-  )
+  figure = latent_plots.samples_plot(samples.recons, samples.masks)
+  yield Picture("samples", None, [figure])
+  if statistics.latents is not None:
+    regressor = decoder.model.factor_evaluator
+    kinds = regressor.kinds if regressor is not None else {}
+    latents, factors = statistics.latents, statistics.factors
+    figure = latent_plots.latents_plot(latents, factors, kinds)
+    yield Picture("latents", None, [figure])
 
 
 def generalisation_plot(
-  results: Sequence[evaluator.Evaluation], trained: curves.Trained
+  result: evaluator.Evaluation, trained: curves.Trained
 ) -> Figure:
-  """Draws the curves of several numbers of slots."""
+  """Draws the curves of an evaluation with several numbers of slots."""
   return curves.generalisation_plot(
     [
       curves.SlotCurve(r.num_components, r.means(), r.standard_errors())
-      for r in results
+      for r in result.generalisation or (result,)
     ],
     trained,
     catalogue.TITLES,

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import sonnet as snt
 import tensorflow as tf
 
 from iodine.modules import distributions, factor_eval, iodine, metrics, utils
@@ -42,10 +43,9 @@ def score_batch(
   data = model.cut_frames(data)
   estimates, _ = model.encode(data["image"], seed=seed)
   frames = [model.frame_index(t) for t in range(len(estimates))]
-  image = _fold(tf.gather(data["image"], frames, axis=1))[:, None]
-  true_mask = None
+  image, true_mask = _frames(data["image"], frames)[:, None], None
   if "mask" in data:
-    true_mask = _fold(tf.gather(data["mask"], frames, axis=1))
+    true_mask = _frames(data["mask"], frames)
   renderings = [distributions.render(e.x_dist) for e in estimates]
   mask = _fold_all(r.masks for r in renderings)
   recons = _fold_all(r.reconstruction for r in renderings)
@@ -70,23 +70,22 @@ def score_batch(
   scores["frame"] = tf.zeros_like(scores["mse"]) + tf.constant(
     frames, scores["mse"].dtype
   )
-  kl = tf.reduce_sum(scores["kl/slot"], axis=2)
-  loss = scores["recons"] + model.kl_weight * kl
-  scores["total"] = tf.linalg.matvec(loss, tf.constant(model.iter_weights))
+  # Without the regressor's loss, which is a mean over the batch.
+  scores["total"] = tf.add_n(model.weighted_losses(estimates, tf.identity))
   order = utils.background_first(renderings[-1].masks)
   for name, axis in per_slot.items():
     scores[name] = utils.reorder(scores[name], order, axis)
   return scores
 
 
-def _fold(x: tf.Tensor) -> tf.Tensor:
-  """Folds [B, T, ...] to [B * T, ...]: all iterations are scored at once."""
-  return tf.reshape(x, [-1, *x.shape[2:]])
+def _frames(films: tf.Tensor, numbers: Sequence[int]) -> tf.Tensor:
+  """Folds T frames of [B, ...] to [B * T, ...]."""
+  return snt.merge_leading_dims(tf.gather(films, numbers, axis=1), 2)
 
 
 def _fold_all(tensors: Iterable[tf.Tensor]) -> tf.Tensor:
   """Folds T tensors [B, ...] to [B * T, ...]."""
-  return _fold(tf.stack(list(tensors), axis=1))
+  return snt.merge_leading_dims(tf.stack(list(tensors), axis=1), 2)
 
 
 def _score_factors(
@@ -137,24 +136,24 @@ def _score_factors(
   return scores
 
 
-def to_numpy(scores: Mapping[str, tf.Tensor], size: int) -> Arrays:
-  """Returns the scores of the first `size` scenes, in float64."""
+def to_numpy(sampled: Sequence[Mapping[str, tf.Tensor]], size: int) -> Arrays:
+  """Returns the scores [S, B, ...] of the first scenes of a batch, in float64.
+
+  Args:
+    sampled: the scores of each seed.
+    size: B, how many scenes count.
+  """
   return {
-    name: value.numpy()[:size].astype(np.float64)
-    for name, value in scores.items()
+    name: np.stack([each[name][:size] for each in sampled]).astype(np.float64)
+    for name in sampled[0]
   }
 
 
-def join(batches: Sequence[Sequence[Arrays]]) -> Arrays:
-  """Scores [S, N, ...] from those of each batch and, within it, each seed."""
+def join(batches: Sequence[Arrays]) -> Arrays:
+  """Returns the scores [S, N, ...] of all scenes from those of each batch."""
   return {
-    name: np.stack(
-      [
-        np.concatenate([seeds[s][name] for seeds in batches])
-        for s in range(len(batches[0]))
-      ]
-    )
-    for name in batches[0][0]
+    name: np.concatenate([batch[name] for batch in batches], axis=1)
+    for name in batches[0]
   }
 
 

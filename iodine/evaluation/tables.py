@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -23,7 +22,7 @@ def final_table(result: evaluator.Evaluation) -> str:
   scenes = f"{result.num_scenes} scene{'s' if result.num_scenes > 1 else ''}"
   headers = [scenes, *spread_titles(result)]
   rows = [
-    [name, *(_number(value) for value in summary)][: len(headers)]
+    [name, *(evaluator.finite(value) for value in summary)][: len(headers)]
     for name, summary in result.metrics.items()
   ]
   table = _tabulate(rows, headers)
@@ -43,7 +42,7 @@ def iteration_table(result: evaluator.Evaluation) -> str:
   names = result.main_metrics
   means = result.means()
   rows = [
-    [str(t), *(_number(means[name][t]) for name in names)]
+    [str(t), *(evaluator.finite(means[name][t]) for name in names)]
     for t in range(result.num_iters + 1)
   ]
   return _tabulate(rows, ["step", *names])
@@ -55,7 +54,7 @@ def generalisation_table(results: Sequence[evaluator.Evaluation]) -> str:
   rows = [
     [
       str(result.num_components),
-      *(_number(result.metrics[name].mean) for name in names),
+      *(evaluator.finite(result.metrics[name].mean) for name in names),
     ]
     for result in results
   ]
@@ -73,11 +72,6 @@ def _tabulate(rows: Sequence[Sequence[Any]], headers: Sequence[str]) -> str:
   )
 
 
-def _number(value: float | None) -> float | None:
-  """Returns None for what is not a number."""
-  return value if value is not None and math.isfinite(value) else None
-
-
 # ------------------------------------------------------------------------- CSV
 
 
@@ -92,10 +86,10 @@ def as_csv(result: evaluator.Evaluation) -> str:
   for k, run in runs.items():
     for name, summaries_over_time in run.per_iteration.items():
       for t, summary in enumerate(summaries_over_time):
-        rows.append([k, name, t, *map(_number, summary)])
+        rows.append([k, name, t, *map(evaluator.finite, summary)])
     for name, summary in run.metrics.items():
       if name not in run.per_iteration:
-        rows.append([k, name, None, *map(_number, summary)])
+        rows.append([k, name, None, *map(evaluator.finite, summary)])
   return _csv_text((*CSV_HEADERS, *evaluator.Summary._fields), rows)
 
 
@@ -104,7 +98,7 @@ def scenes_as_csv(result: evaluator.Evaluation) -> str:
   rows = zip(*result.scenes.values(), strict=True)
   return _csv_text(
     ["scene", *result.scenes],
-    ([i, *map(_number, row)] for i, row in enumerate(rows)),
+    ([i, *map(evaluator.finite, row)] for i, row in enumerate(rows)),
   )
 
 

@@ -9,7 +9,7 @@ Cp pixel parameter channels. Source: sections 2 and 3 of the paper
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import shapeguard
@@ -164,7 +164,7 @@ class IODINE(snt.Module):
     """
     data = self.cut_frames(data)
     estimates, inputs = self.encode(data["image"], z, seed, part)
-    recons_loss, kl_loss = self._weighted_losses(estimates)
+    recons_loss, kl_loss = self.weighted_losses(estimates)
     last = estimates[-1]
     rendering = distributions.render(last.x_dist)
     loss = recons_loss + kl_loss
@@ -377,21 +377,32 @@ class IODINE(snt.Module):
     )
     return self.preprocess(evidence)
 
-  def _weighted_losses(
-    self, estimates: Sequence[types.Estimate]
+  def weighted_losses(
+    self,
+    estimates: Sequence[types.Estimate],
+    mean: Callable[[tf.Tensor], tf.Tensor] = tf.reduce_mean,
   ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Sums weighted reconstruction losses and KL over the iterations."""
+    """Sums weighted reconstruction losses and KL over the iterations.
+
+    Args:
+      estimates: as `encode` returns them.
+      mean: over the batch; `tf.identity` for the losses [B] of every image.
+    """
     # Each summed by itself and added at the end, the original's rounding.
-    recons = [tf.reduce_mean(e.re) for e in estimates]
-    kl = [self._weighted_kl(e) for e in estimates]
+    recons = [mean(e.re) for e in estimates]
+    kl = [self._weighted_kl(e, mean) for e in estimates]
     weights = self.iter_weights
     return (
       tf.add_n([w * x for w, x in zip(weights, recons, strict=True)]),
       tf.add_n([w * x for w, x in zip(weights, kl, strict=True)]),
     )
 
-  def _weighted_kl(self, estimate: types.Estimate) -> tf.Tensor:
-    return self.kl_weight * tf.reduce_mean(tf.reduce_sum(estimate.kl, axis=1))
+  def _weighted_kl(
+    self,
+    estimate: types.Estimate,
+    mean: Callable[[tf.Tensor], tf.Tensor] = tf.reduce_mean,
+  ) -> tf.Tensor:
+    return self.kl_weight * mean(tf.reduce_sum(estimate.kl, axis=1))
 
   # ------------------------------------------------------------ inspection
 
@@ -486,7 +497,7 @@ class IODINE(snt.Module):
       update: as for `eval`.
     """
     data = self.cut_frames(data)
-    loss = tf.add_n(self._weighted_losses(estimates))
+    loss = tf.add_n(self.weighted_losses(estimates))
     renderings = [distributions.render(e.x_dist) for e in estimates]
     if self.regresses(data):
       loss += self.evaluate_factors(

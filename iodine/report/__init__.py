@@ -1,6 +1,5 @@
 """The report on a checkpoint: one HTML page that needs nothing else."""
 
-from iodine.report.content import Subject, collect
-from iodine.report.page import render
+from iodine.report.content import write
 
-__all__ = ["Subject", "collect", "render"]
+__all__ = ["write"]

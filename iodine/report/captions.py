@@ -100,15 +100,15 @@ def training(logged: Mapping[str, Sequence[tuple[int, float]]]) -> Caption:
   )
 
 
-def latents(survey: evaluation.Survey) -> Caption:
+def latents(statistics: evaluation.SceneStatistics) -> Caption:
   """Captions the map of the latents."""
-  objects = 0 if survey.latents is None else len(survey.latents)
+  objects = 0 if statistics.latents is None else len(statistics.latents)
   return Caption(
     f"Map of the latents of {objects} objects, coloured by their true factors",
-    f"The latents of {objects} objects in {survey.num_scenes} scenes, on the "
-    "two directions in which they differ most (principal components), coloured "
-    "by one true factor in each panel. Where the colours are in order, the "
-    "latents know the factor.",
+    f"The latents of {objects} objects in {statistics.num_scenes} scenes, on "
+    "the two directions in which they differ most (principal components), "
+    "coloured by one true factor in each panel. Where the colours are in "
+    "order, the latents know the factor.",
   )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from matplotlib.figure import Figure
 
-from iodine import devices, errors, evaluation
+from iodine import checkpoints, devices, errors, evaluation
 from iodine.drawing import canvas, charts, curves
 from iodine.modules import data as data_lib
 from iodine.modules import iodine
@@ -29,78 +30,67 @@ _PACKAGES = (
 _CHART_SCALE = 2
 
 
-class Subject(NamedTuple):
-  """What the report is on.
-
-  Attributes:
-    prefix: of the checkpoint.
-    is_tf1: whether it is one of the original.
-    step: of the checkpoint.
-    model: as it is evaluated.
-    dataset: whose test subset has the scenes.
-    seed: the latents are sampled from it.
-    trained: what is marked among other numbers of slots or refinements; None
-      where these are not asked for.
-    logged: what was logged in training, {title: [(step, value)]}.
-    trained_on: see `devices.describe`; None where it is not known.
-  """
-
-  prefix: str
-  is_tf1: bool
-  step: int
-  model: iodine.IODINE
-  dataset: data_lib.IODINEDataset
-  seed: int
-  trained: curves.Trained | None
-  logged: Mapping[str, Sequence[tuple[int, float]]]
-  trained_on: Mapping[str, str] | None = None
-
-
-def collect(
+def write(
   config: Mapping[str, Any],
-  subject: Subject,
+  opened: checkpoints.Opened,
+  step: int,
+  model: iodine.IODINE,
+  dataset: data_lib.IODINEDataset,
   result: evaluation.Evaluation,
-  view: evaluation.View,
+  scenes: Sequence[evaluation.Scene],
+  statistics: evaluation.SceneStatistics,
   pictures: Iterable[evaluation.Picture],
-) -> page.Report:
+  trained: curves.Trained | None,
+  logged: Mapping[str, Sequence[tuple[int, float]]],
+) -> str:
   """Puts words and pictures beside the metrics.
 
   Args:
     config: the complete config.
-    subject: what the report is on.
+    opened: the checkpoint.
+    step: of the checkpoint.
+    model: as it is evaluated.
+    dataset: whose test subset has the scenes.
     result: the evaluation.
-    view: what the pictures show.
+    scenes: what is shown.
+    statistics: of more scenes.
     pictures: all of them, as from `evaluation.draw`.
+    trained: what is marked among other numbers of slots or refinements; None
+      where these are not asked for.
+    logged: what was logged in training, {title: [(step, value)]}.
+
+  Returns:
+    The page as HTML.
   """
   drawn = {(picture.kind, picture.scene): picture for picture in pictures}
-  return page.Report(
-    title=f"IODINE on {type(subject.dataset).__name__}",
-    facts=_facts(config, subject, result),
+  latents = {}
+  if ("latents", None) in drawn:
+    caption = captions.latents(statistics)
+    latents["latents"] = _image(drawn["latents", None], caption, _CHART_SCALE)
+  return page.render(
+    title=f"IODINE on {type(dataset).__name__}",
+    facts=_facts(config, opened, step, model, dataset, result),
     notes=captions.notes(
-      subject.dataset.test is not None,
-      "factor" in result.metrics,
-      result.left_out,
+      dataset.test is not None, "factor" in result.metrics, result.left_out
     ),
     result=result,
-    spread_titles=evaluation.spread_titles(result),
-    curves=_curves(result),
-    generalisation=_generalisation(subject, result),
-    training=_training(subject),
+    spread_titles=evaluation.tables.spread_titles(result),
     scenes=[
-      page.Scene(
-        scene.number,
-        _final_metrics(scene),
-        [
+      {
+        "number": scene.number,
+        "metrics": _final_metrics(scene),
+        "images": [
           _image(drawn[kind, scene.number], captions.scene(kind, scene.number))
           for kind in captions.SCENE_KINDS
           if (kind, scene.number) in drawn
         ],
-      )
-      for scene in view.scenes
+      }
+      for scene in scenes
     ],
     samples=_image(drawn["samples", None], captions.SAMPLES),
-    latents=_latents(drawn.get(("latents", None)), view.survey),
     config=page.flatten(config),
+    **_charts(result, trained, logged, step),
+    **latents,
   )
 
 
@@ -108,38 +98,42 @@ def collect(
 
 
 def _facts(
-  config: Mapping[str, Any], subject: Subject, result: evaluation.Evaluation
-) -> list[tuple[str, str]]:
+  config: Mapping[str, Any],
+  opened: checkpoints.Opened,
+  step: int,
+  model: iodine.IODINE,
+  dataset: data_lib.IODINEDataset,
+  result: evaluation.Evaluation,
+) -> dict[str, str]:
   """Returns what was evaluated, and with what."""
-  trained_on = subject.trained_on
-  dataset = subject.dataset
-  first, last = subject.seed, subject.seed + result.seeds - 1
-  kind = "TF1, of the original" if subject.is_tf1 else "TF2"
-  parameters = sum(
-    v.shape.num_elements() for v in subject.model.trainable_variables
-  )
-  versions = [f"Python {platform.python_version()}"]
-  for name in _PACKAGES:
-    versions.append(f"{name} {importlib.metadata.version(name)}")
-  return [
-    ("checkpoint", f"{subject.prefix} ({kind})"),
-    ("training step", f"{subject.step:,}"),
-    ("parameters", f"{parameters:,}"),
-    ("data", f"{type(dataset).__name__}, {_paths(dataset.path)}"),
-    ("test subset", _range(dataset.test)),
-    ("scenes", f"{result.num_scenes}, each once, {dataset.batch_size} a batch"),
-    ("image", " × ".join(map(str, dataset.image_shape))),
-    ("slots", str(result.num_components)),
-    ("refinements", str(result.num_iters)),
-    ("seed of sampling", str(first) if first == last else f"{first} to {last}"),
-    ("evaluated on", _environment(devices.describe(config))),
-    *([("trained on", _environment(trained_on))] if trained_on else []),
-    ("versions", ", ".join(versions)),
-    (
-      "written",
-      f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC",
-    ),
-  ]
+  kind = "TF1, of the original" if opened.is_tf1 else "TF2"
+  parameters = sum(v.shape.num_elements() for v in model.trainable_variables)
+  first, last = config["seed"], config["seed"] + result.seeds - 1
+  facts = {
+    "checkpoint": f"{opened.prefix} ({kind})",
+    "training step": f"{step:,}",
+    "parameters": f"{parameters:,}",
+    "data": f"{type(dataset).__name__}, {_paths(dataset.path)}",
+    "test subset": _range(dataset.test),
+    "scenes": f"{result.num_scenes}, each once, {dataset.batch_size} a batch",
+    "image": " × ".join(map(str, dataset.image_shape)),
+    "slots": str(result.num_components),
+    "refinements": str(result.num_iters),
+    "seed of sampling": str(first) if first == last else f"{first} to {last}",
+    "evaluated on": _environment(devices.describe(config)),
+  }
+  # Where the config of the training is there.
+  if os.path.exists(checkpoints.config_path(opened.prefix)):
+    trained_on = checkpoints.config_beside(opened.prefix).get("environment")
+    if trained_on:
+      facts["trained on"] = _environment(trained_on)
+  versions = [f"{p} {importlib.metadata.version(p)}" for p in _PACKAGES]
+  now = datetime.datetime.now(datetime.timezone.utc)
+  return {
+    **facts,
+    "versions": ", ".join([f"Python {platform.python_version()}", *versions]),
+    "written": f"{now:%Y-%m-%d %H:%M} UTC",
+  }
 
 
 def _environment(environment: Mapping[str, str]) -> str:
@@ -150,9 +144,8 @@ def _environment(environment: Mapping[str, str]) -> str:
 
 
 def _paths(path: str | Sequence[str]) -> str:
-  return (
-    path if isinstance(path, str) else errors.join_some(path, separator=", ")
-  )
+  paths = [path] if isinstance(path, str) else path
+  return errors.join_some(paths, separator=", ")
 
 
 def _range(test: str | Sequence[int | None] | None) -> str:
@@ -189,43 +182,26 @@ def _chart(figure: Figure, caption: captions.Caption) -> page.Image:
   return page.Image(canvas.png(figure, _CHART_SCALE), caption, _CHART_SCALE)
 
 
-def _latents(
-  picture: evaluation.Picture | None, survey: evaluation.Survey
-) -> page.Image | None:
-  if picture is None:
-    return None
-  return _image(picture, captions.latents(survey), _CHART_SCALE)
-
-
-def _curves(result: evaluation.Evaluation) -> page.Image:
+def _charts(
+  result: evaluation.Evaluation,
+  trained: curves.Trained | None,
+  logged: Mapping[str, Sequence[tuple[int, float]]],
+  step: int,
+) -> dict[str, page.Image]:
+  """Draws those charts that there are numbers for, see `page.render`."""
   titles = {
     name: title
     for name, title in evaluation.panels(result.catalogue).items()
     if name in result.per_iteration or name == "factor"
   }
-  return _chart(
-    charts.evaluation_plot(
-      result.means(), result.standard_errors(), titles, result.num_scenes
-    ),
-    captions.curves(titles.values()),
+  figure = charts.evaluation_plot(
+    result.means(), result.standard_errors(), titles, result.num_scenes
   )
-
-
-def _generalisation(
-  subject: Subject, result: evaluation.Evaluation
-) -> page.Image | None:
-  if subject.trained is None:
-    return None
-  figure = evaluation.generalisation_plot(
-    result.generalisation or (result,), subject.trained
-  )
-  return _chart(figure, captions.GENERALISATION)
-
-
-def _training(subject: Subject) -> page.Image | None:
-  if not subject.logged:
-    return None
-  return _chart(
-    charts.training_plot(subject.logged, subject.step),
-    captions.training(subject.logged),
-  )
+  found = {"curves": _chart(figure, captions.curves(titles.values()))}
+  if trained is not None:
+    figure = evaluation.generalisation_plot(result, trained)
+    found["generalisation"] = _chart(figure, captions.GENERALISATION)
+  if logged:
+    figure = charts.training_plot(logged, step)
+    found["training"] = _chart(figure, captions.training(logged))
+  return found

@@ -11,13 +11,12 @@ import functools
 import io
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jinja2
 from PIL import Image as pillow
 
-from iodine import evaluation
 from iodine.report import captions
 
 _TEMPLATE = "report.html.jinja"
@@ -49,67 +48,36 @@ class Image(NamedTuple):
       return image.width // self.scale, image.height // self.scale
 
 
-class Scene(NamedTuple):
-  """One scene with its pictures.
+def render(**content: Any) -> str:
+  """Returns the page as HTML, without references to anything outside.
 
-  Attributes:
-    number: in the test subset.
-    metrics: of its final decode, by name.
-    images: example first.
+  Args:
+    **content: what the template fills in.
+      title: of the page.
+      facts: what was evaluated, and with what, {name: value}.
+      notes: sentences that a reader of the metrics has to know.
+      result: the metrics, an `evaluation.Evaluation`.
+      spread_titles: what the numbers of each metric are called.
+      curves: an `Image` of the metrics over the iterations.
+      generalisation: the same for other numbers of slots, where asked for.
+      training: what was logged in training, if something is left of it.
+      scenes: those that are shown, dicts of number, metrics of the final decode
+        by name, and images, example first.
+      samples: from the prior.
+      latents: their map, where there are true masks.
+      config: dotted names and values of all entries.
   """
-
-  number: int
-  metrics: Mapping[str, float]
-  images: Sequence[Image]
+  return _environment().get_template(_TEMPLATE).render(content)
 
 
-class Report(NamedTuple):
-  """All that stands in the page.
-
-  Attributes:
-    title: of the page.
-    facts: what was evaluated, and with what: (name, value).
-    notes: sentences that a reader of the metrics has to know.
-    result: the metrics.
-    spread_titles: what the numbers of each metric are called.
-    curves: metrics over the iterations.
-    generalisation: the same for other numbers of slots; None if not asked for.
-    training: what was logged in training; None if nothing is left of it.
-    scenes: those that are shown.
-    samples: from the prior.
-    latents: their map; None without true masks.
-    config: dotted names and values of all entries.
-  """
-
-  title: str
-  facts: Sequence[tuple[str, str]]
-  notes: Sequence[str]
-  result: evaluation.Evaluation
-  spread_titles: Sequence[str]
-  curves: Image
-  generalisation: Image | None
-  training: Image | None
-  scenes: Sequence[Scene]
-  samples: Image
-  latents: Image | None
-  config: Sequence[tuple[str, str]]
-
-
-def render(report: Report) -> str:
-  """Returns the page as HTML, without references to anything outside."""
-  return _environment().get_template(_TEMPLATE).render(report._asdict())
-
-
-def flatten(
-  config: Mapping[str, Any], prefix: str = ""
-) -> list[tuple[str, str]]:
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
   """Returns dotted names and values, as the command line takes them."""
-  entries: list[tuple[str, str]] = []
+  entries: dict[str, str] = {}
   for name, value in sorted(config.items()):
     if isinstance(value, Mapping) and value:
-      entries += flatten(value, f"{prefix}{name}.")
+      entries |= flatten(value, f"{prefix}{name}.")
     else:
-      entries.append((f"{prefix}{name}", str(value)))
+      entries[f"{prefix}{name}"] = str(value)
   return entries
 
 

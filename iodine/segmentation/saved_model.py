@@ -14,58 +14,48 @@ from iodine.modules import iodine
 from iodine.segmentation import segmenter
 
 
-class Exported(tf.Module):
-  """What a SavedModel of IODINE offers; B is free.
-
-  The images of a batch are decomposed one after the other, each as a batch of
-  its own, as `segmenter.Segmenter` does it: the result for one depends on
-  no other, and the model may want a static batch size.
-
-  Attributes:
-    segment: images [B, H, W, C] in [0, 1] -> masks [B, K, H, W], components
-      [B, K, H, W, C], reconstruction [B, H, W, C], and latents, latents_mean,
-      latents_std [B, K, Z].
-    decode: latents [B, K, Z] -> image [B, H, W, C], masks and components.
-  """
-
-  def __init__(
-    self, model: iodine.IODINE, image_shape: Sequence[int], seed: int
-  ):
-    """Wraps a restored model.
-
-    Args:
-      model: the model.
-      image_shape: (H, W, C).
-      seed: the samples of every image are drawn from it.
-    """
-    super().__init__(name="iodine")
-    self.segment, infer = _for_any_batch(
-      lambda image: segmenter.infer(model, image, seed), image_shape, "image"
-    )
-    self.decode, _ = _for_any_batch(
-      lambda z: _decode(model, z),
-      (model.num_components, *model.latent_dist.output_shape),
-      "z",
-    )
-    # Only these, not the factor regressor's, nor the model's own structure.
-    self.weights = infer.variables
-
-
 def export(
   folder: str, model: iodine.IODINE, image_shape: Sequence[int], seed: int
 ) -> None:
   """Writes the SavedModel of a restored model into a folder.
 
+  It has two functions, of a batch of any size B:
+  segment: images [B, H, W, C] in [0, 1] -> masks [B, K, H, W], components
+    [B, K, H, W, C], reconstruction [B, H, W, C], and latents, latents_mean,
+    latents_std [B, K, Z].
+  decode: latents [B, K, Z] -> image [B, H, W, C], masks and components.
+
+  The images of a batch are decomposed one after the other, each as a batch of
+  its own, as `segmenter.Segmenter` does it: the result for one depends on
+  no other, and the model may want a static batch size.
+
   Args:
     folder: an empty one.
-    model: as for `Exported`, as are image_shape and seed.
-    image_shape: as there.
-    seed: as there.
+    model: the model.
+    image_shape: (H, W, C).
+    seed: the samples of every image are drawn from it.
   """
-  exported = Exported(model, image_shape, seed)
+  exported = tf.Module(name="iodine")
+  exported.segment, infer = _for_any_batch(
+    lambda image: _segment(model, image, seed), image_shape, "image"
+  )
+  exported.decode, _ = _for_any_batch(
+    lambda z: _decode(model, z),
+    (model.num_components, *model.latent_dist.output_shape),
+    "z",
+  )
+  # Only these, not the factor regressor's, nor the model's own structure.
+  exported.weights = infer.variables
   tf.saved_model.save(
     exported, folder, {"segment": exported.segment, "decode": exported.decode}
   )
+
+
+def _segment(
+  model: iodine.IODINE, images: tf.Tensor, seed: int
+) -> dict[str, tf.Tensor]:
+  found = segmenter.infer(model, images[:, None], seed)
+  return {name: value[:, 0] for name, value in found.items()}
 
 
 def _decode(model: iodine.IODINE, z: tf.Tensor) -> dict[str, tf.Tensor]:

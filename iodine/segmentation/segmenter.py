@@ -1,12 +1,12 @@
-"""Images from outside, decomposed by a trained model.
+"""Images and films from outside, decomposed by a trained model.
 
-Dimensions: B batch, K slots, H W C image of the model, H' W' image as it
-comes, Z latent size.
+Dimensions: B batch, T frames, K slots, H W C image of the model, H' W' image as
+it comes, Z latent size.
 """
 
 from __future__ import annotations
 
-import math
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,23 +14,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from iodine import (
-  checkpoints,
-  errors,
-  evaluation,
-  memory,
-  pretrained,
-  validation,
-)
+from iodine import checkpoints, errors, evaluation, kinds, pretrained
 from iodine.modules import data, distributions, iodine, types, utils
 from iodine.readers import image_files
 
+Region = tuple[tuple[int, int], tuple[int, int]]
+
 
 class Segmentation(NamedTuple):
-  """One image, decomposed. All numbers are float32.
+  """One image or film, decomposed. All numbers are float32.
 
   The slot that most pixels belong to comes first: the background's, where that
-  has a slot of its own.
+  has a slot of its own. In a film a slot is the same in all frames, and all
+  arrays have T in front.
 
   Attributes:
     masks: [K, H, W] probability that a pixel belongs to a slot; they sum to 1.
@@ -51,11 +47,16 @@ class Segmentation(NamedTuple):
   latents_mean: np.ndarray
   latents_std: np.ndarray
   image: np.ndarray
-  region: tuple[tuple[int, int], tuple[int, int]]
+  region: Region
+
+  @property
+  def is_film(self) -> bool:
+    """Returns whether the arrays have T in front."""
+    return self.masks.ndim == 4
 
   def labels(self) -> np.ndarray:
     """Returns the slots of the largest masks, from 0, [H, W] int64."""
-    return self.masks.argmax(axis=0)
+    return self.masks.argmax(axis=-3)
 
   def active_slots(self) -> list[int]:
     """Returns the slots, from 0, whose mask is the largest somewhere."""
@@ -63,7 +64,7 @@ class Segmentation(NamedTuple):
 
 
 class Segmenter:
-  """Decomposes images with one model, which is compiled at the first.
+  """Decomposes images and films with one model, compiled at the first.
 
   Each image is decomposed as in the batches of the training (see
   `refinement_batch_size` of `IODINE`). Its samples are drawn from the same
@@ -92,22 +93,14 @@ class Segmenter:
         `refinement_batch_size`.
 
     Raises:
-      errors.UserError: if seed or batch_size is no such number.
+      errors.UserError: if the seed is none.
     """
-    validation.check_whole("seed", seed, 0)
-    validation.check_whole("batch_size", batch_size, 1)
+    kinds.check("seed", seed, kinds.Count)
     self.image_shape = tuple(image_shape)
     self.batch_size = batch_size
-    memory.require(
-      4 * batch_size * math.prod(image_shape),
-      f"`segment.batch_size` {batch_size}",
-      "lower it",
-    )
-    images = tf.TensorSpec([batch_size, *image_shape], tf.float32)
-    self._infer = tf.function(
-      lambda image: infer(model, image, seed),
-      input_signature=[images],
-      autograph=False,
+    self._seed = seed
+    self._decompose = evaluation.compiled(
+      model, lambda model, data, seeds: infer(model, data["image"], seed)
     )
 
   @classmethod
@@ -138,60 +131,71 @@ class Segmenter:
     return cls(model, model.output_dist.output_shape, seed)
 
   def __call__(self, image: Any) -> Segmentation:
-    """Decomposes one image, see `segment`."""
+    """Decomposes one image or film, see `segment`."""
     (found,) = self.segment([image])
     return found
 
   def segment(self, images: Sequence[Any]) -> list[Segmentation]:
-    """Decomposes at most `batch_size` images.
+    """Decomposes images, or films of one length, `batch_size` at a time.
 
     The largest region in its middle that has the proportions of the model's
     images is resized to them as the data sets' images are. An image from
     outside has no margins like CLEVR's, which are cut off in training.
 
     Args:
-      images: paths, PIL images or arrays, see `image_files.read`.
+      images: paths, PIL images or arrays, see `image_files.read`; or films,
+        frames [T, H', W', 1 or 3], uint8 or floating-point in [0, 1], of which
+        a sequential model sees frame t at iteration t.
 
     Raises:
-      errors.UserError: if one is not an image.
+      errors.UserError: if one is not an image, or is a film and the model was
+        trained on stills.
     """
-    prepared = [prepare(image_files.read(i), self.image_shape) for i in images]
-    seen = np.stack([image for image, _ in prepared])
-    # A smaller batch is filled up, so that there is one graph.
-    found = self._infer(
-      evaluation.pad({"image": seen}, self.batch_size)["image"]
+    prepared = [prepare(image, self.image_shape) for image in images]
+    seen = [frames for frames, _, _ in prepared]
+    batches = (
+      {"image": np.stack(seen[i : i + self.batch_size])}
+      for i in range(0, len(seen), self.batch_size)
     )
-    arrays = {name: value.numpy() for name, value in found.items()}
-    return [
-      Segmentation(
-        **{name: value[i] for name, value in arrays.items()},
-        image=image,
-        region=region,
-      )
-      for i, (image, region) in enumerate(prepared)
-    ]
+    found = []
+    for numbers, decompose in evaluation.decompose_batches(
+      self._decompose, batches, self.batch_size
+    ):
+      arrays = evaluation.to_numpy(decompose(self._seed))
+      for row, number in enumerate(numbers):
+        frames, region, is_film = prepared[number]
+        # An image is a film of one frame.
+        frame = slice(None) if is_film else 0
+        values = {name: value[row, frame] for name, value in arrays.items()}
+        values["image"] = frames[frame]
+        found.append(Segmentation(**values, region=region))
+    return found
 
 
 def prepare(
-  pixels: np.ndarray, image_shape: Sequence[int]
-) -> tuple[np.ndarray, tuple[tuple[int, int], tuple[int, int]]]:
-  """Returns what a model sees of an image, and which region that is.
+  image: Any, image_shape: Sequence[int]
+) -> tuple[np.ndarray, Region, bool]:
+  """Returns what a model sees of an image or film.
 
   Args:
-    pixels: [H', W', 1 or 3] in [0, 1]; or frames [T, H', W', 1 or 3].
+    image: see `Segmenter.segment`.
     image_shape: (H, W, C).
 
   Returns:
-    [H, W, C], or [T, H, W, C]; and ((top, bottom), (left, right)).
+    [T, H, W, C], T being 1 for an image; which region that is, ((top, bottom),
+    (left, right)); and whether it is a film.
   """
   height, width, channels = image_shape
-  region = image_files.center_region(pixels.shape[-3:-1], (height, width))
+  is_film = getattr(image, "ndim", 0) == 4
+  if is_film:
+    frames = image_files.to_unit(np.asarray(image), "a film")
+  else:
+    frames = image_files.read(image)[None]
+  region = image_files.center_region(frames.shape[1:3], (height, width))
   (top, bottom), (left, right) = region
-  cut = pixels[..., top:bottom, left:right, :]
-  frames = cut if cut.ndim == 4 else cut[None]
-  resized = data.resize(frames, (height, width)).numpy()
-  seen = image_files.to_channels(resized, channels)
-  return (seen if cut.ndim == 4 else seen[0]), region
+  cut = frames[:, top:bottom, left:right]
+  resized = data.resize(cut, (height, width)).numpy()
+  return image_files.to_channels(resized, channels), region, is_film
 
 
 def segment(
@@ -203,7 +207,7 @@ def segment(
   """Decomposes one image; a `Segmenter` does many with one restored model.
 
   Args:
-    image: see `image_files.read`.
+    image: see `Segmenter.segment`.
     checkpoint: see `Segmenter.from_checkpoint`, as are config and seed.
     config: as there.
     seed: as there.
@@ -215,127 +219,61 @@ def segment(
 
 
 def infer(
-  model: iodine.IODINE, images: tf.Tensor, seed: int
+  model: iodine.IODINE, films: tf.Tensor, seed: int
 ) -> dict[str, tf.Tensor]:
-  """Returns what the model says about images in the end.
+  """Returns what the model says about every frame of films.
 
   Args:
     model: the model.
-    images: [B, H, W, C]; a sequential model gets each as a film of itself.
+    films: [B, T, H, W, C]. Of one frame, they are images: a sequential model
+      sees the frame again and again, and what it says in the end counts.
     seed: the samples are drawn from it.
 
   Returns:
-    latents, latents_mean and latents_std [B, K, Z]; and what `render` gives.
-    The background's slot comes first, see `utils.background_first`.
+    masks [B, T, K, H, W], components, reconstruction [B, T, H, W, C], and
+    latents, latents_mean, latents_std [B, T, K, Z]. The background's slot comes
+    first, see `utils.background_first`.
+
+  Raises:
+    errors.UserError: if there are several frames, and the model is one for
+      stills.
   """
-  frames = tf.repeat(
-    images[:, None], model.frame_index(model.num_iters) + 1, axis=1
-  )
+  batch_size, num_frames = films.shape[:2]
   seeds = tf.constant([seed, 0], tf.int64)
-  if images.shape[0] > 1:  # the same for every image
-    seeds = tf.repeat(seeds[None], images.shape[0], axis=0)
-  last = model.last_estimate(frames, seeds)
-  found = {
-    **render(last.x_dist),
-    "latents": last.z,
-    "latents_mean": last.z_dist.mean(),
-    "latents_std": last.z_dist.stddev(),
-  }
-  order = utils.background_first(found["masks"][..., None])
-  return {
-    name: value if name == "reconstruction" else utils.reorder(value, order)
-    for name, value in found.items()
-  }
-
-
-class FilmSegmentation(NamedTuple):
-  """A film, decomposed frame by frame. All numbers are float32.
-
-  A slot is the same in all frames. The one that most pixels of all frames
-  belong to comes first.
-
-  Attributes:
-    masks: [T, K, H, W] probability that a pixel belongs to a slot.
-    components: [T, K, H, W, C] what every slot alone looks like.
-    reconstruction: [T, H, W, C].
-    latents: [T, K, Z] the samples that were decoded.
-    image: [T, H, W, C] what the model saw, in [0, 1].
-    region: of the frames that this is, as for `Segmentation`.
-  """
-
-  masks: np.ndarray
-  components: np.ndarray
-  reconstruction: np.ndarray
-  latents: np.ndarray
-  image: np.ndarray
-  region: tuple[tuple[int, int], tuple[int, int]]
-
-  def labels(self) -> np.ndarray:
-    """Returns the slots of the largest masks, from 0, [T, H, W] int64."""
-    return self.masks.argmax(axis=1)
-
-  def active_slots(self) -> list[int]:
-    """Returns the slots, from 0, whose mask is the largest somewhere."""
-    return np.unique(self.labels()).tolist()
-
-
-class FilmSegmenter:
-  """Decomposes films of one length with one sequential model.
-
-  Iteration t sees frame t. The model is compiled at the first film.
-  """
-
-  def __init__(
-    self, model: iodine.IODINE, image_shape: Sequence[int], seed: int = 0
-  ):
-    """Takes a restored model.
-
-    Args:
-      model: the model, whose `num_iters` is T - 1.
-      image_shape: (H, W, C) of the images that it was trained on.
-      seed: the latents are sampled from it.
-
-    Raises:
-      errors.UserError: if the model is one for stills.
-    """
-    if not model.frame_index(1):
-      raise errors.UserError(
-        "this model was trained on stills, and sees no more than the first "
-        "frame of a film: give `images` to decompose frames by themselves, or "
-        "train on films, such as `python main.py with moving_sprites`"
-      )
-    self._image_shape = tuple(image_shape)
-    self._infer = tf.function(
-      lambda film: _infer_film(model, film, seed), autograph=False
+  if batch_size > 1:  # the same for every image
+    seeds = tf.repeat(seeds[None], batch_size, axis=0)
+  if num_frames == 1:
+    length = model.frame_index(model.num_iters) + 1
+    frames = tf.repeat(films, length, axis=1)
+    estimates = [model.last_estimate(frames, seeds)]
+  elif model.frame_index(1):
+    # No weight depends on how many frames there are.
+    model = copy.copy(model)
+    model.num_iters = num_frames - 1
+    estimates, _ = model.encode(films, seed=seeds)
+  else:
+    raise errors.UserError(
+      "this model was trained on stills, and sees no more than the first "
+      "frame of a film: give `images` to decompose frames by themselves, or "
+      "train on films, such as `python main.py with moving_sprites`"
     )
-
-  def __call__(self, frames: np.ndarray) -> FilmSegmentation:
-    """Decomposes one film.
-
-    Args:
-      frames: [T, H', W', 3] in [0, 1].
-
-    Raises:
-      errors.UserError: if the film is too short.
-    """
-    seen, region = prepare(frames, self._image_shape)
-    found = self._infer(seen[None])
-    arrays = {name: value.numpy() for name, value in found.items()}
-    # One below the other, the frames are an image that has the slots' order.
-    masks = np.concatenate(list(arrays["masks"]), axis=1)[None, ..., None]
-    (order,) = utils.background_first(tf.constant(masks)).numpy()
-    for name in ("masks", "components", "latents"):
-      arrays[name] = arrays[name][:, order]
-    return FilmSegmentation(**arrays, image=seen, region=region)
-
-
-def _infer_film(
-  model: iodine.IODINE, film: tf.Tensor, seed: int
-) -> dict[str, tf.Tensor]:
-  """Returns what the model says about every frame of a film [1, T, H, W, C]."""
-  estimates, _ = model.encode(film, seed=tf.constant([seed, 0], tf.int64))
-  found = [{**render(e.x_dist), "latents": e.z} for e in estimates]
-  return {name: tf.stack([f[name][0] for f in found]) for name in found[0]}
+  found = [
+    {
+      **render(estimate.x_dist),
+      "latents": estimate.z,
+      "latents_mean": estimate.z_dist.mean(),
+      "latents_std": estimate.z_dist.stddev(),
+    }
+    for estimate in estimates
+  ]
+  # One below the other, the frames are an image that has the slots' order.
+  below = tf.concat([each["masks"] for each in found], axis=2)
+  order = utils.background_first(below[..., None])
+  stacked = {k: tf.stack([f[k] for f in found], axis=1) for k in found[0]}
+  return {
+    name: value if name == "reconstruction" else utils.reorder(value, order, 2)
+    for name, value in stacked.items()
+  }
 
 
 def render(x_dist: types.Distribution) -> dict[str, tf.Tensor]:

@@ -1,19 +1,19 @@
 """A segmentation as files that other programs and people can open.
 
-Dimensions: K slots, H W C image of the model, H' W' region of the original.
+Dimensions: T frames, K slots, H W C image of the model, H' W' region of the
+original.
 """
 
 from __future__ import annotations
 
 import os
-import re
 
+import imageio.v3 as imageio
 import numpy as np
 import PIL.Image
 import scipy.ndimage
 from matplotlib.figure import Figure
 
-from iodine import files
 from iodine.drawing import canvas, palette, plotting
 from iodine.modules import data
 from iodine.readers import image_files
@@ -24,68 +24,111 @@ _TINT = 0.45
 _MIN_OVERLAY_SIZE = 512
 _NOT_SEEN = 255  # in mask_full.png
 _SIZE_PER_LINE_WIDTH = 300  # of the borders between slots
-
-_NAMES = re.compile(
-  r"mask(_full)?\.png|overlay\.png|overview\.png|slot_\d+\.png|segmentation\.npz"
-)
-
-
-def are_all_ours(folder: str) -> bool:
-  """Returns whether a folder holds only what `write` might have made."""
-  return files.holds_only(folder, _NAMES)
+_MIN_FILM_HEIGHT = 256  # in pixels
+_FRAME_MILLISECONDS = 200
 
 
 def write(
   folder: str, found: segmenter.Segmentation, original: np.ndarray
 ) -> None:
-  """Writes all files of one image.
+  """Writes all files of one image or film.
 
+  segmentation.npz: the fields of `found`.
+
+  Of an image:
   mask.png: [H, W] with a palette: the index is the slot, from 0, and the
     colour that of the slot in all pictures.
   mask_full.png: the same in the size of the whole original, 255 where it was
     not seen.
-  segmentation.npz: the fields of `found`.
   slot_1.png and so on: a cut-out for each active slot, [H', W'] RGB with the
     mask as opacity.
   overlay.png: the region of the original, tinted with the slots' colours.
   overview.png: image, reconstruction, mask and the slots.
 
+  Of a film:
+  mask_000.png and so on: a mask for every frame.
+  film.gif: see `draw_film`.
+
   Args:
     folder: an empty one.
     found: the segmentation.
-    original: the image that it is of, as `image_files.read` gives it.
+    original: the image or film that it is of, [..., 1 or 3] float32 in [0, 1].
   """
+  path = os.path.join(folder, "segmentation.npz")
+  np.savez_compressed(path, **found._asdict())
+  if found.is_film:
+    _write_film(folder, found, original)
+  else:
+    _write_image(folder, found, original)
+
+
+def _write_image(
+  folder: str, found: segmenter.Segmentation, original: np.ndarray
+) -> None:
   (top, bottom), (left, right) = found.region
   pixels = image_files.to_channels(original[top:bottom, left:right], 3)
-  colors = palette.slot_colors(len(found.masks))
-
-  labels = found.labels().astype(np.uint8)
-  save_labels(os.path.join(folder, "mask.png"), labels, colors)
+  _save_labels(os.path.join(folder, "mask.png"), found.labels(), found)
   whole = np.full(original.shape[:2], _NOT_SEEN, np.uint8)
   whole[top:bottom, left:right] = _labels(found, pixels.shape[:2])
-  save_labels(os.path.join(folder, "mask_full.png"), whole, colors)
-
-  np.savez_compressed(
-    os.path.join(folder, "segmentation.npz"), **found._asdict()
-  )
-
+  _save_labels(os.path.join(folder, "mask_full.png"), whole, found)
   for k in found.active_slots():
     opacity = _enlarge(found.masks[k, ..., None], pixels.shape[:2])
     cutout = np.concatenate([pixels, opacity], axis=-1)
-    PIL.Image.fromarray(to_bytes(cutout)).save(
-      os.path.join(folder, f"slot_{k + 1}.png")
-    )
-
+    path = os.path.join(folder, f"slot_{k + 1}.png")
+    PIL.Image.fromarray(_to_bytes(cutout)).save(path)
   overlay(found, pixels).save(os.path.join(folder, "overlay.png"))
   canvas.save(overview(found), os.path.join(folder, "overview.png"))
 
 
-def save_labels(path: str, labels: np.ndarray, colors: np.ndarray) -> None:
-  """Writes a label image, [H, W] uint8, with the colours [K, 3] of slots."""
-  palette_bytes = np.zeros([256, 3], np.uint8)
-  palette_bytes[: len(colors)] = to_bytes(colors)
-  mask = PIL.Image.fromarray(labels)
-  mask.putpalette(palette_bytes.tobytes())
+def _write_film(
+  folder: str, found: segmenter.Segmentation, frames: np.ndarray
+) -> None:
+  digits = max(3, len(str(len(frames))))
+  for number, labels in enumerate(found.labels()):
+    path = os.path.join(folder, f"mask_{number:0{digits}}.png")
+    _save_labels(path, labels, found)
+  imageio.imwrite(
+    os.path.join(folder, "film.gif"),
+    draw_film(found, frames),
+    duration=_FRAME_MILLISECONDS,
+    loop=0,
+  )
+
+
+def draw_film(found: segmenter.Segmentation, frames: np.ndarray) -> np.ndarray:
+  """Draws frames of a GIF, [T, height, width, 3] uint8.
+
+  They show the region of the frames that was seen, beside its reconstruction
+  and the pixels in the colours of their slots.
+
+  Args:
+    found: the segmentation of a film.
+    frames: [T, H', W', 1 or 3] in [0, 1], the film.
+  """
+  (top, bottom), (left, right) = found.region
+  pixels = image_files.to_channels(frames[:, top:bottom, left:right], 3)
+  size = pixels.shape[1:3]
+  mixed = palette.mix(found.masks[..., None], _colors(found))
+  recons = image_files.to_channels(found.reconstruction, 3)
+  parts = [pixels, data.resize(recons, size), data.resize(mixed, size)]
+  wide = np.concatenate([np.asarray(part) for part in parts], axis=2)
+  zoom = max(1, -(-_MIN_FILM_HEIGHT // size[0]))
+  return _to_bytes(wide.repeat(zoom, axis=1).repeat(zoom, axis=2))
+
+
+def _colors(found: segmenter.Segmentation) -> np.ndarray:
+  """Returns the slots' colours [K, 3]."""
+  return palette.slot_colors(found.masks.shape[-3])
+
+
+def _save_labels(
+  path: str, labels: np.ndarray, found: segmenter.Segmentation
+) -> None:
+  """Writes a label image [H, W] with the colours of the slots."""
+  colors = np.zeros([256, 3])
+  colors[: found.masks.shape[-3]] = _colors(found)
+  mask = PIL.Image.fromarray(labels.astype(np.uint8))
+  mask.putpalette(_to_bytes(colors).tobytes())
   mask.save(path)
 
 
@@ -99,7 +142,7 @@ def overlay(
     pixels: [H', W', 3] in [0, 1]; small ones are enlarged by a whole number.
   """
   size = pixels.shape[:2]
-  colors = palette.slot_colors(len(found.masks))
+  colors = _colors(found)
   # Mixed before it is enlarged, which comes to the same with less memory.
   tint = _enlarge(palette.mix(found.masks[..., None], colors), size)
   zoom = max(1, -(-_MIN_OVERLAY_SIZE // max(size)))
@@ -109,7 +152,7 @@ def overlay(
   lowest = scipy.ndimage.minimum_filter(labels, width)
   is_border = lowest != scipy.ndimage.maximum_filter(labels, width)
   tinted[is_border] = colors[labels[is_border]]
-  return PIL.Image.fromarray(to_bytes(tinted))
+  return PIL.Image.fromarray(_to_bytes(tinted))
 
 
 def _labels(found: segmenter.Segmentation, size: tuple[int, int]) -> np.ndarray:
@@ -147,6 +190,6 @@ def _enlarge(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   return data.resize(image[None], size)[0].numpy()
 
 
-def to_bytes(values: np.ndarray) -> np.ndarray:
+def _to_bytes(values: np.ndarray) -> np.ndarray:
   """Maps [0, 1] to 0 to 255."""
   return np.rint(255.0 * np.clip(values, 0.0, 1.0)).astype(np.uint8)

@@ -60,16 +60,19 @@ class HeldOut:
     """Returns a function that evaluates the model as it is then.
 
     It gives the means of the final decode by the names of metrics, see
-    `evaluation.Evaluator`, and makes its graph at the first call.
+    `evaluation.evaluate`, and makes its graph at the first call.
 
     Args:
       model: the model.
       strategy: whose replicas share every batch. All workers call the function.
     """
-    evaluator = evaluation.Evaluator(model, self._batch_size, strategy)
+    size = self._batch_size
+    score = evaluation.compile_scores(model, size, strategy)
 
     def scores() -> dict[str, float]:
-      result = evaluator(self._batches, num_scenes=self._num_scenes)
+      result = evaluation.evaluate(
+        model, self._batches, size, num_scenes=self._num_scenes, score=score
+      )
       return {name: value.mean for name, value in result.metrics.items()}
 
     return scores
