@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # layers and itself, neither its neighbours nor later ones.
 LAYERS = [
   {"errors", "nvidia", "pretrained"},
-  {"validation", "files", "kinds", "memory"},
+  {"files", "kinds", "memory"},
   {"building", "entries"},
   {"config_files"},
   {"ops", "readers", "synthetic", "drawing"},

@@ -14,6 +14,7 @@ from iodine import (
 )
 from iodine.commands import common
 from iodine.modules import data, datasets
+from iodine.readers import validity
 from iodine.synthetic import records
 
 ROOT = pathlib.Path(__file__).parents[1]
