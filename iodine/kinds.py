@@ -25,71 +25,42 @@ _LARGEST_FLOAT = 2.0**128
 
 
 @dataclasses.dataclass(frozen=True)
-class AtLeast:
-  """A number from here on."""
+class Limit:
+  """What a value has to be besides its type.
 
-  bound: float
-
-  def __contains__(self, value: Any) -> bool:
-    return value >= self.bound
-
-  def __str__(self) -> str:
-    return f"at least {self.bound:g}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Above:
-  """A number above this one."""
-
-  bound: float
-
-  def __contains__(self, value: Any) -> bool:
-    return value > self.bound
-
-  def __str__(self) -> str:
-    return f"above {self.bound:g}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Below:
-  """A number below this one."""
-
-  bound: float
-
-  def __contains__(self, value: Any) -> bool:
-    return value < self.bound
-
-  def __str__(self) -> str:
-    return f"below {self.bound:.10g}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Length:
-  """A list of at least so many entries, and of at most so many."""
-
-  least: int
-  most: int | None = None
-
-  def __contains__(self, value: Any) -> bool:
-    return self.least <= len(value) <= (self.most or len(value))
-
-  def __str__(self) -> str:
-    if self.most == self.least:
-      return f"{self.least} of them"
-    return "not empty" if self.least == 1 else f"{self.least} at least"
-
-
-@dataclasses.dataclass(frozen=True)
-class Means:
-  """What a value stands for, such as `None` for all scenes; checks nothing."""
+  Attributes:
+    text: says it, the end of "give an integer, ...".
+    holds: returns whether it is so.
+  """
 
   text: str
+  holds: Callable[[Any], bool] = lambda value: True
 
-  def __contains__(self, value: Any) -> bool:
-    return True
 
-  def __str__(self) -> str:
-    return self.text
+def AtLeast(bound: float) -> Limit:
+  """Returns the limit of numbers from here on."""
+  return Limit(f"at least {bound:g}", lambda value: value >= bound)
+
+
+def Above(bound: float) -> Limit:
+  """Returns the limit of numbers above this one."""
+  return Limit(f"above {bound:g}", lambda value: value > bound)
+
+
+def Below(bound: float) -> Limit:
+  """Returns the limit of numbers below this one."""
+  return Limit(f"below {bound:.10g}", lambda value: value < bound)
+
+
+def Length(least: int, most: int | None = None) -> Limit:
+  """Returns the limit of lists by their numbers of entries."""
+  text = "not empty" if most is None else f"{most} of them"
+  return Limit(text, lambda x: least <= len(x) <= (most or len(x)))
+
+
+def Means(text: str) -> Limit:
+  """Returns what a value stands for, which limits nothing."""
+  return Limit(text)
 
 
 Positive = Annotated[int, AtLeast(1)]
@@ -165,7 +136,7 @@ def fits(value: Any, kind: Any) -> bool:
   """Returns whether a value is of a kind, as far as annotations say."""
   origin, args = typing.get_origin(kind), typing.get_args(kind)
   if origin is Annotated:
-    return fits(value, args[0]) and all(value in limit for limit in args[1:])
+    return fits(value, args[0]) and all(x.holds(value) for x in args[1:])
   if origin in (typing.Union, types.UnionType):
     return any(fits(value, each) for each in args)
   if origin is Literal:
@@ -186,7 +157,7 @@ def words(kind: Any) -> str:
   """Returns what a kind is called: the end of "give ..."."""
   origin, args = typing.get_origin(kind), typing.get_args(kind)
   if origin is Annotated:
-    meanings = [str(limit) for limit in args[1:]]
+    meanings = [limit.text for limit in args[1:]]
     if args[0] is str and meanings:
       return ", ".join(meanings)  # "a path" says that it is text
     return ", ".join([words(args[0]), *meanings])
