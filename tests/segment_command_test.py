@@ -260,10 +260,10 @@ def test_overlays_are_tinted_and_have_borders():
 @pytest.mark.parametrize(
   "options, part",
   [
-    ([], "`images` is not set"),
-    (["images=nowhere.png"], "nothing at `nowhere.png`"),
+    ([], "`images` is None: give"),
+    (["images=nowhere.png"], "`images` is `nowhere.png`, where"),
     (["images=5"], "5, which is not a path"),
-    (["images=empty"], "the folder `empty` gives no image"),
+    (["images=empty"], "`images` is `empty`, where there"),
     (["images=text.png"], "`text.png` is not an image (PNG,"),
     (["images=cut.png"], "`cut.png` is not an image (PNG,"),
     (["images=['photos','cut.png']"], "`cut.png` is not an image (PNG,"),

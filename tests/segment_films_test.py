@@ -103,7 +103,7 @@ def test_a_model_of_stills_is_refused():
 @pytest.mark.parametrize(
   "options, part",
   [
-    (["films=nowhere"], "`films` is 'nowhere'"),
+    (["films=nowhere"], "`films` is `nowhere`"),
     (["films=2024"], "quote a name that reads as a number"),
     (["films=a.gif", "images=a.png"], "both set"),
     (["images=a.png", "segment.batch_size=0"], "`segment.batch_size` is 0"),
