@@ -246,9 +246,9 @@ def test_overlays_are_tinted_and_have_borders():
 @pytest.mark.parametrize(
   "options, part",
   [
-    ([], "`images` is "),
-    (["images=nowhere.png"], "`nowhere.png`"),
-    (["images=empty"], "`empty`"),
+    ([], "`images` is None: give"),
+    (["images=nowhere.png"], "`images` is `nowhere.png`, where"),
+    (["images=empty"], "`images` is `empty`, where there"),
     (["images=text.png"], "`text.png` is not an image (PNG,"),
     (["images=['photos','cut.png']"], "`cut.png` is not an image (PNG,"),
     (["images=photos", "films=photos"], "both set"),

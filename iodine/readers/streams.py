@@ -1,8 +1,8 @@
 """Which scenes come, and in which order.
 
 Records come one after another, and are shuffled among those that were read
-last. Of scenes that are at hand in any order, the order is a function of the
-seed and the place alone: there is nothing to buffer, nor to skip.
+last. Scenes that are at hand in any order are shuffled by their places, all of
+an epoch, and none is read but those that come.
 
 Dimensions:
   B: scenes of a batch.
@@ -282,19 +282,26 @@ class PlaceStream:
   def batches(self, order: Order) -> tf.data.Dataset:
     """Returns batches of scenes."""
     self.require_scenes()
-    num = len(self.places)
-    stop = num if order.once else tf.int64.max
-    numbers = order.choose_rows(tf.data.Dataset.range(order.skip, stop))
-    numbers = numbers.batch(order.num_rows, drop_remainder=not order.once)
-    gather = self._gather()
+    places = tf.constant(self.places)
+    first_epoch, offset = divmod(order.skip, len(self.places))
 
-    def read(batch: tf.Tensor) -> Scene:
-      epoch, index = batch // num, batch % num
-      if order.shuffle_buffer is not None:
-        index = _permuted(index, num, order.seed, epoch)
-      return gather(tf.gather(self.places, index))
+    def epoch(number: tf.Tensor) -> tf.data.Dataset:
+      if order.shuffle_buffer is None:
+        return tf.data.Dataset.from_tensor_slices(places)
+      seed = tf.stack([tf.constant(order.seed, tf.int64), number])
+      return tf.data.Dataset.from_tensor_slices(
+        tf.random.experimental.stateless_shuffle(places, seed)
+      )
 
-    return numbers.map(read, tf.data.AUTOTUNE, deterministic=True)
+    if order.once:
+      chosen = tf.data.Dataset.from_tensor_slices(places).skip(order.skip)
+    else:
+      # What is skipped are places, and no more than one epoch of them.
+      epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
+      chosen = epochs.flat_map(epoch).skip(offset)
+    chosen = order.choose_rows(chosen)
+    batches = chosen.batch(order.num_rows, drop_remainder=not order.once)
+    return batches.map(self._gather(), tf.data.AUTOTUNE, deterministic=True)
 
   def _gather(self) -> Callable[[tf.Tensor], Scene]:
     """Returns `read` as an operation of a graph."""
@@ -344,18 +351,6 @@ class PlaceStream:
 
 
 Stream = RecordStream | PlaceStream
-
-
-def _permuted(
-  index: tf.Tensor, num: int, seed: int, epoch: tf.Tensor
-) -> tf.Tensor:
-  """Returns where numbers [B] below `num` are in the order of an epoch [B]."""
-  zeros = tf.zeros_like(epoch)
-  return tf.raw_ops.RandomIndexShuffle(
-    index=index,
-    seed=tf.stack([zeros + seed, epoch, zeros], axis=-1),
-    max_index=zeros + (num - 1),
-  )
 
 
 def shuffle(
