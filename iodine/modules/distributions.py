@@ -28,14 +28,10 @@ _RAW_RANGES = {
   tf.nn.sigmoid: (-87.0, math.inf),
   tf.exp: (-87.0, 87.0),
 }
-
-
-_Scale = Annotated[
-  float,
-  kinds.Limit(
-    "above 0, or -1.0 for a trained one", lambda x: x > 0.0 or x == -1.0
-  ),
-]
+# What a fixed scale may be.
+_FIXED_SCALE = kinds.Limit(
+  "above 0, or -1.0 for a trained one", lambda x: x > 0.0 or x == -1.0
+)
 
 
 class DistributionModule(snt.Module):
@@ -95,7 +91,7 @@ class LocScaleDistribution(DistributionModule):
     scale: Literal["stddev", "var", "prec", "fixed"] = "stddev",
     scale_act: utils.Activation = "exp",
     loc_act: utils.Activation = None,
-    scale_val: _Scale = 1.0,
+    scale_val: Annotated[float, _FIXED_SCALE] = 1.0,
     dist_kwargs: Mapping[str, Any] | None = None,
     name: str = "loc_scale_dist",
   ):
