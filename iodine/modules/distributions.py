@@ -28,16 +28,10 @@ _RAW_RANGES = {
   tf.nn.sigmoid: (-87.0, math.inf),
   tf.exp: (-87.0, 87.0),
 }
-
-
-class _Scale:
-  """What a fixed scale may be."""
-
-  def __contains__(self, value: float) -> bool:
-    return value > 0.0 or value == -1.0
-
-  def __str__(self) -> str:
-    return "above 0, or -1.0 for a trained one"
+# What a fixed scale may be.
+_FIXED_SCALE = kinds.Limit(
+  "above 0, or -1.0 for a trained one", lambda x: x > 0.0 or x == -1.0
+)
 
 
 class DistributionModule(snt.Module):
@@ -97,7 +91,7 @@ class LocScaleDistribution(DistributionModule):
     scale: Literal["stddev", "var", "prec", "fixed"] = "stddev",
     scale_act: utils.Activation = "exp",
     loc_act: utils.Activation = None,
-    scale_val: Annotated[float, _Scale()] = 1.0,
+    scale_val: Annotated[float, _FIXED_SCALE] = 1.0,
     dist_kwargs: Mapping[str, Any] | None = None,
     name: str = "loc_scale_dist",
   ):

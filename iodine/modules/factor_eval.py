@@ -20,22 +20,21 @@ from iodine.modules import types
 KINDS = ("scalar", "categorical", "angle")
 
 
-class _Factor:
-  """What an entry of a mapping is."""
-
-  def __contains__(self, value: Sequence[Any]) -> bool:
-    if len(value) != 3 or value[2] not in KINDS:
-      return False
-    _, size, kind = value
-    return kinds.fits(size, kinds.Size) and (kind != "angle" or size == 2)
-
-  def __str__(self) -> str:
-    return f"(name, size, kind), kind one of {KINDS}, an angle of size 2"
+def _is_factor(value: Sequence[Any]) -> bool:
+  """Returns whether a list is what an entry of a mapping is."""
+  if len(value) != 3 or value[2] not in KINDS:
+    return False
+  _, size, kind = value
+  return kinds.fits(size, kinds.Size) and (kind != "angle" or size == 2)
 
 
-_Mapping = Annotated[
-  Sequence[Annotated[Sequence[Any], _Factor()]], kinds.Length(1)
+_Factor = Annotated[
+  Sequence[Any],
+  kinds.Limit(
+    f"(name, size, kind), kind one of {KINDS}, an angle of size 2", _is_factor
+  ),
 ]
+_Mapping = Annotated[Sequence[_Factor], kinds.Length(1)]
 
 
 class OnlineMeanVarEstimator(snt.Module):
