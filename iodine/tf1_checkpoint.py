@@ -2,7 +2,7 @@
 
 from iodine.checkpoints import tf1
 
-__all__ = ["export", "restore"]
-
 export = tf1.export
 restore = tf1.restore
+
+__all__ = ["export", "restore"]

@@ -760,7 +760,7 @@ def test_a_wrong_tf1_checkpoint_is_a_sentence(exported, scenes, capsys):
     *("evaluate", "with", "tetrominoes", *TINY, f"data.path={scenes}"),
     *(f"checkpoint_dir={exported}", "n_z=4"),
   )
-  assert "`n_z` is off" in message
+  assert "initial_sample_distribution is [" in message
 
 
 # -------------------------------------------------------- quickstart, the rest
