@@ -331,9 +331,6 @@ def check(
     table: what its entries may be.
     path: of this part in the whole, with a dot at its end.
     source: the file that the config is of, if any.
-
-  Raises:
-    errors.UserError: if one is of another kind.
   """
   for name in table.keys() & config.keys():
     entry, value = table[name], config[name]
