@@ -307,10 +307,18 @@ WRITES = (
 OF_CALL = tuple(name for name, entry in flat() if "call" in entry.marks)
 
 
-def table_of(named_configs: Sequence[str]) -> Table:
-  """Returns the table of all entries that a config of these has."""
-  further = [OF_NAMED.get(name, {}) for name in named_configs]
-  return {k: v for table in (ENTRIES, *further) for k, v in table.items()}
+def table_of(named_configs: Sequence[str], read: Sequence[str] = ()) -> Table:
+  """Returns the table of all entries that a config has.
+
+  Args:
+    named_configs: of which it is made.
+    read: names of entries in config files, of which it is made, too.
+  """
+  table = dict(ENTRIES)
+  for name, own in OF_NAMED.items():
+    is_named = name in named_configs
+    table |= {k: v for k, v in own.items() if is_named or k in read}
+  return table
 
 
 def defaults(table: Table = ENTRIES) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class ExponentialDecay:
 
 
 class Adam(snt.Module):
-  """Adam whose epsilon is not bias-corrected, with gradients clipped.
+  """Adam whose epsilon is not bias-corrected (FIDELITY), gradients clipped.
 
   lr_t = lr * sqrt(1 - beta2^t) / (1 - beta1^t), then
   variable -= lr_t * m / (sqrt(v) + epsilon). `snt.optimizers.Adam`

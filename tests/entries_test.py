@@ -141,6 +141,17 @@ def test_what_is_of_one_call_is_not_taken_over():
   assert "scenes_csv" not in stored["evaluation"]
 
 
+def test_a_file_may_have_the_entries_of_one_named_config(tmp_path):
+  path = tmp_path / "own.json"
+  config = main.get_config(("own",), {"image_dim": [14, 14]})
+  path.write_text(json.dumps({**config, "checkpoint_dir": "runs/own"}))
+  again = main.get_config((str(path),), {"seed": 3})
+  assert again == {**config, "seed": 3}
+  with pytest.raises(errors.UserError, match="`channels` is 0"):
+    path.write_text(json.dumps({**config, "channels": 0}))
+    main.get_config((str(path),))
+
+
 def test_entries_that_are_gone(tmp_path):
   path = tmp_path / "config.json"
   config = json.loads(PRETRAINED.read_text())

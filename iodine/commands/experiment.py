@@ -283,6 +283,7 @@ class Experiment(sacred.Experiment):
       lambda error: f"`{source}` is not a config ({error}): write it again",
     ):
       self.named_configs[name] = config_dict.ConfigDict(config)
+      self.named_configs[name].read = tuple(config)
     return name
 
   def _read_beside(
@@ -326,7 +327,9 @@ class Experiment(sacred.Experiment):
   ) -> Any:
     """Makes a run as Sacred does; puts parts in place, checks its config."""
     merged, parts = _split_off_parts(updates)
-    table = entries.table_of(names)
+    configs = [self.named_configs[name] for name in names]
+    read = [key for each in configs for key in getattr(each, "read", ())]
+    table = entries.table_of(names, read)
     self.configurations[:] = [config_dict.ConfigDict(entries.defaults(table))]
     try:
       run = super()._create_run(command_name, merged, names, *args)
