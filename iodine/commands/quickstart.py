@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable
 
-from iodine import checkpoints, errors, evaluation
+from iodine import config_files, errors, evaluation
 from iodine.commands import common, evaluate, make_data, plot, run_folder, train
 
 Config = common.Config
@@ -30,7 +30,7 @@ def show(config: Config) -> None:
     "evaluation": {**config["evaluation"], "num_scenes": _NUM_SHOWN},
     "plot": {**config["plot"], "num_scenes_for_map": _NUM_SHOWN},
   }
-  config = {**checkpoints.as_trained(config), **few}
+  config = {**config_files.as_trained(config), **few}
   result = evaluate.run(config, folder)
   pictures = plot.run(config, folder)
   print(
