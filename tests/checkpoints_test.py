@@ -152,7 +152,7 @@ def test_a_name_that_tensorflow_takes_for_several_is_refused(tmp_path, name):
   for call in (
     lambda: checkpoints.open_checkpoint(path),
     lambda: checkpoints.CheckpointStore(path, *make_objects()),
-    lambda: checkpoints.check_export(f"{path}/model.ckpt"),
+    lambda: checkpoints.tf1.check_export(f"{path}/model.ckpt"),
   ):
     with pytest.raises(errors.UserError, match="for a pattern: rename it"):
       call()

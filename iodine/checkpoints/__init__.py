@@ -14,12 +14,6 @@ from iodine.checkpoints.finding import (
 )
 from iodine.checkpoints.restoring import restore, restore_model
 from iodine.checkpoints.store import CheckpointStore
-from iodine.checkpoints.tf1 import (
-  all_variables,
-  check_export,
-  export,
-  model_variables,
-)
 from iodine.checkpoints.tf2 import variables_by_path
 from iodine.config_files import as_evaluated
 
@@ -27,16 +21,12 @@ __all__ = [
   "CheckpointStore",
   "Opened",
   "Report",
-  "all_variables",
   "as_evaluated",
-  "check_export",
   "check_name",
   "config_beside",
   "config_path",
-  "export",
   "find",
   "latest",
-  "model_variables",
   "open_checkpoint",
   "restore",
   "restore_model",

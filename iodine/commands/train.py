@@ -20,13 +20,12 @@ from iodine import (
   devices,
   errors,
   files,
-  optimizers,
   replicas,
   training,
 )
 from iodine.commands import common, make_data, run_folder
 from iodine.modules import data as data_lib
-from iodine.modules import iodine
+from iodine.modules import iodine, types
 
 Config = common.Config
 LogScalar = Callable[[str, float, int], None]
@@ -193,9 +192,10 @@ class _Run:
     self._folder.start = None  # which lets go of its tensors
     print(_opening_line(model, step, stage, self._folder.path), flush=True)
     periods = {name: config[name] for name in training.Schedule._fields}
+    state = [*model.trainable_variables, *optimizer.variables]
     loop = training.Loop(
       functools.partial(make_steps, feed.batches),
-      [*model.trainable_variables, *optimizer.m, *optimizer.v],
+      [v for v in state if v.dtype.is_floating],
       self._dataset.batch_size,
       store,
       training.Schedule(**{**periods, "stop_after_steps": stage.last_step}),
@@ -213,7 +213,7 @@ class _Run:
     return outcome
 
   def _open_store(
-    self, model: iodine.IODINE, optimizer: optimizers.Adam
+    self, model: iodine.IODINE, optimizer: types.Optimizer
   ) -> checkpoints.CheckpointStore:
     """Returns where checkpoints go, with what it knows of those before."""
     store = checkpoints.CheckpointStore(
@@ -319,7 +319,7 @@ def _tell_changes(config: Config, prefix: str) -> None:
 
 
 def _restore(
-  start: checkpoints.Opened, model: iodine.IODINE, optimizer: optimizers.Adam
+  start: checkpoints.Opened, model: iodine.IODINE, optimizer: types.Optimizer
 ) -> None:
   """Restores what a run begins with, and says so."""
   report = checkpoints.restore(start, model, optimizer)
