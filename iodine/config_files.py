@@ -49,10 +49,6 @@ def read(path: str, remedy: str = "write it again") -> dict[str, Any]:
   Args:
     path: of the file.
     remedy: what to do where it cannot be read.
-
-  Raises:
-    errors.UserError: if it is no JSON file with a dict of entries, an entry is
-      of another kind or gone, or it names code that is not trusted.
   """
   if not path.endswith(".json"):
     raise errors.UserError(
@@ -77,11 +73,7 @@ def read(path: str, remedy: str = "write it again") -> dict[str, Any]:
 
 
 def _without_gone(config: Config, path: str) -> dict[str, Any]:
-  """Returns a config without the entries that older versions had.
-
-  Raises:
-    errors.UserError: if one of them did something.
-  """
+  """Returns a config without the entries that older versions had."""
   result = copy.deepcopy(dict(config))
   for entry, unused in entries.GONE.items():
     *parents, last = entry.split(".")
@@ -97,11 +89,7 @@ def _without_gone(config: Config, path: str) -> dict[str, Any]:
 
 
 def read_beside(folder: str) -> dict[str, Any]:
-  """Reads the config that a training left in its folder.
-
-  Raises:
-    errors.UserError: if there is none, or see `read`.
-  """
+  """Reads the config that a training left in its folder."""
   path = os.path.join(folder, files.RUN_CONFIG)
   if not os.path.isfile(path):
     raise errors.UserError(
@@ -135,10 +123,6 @@ def read_named(
     path: of the file.
     updates: of the user, who may say where to write: a nested dict.
     further: more entries by which the command at hand writes.
-
-  Raises:
-    errors.UserError: if it says where to write and the updates do not, or see
-      `read`.
   """
   config = read(path)
   for entry in [*_writing(config), *(e for e in further if get(config, e))]:
@@ -199,11 +183,7 @@ def as_trained(config: Config, batch_size: int | None = None) -> dict[str, Any]:
 
 
 def as_evaluated(config: Config) -> dict[str, Any]:
-  """Returns a config whose model refines as often as `evaluate` lets it.
-
-  Raises:
-    errors.UserError: if the config is not complete.
-  """
+  """Returns a config whose model refines as often as `evaluate` lets it."""
   check_complete(config)
   num_iters = get(config, "evaluation.num_iters")
   if num_iters is None:
@@ -222,9 +202,6 @@ def follow(updates: Config, stored: Config, is_named: Any) -> dict[str, Any]:
     updates: a nested dict.
     stored: the config beside the checkpoint; {} if there is none.
     is_named: true where a named config refines it.
-
-  Raises:
-    errors.UserError: if it cannot be known what follows from an update.
   """
   result = copy.deepcopy(dict(updates))
   parts = {top: stored.get(top) for top in ("data", "model", "optimizer")}

@@ -4,7 +4,8 @@ An entry says its default, what it may be, what it is for, whether it is of one
 call (what lies beside a checkpoint does not decide it), and whether something
 is written by it (no config file decides it). Defaults, checks, the page
 docs/config.md and what a command takes from a checkpoint's config are read off
-this table. A new entry stands here and where it is used, and nowhere else.
+this table. A new entry stands here and where it is used; `python main.py
+print_entries > docs/config.md` makes its page anew.
 
 The arguments of model, data and optimizer have their kinds at the constructors
 that a config names; `iodine.building` checks them.
@@ -331,9 +332,6 @@ def check(
     table: what its entries may be.
     path: of this part in the whole, with a dot at its end.
     source: the file that the config is of, if any.
-
-  Raises:
-    errors.UserError: if one is of another kind.
   """
   for name in table.keys() & config.keys():
     entry, value = table[name], config[name]
@@ -374,7 +372,9 @@ evaluation.num_scenes=32`, and what depends on it follows. The arguments of
 names.
 
 *Call*: it belongs to one call, and the config beside a checkpoint does not
-decide it. *Writes*: something is written by it, and no config file decides it.
+decide it. *Writes*: something is written by it, and no config file decides it,
+but for generated scenes under `runs/data`. A named config gives many entries
+another default.
 """
   named = {f"The config `{name}` alone": t for name, t in OF_NAMED.items()}
   for title, table in {**SECTIONS, **named}.items():

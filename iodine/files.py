@@ -46,11 +46,7 @@ def _as_user_error(
 
 
 def make_folder(folder: Path) -> None:
-  """Creates a folder, with its parents.
-
-  Raises:
-    errors.UserError: if that fails.
-  """
+  """Creates a folder, with its parents."""
   with _as_user_error(folder):
     os.makedirs(folder, exist_ok=True)
 
@@ -60,9 +56,6 @@ def make_new_folder(folder: Path) -> bool:
 
   Returns:
     Whether it was created: then nobody else did, not even at this moment.
-
-  Raises:
-    errors.UserError: if it cannot be created.
   """
   make_folder(os.path.dirname(folder) or os.curdir)
   with _as_user_error(folder):
@@ -78,9 +71,6 @@ def check_folder(folder: Path) -> None:
 
   Args:
     folder: it may have yet to be made.
-
-  Raises:
-    errors.UserError: if not.
   """
   place = os.path.realpath(folder)
   while not os.path.lexists(place):
@@ -97,9 +87,6 @@ def check_writable(path: Path, begin: str = "") -> None:
     path: of the file.
     begin: how its text begins. A file that begins otherwise, or is the config
       of a run, is not replaced: somebody mistook its name.
-
-  Raises:
-    errors.UserError: if not.
   """
   path = os.fspath(path)
   if os.path.lexists(path) and not os.path.isfile(path):
@@ -119,11 +106,7 @@ def check_writable(path: Path, begin: str = "") -> None:
 
 
 def check_replaceable(folder: Path) -> None:
-  """Checks that a folder is new, empty, or was made by `replaced_folder`.
-
-  Raises:
-    errors.UserError: if it has things in it that would be lost.
-  """
+  """Checks that a folder is new, empty, or was made by `replaced_folder`."""
   if not os.path.lexists(folder):
     return
   with _as_user_error(folder):
@@ -160,9 +143,6 @@ def replaced(
   Args:
     path: the file to write; its folder is made.
     failures: what the writer raises where the disk refuses, beside OSError.
-
-  Raises:
-    errors.UserError: if something cannot be written.
   """
   path = os.path.realpath(path)
   with _workspace(path, failures) as workspace:
@@ -184,9 +164,6 @@ def replaced_folder(
   Args:
     folder: see `check_replaceable`; its parents are made.
     failures: as for `replaced`.
-
-  Raises:
-    errors.UserError: if something cannot be written, or would be lost.
   """
   check_replaceable(folder)
   folder = os.path.realpath(folder)
@@ -203,22 +180,14 @@ def replaced_folder(
 
 
 def write(path: Path, content: str | bytes) -> None:
-  """Writes a file; its folder is made.
-
-  Raises:
-    errors.UserError: if it cannot be written.
-  """
+  """Writes a file; its folder is made."""
   data = content.encode() if isinstance(content, str) else content
   with replaced(path) as temporary, open(temporary, "wb") as file:
     file.write(data)
 
 
 def write_json(path: Path, content: Any) -> None:
-  """Writes a JSON file; numbers that are not finite are null.
-
-  Raises:
-    errors.UserError: if it cannot be written.
-  """
+  """Writes a JSON file; numbers that are not finite are null."""
   write(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
 
 

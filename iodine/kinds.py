@@ -182,10 +182,6 @@ def check(name: str, value: Any, kind: Any) -> None:
     name: the entry, for the message.
     value: its value.
     kind: an annotation.
-
-  Raises:
-    errors.UserError: if it is of another kind; an `UnknownNameError` where it
-      would have to be one of some names.
   """
   if fits(value, kind):
     return
@@ -205,10 +201,6 @@ def check_arguments(
     function: takes them; a function or a class.
     arguments: a dict of keyword arguments.
     hint: what else to do where an argument is unknown.
-
-  Raises:
-    errors.UserError: if it is not a dict, or an argument is unknown, missing
-      or of another kind.
   """
   check(path, arguments, dict)
   # The metaclass of Sonnet hides the signature of its classes.

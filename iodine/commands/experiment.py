@@ -260,9 +260,6 @@ class Experiment(sacred.Experiment):
 
     Returns:
       The names of all named configs.
-
-    Raises:
-      errors.UserError: if one is unknown, or see `config_files.read_named`.
     """
     result: list[str] = []
     for name in names:

@@ -258,7 +258,7 @@ class _PlacedScenes(datasets.SceneDataset):
 
   @abc.abstractmethod
   def _read(self, source: Any, places: np.ndarray) -> streams.Scene:
-    """Returns the scenes at some places, as they are stored."""
+    """Returns the scenes at some places, as stored or in their final size."""
 
   @property
   def image_size(self) -> tuple[int, int]:

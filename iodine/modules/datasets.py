@@ -1,6 +1,7 @@
 """What all data sets share: options, batches, crops and sizes, caches.
 
-A data set object keeps options only; it reads nothing until it is called.
+A data set object keeps options only; it opens its files when it is called, or
+asked for what they decide (sizes, numbers of entities).
 
   scenes of a subset, in their order -> batches as they are stored
     -> bytes and numbers of entities, in their final size, as far as the device

@@ -253,4 +253,4 @@ class DataSet(Protocol):
   def batches(
     self, subset: str | None, skip_batches: int = 0
   ) -> Iterator[dict[str, Any]]:
-    """Yields the same, with errors that name file and record."""
+    """Yields the same, with errors that name the file."""

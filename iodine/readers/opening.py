@@ -164,6 +164,8 @@ def _explain_record(
 
 def _problem_of(record: tf.Tensor, layout: layouts.Layout) -> str | None:
   """Returns what TensorFlow says of a record that has another layout."""
-  return errors.message_of(
-    lambda: examples.parse(record, layout), RECORD_ERRORS
-  )
+  try:
+    examples.parse(record, layout)
+  except RECORD_ERRORS as error:
+    return errors.reason(error)
+  return None
