@@ -279,7 +279,7 @@ def _replay_step(
   """Makes the training step; returns all that could have been recorded."""
   z, variables = reference.tensors["z"], model.trainable_variables
   _check_samples(model, reference, z)
-  names = {id(v): k for k, v in checkpoints.model_variables(model).items()}
+  names = {id(v): k for k, v in checkpoints.tf1.model_variables(model).items()}
   step = training.compute_gradients(model, reference.data, z=tf.constant(z))
   computed: dict[str, Any] = {"loss": step.loss, "lr": optimizer.learning_rate}
   for name in ("z", "zp", "kl", "re"):
@@ -291,7 +291,7 @@ def _replay_step(
   computed["global_norm"] = optimizer.apply(step.gradients, variables)
   # What is after the step may have been left out as a whole, it is large.
   if any(name.startswith("after/") for name in reference.tensors):
-    for name, value in checkpoints.all_variables(model, optimizer).items():
+    for name, value in checkpoints.tf1.all_variables(model, optimizer).items():
       computed[f"after/{name}"] = value
   lacking = [
     f"lacks {name}"

@@ -259,7 +259,7 @@ def test_continue_run_goes_on_in_the_same_folder(scenes, tmp_path, capsys):
   assert f"continuing from {folder}/ckpt-2" in out
   assert checkpoints.find(folder) == f"{folder}/ckpt-3"
   assert os.listdir(tmp_path) == ["run_1"]
-  assert checkpoints.read_seed(folder) == 3
+  assert checkpoints.open_checkpoint(folder).seed == 3
   # Three steps at a stretch come to the same numbers.
   run(*options, f"checkpoint_dir={tmp_path}/whole", "stop_after_steps=3")
   expected = _weights(f"{tmp_path}/whole_1/ckpt-3")

@@ -19,13 +19,14 @@ ROOT = pathlib.Path(main.__file__).parent
 LAST = 12
 
 
-def options(scenes, folder):
+def options(scenes, folder, last=LAST):
+  """Words of a training that saves after every step."""
   return [
     *("with", "tetrominoes", f"data.path={scenes}", "data.image_dim=[8,8]"),
     *(f"{key}={value}" for key, value in helpers.TINY.items()),
     *("batch_size=2", "data.shuffle_buffer=4", "num_iters=1", "seed=3"),
     *("save_checkpoint_steps=1", "save_summaries_steps=1"),
-    *(f"stop_after_steps={LAST}", f"checkpoint_dir={folder}"),
+    *(f"stop_after_steps={last}", f"checkpoint_dir={folder}"),
   ]
 
 

@@ -125,7 +125,7 @@ def test_it_is_small_and_says_how_it_was_made():
   assert sum(p.stat().st_size for p in FOLDER.rglob("*")) < 5e6
   stored = json.loads((FOLDER / "config.json").read_text())
   config = json.loads(json.dumps(main.get_config(("tetrominoes", "minutes"))))
-  assert stored["seed"] == checkpoints.read_seed(str(FOLDER))
+  assert stored["seed"] == checkpoints.open_checkpoint(FOLDER).seed
   for entry in ("model", "optimizer", "data", "batch_size", "learn_rate"):
     assert stored[entry] == config[entry], entry
   metrics = json.loads((FOLDER / "metrics.json").read_text())

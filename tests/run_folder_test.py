@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+import crash_test
 import filelock
 import helpers
 import pytest
@@ -63,26 +64,18 @@ def test_a_new_run_has_a_folder_of_its_own(tmp_path, run_id):
 def test_a_run_does_not_go_on_beside_newer_checkpoints(tmp_path, capsys):
   data = main.get_config(("tetrominoes",))["data"]
   scenes = make_data.make_data(data, str(tmp_path), 4, seed=0)
-  options = [
-    *("with", "tetrominoes", f"data.path={scenes}", "data.image_dim=[8,8]"),
-    *(f"{key}={value}" for key, value in helpers.TINY.items()),
-    *("batch_size=2", "data.shuffle_buffer=4", "save_checkpoint_steps=1"),
-    *("seed=3", "save_images_steps=100", "num_iters=1"),
-  ]
-  helpers.run_main(
-    *options, f"checkpoint_dir={tmp_path}/r", "stop_after_steps=3"
-  )
+  helpers.run_main(*crash_test.options(scenes, f"{tmp_path}/r", last=3))
   folder = tmp_path / "r_1"
-  options += ["continue_run=True", "stop_after_steps=4"]
+
+  def again(start):
+    options = crash_test.options(scenes, start, last=4)
+    return [*options, "continue_run=True"]
+
   with other_process(folder):
-    sentence = helpers.fails_with_sentence(
-      capsys, *options, f"checkpoint_dir={folder}"
-    )
+    sentence = helpers.fails_with_sentence(capsys, *again(folder))
   assert "another training writes" in sentence
   before = {path: path.read_bytes() for path in folder.glob("ckpt*")}
-  sentence = helpers.fails_with_sentence(
-    capsys, *options, f"checkpoint_dir={folder}/ckpt-1"
-  )
+  sentence = helpers.fails_with_sentence(capsys, *again(f"{folder}/ckpt-1"))
   assert f"newer than `{folder}/ckpt-1`, `{folder}/ckpt-3`: " in sentence
   assert before == {path: path.read_bytes() for path in folder.glob("ckpt*")}
   # In a folder of its own it goes on, with the config of the run.
@@ -91,16 +84,16 @@ def test_a_run_does_not_go_on_beside_newer_checkpoints(tmp_path, capsys):
   for path in [*folder.glob("ckpt-1.*"), folder / "config.json"]:
     shutil.copy(path, other)
   capsys.readouterr()
-  helpers.run_main(*options, f"checkpoint_dir={other}")
+  helpers.run_main(*again(other))
   out = capsys.readouterr().out
   assert "the run's own seed 3 is used\n" in out
   assert f"continuing from {other}/ckpt-1\n" in out
   # What comes is what was there, to the bit.
   left = checkpoints.open_checkpoint(f"{folder}/ckpt-3")
-  again = checkpoints.open_checkpoint(f"{other}/ckpt-3")
+  made = checkpoints.open_checkpoint(f"{other}/ckpt-3")
   names = [n for n in left.tensors if n.startswith(("model/", "optimizer/"))]
   assert len(names) > 20
   training_test.assert_same_bits(
     [left.tensors[name] for name in names],
-    [again.tensors[name] for name in names],
+    [made.tensors[name] for name in names],
   )

@@ -50,7 +50,6 @@ def test_no_stage_outlasts_the_training():
 @pytest.mark.parametrize(
   "entries, part",
   [
-    (None, "`stages` is None: give a list"),
     ([5], r"`stages\[0\]` is 5: give a dict"),
     ([{"until": 5}], r"`stages\[0\].model` is missing"),
     ([{"until": 5, "model": {}, "data": {}}], "use some of until, model"),

@@ -160,8 +160,10 @@ def test_the_best_loss_survives_a_restart(tmp_path):
   assert again.store.best == str(tmp_path / "best/ckpt-1")
 
 
-@pytest.mark.parametrize("value", [math.nan, -math.inf])
-@pytest.mark.parametrize("name", ["loss/total", "debug/global_grad_norm"])
+@pytest.mark.parametrize(
+  "name, value",
+  [("loss/total", math.nan), ("debug/global_grad_norm", -math.inf)],
+)
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, name, value):
   run = Run(tmp_path)
   with pytest.raises(errors.UserError) as info:
@@ -171,9 +173,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, name, value):
   assert run.store.latest == str(tmp_path / "ckpt-2")
 
 
-@pytest.mark.parametrize("last", [False, True])
-@pytest.mark.parametrize("value", [math.nan, -math.inf, 1e30])
-@pytest.mark.parametrize("kind", ["weights", "v"])
+@pytest.mark.parametrize(
+  "kind, value, last",
+  [
+    *(("weights", math.nan, False), ("weights", 1e30, True)),
+    *(("v", -math.inf, True), ("v", 1e30, False)),
+  ],
+)
 def test_state_that_is_not_finite_is_not_saved(tmp_path, kind, value, last):
   run = Run(tmp_path)
   count = run.fake_step()
@@ -231,14 +237,6 @@ def test_a_step_that_diverged_is_named_though_noticed_later(tmp_path):
     run.train(20, step=step, save_summaries_steps=10, save_checkpoint_steps=4)
   assert run.store.latest == str(tmp_path / "ckpt-4")
   assert not list(tmp_path.glob("ckpt-8*"))
-
-
-def test_a_real_nan_is_noticed(tmp_path):
-  run = Run(tmp_path)
-  bias = run.model.decoder.pixel_decoder.conv_net.layers[0].b
-  bias.assign(tf.fill(bias.shape, math.nan))
-  with pytest.raises(errors.UserError, match="no checkpoint yet"):
-    run.train(2)
 
 
 @pytest.mark.parametrize(

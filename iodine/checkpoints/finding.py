@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from iodine import errors, files
+from iodine import config_files, errors, files
 
 BEST_FOLDER = "best"
 STATE_FILE = "checkpoint"
@@ -63,6 +63,11 @@ class Opened(NamedTuple):
     if not self.is_tf1:
       name = f"optimizer/{name}{VALUE_SUFFIX}"
     return int(self.tensors.get(name, 0))
+
+  @property
+  def seed(self) -> int:
+    """Returns the seed of the run that it is of, which TF1's do not have."""
+    return int(self.tensors[f"seed{VALUE_SUFFIX}"])
 
 
 class Report(NamedTuple):
@@ -251,3 +256,18 @@ def run_folder(prefix: str) -> str:
   )
   is_best = os.path.basename(os.path.abspath(folder)) == BEST_FOLDER
   return parent if is_best and is_within and not is_run else folder
+
+
+def config_path(prefix: str) -> str:
+  """Returns where a training leaves the config of its checkpoints."""
+  return os.path.join(run_folder(prefix), files.RUN_CONFIG)
+
+
+def config_beside(prefix: str) -> dict[str, Any]:
+  """Reads the config that the training of a checkpoint left beside it.
+
+  Raises:
+    errors.UserError: if there is none, it cannot be read, or it names code that
+      is not trusted, see `building.trust`.
+  """
+  return config_files.read_beside(run_folder(prefix))

@@ -3,41 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-from iodine import building
-from iodine.checkpoints import configs, finding, tf1, tf2
+from iodine import building, config_files
+from iodine.checkpoints import finding, tf1, tf2
 from iodine.modules import iodine
 
 
-class Restored(NamedTuple):
-  """What was read.
-
-  Attributes:
-    prefix: of the checkpoint.
-    report: what became of the variables.
-  """
-
-  prefix: str
-  report: finding.Report
-
-
-def restore(path: finding.Path, **objects: Any) -> Restored:
-  """Restores objects from a TF1 or TF2 checkpoint.
+def restore(
+  path: finding.Path,
+  model: iodine.IODINE,
+  optimizer: Any = None,
+) -> finding.Report:
+  """Restores a model, and its optimizer if given, from either kind.
 
   Args:
     path: a prefix or a folder, or what `open_checkpoint` returned.
-    **objects: what to restore, under the names they were saved by: `model`,
-      `optimizer`; from TF2 checkpoints also `best_loss` and `seed`. Everything
-      else in the checkpoint is ignored.
+    model: an initialised model; all of its variables are restored.
+    optimizer: an initialised `types.Optimizer`; from TF1 an `optimizers.Adam`.
+
+  Returns:
+    What became of the variables.
 
   Raises:
     errors.UserError: if there is no checkpoint, it cannot be read, or a
       variable is missing in it or of another shape. Nothing is changed then.
   """
   opened = finding.open_checkpoint(path)
-  kind = tf1 if opened.is_tf1 else tf2
-  return Restored(opened.prefix, kind.restore(opened, **objects))
+  if opened.is_tf1:
+    return tf1.restore(opened, model, optimizer)
+  objects = {"optimizer": optimizer} if optimizer else {}
+  return tf2.restore(opened, model=model, **objects)
 
 
 def restore_model(
@@ -66,11 +62,11 @@ def restore_model(
   """
   opened = finding.open_checkpoint(path)
   if config is None:
-    config = configs.config_beside(opened.prefix)
-  configs.check_complete(config)
-  config = configs.as_trained(config)
+    config = finding.config_beside(opened.prefix)
+  config_files.check_complete(config)
+  config = config_files.as_trained(config)
   if evaluated:
-    config = configs.as_evaluated(config)
+    config = config_files.as_evaluated(config)
   image_shape = building.build(config["data"], "data").image_shape
   model: iodine.IODINE = building.build(config["model"], "model")
   model.initialize(image_shape)

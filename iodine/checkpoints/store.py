@@ -10,9 +10,12 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from iodine import errors, files, optimizers
+from iodine import errors, files
 from iodine.checkpoints import finding, tf2
-from iodine.modules import iodine
+from iodine.modules import iodine, types
+
+# Of the latest checkpoints, besides the best.
+_MAX_TO_KEEP = 5
 
 
 class CheckpointStore:
@@ -22,9 +25,8 @@ class CheckpointStore:
     self,
     folder: str,
     model: iodine.IODINE,
-    optimizer: optimizers.Adam,
+    optimizer: types.Optimizer,
     seed: int = 0,
-    max_to_keep: int = 5,
     writes: bool = True,
     validates: bool = False,
   ):
@@ -35,7 +37,6 @@ class CheckpointStore:
       model: the model.
       optimizer: its optimizer, with moments and step.
       seed: what samples and the order of scenes follow from.
-      max_to_keep: how many of the latest checkpoints are kept.
       writes: whether this process writes; of several that train together one
         does, and nothing is written by the others' `save`.
       validates: whether the best checkpoint is that of the lowest loss on
@@ -65,7 +66,7 @@ class CheckpointStore:
     ]
     self._best_folder = os.path.join(folder, finding.BEST_FOLDER)
     if writes:
-      self._latest = _manager(checkpoint, folder, max_to_keep)
+      self._latest = _manager(checkpoint, folder, _MAX_TO_KEEP)
       self._best = _manager(checkpoint, self._best_folder, 1)
 
   @property

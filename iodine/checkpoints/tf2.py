@@ -14,11 +14,11 @@ BEST_VALIDATION = "best_validation"
 _GONE = "/loss_scale/"
 
 
-def restore(path: finding.Path, **objects: Any) -> finding.Report:
+def restore(opened: finding.Opened, **objects: Any) -> finding.Report:
   """Restores objects from a TF2 checkpoint, all of their variables or none.
 
   Args:
-    path: see `finding.open_checkpoint`.
+    opened: the checkpoint.
     **objects: what to restore, under the names they were saved by: `model`,
       `optimizer`, `best_loss`, `best_validation` where it is there. Everything
       else in the checkpoint is ignored.
@@ -26,9 +26,7 @@ def restore(path: finding.Path, **objects: Any) -> finding.Report:
   Returns:
     What was restored of the model.
   """
-  if "model" in objects:
-    objects["model"].require_variables()
-  opened = finding.open_checkpoint(path)
+  objects["model"].require_variables()
   if f"{BEST_VALIDATION}{finding.VALUE_SUFFIX}" not in opened.tensors:
     # A run may begin to validate when it is continued.
     objects.pop(BEST_VALIDATION, None)
@@ -71,14 +69,3 @@ def variables_by_path(root: Any) -> dict[str, tf.Variable]:
   # TensorFlow's own, which it makes in every checkpoint.
   variables.pop("save_counter", None)
   return variables
-
-
-def read_seed(path: finding.Path) -> int:
-  """Returns the seed of the run that a checkpoint is of.
-
-  Args:
-    path: see `finding.open_checkpoint`.
-  """
-  return int(
-    finding.open_checkpoint(path).tensors[f"seed{finding.VALUE_SUFFIX}"]
-  )

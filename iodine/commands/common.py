@@ -101,8 +101,8 @@ def restore(
   dataset = build_dataset(config["data"], config["seed"])
   model = build_model(config["model"], image_shape or dataset.image_shape)
   optimizer = build_optimizer(config["optimizer"], model)
-  restored = checkpoints.restore(opened, model=model, optimizer=optimizer)
-  return Restored(model, optimizer, *restored)
+  report = checkpoints.restore(opened, model, optimizer)
+  return Restored(model, optimizer, opened.prefix, report)
 
 
 def results_path(config: Config, prefix: str, name: str) -> str:

@@ -23,8 +23,8 @@ def run(
       "`output` is not set: give the prefix of the checkpoint to write, such "
       "as `output=tf1/model.ckpt`"
     )
-  checkpoints.check_export(output)
+  checkpoints.tf1.check_export(output)
   restored = common.restore(config, checkpoint)
-  prefix = checkpoints.export(output, restored.model, restored.optimizer)
+  prefix = checkpoints.tf1.export(output, restored.model, restored.optimizer)
   print(f"written: {prefix}", flush=True)
   return prefix

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable
 
-from iodine import checkpoints, errors, evaluation
+from iodine import config_files, errors, evaluation
 from iodine.commands import common, evaluate, make_data, plot, run_folder, train
 
 Config = common.Config
@@ -30,7 +29,7 @@ def show(config: Config) -> None:
     "evaluation": {**config["evaluation"], "num_scenes": _NUM_SHOWN},
     "plot": {**config["plot"], "num_scenes_for_map": _NUM_SHOWN},
   }
-  config = {**checkpoints.as_trained(config), **few}
+  config = {**config_files.as_trained(config), **few}
   result = evaluate.run(config, folder)
   pictures = plot.run(config, folder)
   print(
@@ -43,16 +42,14 @@ def show(config: Config) -> None:
 
 
 def run(
-  config: Config,
-  log_scalar: Callable[[str, float, int], None],
-  trained: Config | None = None,
+  config: Config, log_scalar: train.LogScalar, trained: Config
 ) -> evaluation.Evaluation:
   """Makes data, trains, evaluates and draws; reuses what is there.
 
   Args:
     config: the complete config.
     log_scalar: takes name, value and step.
-    trained: that of a trained model, which is shown before; None for none.
+    trained: that of a trained model, which is shown before.
 
   Raises:
     errors.UserError: see the commands that it runs.
@@ -65,14 +62,11 @@ def run(
       + errors.quote_hint(path, "data.path")
     )
   with run_folder.locked(folder):
-    if trained is not None:
-      show(trained)
+    show(trained)
     return _make(config, log_scalar)
 
 
-def _make(
-  config: Config, log_scalar: Callable[[str, float, int], None]
-) -> evaluation.Evaluation:
+def _make(config: Config, log_scalar: train.LogScalar) -> evaluation.Evaluation:
   """Makes what is missing, up to the pictures."""
   folder, path = config["checkpoint_dir"], config["data"]["path"]
   if os.path.exists(path):

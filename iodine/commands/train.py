@@ -16,16 +16,16 @@ import tensorflow as tf
 from iodine import (
   benchmark,
   checkpoints,
+  config_files,
   devices,
   errors,
   files,
-  optimizers,
   replicas,
   training,
 )
-from iodine.commands import common, make_data, reading, run_folder
+from iodine.commands import common, make_data, run_folder
 from iodine.modules import data as data_lib
-from iodine.modules import iodine
+from iodine.modules import iodine, types
 
 Config = common.Config
 LogScalar = Callable[[str, float, int], None]
@@ -100,7 +100,7 @@ class _Run:
     seed = config["seed"]
     if folder.start and not folder.start.is_tf1:
       # Samples and the order of scenes go on as they would have.
-      seed = checkpoints.read_seed(folder.start)
+      seed = folder.start.seed
       print(f"the run's own seed {seed} is used", flush=True)
     # Where none is given, each process has drawn its own.
     self._seed = workers.of_chief(seed)
@@ -111,7 +111,7 @@ class _Run:
     replicas.check_batch_size(strategy, self._dataset.batch_size)
     config = _as_read(config, self._dataset, self._example, folder.start)
     if folder.start and not folder.start.is_tf1:
-      reading.tell_changes(config, folder.start.prefix)
+      _tell_changes(config, folder.start.prefix)
     self._config, self.plan = config, training.plan(config)
     self._held_out = None
     if config["validate_every"] is not None:
@@ -192,9 +192,10 @@ class _Run:
     self._folder.start = None  # which lets go of its tensors
     print(_opening_line(model, step, stage, self._folder.path), flush=True)
     periods = {name: config[name] for name in training.Schedule._fields}
+    state = [*model.trainable_variables, *optimizer.variables]
     loop = training.Loop(
       functools.partial(make_steps, feed.batches),
-      [*model.trainable_variables, *optimizer.m, *optimizer.v],
+      [v for v in state if v.dtype.is_floating],
       self._dataset.batch_size,
       store,
       training.Schedule(**{**periods, "stop_after_steps": stage.last_step}),
@@ -212,7 +213,7 @@ class _Run:
     return outcome
 
   def _open_store(
-    self, model: iodine.IODINE, optimizer: optimizers.Adam
+    self, model: iodine.IODINE, optimizer: types.Optimizer
   ) -> checkpoints.CheckpointStore:
     """Returns where checkpoints go, with what it knows of those before."""
     store = checkpoints.CheckpointStore(
@@ -295,11 +296,33 @@ def _as_read(
   return {**config, "data": data, "model": model, "stages": stages}
 
 
+def _tell_changes(config: Config, prefix: str) -> None:
+  """Says in one line what a continued run does otherwise from now on.
+
+  Args:
+    config: the complete config.
+    prefix: of the checkpoint that it goes on from.
+  """
+  if not os.path.exists(checkpoints.config_path(prefix)):
+    return
+  stored = checkpoints.config_beside(prefix)
+  # Not known of older runs.
+  environment = ["environment"] if stored.get("environment") else []
+  found = config_files.differences(
+    config,
+    stored,
+    ("data", "model", "optimizer", "stages", *environment),
+    ("data.cache", "data.seed", "model.refinement_batch_size"),
+  )
+  if found:
+    print(f"unlike the run so far: {found}", flush=True)
+
+
 def _restore(
-  start: checkpoints.Opened, model: iodine.IODINE, optimizer: optimizers.Adam
+  start: checkpoints.Opened, model: iodine.IODINE, optimizer: types.Optimizer
 ) -> None:
   """Restores what a run begins with, and says so."""
-  _, report = checkpoints.restore(start, model=model, optimizer=optimizer)
+  report = checkpoints.restore(start, model, optimizer)
   kind = "the TF1 checkpoint " if start.is_tf1 else ""
   fresh = ", Adam starts afresh" if report.names("left fresh") else ""
   print(f"continuing from {kind}{start.prefix}{fresh}", flush=True)

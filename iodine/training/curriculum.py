@@ -45,7 +45,6 @@ def plan(config: Config) -> list[Stage]:
     errors.UserError: if `stages` is not as described above.
   """
   stop = config["stop_after_steps"]
-  kinds.check("stages", config["stages"], list)
   stages: list[Stage] = []
   previous = 0
   for i, entry in enumerate(config["stages"]):
