@@ -146,7 +146,7 @@ class Adam(snt.Module):
       The global norm of the gradients before clipping, a scalar.
     """
     self.initialize(variables)
-    norm = tf.linalg.global_norm(gradients)
+    norm = global_norm(gradients)
     update = functools.partial(self._update, gradients, variables, norm)
     if loss is None:
       update()
@@ -185,6 +185,17 @@ class Adam(snt.Module):
       )
     self.beta1_power.assign(self.beta1_power * self._beta1)
     self.beta2_power.assign(self.beta2_power * self._beta2)
+
+
+def global_norm(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+  """Returns the norm of all tensors together, a scalar.
+
+  Float32 holds no squares of numbers above 1.8e19. Where their sum is infinite
+  it is taken of smaller numbers.
+  """
+  norm = tf.linalg.global_norm(tensors)
+  smaller = tf.linalg.global_norm([2.0**-64 * tensor for tensor in tensors])
+  return tf.where(tf.math.is_finite(norm), norm, 2.0**64 * smaller)
 
 
 def is_finite(loss: tf.Tensor, norm: tf.Tensor) -> tf.Tensor:

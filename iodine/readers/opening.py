@@ -19,6 +19,7 @@ _GZIP = b"\x1f\x8b"  # what such files begin with
 RECORD_ERRORS = (
   tf.errors.DataLossError,
   tf.errors.InvalidArgumentError,
+  tf.errors.NotFoundError,  # of a file that was there before
   UnicodeDecodeError,
 )
 
