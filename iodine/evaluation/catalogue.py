@@ -156,8 +156,7 @@ def find_metric(path: Any, entry: str) -> Metric:
       "`mypackage.purity`"
     )
   name = str(path).rpartition(".")[2]
-  lines = (inspect.getdoc(found) or "").splitlines()
-  meaning = lines[0] if lines else str(path)
+  meaning = (inspect.getdoc(found) or str(path)).splitlines()[0]
   return Metric(
     name, name.replace("_", " "), meaning, found, main=True, charted=True
   )

@@ -80,14 +80,14 @@ def write(
         "number": scene.number,
         "metrics": _final_metrics(scene),
         "images": [
-          _image(drawn[kind, scene.number], captions.scene(kind, scene.number))
+          page.Image(picture.encode(), captions.scene(kind, scene.number))
           for kind in captions.SCENE_KINDS
-          if (kind, scene.number) in drawn
+          if (picture := drawn.get((kind, scene.number)))
         ],
       }
       for scene in scenes
     ],
-    samples=_image(drawn["samples", None], captions.SAMPLES),
+    samples=page.Image(drawn["samples", None].encode(), captions.SAMPLES),
     config=page.flatten(config),
     **charts_drawn,
   )
@@ -166,12 +166,6 @@ def _final_metrics(scene: evaluation.Scene) -> dict[str, float]:
 
 
 # -------------------------------------------------------------------- pictures
-
-
-def _image(
-  picture: evaluation.Picture, caption: captions.Caption
-) -> page.Image:
-  return page.Image(picture.encode(), caption)
 
 
 def _chart(figure: Figure, caption: captions.Caption) -> page.Image:
