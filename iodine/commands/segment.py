@@ -59,8 +59,9 @@ def run(
   batch_size = config["segment"]["batch_size"] if films is None else 1
   _check_batch_size(config, batch_size)
   readers = _find(images, films)
-  folders = _folders(list(readers), output or _OUTPUT)
-  files.check_folder(output or _OUTPUT)
+  output = output or _OUTPUT
+  folders = _folders(list(readers), output)
+  files.check_folder(output)
   if json_path is not None:
     files.check_writable(json_path, "{")
   originals = _read(list(readers.values()))
