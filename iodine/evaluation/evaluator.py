@@ -185,10 +185,7 @@ def evaluate(
       # What does not work should say so before the other batches.
       catalogue.measure(results[0], metrics)
   if not results:
-    raise errors.UserError(
-      "there is no scene to evaluate: give `data.path` a file with scenes, "
-      "or widen `data.test` and the bounds on the number of objects"
-    )
+    raise errors.UserError(decomposing.NO_SCENE)
   return _summarize_all(scores_lib.join(results), model, metrics)
 
 

@@ -87,7 +87,7 @@ def decompose_scenes(
     if these have no scene.
 
   Raises:
-    errors.UserError: if a scene is not there.
+    errors.UserError: if a scene is not there, or there is none at all.
   """
   shown: dict[int, Scene] = {}
   parts: list[Info] = []
@@ -108,6 +108,8 @@ def decompose_scenes(
       shown[number] = _scene(inspected, number, number - numbers.start)
     if num_here > 0:
       parts.append(_statistics(inspected, num_here))
+  if not done and num_scenes:
+    raise errors.UserError(decomposing.NO_SCENE)
   for number in scenes:
     if number not in shown:
       raise errors.UserError(
