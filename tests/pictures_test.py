@@ -229,6 +229,11 @@ def test_a_scene_that_is_not_there(model, missing):
   assert f"no scene {missing}: the test subset has 5 scenes" in str(info.value)
 
 
+def test_a_subset_without_scenes(model):
+  with pytest.raises(errors.UserError, match="there is no scene to evaluate"):
+    evaluation.decompose_scenes(model, [], 3, num_scenes=2)
+
+
 def test_looking_changes_no_state(model, before, seen):
   decoder = evaluation.Decoder(model, 2)
   evaluation.traverse(decoder, seen[0][0], num_latents=1)

@@ -86,7 +86,7 @@ def check(config: Config) -> None:
     files.check_writable(path, begin)
     if os.path.realpath(path) in places:
       raise errors.UserError(
-        f"two of `json_path`, `csv_path` and `evaluation.scenes_csv` are "
+        "two of `json_path`, `csv_path` and `evaluation.scenes_csv` are "
         f"`{path}`: give each a file of its own"
       )
     places.add(os.path.realpath(path))
@@ -99,14 +99,17 @@ def _own_metrics(config: Config) -> list[evaluation.Metric]:
   ]
 
 
+def build_dataset(config: Config) -> data_lib.IODINEDataset:
+  """Builds the data set of a config, which is generated where it can be."""
+  make_data.ensure_dataset(config)
+  return common.build_dataset(config["data"], config["seed"], config["model"])
+
+
 def open_scenes(
   config: Config,
 ) -> tuple[data_lib.IODINEDataset, Iterator[dict[str, Any]]]:
   """Builds the data set and begins to read what is evaluated."""
-  make_data.ensure_dataset(config)
-  dataset = common.build_dataset(
-    config["data"], config["seed"], config["model"]
-  )
+  dataset = build_dataset(config)
   return dataset, iter(dataset.batches("test"))
 
 
@@ -218,11 +221,9 @@ def _print_tables(result: evaluation.Evaluation) -> None:
   print("", *result.left_out, sep="\n", flush=True)
 
 
-def pictures_folder(config: Config, prefix: str) -> str:
+def pictures_folder(config: Config, prefix: str, name: str = "pictures") -> str:
   """Returns where the pictures of a checkpoint go."""
-  return config["pictures_dir"] or common.results_path(
-    config, prefix, "pictures"
-  )
+  return config["pictures_dir"] or common.results_path(config, prefix, name)
 
 
 def write_files(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any
 
 import tqdm
 
 from iodine import checkpoints, errors, evaluation, files
-from iodine.commands import common, make_data
+from iodine.commands import common, evaluate
+from iodine.modules import data as data_lib
 from iodine.modules import iodine
 
 Config = common.Config
@@ -29,18 +29,12 @@ def run(config: Config, checkpoint: common.Checkpoint) -> list[str]:
     errors.UserError: if a scene or a slot is not there.
   """
   opened = checkpoints.open_checkpoint(checkpoint)
-  folder = config["pictures_dir"] or common.results_path(
-    config, opened.prefix, "plots"
-  )
+  folder = evaluate.pictures_folder(config, opened.prefix, "plots")
   files.check_folder(folder)
-  make_data.ensure_dataset(config)
-  dataset = common.build_dataset(
-    config["data"], config["seed"], config["model"]
-  )
-  batches = dataset.batches("test")
+  dataset = evaluate.build_dataset(config)
   model = common.restore(checkpoints.as_evaluated(config), opened).model
   print(f"plotting {opened.prefix}", flush=True)
-  scenes, statistics = decompose(config, model, batches, dataset.batch_size)
+  scenes, statistics = decompose(config, model, dataset)
   decoder = evaluation.Decoder(model, dataset.batch_size)
   paths = []
   for picture in draw(config, decoder, scenes, statistics):
@@ -52,18 +46,14 @@ def run(config: Config, checkpoint: common.Checkpoint) -> list[str]:
 
 
 def decompose(
-  config: Config,
-  model: iodine.IODINE,
-  batches: Iterable[dict[str, Any]],
-  batch_size: int,
+  config: Config, model: iodine.IODINE, dataset: data_lib.IODINEDataset
 ) -> tuple[list[evaluation.Scene], evaluation.SceneStatistics]:
   """Decomposes what is to be drawn, with progress on the terminal.
 
   Args:
     config: the complete config, of which `plot` counts, and the seed.
     model: the model.
-    batches: of the test subset.
-    batch_size: how many scenes are decomposed at a time.
+    dataset: whose test subset has the scenes.
 
   Raises:
     errors.UserError: if a scene or a slot is not there.
@@ -76,8 +66,8 @@ def decompose(
     )
   scenes, statistics = evaluation.decompose_scenes(
     model,
-    tqdm.tqdm(batches, "scenes to draw", unit=" batches"),
-    batch_size,
+    tqdm.tqdm(dataset.batches("test"), "scenes to draw", unit=" batches"),
+    dataset.batch_size,
     list(dict.fromkeys(options["scenes"])),
     options["num_scenes_for_map"],
     config["seed"],

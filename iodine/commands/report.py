@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from iodine import (
-  checkpoints,
-  evaluation,
-  files,
-  replicas,
-  report,
-  training,
-)
+from iodine import checkpoints, evaluation, files, replicas, report, training
 from iodine.commands import common, evaluate, plot
 
 Config = common.Config
@@ -52,9 +45,7 @@ def run(
   own, *_ = models.values()
   print(f"looking at scenes with {opened.prefix}", flush=True)
   # Before the evaluation, which takes longer: a scene may not be there.
-  scenes, statistics = plot.decompose(
-    config, own.model, dataset.batches("test"), dataset.batch_size
-  )
+  scenes, statistics = plot.decompose(config, own.model, dataset)
   result = evaluate.measure(config, models, dataset, batches, strategy)
   evaluate.write_files(config, result, log_scalar)
   decoder = evaluation.Decoder(own.model, dataset.batch_size)

@@ -59,8 +59,9 @@ def run(
   batch_size = config["segment"]["batch_size"] if films is None else 1
   _check_batch_size(config, batch_size)
   readers = _find(images, films)
-  folders = _folders(list(readers), output or _OUTPUT)
-  files.check_folder(output or _OUTPUT)
+  output = output or _OUTPUT
+  folders = _folders(list(readers), output)
+  files.check_folder(output)
   if json_path is not None:
     files.check_writable(json_path, "{")
   originals = _read(list(readers.values()))
@@ -75,9 +76,8 @@ def run(
   )
   kind = "image" if films is None else "film"
   with tqdm.tqdm(total=len(readers), unit=f" {kind}s") as bar:
-    write = functools.partial(_write, bar, kind)
     work = zip(readers, folders, originals, strict=True)
-    described = _decompose(segmenter, work, write)
+    described = _decompose(segmenter, work, bar, kind)
   result = {"seed": config["seed"], f"{kind}s": described}
   if json_path is not None:
     files.write_json(json_path, result)
@@ -156,14 +156,16 @@ def _read(readers: Sequence[Callable[[], np.ndarray]]) -> Iterator[np.ndarray]:
 def _decompose(
   segmenter: segmentation.Segmenter,
   work: Iterator[tuple[str, str, np.ndarray]],
-  write: Callable[[Sequence[Any], Sequence[Any]], list[dict[str, Any]]],
+  bar: Any,
+  kind: str,
 ) -> list[dict[str, Any]]:
   """Decomposes images or films, and writes their files.
 
   Args:
     segmenter: decomposes them.
     work: paths, folders to write, and images.
-    write: see `_write`.
+    bar: of tqdm.
+    kind: "image" or "film".
 
   Returns:
     What there is to say about each.
@@ -175,7 +177,7 @@ def _decompose(
     while batch := list(itertools.islice(work, segmenter.batch_size)):
       found = segmenter.segment([original for _, _, original in batch])
       described += written.result()
-      written = writer.submit(write, batch, found)
+      written = writer.submit(_write, bar, kind, batch, found)
     return described + written.result()
 
 

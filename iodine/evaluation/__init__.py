@@ -3,11 +3,7 @@
 from iodine.evaluation import catalogue, tables
 from iodine.evaluation.catalogue import STANDARD, TITLES, Metric, panels
 from iodine.evaluation.decomposing import compiled, decompose_batches
-from iodine.evaluation.evaluator import (
-  Evaluation,
-  compile_scores,
-  evaluate,
-)
+from iodine.evaluation.evaluator import Evaluation, compile_scores, evaluate
 from iodine.evaluation.inspection import (
   Decoder,
   Scene,

@@ -31,7 +31,7 @@ values of a factor.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -156,8 +156,7 @@ def find_metric(path: Any, entry: str) -> Metric:
       "`mypackage.purity`"
     )
   name = str(path).rpartition(".")[2]
-  lines = (inspect.getdoc(found) or "").splitlines()
-  meaning = lines[0] if lines else str(path)
+  meaning = (inspect.getdoc(found) or str(path)).splitlines()[0]
   return Metric(
     name, name.replace("_", " "), meaning, found, main=True, charted=True
   )
@@ -170,27 +169,19 @@ def _of_tables(
   function: Callable[[np.ndarray], float],
 ) -> Callable[[Arrays], np.ndarray | None]:
   """Computes a function of one contingency table [L, K] for all of them."""
-
-  def compute(scores: Arrays) -> np.ndarray | None:
-    if "contingency" not in scores:
-      return None
-    tables = scores["contingency"]
-    shape = tables.shape[:3]
-    values = [function(tables[index]) for index in np.ndindex(*shape)]
-    return np.reshape(values, shape)
-
-  return compute
+  of_each = np.vectorize(function, [np.float64], signature="(l,k)->()")
+  return lambda scores: (
+    of_each(scores["contingency"]) if "contingency" in scores else None
+  )
 
 
-def _recall(scores: Arrays) -> np.ndarray | None:
-  """Computes the share of visible objects found; a slot finds one at most."""
-  if "contingency" not in scores:
-    return None
-  counts = scores["contingency"]
-  best = metrics_lib.pairwise_iou(counts)[..., 1:, :].max(axis=-1)
-  num_visible = (counts[..., 1:, :].sum(axis=-1) > 0).sum(axis=-1)
-  found = (best > 0.5).sum(axis=-1)
-  return np.where(num_visible, found / np.maximum(num_visible, 1), np.nan)
+def _recall(counts: np.ndarray) -> float:
+  """Returns the share of visible objects found; a slot finds one at most."""
+  is_visible = counts[1:].sum(axis=1) > 0
+  if not is_visible.any():
+    return float("nan")
+  best = metrics_lib.pairwise_iou(counts)[1:].max(axis=1)[is_visible]
+  return float(np.mean(best > 0.5))
 
 
 def _video_ari(first_entity: int) -> Callable[[Arrays], np.ndarray | None]:
@@ -215,7 +206,7 @@ def _kl_of_slots(scores: Arrays) -> Arrays:
 def _accuracies(scores: Arrays) -> Arrays:
   return {
     factor: scores_lib.linearize(hits, _truth(scores, "objects").sum(axis=1))
-    for factor, hits in _of_factors(scores, "hits").items()
+    for factor, hits in _of_factors(scores, "hits/")
   }
 
 
@@ -224,7 +215,7 @@ def _r2s(scores: Arrays) -> Arrays:
     factor: scores_lib.r2(
       residual, _truth(scores, f"target/{factor}"), _truth(scores, "objects")
     )
-    for factor, residual in _of_factors(scores, "residual").items()
+    for factor, residual in _of_factors(scores, "residual/")
   }
 
 
@@ -233,14 +224,11 @@ def _truth(scores: Arrays, name: str) -> np.ndarray:
   return scores[name][0, :, 0]
 
 
-def _of_factors(scores: Arrays, kind: str) -> Arrays:
-  """Returns the scores of a kind, by their factors."""
-  start = f"{kind}/"
-  return {
-    name.removeprefix(start): value
-    for name, value in scores.items()
-    if name.startswith(start)
-  }
+def _of_factors(scores: Arrays, start: str) -> Iterator[tuple[str, np.ndarray]]:
+  """Yields factors with those of their scores whose names begin so."""
+  for name, values in scores.items():
+    if name.startswith(start):
+      yield name.removeprefix(start), values
 
 
 # ---------------------------------------------------------------- the catalogue
@@ -302,7 +290,7 @@ _OF_MASKS = (
     "recall",
     "objects found",
     "share of the objects of which a slot has an IoU above 1/2",
-    _recall,
+    _of_tables(_recall),
     needs_objects=True,
   ),
 )
@@ -386,16 +374,16 @@ def left_out(scores: Arrays, has_regressor: bool) -> tuple[str, ...]:
     has_regressor: whether the model regresses factors where there are some.
   """
   of_films = bool(scores["frame"].any())
-  sentences = []
-  for truth, metrics, is_missing in (
-    ("masks", _OF_MASKS, "contingency" not in scores),
-    ("factors", _OF_FACTORS, has_regressor and "factor" not in scores),
-  ):
-    titles = [m.title for m in metrics if of_films or not m.of_films]
-    names = "; ".join(titles).replace(", {}", "")
-    if is_missing:
-      sentences.append(f"the scenes have no {truth}: left out are {names}")
-  return tuple(sentences)
+  missing: dict[str, Iterable[Metric]] = {}
+  if "contingency" not in scores:
+    missing["masks"] = [m for m in _OF_MASKS if of_films or not m.of_films]
+  if has_regressor and "factor" not in scores:
+    missing["factors"] = _OF_FACTORS
+  return tuple(
+    f"the scenes have no {truth}: left out are "
+    + "; ".join(metric.title.removesuffix(", {}") for metric in metrics)
+    for truth, metrics in missing.items()
+  )
 
 
 STANDARD = (*_OF_MASKS, *_OF_ALL, *_OF_FACTORS)

@@ -18,6 +18,12 @@ Data = dict[str, Any]
 # Takes a batch and seeds [B, 2]; returns nested tensors [B, ...].
 Decompose = Callable[[Data, tf.Tensor], Any]
 
+# The sentence of a test subset without scenes.
+NO_SCENE = (
+  "there is no scene to evaluate: give `data.path` a file with scenes, or "
+  "widen `data.test` and the bounds on the number of objects"
+)
+
 
 def compiled(
   model: iodine.IODINE,

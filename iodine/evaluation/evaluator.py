@@ -185,10 +185,7 @@ def evaluate(
       # What does not work should say so before the other batches.
       catalogue.measure(results[0], metrics)
   if not results:
-    raise errors.UserError(
-      "there is no scene to evaluate: give `data.path` a file with scenes, "
-      "or widen `data.test` and the bounds on the number of objects"
-    )
+    raise errors.UserError(decomposing.NO_SCENE)
   return _summarize_all(scores_lib.join(results), model, metrics)
 
 
@@ -204,10 +201,12 @@ def _summarize_all(
   measured = catalogue.measure(scores, metrics)
   for metric, values in measured:
     if values.ndim == 2:
-      summaries[metric.name] = _summarize(metric, values)
+      summaries[metric.name] = summarize(values, metric.needs_objects)
       continue
     steps = np.moveaxis(values, 2, 0)
-    per_iteration[metric.name] = [_summarize(metric, step) for step in steps]
+    per_iteration[metric.name] = [
+      summarize(step, metric.needs_objects) for step in steps
+    ]
     summaries[metric.name] = per_iteration[metric.name][-1]
     if metric.of_scenes:
       scenes[metric.name] = steps[-1].mean(axis=0).tolist()
@@ -224,19 +223,16 @@ def _summarize_all(
   )
 
 
-def _summarize(metric: catalogue.Metric, values: np.ndarray) -> Summary:
-  if metric.needs_objects:
-    values = values[:, ~np.isnan(values).any(axis=0)]
-  return summarize(values)
-
-
-def summarize(values: np.ndarray) -> Summary:
+def summarize(values: np.ndarray, skips_nan: bool = False) -> Summary:
   """Returns the mean and spread of one number per scene.
 
   Args:
     values: [N], or [S, N] for several seeds.
+    skips_nan: whether scenes with nan do not count.
   """
   values = np.atleast_2d(np.asarray(values, np.float64))
+  if skips_nan:
+    values = values[:, ~np.isnan(values).any(axis=0)]
   seeds, num_scenes = values.shape
   if not num_scenes:
     return Summary(math.nan, None)

@@ -18,7 +18,7 @@ import tensorflow_probability as tfp
 from iodine import errors
 from iodine.drawing import latent_plots
 from iodine.evaluation import decomposing
-from iodine.modules import distributions, factor_eval, iodine, types, utils
+from iodine.modules import distributions, factor_eval, iodine, utils
 from iodine.modules import info as info_lib
 
 tfd = tfp.distributions
@@ -87,7 +87,7 @@ def decompose_scenes(
     if these have no scene.
 
   Raises:
-    errors.UserError: if a scene is not there.
+    errors.UserError: if a scene is not there, or there is none at all.
   """
   shown: dict[int, Scene] = {}
   parts: list[Info] = []
@@ -108,6 +108,8 @@ def decompose_scenes(
       shown[number] = _scene(inspected, number, number - numbers.start)
     if num_here > 0:
       parts.append(_statistics(inspected, num_here))
+  if not done and num_scenes:
+    raise errors.UserError(decomposing.NO_SCENE)
   for number in scenes:
     if number not in shown:
       raise errors.UserError(
@@ -145,7 +147,7 @@ def _inspect(
   del info["losses"]["total"]
   info.get("factor_regressor", {}).pop("metrics", None)
   if model.regresses(data):
-    info["losses"]["factor"] = _factor_loss(model, data, estimates)
+    info["losses"]["factor"] = _factor_loss(model, data, info)
   order = _order(info)
   info = info_lib.reorder(info, order)
   prior = model.latent_dist.default_prior()
@@ -168,21 +170,18 @@ def _inspect(
 
 
 def _factor_loss(
-  model: iodine.IODINE,
-  data: dict[str, Any],
-  estimates: Sequence[types.Estimate],
+  model: iodine.IODINE, data: dict[str, Any], info: Info
 ) -> tf.Tensor:
   """Returns the factor loss [B, T] of every scene by itself."""
-  visible = tf.reduce_sum(data["visibility"], axis=1)
-  losses = []
-  for t, estimate in enumerate(estimates):
-    mask = distributions.render(estimate.x_dist).masks
-    factors = model.evaluate_factors(
-      data, estimate.z, mask, frame=t, update=False
-    )
-    entities = tf.reduce_sum(factors.entity_loss, axis=1)
-    losses.append(tf.math.divide_no_nan(entities, visible))
-  return tf.stack(losses, axis=1)
+  z, mask = info["latent"]["z"], info["outputs"]["pred_mask"]
+  losses = [
+    model.evaluate_factors(data, z[:, t], mask[:, t], t, False).entity_loss
+    for t in range(z.shape[1])
+  ]
+  visible = tf.reduce_sum(data["visibility"], axis=1, keepdims=True)
+  return tf.math.divide_no_nan(
+    tf.reduce_sum(tf.stack(losses, axis=1), axis=2), visible
+  )
 
 
 def _scene(inspected: Info, number: int, row: int) -> Scene:

@@ -36,11 +36,11 @@ class Picture(NamedTuple):
     """Returns whether it is a GIF."""
     return self.kind == "refinement"
 
-  def encode(self, scale: int = 1) -> bytes:
-    """Returns the content of the file; `scale` as for `canvas.png`."""
+  def encode(self) -> bytes:
+    """Returns the content of the file."""
     if self.is_animated:
       return canvas.gif(self.figures)
-    return canvas.png(self.figures[0], scale)
+    return canvas.png(self.figures[0])
 
 
 def draw(

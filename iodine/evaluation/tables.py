@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import tabulate
@@ -20,12 +20,9 @@ _FACTOR_NOTE = (
 def final_table(result: evaluator.Evaluation) -> str:
   """Returns every metric of the final decode, with its errors."""
   scenes = f"{result.num_scenes} scene{'s' if result.num_scenes > 1 else ''}"
-  headers = [scenes, *spread_titles(result)]
-  rows = [
-    [name, *(evaluator.finite(value) for value in summary)][: len(headers)]
-    for name, summary in result.metrics.items()
-  ]
-  table = _tabulate(rows, headers)
+  titles = spread_titles(result)
+  rows = {name: x[: len(titles)] for name, x in result.metrics.items()}
+  table = _tabulate([scenes, *titles], rows)
   return f"{table}\n{_FACTOR_NOTE}" if "factor" in result.metrics else table
 
 
@@ -39,31 +36,25 @@ def spread_titles(result: evaluator.Evaluation) -> list[str]:
 
 def iteration_table(result: evaluator.Evaluation) -> str:
   """Returns the main metrics after each number of refinements."""
-  names = result.main_metrics
-  means = result.means()
-  rows = [
-    [str(t), *(evaluator.finite(means[name][t]) for name in names)]
-    for t in range(result.num_iters + 1)
-  ]
-  return _tabulate(rows, ["step", *names])
+  names, means = result.main_metrics, result.means()
+  steps = range(result.num_iters + 1)
+  rows = {t: [means[name][t] for name in names] for t in steps}
+  return _tabulate(["step", *names], rows)
 
 
 def generalisation_table(results: Sequence[evaluator.Evaluation]) -> str:
   """Returns the main metrics at each number of slots."""
   names = results[0].main_metrics
-  rows = [
-    [
-      str(result.num_components),
-      *(evaluator.finite(result.metrics[name].mean) for name in names),
-    ]
-    for result in results
-  ]
-  return _tabulate(rows, ["slots", *names])
+  rows = {r.num_components: [r.metrics[n].mean for n in names] for r in results}
+  return _tabulate(["slots", *names], rows)
 
 
-def _tabulate(rows: Sequence[Sequence[Any]], headers: Sequence[str]) -> str:
+def _tabulate(
+  headers: Sequence[str], rows: Mapping[Any, Iterable[float | None]]
+) -> str:
+  """Returns a table of rows, {first cell: numbers}."""
   return tabulate.tabulate(
-    rows,
+    [[str(x), *map(evaluator.finite, row)] for x, row in rows.items()],
     headers=headers,
     floatfmt=".4f",
     missingval="-",

@@ -63,10 +63,10 @@ def write(
     The page as HTML.
   """
   drawn = {(picture.kind, picture.scene): picture for picture in pictures}
-  latents = {}
+  charts_drawn = _charts(result, trained, logged, step)
   if ("latents", None) in drawn:
-    caption = captions.latents(statistics)
-    latents["latents"] = _image(drawn["latents", None], caption, _CHART_SCALE)
+    (figure,) = drawn["latents", None].figures
+    charts_drawn["latents"] = _chart(figure, captions.latents(statistics))
   return page.render(
     title=f"IODINE on {type(dataset).__name__}",
     facts=_facts(config, opened, step, model, dataset, result),
@@ -80,17 +80,16 @@ def write(
         "number": scene.number,
         "metrics": _final_metrics(scene),
         "images": [
-          _image(drawn[kind, scene.number], captions.scene(kind, scene.number))
+          page.Image(picture.encode(), captions.scene(kind, scene.number))
           for kind in captions.SCENE_KINDS
-          if (kind, scene.number) in drawn
+          if (picture := drawn.get((kind, scene.number)))
         ],
       }
       for scene in scenes
     ],
-    samples=_image(drawn["samples", None], captions.SAMPLES),
+    samples=page.Image(drawn["samples", None].encode(), captions.SAMPLES),
     config=page.flatten(config),
-    **_charts(result, trained, logged, step),
-    **latents,
+    **charts_drawn,
   )
 
 
@@ -109,11 +108,13 @@ def _facts(
   kind = "TF1, of the original" if opened.is_tf1 else "TF2"
   parameters = sum(v.shape.num_elements() for v in model.trainable_variables)
   first, last = config["seed"], config["seed"] + result.seeds - 1
+  paths = [dataset.path] if isinstance(dataset.path, str) else dataset.path
+  shown_paths = errors.join_some(paths, separator=", ")
   facts = {
     "checkpoint": f"{opened.prefix} ({kind})",
     "training step": f"{step:,}",
     "parameters": f"{parameters:,}",
-    "data": f"{type(dataset).__name__}, {_paths(dataset.path)}",
+    "data": f"{type(dataset).__name__}, {shown_paths}",
     "test subset": _range(dataset.test),
     "scenes": f"{result.num_scenes}, each once, {dataset.batch_size} a batch",
     "image": " × ".join(map(str, dataset.image_shape)),
@@ -143,11 +144,6 @@ def _environment(environment: Mapping[str, str]) -> str:
   )
 
 
-def _paths(path: str | Sequence[str]) -> str:
-  paths = [path] if isinstance(path, str) else path
-  return errors.join_some(paths, separator=", ")
-
-
 def _range(test: str | Sequence[int | None] | None) -> str:
   """Returns the range of scene indices, or the name of the subset, in words."""
   if test is None:
@@ -170,12 +166,6 @@ def _final_metrics(scene: evaluation.Scene) -> dict[str, float]:
 
 
 # -------------------------------------------------------------------- pictures
-
-
-def _image(
-  picture: evaluation.Picture, caption: captions.Caption, scale: int = 1
-) -> page.Image:
-  return page.Image(picture.encode(scale), caption, scale)
 
 
 def _chart(figure: Figure, caption: captions.Caption) -> page.Image:

@@ -7,7 +7,6 @@ it in.
 from __future__ import annotations
 
 import base64
-import functools
 import io
 import math
 import os
@@ -67,7 +66,15 @@ def render(**content: Any) -> str:
       latents: their map, where there are true masks.
       config: dotted names and values of all entries.
   """
-  return _environment().get_template(_TEMPLATE).render(content)
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(os.path.dirname(__file__)),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  environment.filters["number"] = format_number
+  return environment.get_template(_TEMPLATE).render(content)
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -79,19 +86,6 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     else:
       entries[f"{prefix}{name}"] = str(value)
   return entries
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-  environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(os.path.dirname(__file__)),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
-  environment.filters["number"] = format_number
-  return environment
 
 
 def format_number(value: float | None) -> str:

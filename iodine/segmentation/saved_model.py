@@ -35,33 +35,24 @@ def export(
     image_shape: (H, W, C).
     seed: the samples of every image are drawn from it.
   """
+
+  def segment(images: tf.Tensor) -> dict[str, tf.Tensor]:
+    found = segmenter.infer(model, images[:, None], seed)
+    return {name: value[:, 0] for name, value in found.items()}
+
+  def decode(z: tf.Tensor) -> dict[str, tf.Tensor]:
+    rendered = segmenter.render(model.decode(z)[1])
+    return {"image": rendered.pop("reconstruction"), **rendered}
+
+  latent_shape = (model.num_components, *model.latent_dist.output_shape)
   exported = tf.Module(name="iodine")
-  exported.segment, infer = _for_any_batch(
-    lambda image: _segment(model, image, seed), image_shape, "image"
-  )
-  exported.decode, _ = _for_any_batch(
-    lambda z: _decode(model, z),
-    (model.num_components, *model.latent_dist.output_shape),
-    "z",
-  )
+  exported.segment, infer = _for_any_batch(segment, image_shape, "image")
+  exported.decode, _ = _for_any_batch(decode, latent_shape, "z")
   # Only these, not the factor regressor's, nor the model's own structure.
   exported.weights = infer.variables
   tf.saved_model.save(
     exported, folder, {"segment": exported.segment, "decode": exported.decode}
   )
-
-
-def _segment(
-  model: iodine.IODINE, images: tf.Tensor, seed: int
-) -> dict[str, tf.Tensor]:
-  found = segmenter.infer(model, images[:, None], seed)
-  return {name: value[:, 0] for name, value in found.items()}
-
-
-def _decode(model: iodine.IODINE, z: tf.Tensor) -> dict[str, tf.Tensor]:
-  _, x_dist = model.decode(z)
-  rendered = segmenter.render(x_dist)
-  return {"image": rendered.pop("reconstruction"), **rendered}
 
 
 def _for_any_batch(
