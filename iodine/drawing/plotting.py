@@ -61,7 +61,7 @@ def example_plot(
 
 
 def _estimate(
-  outputs: Info, iteration: int, mask_components: bool = True
+  outputs: Info, iteration: int, mask_components: bool
 ) -> list[_TitledImage]:
   """Returns reconstruction, mask and components of a scene's iteration."""
   masks = outputs["pred_mask"][iteration]
@@ -89,18 +89,20 @@ def refinement_frames(info: Info, scene: int = 0) -> list[Figure]:
   return frames
 
 
-def iterations_plot(info: Info, scene: int = 0) -> Figure:
+def iterations_plot(
+  info: Info, scene: int = 0, mask_components: bool = True
+) -> Figure:
   """Draws all iterations of one scene, below the truth.
 
   The first row has the image and, where there are masks, its true mask, and the
   true entities, each above the slot that overlaps it most and in that slot's
   colour; what is left over is grey and to the right. Below come reconstruction,
-  mask and masked components of every iteration, and the mask logits of its
-  slots.
+  mask and components of every iteration, and the mask logits of its slots.
 
   Args:
     info: see the top of the file.
     scene: which of the batch.
+    mask_components: as for `example_plot`.
   """
   outputs = {name: values[scene] for name, values in info["outputs"].items()}
   num_steps, num_slots = outputs["pred_mask"].shape[:2]
@@ -125,7 +127,8 @@ def iterations_plot(info: Info, scene: int = 0) -> Figure:
     row = 1 + 2 * t
     grid.write(row, f"iteration {t}")
     grid.write(row + 1, "mask logits")
-    for column, (title, image, color) in enumerate(_estimate(outputs, t)):
+    estimate = _estimate(outputs, t, mask_components)
+    for column, (title, image, color) in enumerate(estimate):
       # Titles in the first of the rows only.
       canvas.show(grid.add(row, column), image, title if t == 0 else "", color)
     for k in range(num_slots):
