@@ -1,8 +1,9 @@
-"""Charts: what is in their axes."""
+"""Charts: what is in their axes, and what can be seen."""
 
 import numpy as np
+import pytest
 
-from iodine.drawing import charts
+from iodine.drawing import canvas, charts
 
 TITLES = {
   "recons": "reconstruction loss [nats]",
@@ -117,3 +118,58 @@ def test_a_training_has_its_values_and_their_running_mean():
   bottom, top = axes.get_ylim()
   assert bottom < min(values) and max(values[6:]) < top < 10
   assert list(single.lines[1].get_ydata()) == [0.5]
+
+
+def make_curves(slots, steps=4, error=0.02):
+  rng = np.random.default_rng(0)
+  shape = [len(slots), steps]
+  ari = np.sort(rng.uniform(0.2, 0.9, shape))
+  mse = np.sort(rng.uniform(0.1, 0.2, shape))[:, ::-1]
+  return [
+    charts.SlotCurve(
+      k,
+      {"ari_nobg": ari[i], "mse": mse[i], "other": mse[i]},
+      {name: np.full(steps, error) for name in ("ari_nobg", "mse")},
+    )
+    for i, k in enumerate(slots)
+  ]
+
+
+def draw(*arguments):
+  return canvas.pixels(charts.generalisation_plot(*arguments, TITLES))
+
+
+def num_pixels(image, color):
+  return np.all(image == color, axis=-1).sum()
+
+
+def test_a_single_number_of_slots_has_no_axis_of_slots():
+  trained = charts.Trained(4, 2)
+  one = draw(make_curves([4]), trained)
+  several = draw(make_curves([5, 4, 7]), trained)
+  assert one.shape[0] == several.shape[0]
+  assert several.shape[1] == 2 * one.shape[1]
+
+
+def test_what_was_trained_with_is_marked():
+  marks = []
+  for trained in [(9, 3), (9, 2), (5, 2)]:
+    image = draw(make_curves([4, 5]), charts.Trained(*trained))
+    # matplotlib's 0.45, which the edge of a line is mixed with white.
+    grey = np.all(np.abs(image.astype(int) - 115) < 30, axis=-1)
+    marks.append(grey.sum(axis=0).max())  # of the column with most
+  assert marks[0] < 60
+  assert marks[1] > 150  # a line over iterations
+  assert marks[2] > 150
+  columns = np.flatnonzero(grey.sum(axis=0) > 150)
+  assert np.ptp(columns) > 300  # another one over slots
+
+
+@pytest.mark.parametrize("error", [np.nan, 0.0])
+def test_a_single_scene_has_no_error_bars(error):
+  trained = charts.Trained(4, 2)
+  red = (214, 39, 40)  # of the last iteration, over slots
+  with_bars = draw(make_curves([4, 5], error=0.2), trained)
+  without = draw(make_curves([4, 5], error=error), trained)
+  assert num_pixels(without, red) > 0
+  assert num_pixels(with_bars, red) > num_pixels(without, red) + 50

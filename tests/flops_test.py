@@ -205,9 +205,7 @@ def test_branches_and_loops():
     assert counts == {"MatMul": times * 2 * 27}
 
 
-def test_unknown_shapes_and_kinds_are_errors():
-  with pytest.raises(ValueError, match="static shapes"):
-    count(tf.matmul, [None, 3], [3, 5])
+def test_unknown_kinds_are_errors():
   with pytest.raises(ValueError, match="Conv3D.* not counted yet"):
     count(
       lambda x, w: tf.nn.conv3d(x, w, [1] * 5, "SAME"),

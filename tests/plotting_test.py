@@ -167,6 +167,7 @@ def test_iterations_show_the_arrays():
     for k in range(4):
       masked = outputs["components"][t, k] * outputs["pred_mask"][t, k]
       assert_shows(next(axes), as_shown(masked))
+    for k in range(4):
       logits = next(axes)
       assert_shows(logits, outputs["pred_mask_logits"][t, k, ..., 0])
       # One scale for all iterations, which the colour bars show.

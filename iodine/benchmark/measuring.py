@@ -187,8 +187,7 @@ class Noise:
 
 def synthetic_batch(
   dataset: data_lib.IODINEDataset,
-  mapping: Sequence[tuple[str, int, str]] = (),
-  seed: int = 0,
+  mapping: Sequence[tuple[str, int, str]],
   num_frames: int = 1,
 ) -> Data:
   """Returns noise in the shape of a data set's batches; no file is read.
@@ -198,10 +197,9 @@ def synthetic_batch(
   Args:
     dataset: gives B, H, W, C and L.
     mapping: the factors, see `FactorRegressor`.
-    seed: the noise follows from it.
     num_frames: T.
   """
-  rng = np.random.default_rng(seed)
+  rng = np.random.default_rng(0)
   batch_size, num_entities = dataset.batch_size, dataset.num_true_objects
   lead = (batch_size, num_frames)
   image = rng.uniform(size=(*lead, *dataset.image_shape))

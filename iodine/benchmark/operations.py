@@ -34,14 +34,14 @@ def count(function: Any) -> dict[str, int]:
   and once where that is not a constant.
 
   Args:
-    function: a `tf.types.experimental.ConcreteFunction`.
+    function: a `tf.types.experimental.ConcreteFunction` of static shapes.
 
   Returns:
     {type of graph operation: floating-point operations}, for one call.
 
   Raises:
-    ValueError: if the shape of an operand is unknown, or there is a product
-      of a kind that this function does not know.
+    ValueError: if there is a product of a kind that this function does not
+      know.
   """
   return dict(_count_all(function.graph))
 
@@ -133,15 +133,6 @@ def _count_one(op: Operation) -> dict[str, int]:
   return {}
 
 
-def _shape(op: Operation, tensor: Any) -> tuple[int, ...]:
-  if not tensor.shape.is_fully_defined():
-    raise ValueError(
-      f"`{op.name}` has an operand of shape {tensor.shape}: operations can be "
-      "counted in graphs of static shapes only"
-    )
-  return tuple(tensor.shape)
-
-
 def _convolution(op: Operation) -> int:
   """Counts a sum over the kernel's window and input channels for each output.
 
@@ -152,14 +143,13 @@ def _convolution(op: Operation) -> int:
   operands = [*op.inputs, *op.outputs]
   result, kernel = operands[2], operands[3 if "Filter" in op.type else 1]
   summed = slice(2 if op.type.startswith("Depthwise") else 3)
-  window = _shape(op, kernel)[summed]
-  return 2 * math.prod(_shape(op, result)) * math.prod(window)
+  return 2 * math.prod(result.shape) * math.prod(kernel.shape[summed])
 
 
 def _matrix_product(op: Operation) -> int:
   transposed = "transpose_a" if op.type == "MatMul" else "adj_x"
-  num_summed = _shape(op, op.inputs[0])[-2 if op.get_attr(transposed) else -1]
-  return 2 * math.prod(_shape(op, op.outputs[0])) * num_summed
+  num_summed = op.inputs[0].shape[-2 if op.get_attr(transposed) else -1]
+  return 2 * math.prod(op.outputs[0].shape) * num_summed
 
 
 def _einsum(op: Operation) -> int:
@@ -167,11 +157,11 @@ def _einsum(op: Operation) -> int:
   terms, result = op.get_attr("equation").decode().split("->")
   sizes: dict[str, int] = {}
   for labels, tensor in zip(terms.split(","), op.inputs, strict=True):
-    shape = _shape(op, tensor)
-    num_others = len(shape) - len(labels.replace("...", ""))
+    num_others = tensor.shape.rank - len(labels.replace("...", ""))
     # The axes behind an ellipsis are counted from the last one.
     others = "".join(str(i) for i in reversed(range(num_others)))
-    for label, size in zip(labels.replace("...", others), shape, strict=True):
+    labels = labels.replace("...", others)
+    for label, size in zip(labels, tensor.shape, strict=True):
       sizes[label] = max(sizes.get(label, 1), size)
   summed = [x for x in sizes if not x.isdigit() and x not in result]
   is_product = len(op.inputs) > 1 and bool(summed)

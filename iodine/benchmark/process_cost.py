@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import math
 import os
 import pathlib
 import re
+import resource
 import sys
 import time
 
@@ -29,20 +28,13 @@ def seconds_since_start() -> float:
   return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 
 
-def peak_memory_bytes() -> float:
-  """Returns the most memory that this process has had resident, in bytes.
-
-  Where the system does not say, as Windows, not a number.
-  """
+def peak_memory_bytes() -> int:
+  """Returns the most memory that this process has had resident, in bytes."""
   path = pathlib.Path("/proc/self/status")
-  if path.exists():
-    # Unlike the other number, this one knows nothing of the parent process.
-    found = re.search(r"VmHWM:\s*(\d+) kB", path.read_text())
-    return int(found[1]) * 1024 if found else math.nan
-  if importlib.util.find_spec("resource") is None:
-    return math.nan
-  import resource
-
+  status = path.read_text() if path.exists() else ""
+  # Unlike the other number, this one knows nothing of the parent process.
+  if found := re.search(r"VmHWM:\s*(\d+) kB", status):
+    return int(found[1]) * 1024
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   return peak if sys.platform == "darwin" else peak * 1024
 

@@ -12,7 +12,7 @@ import tqdm
 
 from iodine import checkpoints, errors, evaluation, files, replicas, training
 from iodine.commands import common, make_data
-from iodine.drawing import canvas, curves, image_files
+from iodine.drawing import canvas, charts, image_files
 from iodine.modules import data as data_lib
 from iodine.modules import iodine
 
@@ -148,7 +148,7 @@ def _with_slots(config: Config, num_components: int) -> dict[str, Any]:
   return {**config, "model": model}
 
 
-def trained_with(config: Config) -> curves.Trained | None:
+def trained_with(config: Config) -> charts.Trained | None:
   """Returns the numbers of slots and refinements that a model learnt with.
 
   None where no others are asked for.
@@ -156,7 +156,7 @@ def trained_with(config: Config) -> curves.Trained | None:
   model, options = config["model"], config["evaluation"]
   if not options["num_components"] and options["num_iters"] is None:
     return None
-  return curves.Trained(model["num_components"], model["num_iters"])
+  return charts.Trained(model["num_components"], model["num_iters"])
 
 
 def measure(

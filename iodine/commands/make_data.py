@@ -67,15 +67,14 @@ def _place(
     data_format: see `make_data`.
   """
   dataset = synthetic.DATASETS[name]
-  suffix = os.path.splitext(read_path)[1] if isinstance(read_path, str) else ""
+  suffix = os.path.splitext(str(read_path))[1]
   if data_format is None:
     is_npz = dataset.is_film or (data_dir is None and suffix == ".npz")
     data_format = "npz" if is_npz else "tfrecords"
   if data_dir is not None:
-    is_folder = data_format == "png"
-    file_name = f"{dataset.stem}.{data_format}"
-    path = data_dir if is_folder else os.path.join(data_dir, file_name)
-    return path, data_format
+    if data_format == "png":
+      return data_dir, data_format
+    return os.path.join(data_dir, f"{dataset.stem}.{data_format}"), data_format
   is_one = isinstance(read_path, str) and not glob.has_magic(read_path)
   if not is_one or (suffix == ".tfrecords" and data_format != "tfrecords"):
     raise errors.UserError(

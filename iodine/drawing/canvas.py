@@ -86,14 +86,13 @@ class Tiles:
 
   def add_color_bar(
     self, row: int, column: int, norm: colors.Normalize, cmap: str
-  ) -> Axes:
+  ) -> None:
     """Adds a colour bar where the tile of that place would begin."""
     left = self._left + column * (self._tile_width + _GAP)
     axes = self._axes(row, left, 10)
-    bar = self.figure.colorbar(cm.ScalarMappable(norm, cmap), cax=axes)
-    bar.ax.tick_params(labelsize=7, length=2, pad=1)
-    bar.ax.locator_params(nbins=4)
-    return axes
+    self.figure.colorbar(cm.ScalarMappable(norm, cmap), cax=axes)
+    axes.tick_params(labelsize=7, length=2, pad=1)
+    axes.locator_params(nbins=4)
 
   def write(self, row: int, text: str, further: int = 0) -> None:
     """Writes to the left of a row, some pixels further to the left."""

@@ -172,26 +172,19 @@ def latents_plot(
   grid = figure.subplots(rows, columns, squeeze=False)
   for axes in grid.flat[len(panels) :]:
     axes.axis("off")
-  for axes, panel in zip(grid.flat, panels, strict=False):
-    _draw_panel(figure, axes, points, panel)
-    axes.set_title(panel.title, fontsize=10)
+  for axes, (title, values, kind) in zip(grid.flat, panels, strict=False):
+    _draw_panel(axes, points, values, kind)
+    axes.set_title(title, fontsize=10)
     axes.set_xlabel(f"component 1 ({shares[0]:.0%} of variance)", fontsize=8)
     axes.set_ylabel(f"component 2 ({shares[1]:.0%})", fontsize=8)
     axes.tick_params(labelsize=7)
   return figure
 
 
-class _Panel(NamedTuple):
-  """A panel of `latents_plot`: its kind may be `color` or `none`, too."""
-
-  title: str
-  values: np.ndarray
-  kind: str
-
-
 def _panels(
   factors: Mapping[str, np.ndarray], kinds: Mapping[str, str]
-) -> list[_Panel]:
+) -> list[tuple[str, np.ndarray, str]]:
+  """Returns title, values and kind, which may be `color` or `none`, too."""
   panels = []
   for name, values in factors.items():
     if not len(values):
@@ -199,14 +192,12 @@ def _panels(
     kind = kinds.get(name) or _guess_kind(values)
     size = values.shape[1]
     if name in ("color", "colour") and size == 3 and kind == "scalar":
-      panels.append(_Panel(name, values, "color"))
+      panels.append((name, values, "color"))
       continue
-    titles = [name] if size == 1 else [f"{name} {i + 1}" for i in range(size)]
-    panels += [
-      _Panel(t, v, kind) for t, v in zip(titles, values.T, strict=True)
-    ]
+    for i, column in enumerate(values.T, start=1):
+      panels.append((name if size == 1 else f"{name} {i}", column, kind))
   # Objects without factors still have a map.
-  return panels or [_Panel("objects", np.zeros(0), "none")]
+  return panels or [("objects", np.zeros(0), "none")]
 
 
 def _guess_kind(values: np.ndarray) -> str:
@@ -216,18 +207,18 @@ def _guess_kind(values: np.ndarray) -> str:
 
 
 def _draw_panel(
-  figure: Figure, axes: Axes, points: np.ndarray, panel: _Panel
+  axes: Axes, points: np.ndarray, values: np.ndarray, kind: str
 ) -> None:
   style: dict[str, Any] = {"s": 26, "linewidths": 0.4, "edgecolors": "0.3"}
   x, y = points.T
-  if panel.kind == "none":
+  if kind == "none":
     axes.scatter(x, y, **style)
-  elif panel.kind == "color":
-    axes.scatter(x, y, c=canvas.to_rgb(panel.values), **style)
-  elif panel.kind == "categorical":
-    classes = np.unique(panel.values)
+  elif kind == "color":
+    axes.scatter(x, y, c=canvas.to_rgb(values), **style)
+  elif kind == "categorical":
+    classes = np.unique(values)
     for value, color in zip(classes, _class_colors(classes), strict=True):
-      chosen = panel.values == value
+      chosen = values == value
       label = f"{value:g}"
       axes.scatter(x[chosen], y[chosen], color=[color], label=label, **style)
     axes.legend(
@@ -238,15 +229,15 @@ def _draw_panel(
       handletextpad=0.2,
     )
   else:
-    values, norm, cmap = panel.values, None, "viridis"
-    if panel.kind == "angle":
+    norm, cmap = None, "viridis"
+    if kind == "angle":
       # A cyclic map, since 0 and 2 pi are the same angle.
       norm, cmap = colors.Normalize(0.0, 2 * np.pi), "twilight"
       values = np.mod(values, 2 * np.pi)
     drawn = axes.scatter(x, y, c=values, cmap=cmap, norm=norm, **style)
     place = axes.inset_axes((1.03, 0.0, 0.04, 1.0))
-    bar = figure.colorbar(drawn, cax=place)
-    bar.ax.tick_params(labelsize=7)
+    axes.figure.colorbar(drawn, cax=place)
+    place.tick_params(labelsize=7)
 
 
 def _class_colors(classes: Sequence[float]) -> np.ndarray:

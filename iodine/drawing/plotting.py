@@ -9,7 +9,8 @@ Source: the original's `iodine/modules/plotting.py` and notebook.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from matplotlib.figure import Figure
 from iodine.drawing import canvas, palette
 
 Info = Mapping[str, Any]
-
+_TitledImage = tuple[str, np.ndarray, np.ndarray | None]  # title, image, color
 
 # Tiles are about so many pixels, and rows of at most so many tiles fit on a
 # screen.
@@ -46,28 +47,36 @@ def example_plot(
     mask_components: whether components are multiplied by their masks. They add
       up to the reconstruction then.
   """
-  outputs = info["outputs"]
-  masks = outputs["pred_mask"][scene, iteration]
-  components = outputs["components"][scene, iteration]
+  image = _frame(info["data"]["image"][scene], iteration, info)
+  outputs = {name: values[scene] for name, values in info["outputs"].items()}
+  estimate = _estimate(outputs, iteration, mask_components)
+  tiles = [("image", image, None), *estimate]
+  rows = -(-len(tiles) // 8)
+  columns = -(-len(tiles) // rows)
+  tile = canvas.tile_size(image.shape, _TILE)
+  grid = canvas.Tiles(columns, tile, [tile[0]] * rows, [30] * rows)
+  for i, (title, shown, color) in enumerate(tiles):
+    canvas.show(grid.add(i // columns, i % columns), shown, title, color)
+  return grid.figure
+
+
+def _estimate(
+  outputs: Info, iteration: int, mask_components: bool
+) -> list[_TitledImage]:
+  """Returns reconstruction, mask and components of a scene's iteration."""
+  masks = outputs["pred_mask"][iteration]
+  components = outputs["components"][iteration]
   if mask_components:
     components = components * masks
   slots = palette.slot_colors(len(masks))
-  tiles = [
-    ("image", _frame(info["data"]["image"][scene], iteration, info), None),
-    ("reconstruction", outputs["recons"][scene, iteration, 0], None),
+  return [
+    ("reconstruction", outputs["recons"][iteration, 0], None),
     ("mask", palette.mix(masks, slots), None),
     *(
       (f"slot {k + 1}", component, slots[k])
       for k, component in enumerate(components)
     ),
   ]
-  rows = -(-len(tiles) // 8)
-  columns = -(-len(tiles) // rows)
-  tile = canvas.tile_size(tiles[0][1].shape, _TILE)
-  grid = canvas.Tiles(columns, tile, [tile[0]] * rows, [30] * rows)
-  for i, (title, image, color) in enumerate(tiles):
-    canvas.show(grid.add(i // columns, i % columns), image, title, color)
-  return grid.figure
 
 
 def refinement_frames(info: Info, scene: int = 0) -> list[Figure]:
@@ -86,10 +95,9 @@ def iterations_plot(
   """Draws all iterations of one scene, below the truth.
 
   The first row has the image and, where there are masks, its true mask, and the
-  true entities, each above
-  the slot that overlaps it most and in that slot's colour; what is left over
-  is grey and to the right. Below come reconstruction, mask and components of
-  every iteration, and the mask logits of its slots.
+  true entities, each above the slot that overlaps it most and in that slot's
+  colour; what is left over is grey and to the right. Below come reconstruction,
+  mask and components of every iteration, and the mask logits of its slots.
 
   Args:
     info: see the top of the file.
@@ -98,11 +106,9 @@ def iterations_plot(
   """
   outputs = {name: values[scene] for name, values in info["outputs"].items()}
   num_steps, num_slots = outputs["pred_mask"].shape[:2]
-  truth = _place_entities(info, scene)
-  columns = 2 + max([num_slots, *(entity.column + 1 for entity in truth)])
-  tile = canvas.tile_size(
-    outputs["recons"].shape[2:4], _TILE if columns <= _WIDE else _SMALL_TILE
-  )
+  truth = _truth(info, scene)
+  columns = 1 + max([1 + num_slots, *truth])
+  tile = _fitting_tile(info, columns)
   grid = canvas.Tiles(
     columns,
     tile,
@@ -110,25 +116,22 @@ def iterations_plot(
     above=[30, 40, 4, *[14, 4] * (num_steps - 1)],
     margins=(95, 50),
   )
-  _draw_truth(grid, _frame(info["data"]["image"][scene], -1, info), truth)
-  components = outputs["components"]
-  if mask_components:
-    components = components * outputs["pred_mask"]
+  if len(truth) > 1:
+    grid.write(0, "truth")
+  for column, (title, image, color) in truth.items():
+    canvas.show(grid.add(0, column), image, title, color)
   slots = palette.slot_colors(num_slots)
-  mixed = palette.mix(outputs["pred_mask"], slots)
   logits = outputs["pred_mask_logits"][..., 0]
   norm = colors.Normalize(logits.min(), logits.max())
   for t in range(num_steps):
     row = 1 + 2 * t
-    # Titles in the first of the rows only.
-    titles = ["reconstruction", "mask"] if t == 0 else ["", ""]
     grid.write(row, f"iteration {t}")
     grid.write(row + 1, "mask logits")
-    canvas.show(grid.add(row, 0), outputs["recons"][t, 0], titles[0])
-    canvas.show(grid.add(row, 1), mixed[t], titles[1])
+    estimate = _estimate(outputs, t, mask_components)
+    for column, (title, image, color) in enumerate(estimate):
+      # Titles in the first of the rows only.
+      canvas.show(grid.add(row, column), image, title if t == 0 else "", color)
     for k in range(num_slots):
-      title = f"slot {k + 1}" if t == 0 else ""
-      canvas.show(grid.add(row, 2 + k), components[t, k], title, slots[k])
       axes = grid.add(row + 1, 2 + k)
       axes.imshow(logits[t, k], norm=norm, cmap="viridis", aspect="auto")
       canvas.decorate(axes, color=slots[k])
@@ -136,52 +139,36 @@ def iterations_plot(
   return grid.figure
 
 
-class _Entity(NamedTuple):
-  """A true entity that has pixels: its title, mask, color and column."""
-
-  title: str
-  mask: np.ndarray
-  color: np.ndarray
-  column: int
-
-
-def _place_entities(info: Info, scene: int) -> list[_Entity]:
-  """Places the true entities that have pixels at their slots' columns."""
+def _truth(info: Info, scene: int) -> dict[int, _TitledImage]:
+  """Returns the first row of `iterations_plot`, by column."""
+  image = _frame(info["data"]["image"][scene], -1, info)
+  row: dict[int, _TitledImage] = {0: ("image", image, None)}
   if "true_mask" not in info["data"]:
-    return []
+    return row
   true_mask = _frame(info["data"]["true_mask"][scene], -1, info)
   pred_mask = info["outputs"]["pred_mask"][scene, -1]
   slots = palette.match_entities(true_mask, pred_mask)
   entity_colors = palette.entity_colors(slots, len(pred_mask))
-  entities, free = [], len(pred_mask)
-  for number, (mask, slot) in enumerate(zip(true_mask, slots, strict=True)):
-    if mask.any():
-      title = f"object {number}" if number else "background"
-      place = int(slot) if slot >= 0 else free
-      free += slot < 0
-      entities.append(_Entity(title, mask, entity_colors[number], place))
-  return entities
-
-
-def _draw_truth(
-  grid: canvas.Tiles, image: np.ndarray, truth: Sequence[_Entity]
-) -> None:
-  """Draws the first row of `iterations_plot`."""
-  canvas.show(grid.add(0, 0), image, "image")
-  if not truth:
-    return
-  grid.write(0, "truth")
-  _, masks, entity_colors, _ = map(np.stack, zip(*truth, strict=True))
-  canvas.show(grid.add(0, 1), palette.mix(masks, entity_colors), "true mask")
-  for entity in truth:
-    axes = grid.add(0, 2 + entity.column)
-    canvas.show(axes, image * entity.mask, entity.title, entity.color)
+  row[1] = ("true mask", palette.mix(true_mask, entity_colors), None)
+  free = itertools.count(2 + len(pred_mask))
+  for number in np.flatnonzero(true_mask.any(axis=(1, 2, 3))):
+    column = 2 + slots[number] if slots[number] >= 0 else next(free)
+    title = f"object {number}" if number else "background"
+    masked = image * true_mask[number]
+    row[int(column)] = (title, masked, entity_colors[number])
+  return row
 
 
 def _frame(frames: np.ndarray, iteration: int, info: Info) -> np.ndarray:
   """Returns the frame that an iteration sees: its own, or the only one."""
   num_steps = info["outputs"]["recons"].shape[1]
   return frames[min(iteration % num_steps, len(frames) - 1)]
+
+
+def _fitting_tile(info: Info, columns: int) -> tuple[int, int]:
+  """Returns the size of tiles of which so many stand in a row."""
+  target = _TILE if columns <= _WIDE else _SMALL_TILE
+  return canvas.tile_size(info["outputs"]["recons"].shape[3:5], target)
 
 
 class _InputRow(NamedTuple):
@@ -231,10 +218,7 @@ def inputs_plot(info: Info, scene: int = 0, iteration: int = -1) -> Figure:
   rows.sort(key=lambda row: row.per_slot)
   flat = {k: v[scene, t] for k, v in info["inputs"]["flat"].items()}
   columns = max([num_slots, *(len(row.tiles) for row in rows)])
-  tile = canvas.tile_size(
-    info["outputs"]["recons"].shape[3:5],
-    _TILE if columns <= _WIDE else _SMALL_TILE,
-  )
+  tile = _fitting_tile(info, columns)
   first = next((i for i, row in enumerate(rows) if row.per_slot), -1)
   above = [30 if i in (0, first) else 12 for i in range(len(rows))]
   grid = canvas.Tiles(

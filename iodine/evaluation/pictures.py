@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from iodine.drawing import canvas, charts, curves, latent_plots, plotting
+from iodine.drawing import canvas, charts, latent_plots, plotting
 from iodine.evaluation import catalogue, evaluator, inspection
 
 
@@ -83,12 +83,12 @@ def draw(
 
 
 def generalisation_plot(
-  result: evaluator.Evaluation, trained: curves.Trained
+  result: evaluator.Evaluation, trained: charts.Trained
 ) -> Figure:
   """Draws the curves of an evaluation with several numbers of slots."""
-  return curves.generalisation_plot(
+  return charts.generalisation_plot(
     [
-      curves.SlotCurve(r.num_components, r.means(), r.standard_errors())
+      charts.SlotCurve(r.num_components, r.means(), r.standard_errors())
       for r in result.generalisation or (result,)
     ],
     trained,

@@ -12,7 +12,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from iodine import checkpoints, devices, errors, evaluation
-from iodine.drawing import canvas, charts, curves
+from iodine.drawing import canvas, charts
 from iodine.modules import data as data_lib
 from iodine.modules import iodine
 from iodine.report import captions, page
@@ -40,7 +40,7 @@ def write(
   scenes: Sequence[evaluation.Scene],
   statistics: evaluation.SceneStatistics,
   pictures: Iterable[evaluation.Picture],
-  trained: curves.Trained | None,
+  trained: charts.Trained | None,
   logged: Mapping[str, Sequence[tuple[int, float]]],
 ) -> str:
   """Puts words and pictures beside the metrics.
@@ -174,7 +174,7 @@ def _chart(figure: Figure, caption: captions.Caption) -> page.Image:
 
 def _charts(
   result: evaluation.Evaluation,
-  trained: curves.Trained | None,
+  trained: charts.Trained | None,
   logged: Mapping[str, Sequence[tuple[int, float]]],
   step: int,
 ) -> dict[str, page.Image]:

@@ -110,7 +110,6 @@ def write_npz(
         arrays[name][number] = value
     with open(temporary, "wb") as file:
       np.savez(file, **arrays)
-    arrays.clear()  # Windows removes no open files.
 
 
 def _arrays(scene: entities.Scene) -> dict[str, np.ndarray]:
