@@ -234,7 +234,7 @@ def test_nohup_outlives_its_terminal(run):
   "damage, words",
   [
     (os.remove, "No such file"),
-    (lambda path: os.truncate(path, 1500), "is truncated or corrupt"),
+    (lambda path: os.truncate(path, 1500), "truncated or corrupt"),
   ],
   ids=["deleted", "truncated"],
 )

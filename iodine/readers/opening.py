@@ -137,6 +137,8 @@ def _explain_record(
   file: File, index: int, layout: layouts.Layout
 ) -> str | None:
   """Returns what is wrong with a record, a sentence; None if nothing is."""
+  if not tf.io.gfile.exists(file.path):
+    return f"`{file.path}` is gone (No such file): put it back"
   try:
     record = next(iter(file.records().skip(index).take(1)), None)
   except tf.errors.DataLossError:
