@@ -20,8 +20,7 @@ import tqdm
 
 from iodine import training
 from iodine.benchmark import operations
-from iodine.modules import data as data_lib
-from iodine.modules import distributions, iodine
+from iodine.modules import datasets, distributions, iodine
 
 Data = dict[str, Any]
 
@@ -121,7 +120,7 @@ def _matrix_product() -> Callable[[], float]:
 
 
 def measure_input(
-  dataset: data_lib.IODINEDataset, num_batches: int
+  dataset: datasets.SceneDataset, num_batches: int
 ) -> dict[str, Any]:
   """Reads training batches as a training does, and does nothing with them.
 
@@ -186,7 +185,7 @@ class Noise:
 
 
 def synthetic_batch(
-  dataset: data_lib.IODINEDataset,
+  dataset: datasets.SceneDataset,
   mapping: Sequence[tuple[str, int, str]],
   num_frames: int = 1,
 ) -> Data:

@@ -11,8 +11,7 @@ import tensorflow as tf
 
 from iodine import building, devices, replicas, synthetic, training
 from iodine.benchmark import measuring, process_cost
-from iodine.modules import data as data_lib
-from iodine.modules import iodine
+from iodine.modules import datasets, iodine
 
 Config = Mapping[str, Any]
 
@@ -128,12 +127,14 @@ def _measure_inference(
 
 
 def _measure_input(
-  config: Config, dataset: data_lib.IODINEDataset
+  config: Config, dataset: datasets.SceneDataset
 ) -> dict[str, Any] | None:
   """Measures the input pipeline alone; None where there is nothing to read."""
   steps = config["benchmark"]["steps"]
-  if tf.io.gfile.glob(dataset.path):
-    source = f"the scenes of {dataset.path}"
+  # Of anybody's own, all is there.
+  place = getattr(dataset, "path", None)
+  if place is None or tf.io.gfile.glob(place):
+    source = f"the scenes of {place or type(dataset).__name__}"
     print(f"input: reading {source}", flush=True)
     return {**measuring.measure_input(dataset, steps), "source": source}
   if dataset.generator_name is None:
@@ -159,7 +160,7 @@ def _measure_input(
 
 
 def _circumstances(
-  config: Config, dataset: data_lib.IODINEDataset, model: iodine.IODINE
+  config: Config, dataset: datasets.SceneDataset, model: iodine.IODINE
 ) -> dict[str, Any]:
   """Returns what the measurements depend on."""
   return {
@@ -179,6 +180,6 @@ def _circumstances(
   }
 
 
-def _dataset(config: Config) -> data_lib.IODINEDataset:
+def _dataset(config: Config) -> datasets.SceneDataset:
   """Builds the data set; its order follows the seed of the config."""
   return building.build({"seed": config["seed"], **config["data"]}, "data")

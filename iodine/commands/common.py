@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from iodine import building, checkpoints, errors, kinds, optimizers
-from iodine.modules import data as data_lib
 from iodine.modules import datasets, iodine, types
 
 Config = Mapping[str, Any]
@@ -17,7 +16,7 @@ Checkpoint = str | os.PathLike[str] | checkpoints.Opened
 
 def build_dataset(
   config: Config, seed: int, model: Config | None = None
-) -> data_lib.IODINEDataset:
+) -> datasets.SceneDataset:
   """Builds the data set; its order follows the seed of the run.
 
   Args:

@@ -16,7 +16,7 @@ Config = common.Config
 
 
 def run(
-  config: Config, checkpoint_dir: str, reference: str | None
+  config: Config, checkpoint: common.Checkpoint, reference: str | None
 ) -> dict[str, Any]:
   """Compares a checkpoint with recorded tensors; table, JSON and a picture.
 
@@ -35,7 +35,7 @@ def run(
   tf.config.experimental.enable_tensor_float_32_execution(False)
   recorded = comparison.read_reference(reference)
   image_shape = tuple(recorded.data["image"].shape[2:])
-  restored = common.restore(config, checkpoint_dir, image_shape)
+  restored = common.restore(config, checkpoint, image_shape)
   print(f"comparing {restored.prefix} with {reference}", flush=True)
   compared = comparison.compare(
     restored.model, restored.optimizer, recorded, config["tolerance"]

@@ -13,8 +13,7 @@ import tqdm
 from iodine import checkpoints, errors, evaluation, files, replicas, training
 from iodine.commands import common, make_data
 from iodine.drawing import canvas, charts, image_files
-from iodine.modules import data as data_lib
-from iodine.modules import iodine
+from iodine.modules import datasets, iodine
 
 Config = common.Config
 LogScalar = Callable[[str, float, int], None]
@@ -99,7 +98,7 @@ def _own_metrics(config: Config) -> list[evaluation.Metric]:
   ]
 
 
-def build_dataset(config: Config) -> data_lib.IODINEDataset:
+def build_dataset(config: Config) -> datasets.SceneDataset:
   """Builds the data set of a config, which is generated where it can be."""
   make_data.ensure_dataset(config)
   return common.build_dataset(config["data"], config["seed"], config["model"])
@@ -107,7 +106,7 @@ def build_dataset(config: Config) -> data_lib.IODINEDataset:
 
 def open_scenes(
   config: Config,
-) -> tuple[data_lib.IODINEDataset, Iterator[dict[str, Any]]]:
+) -> tuple[datasets.SceneDataset, Iterator[dict[str, Any]]]:
   """Builds the data set and begins to read what is evaluated."""
   dataset = build_dataset(config)
   return dataset, iter(dataset.batches("test"))
@@ -162,7 +161,7 @@ def trained_with(config: Config) -> charts.Trained | None:
 def measure(
   config: Config,
   models: dict[int, common.Restored],
-  dataset: data_lib.IODINEDataset,
+  dataset: datasets.SceneDataset,
   batches: Iterator[dict[str, Any]],
   strategy: tf.distribute.Strategy,
 ) -> evaluation.Evaluation:
@@ -184,7 +183,7 @@ def measure(
   options = config["evaluation"]
   own, *_ = models.values()
   print(f"evaluating {own.prefix}", flush=True)
-  if dataset.test is None:
+  if getattr(dataset, "test", "") is None:
     print(
       "`data.test` is not set: these are all scenes of the file, seen in "
       "training or not",

@@ -9,8 +9,7 @@ import tqdm
 
 from iodine import checkpoints, errors, evaluation, files
 from iodine.commands import common, evaluate
-from iodine.modules import data as data_lib
-from iodine.modules import iodine
+from iodine.modules import datasets, iodine
 
 Config = common.Config
 
@@ -46,7 +45,7 @@ def run(config: Config, checkpoint: common.Checkpoint) -> list[str]:
 
 
 def decompose(
-  config: Config, model: iodine.IODINE, dataset: data_lib.IODINEDataset
+  config: Config, model: iodine.IODINE, dataset: datasets.SceneDataset
 ) -> tuple[list[evaluation.Scene], evaluation.SceneStatistics]:
   """Decomposes what is to be drawn, with progress on the terminal.
 

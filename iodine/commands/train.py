@@ -24,8 +24,7 @@ from iodine import (
   training,
 )
 from iodine.commands import common, make_data, run_folder
-from iodine.modules import data as data_lib
-from iodine.modules import iodine, types
+from iodine.modules import datasets, iodine, types
 
 Config = common.Config
 LogScalar = Callable[[str, float, int], None]
@@ -250,7 +249,7 @@ class _Run:
 
 def _read_first(
   config: Config, seed: int
-) -> tuple[data_lib.IODINEDataset, dict[str, tf.Tensor]]:
+) -> tuple[datasets.SceneDataset, dict[str, tf.Tensor]]:
   """Builds the data set and reads a batch; makes scenes and cache if needed."""
   make_data.ensure_dataset(config)
   dataset = common.build_dataset(config["data"], seed, config["model"])
@@ -259,7 +258,7 @@ def _read_first(
 
 def _as_read(
   config: Config,
-  dataset: data_lib.IODINEDataset,
+  dataset: datasets.SceneDataset,
   example: dict[str, tf.Tensor],
   start: checkpoints.Opened | None,
 ) -> Config:

@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 
 from iodine import checkpoints, devices, errors, evaluation
 from iodine.drawing import canvas, charts
-from iodine.modules import data as data_lib
-from iodine.modules import iodine
+from iodine.modules import datasets, iodine
 from iodine.report import captions, page
 
 _PACKAGES = (
@@ -35,7 +34,7 @@ def write(
   opened: checkpoints.Opened,
   step: int,
   model: iodine.IODINE,
-  dataset: data_lib.IODINEDataset,
+  dataset: datasets.SceneDataset,
   result: evaluation.Evaluation,
   scenes: Sequence[evaluation.Scene],
   statistics: evaluation.SceneStatistics,
@@ -71,7 +70,9 @@ def write(
     title=f"IODINE on {type(dataset).__name__}",
     facts=_facts(config, opened, step, model, dataset, result),
     notes=captions.notes(
-      dataset.test is not None, "factor" in result.metrics, result.left_out
+      getattr(dataset, "test", "") is not None,
+      "factor" in result.metrics,
+      result.left_out,
     ),
     result=result,
     spread_titles=evaluation.tables.spread_titles(result),
@@ -101,21 +102,22 @@ def _facts(
   opened: checkpoints.Opened,
   step: int,
   model: iodine.IODINE,
-  dataset: data_lib.IODINEDataset,
+  dataset: datasets.SceneDataset,
   result: evaluation.Evaluation,
 ) -> dict[str, str]:
   """Returns what was evaluated, and with what."""
   kind = "TF1, of the original" if opened.is_tf1 else "TF2"
   parameters = sum(v.shape.num_elements() for v in model.trainable_variables)
   first, last = config["seed"], config["seed"] + result.seeds - 1
-  paths = [dataset.path] if isinstance(dataset.path, str) else dataset.path
+  path = getattr(dataset, "path", ())
+  paths = [path] if isinstance(path, str) else path
   shown_paths = errors.join_some(paths, separator=", ")
   facts = {
     "checkpoint": f"{opened.prefix} ({kind})",
     "training step": f"{step:,}",
     "parameters": f"{parameters:,}",
     "data": f"{type(dataset).__name__}, {shown_paths}",
-    "test subset": _range(dataset.test),
+    "test subset": _range(getattr(dataset, "test", None)),
     "scenes": f"{result.num_scenes}, each once, {dataset.batch_size} a batch",
     "image": " × ".join(map(str, dataset.image_shape)),
     "slots": str(result.num_components),

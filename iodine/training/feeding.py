@@ -37,7 +37,7 @@ class Feed:
       skip_batches: how many batches the run has had.
 
     Raises:
-      errors.UserError: see `IODINEDataset.__call__`.
+      errors.UserError: see `SceneDataset.__call__`.
     """
     self._dataset = dataset
     # Those of others need not know parts of batches, nor the compact form.

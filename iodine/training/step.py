@@ -1,7 +1,6 @@
 """The training step: a loss, its gradients and an update.
 
-Dimensions: B batch, T iterations + 1, K slots, Z latent size. Source: section
-B.3 of the paper and the original's `main.py`.
+Source: section B.3 of the paper and the original's `main.py`.
 """
 
 from __future__ import annotations
