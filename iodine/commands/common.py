@@ -39,15 +39,17 @@ def build_dataset(
   return dataset
 
 
-def build_model(config: Config, image_shape: tuple[int, ...]) -> iodine.IODINE:
-  """Builds the model with all of its variables.
+def build_model(
+  config: Config, image_shape: tuple[int, ...], batch_size: int = 1
+) -> iodine.IODINE:
+  """Builds the model with all of its variables, if memory holds such batches.
 
   Raises:
     errors.UserError: if an entry is wrong or entries contradict each other.
   """
   require_experiment(config)
   model = building.build(config, "model")
-  model.initialize(image_shape)
+  model.initialize(image_shape, batch_size)
   return model
 
 

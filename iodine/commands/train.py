@@ -145,7 +145,9 @@ class _Run:
     """
     with replicas.scope(self._strategy):
       models = [
-        common.build_model(stage.model, self._dataset.image_shape)
+        common.build_model(
+          stage.model, self._dataset.image_shape, self._dataset.batch_size
+        )
         for stage in self.plan
       ]
     shapes = [{v.name: v.shape for v in m.trainable_variables} for m in models]
