@@ -135,12 +135,3 @@ def test_it_trains_and_what_it_leaves_is_read_without_its_name(
   helpers.run_main("load_checkpoint", "with", f"checkpoint_dir={folder}")
   captured = capsys.readouterr()
   assert "unlike" not in captured.out and captured.err == ""
-
-
-def test_without_images_it_asks_for_them(tmp_path, capsys):
-  message = helpers.fails_with_sentence(
-    capsys,
-    *("with", "own", "data.constructor=iodine.modules.data.Tetrominoes"),
-    f"checkpoint_dir={tmp_path}/run",
-  )
-  assert "`data.path` is None: give" in message
