@@ -368,8 +368,8 @@ def test_native_messages_are_filtered_not_silenced(capfd):
     (["model.factor_evaluator.mapping=[]"], "mapping"),
     (["data.image_dim=[1,1]"], "more points than groups"),
     (["model.sequential=True"], "needs 3 frames"),
-    (["model.decoder.pixel_decoder.cnn_opt.output_channels=[]"], "is empty"),
-    (["model.latent_dist=None"], "`latent_dist` is None"),
+    (["model.decoder.pixel_decoder.cnn_opt.output_channels=[]"], "not empty"),
+    (["model.latent_dist=None"], "`model.latent_dist` is None"),
     (["num_components=1"], "`num_components`"),
     (["stages=[{'until':1,'model':{'n_z':5}}]"], "shapes of weights"),
     (["stages=[{'until':1,'model':{'num_components':5}}]"], "5 for the model"),
@@ -420,7 +420,7 @@ N_Z = "initial_sample_distribution is [6] there and [8] here"
     ("plot", ["plot.scenes=[0,12]"], "no scene 12: the test subset has 12"),
     ("plot", ["checkpoint_dir=/no/such"], "no checkpoint at `/no/such`"),
     ("evaluate", ["data.test=[99,None]"], "test"),
-    ("evaluate", ["virtual_devices=2"], "or `strategy=mirrored`, too"),
+    ("evaluate", ["virtual_devices=2"], "give `strategy=mirrored`, too"),
     (
       "evaluate",
       ["strategy=mirrored", "virtual_devices=2"]

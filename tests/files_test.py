@@ -87,13 +87,6 @@ def test_links_and_permissions_stay(tmp_path):
   assert stat.S_IMODE(os.stat(tmp_path / "a/file").st_mode) == 0o640
 
 
-def test_a_new_folder_is_nobody_elses(tmp_path):
-  assert files.make_new_folder(str(tmp_path / "a/b"))
-  assert not files.make_new_folder(str(tmp_path / "a/b"))
-  (tmp_path / "file").write_text("")
-  assert not files.make_new_folder(str(tmp_path / "file"))
-
-
 def test_a_folder_without_a_mark_is_not_replaced(tmp_path):
   (tmp_path / "mine").mkdir()
   (tmp_path / "mine/mask.png").write_text("precious")
