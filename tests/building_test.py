@@ -9,7 +9,6 @@ import helpers
 import pytest
 
 from iodine import building, errors
-from iodine.modules import networks, refinement
 
 
 class Thing:
@@ -28,14 +27,9 @@ def take_anything(first, **others):
 
 
 def fail(kind):
-  errors_by_name = {
-    "value": ValueError("no such value"),
-    "type": TypeError("no such type"),
-    "key": KeyError("no such key"),
-    "attribute": AttributeError("no such attribute"),
-    "user": errors.UserError("`size` is -1: give a number above 0"),
-  }
-  raise errors_by_name[kind]
+  if kind == "user":
+    raise errors.UserError("`size` is -1: give a number above 0")
+  raise KeyError("no such key")
 
 
 def _here(name):
@@ -51,58 +45,30 @@ def test_nested_parts_are_built_first():
   assert isinstance(thing, Thing) and isinstance(thing.part, Thing)
   assert (thing.size, thing.part.size) == (2, 1)
   assert thing.options is None and thing.part.part is None
-
-
-def test_dicts_without_a_constructor_stay_dicts():
+  thing = building.build(_thing(part=[_thing(size=1), [2, _thing()], (3, "x")]))
+  first, second, third = thing.part
+  assert first.size == 1 and second[0] == 2 and isinstance(second[1], Thing)
+  assert third == [3, "x"]  # lists, whatever they came as
   built = building.build({"a": {"b": _thing()}, "c": 1, "d": None})
   assert isinstance(built["a"]["b"], Thing)
   assert built["c"] == 1 and built["d"] is None
 
 
-def test_parts_in_lists_and_tuples():
-  built = building.build(_thing(part=[_thing(size=1), [2, _thing()], (3, "x")]))
-  first, second, third = built.part
-  assert first.size == 1 and second[0] == 2 and isinstance(second[1], Thing)
-  assert third == [3, "x"]  # lists, whatever they came as
-
-
 def test_functions_construct_too():
   config = {"constructor": _here("make_thing"), "needed": 1}
   assert building.build(config).part == (1, 2)
-
-
-def test_functions_that_take_anything():
   config = {"constructor": _here("take_anything"), "first": 1, "second": 2}
   assert building.build(config) == (1, {"second": 2})
-
-
-def test_every_call_builds_afresh():
-  config = _thing(part=_thing(), options=[[1]])
-  first, second = building.build(config), building.build(config)
-  assert first is not second and first.part is not second.part
-  assert first.options is not second.options
-  assert first.options[0] is not second.options[0]
 
 
 def test_the_config_is_left_unchanged_and_not_shared():
   config = _thing(part=_thing(), options={"sizes": [1, 2], "more": {"a": 1}})
   before = copy.deepcopy(config)
-  thing = building.build(config)
-  assert config == before
+  thing, other = building.build(config), building.build(config)
+  assert thing is not other and thing.part is not other.part
   thing.options["sizes"].append(3)
   thing.options["more"]["a"] = 2
-  assert config == before
-
-
-def test_the_model_of_a_named_config():
-  config = helpers.tiny_config()
-  before = copy.deepcopy(config)
-  model = building.build(config["model"])
-  assert config == before
-  head = model.refinement_core.refinement_head
-  assert isinstance(head, refinement.ResHead)
-  assert isinstance(model.decoder.pixel_decoder, networks.BroadcastConv)
-  assert building.build(config["model"]).decoder is not model.decoder
+  assert config == before and other.options == before["options"]
 
 
 def _message(config, **options):
@@ -114,15 +80,8 @@ def _message(config, **options):
 @pytest.mark.parametrize(
   "name",
   [
-    "iodine.modules.networks.Nothing",
-    "iodine.modules.nothing.CNN",
-    "nothing.CNN",
-    "nodots",
-    ".networks.CNN",
-    "",
-    None,
-    3,
-    "math.pi",
+    *("iodine.modules.networks.Nothing", "iodine.modules.nothing.CNN"),
+    *("nothing.CNN", "nodots", ".networks.CNN", "", None, 3, "math.pi"),
   ],
 )
 def test_unknown_constructors(name):
@@ -144,13 +103,6 @@ def test_unknown_arguments():
   assert "add `config.part.replace=True`" in message
 
 
-def test_unknown_arguments_of_modules():
-  config = helpers.tiny_config(replace={"refinement_core.encoder_net.pool": 1})
-  message = _message(config["model"], path="model")
-  assert "`model.refinement_core.encoder_net.pool`" in message
-  assert "cnn_opt, mlp_opt, mode" in message
-
-
 def test_missing_arguments():
   message = _message([{"constructor": _here("make_thing"), "other": 1}])
   assert "`config[0].needed` is missing" in message
@@ -164,20 +116,10 @@ def test_user_errors_in_a_constructor_name_the_place():
   )
 
 
-@pytest.mark.parametrize(
-  "kind, error",
-  [
-    ("value", ValueError),
-    ("type", TypeError),
-    ("key", KeyError),
-    ("attribute", AttributeError),
-  ],
-)
-def test_other_errors_are_passed_on(kind, error):
-  config = {"a": {"constructor": _here("fail"), "kind": kind}}
-  with pytest.raises(error, match=f"no such {kind}") as info:
+def test_other_errors_are_passed_on():
+  config = {"a": {"constructor": _here("fail"), "kind": "key"}}
+  with pytest.raises(KeyError, match="no such key") as info:
     building.build(config, "model")
-  assert info.type is error
   frames = [frame for frame, _ in traceback.walk_tb(info.tb)]
   paths = [building.path_of(frame) for frame in frames]
   assert [path for path in paths if path] == ["model.a"]
@@ -186,37 +128,23 @@ def test_other_errors_are_passed_on(kind, error):
 @pytest.mark.parametrize(
   "path, value, sentence",
   [
-    ("refinement_core.encoder_net.mode", "max", "`mode` is 'max'"),
-    ("decoder.pixel_decoder.coord_type", "polar", "`coord_type` is 'polar'"),
-    ("output_dist.component_dist.scale", "std", "`scale` is 'std'"),
-    ("latent_dist.dist", "gauss", "unknown distribution 'gauss'"),
     (
-      "refinement_core.encoder_net.cnn_opt.strides",
-      [1, 2, 3],
-      "`strides` has 3 entries",
+      *("refinement_core.encoder_net.mode", "max"),
+      "`model.refinement_core.encoder_net.mode` is 'max'",
     ),
     (
-      "decoder.pixel_decoder.cnn_opt.output_channels",
-      [4, 4],
-      "the last entry of `output_channels` is 4",
+      *("decoder.pixel_decoder.cnn_opt.output_channels", [4, 4]),
+      "in `model.decoder.pixel_decoder`: the last entry of `output_channels`",
     ),
     (
-      "factor_evaluator.mapping",
-      [["shape", 4, "ordinal"]],
-      "unknown kind 'ordinal'",
+      *("factor_evaluator.mapping", [["shape", 4, "ordinal"]]),
+      "`model.factor_evaluator.mapping` is [['shape', 4, 'ordinal']]",
     ),
-    ("coord_type", "polar", "`coord_type` is 'polar'"),
-    ("inputs", ["pixels"], "unknown refinement input 'pixels'"),
-    ("iter_loss_weight", "quadratic", "`iter_loss_weight` is 'quadratic'"),
   ],
 )
 def test_errors_of_the_model_name_the_place(path, value, sentence):
   config = helpers.tiny_config(replace={path: value})
-  message = _message(config["model"], path="model")
-  parts = path.split(".")[:-1]
-  parts = [part for part in parts if part not in ("cnn_opt",)]
-  assert ".".join(["in `model", *parts]) + "`: " in message
-  assert sentence in message
+  assert sentence in _message(config["model"], path="model")
 
 
 def test_a_constructor_of_a_module_made_at_run_time(monkeypatch):

@@ -1,6 +1,5 @@
 """The catalogue of metrics: complete, documented, and open to others."""
 
-import json
 import pathlib
 import re
 
@@ -11,7 +10,6 @@ import sklearn.metrics
 
 from iodine import errors, evaluation
 from iodine.evaluation import catalogue, decomposing
-from iodine.evaluation import scores as scores_lib
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -102,27 +100,10 @@ def test_a_slot_has_to_keep_its_object():
     np.testing.assert_allclose(values, [[1.0, expected]], 1e-12)
 
 
-def test_other_models_have_no_video_ari():
-  data = helpers.make_batch(batch_size=1)
-  model = helpers.tiny_model({"num_iters": 1})
-  scores = evaluation.score_batch(model, data, decomposing.scene_seeds(2, 0, 1))
-  arrays = scores_lib.to_numpy([scores], 1)
-  metrics = [m for m in evaluation.STANDARD if m.name in VIDEO_ARI]
-  assert len(metrics) == 2
-  assert not catalogue.measure(arrays, metrics)
-
-
 # --------------------------------------------------------------------- your own
 
 MODULE = """
 from iodine import evaluation
-
-
-def compute(scores):
-  return scores["total"] / 1000
-
-
-kilo = evaluation.Metric("loss_in_k", "loss", "in thousands", compute)
 
 
 def ari(scores):
@@ -153,36 +134,6 @@ def module(tmp_path, monkeypatch):
   return "my_metrics"
 
 
-def test_metrics_of_a_file_outside_stand_in_all_tables(
-  module, five_scenes, tmp_path, capsys
-):
-  helpers.save_checkpoint(tmp_path, helpers.tiny_config())
-  helpers.run_main(
-    *("report", "with", "tetrominoes", *helpers.TINY_OPTIONS),
-    *(f"data.path={five_scenes}", f"checkpoint_dir={tmp_path}"),
-    f"evaluation.metrics=['{module}.purity','{module}.kilo']",
-    *(f"json_path={tmp_path}/all.json", f"csv_path={tmp_path}/all.csv"),
-    f"evaluation.scenes_csv={tmp_path}/scenes.csv",
-    *("plot.scenes=[]", "plot.num_scenes_for_map=1"),
-  )
-  found = json.loads((tmp_path / "all.json").read_text())
-  assert 1 / 4 <= found["purity"]["mean"] <= 1
-  assert len(found["per_iteration"]["purity"]) == 3
-  assert found["loss_in_k"]["mean"] == pytest.approx(
-    found["total"]["mean"] / 1000, rel=1e-12
-  )
-  assert "loss_in_k" not in found["per_iteration"]
-  out = capsys.readouterr().out
-  assert re.search(r"^purity +\d", out, re.M)
-  assert re.search(r"^step .* purity$", out, re.M)
-  assert "3,purity,0," in (tmp_path / "all.csv").read_text()
-  assert "3,loss_in_k,," in (tmp_path / "all.csv").read_text()
-  assert ",purity" in (tmp_path / "scenes.csv").read_text().splitlines()[0]
-  page = (tmp_path / "report.html").read_text()
-  assert "Returns the share of pixels whose slot is mostly" in page
-  assert "in thousands" in page
-
-
 @pytest.mark.parametrize("name", ["my_metrics.nothing", "no_module.purity"])
 def test_a_name_without_a_metric_is_a_sentence(module, name):
   with pytest.raises(errors.UserError, match=f"names `{name}`, which is not"):
@@ -207,3 +158,5 @@ def test_wrong_values_and_taken_names_are_sentences_and_bugs_are_not(module):
     evaluate_with(f"{module}.per_scene")
   with pytest.raises(AttributeError, match="no_such_attribute"):
     evaluate_with(f"{module}.broken")
+  purity = catalogue.find_metric(f"{module}.purity", "evaluation.metrics")
+  assert purity.meaning.startswith("Returns the share of pixels whose slot is")

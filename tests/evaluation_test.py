@@ -7,7 +7,7 @@ import pytest
 import sklearn.metrics
 import tensorflow as tf
 
-from iodine import errors, evaluation
+from iodine import evaluation
 from iodine.evaluation import evaluator, scores
 from iodine.modules import metrics
 
@@ -218,16 +218,3 @@ def test_evaluation_changes_no_state_and_is_repeated():
   assert first.metrics["recons"] != other.metrics["recons"]
   for a, b in zip(before, model.variables, strict=True):
     np.testing.assert_array_equal(a, b)
-
-
-def test_a_model_without_regressor_and_refinements():
-  model = make_model({"model.factor_evaluator": None, "num_iters": 0})
-  result = evaluation.evaluate(model, batches([2]), batch_size=2)
-  assert not [n for n in result.metrics if n.startswith(("fac", "acc", "r2"))]
-  assert result.num_iters == 0
-  assert result.per_iteration["ari"] == [result.metrics["ari"]]
-
-
-def test_no_scene_is_an_error():
-  with pytest.raises(errors.UserError, match="no scene to evaluate"):
-    evaluation.evaluate(make_model(), [], batch_size=2)

@@ -26,15 +26,11 @@ def test_a_file_comes_with_its_folder(tmp_path):
   assert (tmp_path / "a/b/text").read_text(encoding="utf-8") == "grün"
   assert (tmp_path / "a/b/bytes").read_bytes() == b"\x00\xff"
   assert listing(tmp_path) == ["a"]
-
-
-def test_json_has_null_for_what_it_does_not_hold(tmp_path):
+  # JSON has null for what it does not hold.
   path = tmp_path / "a.json"
   files.write_json(path, {"a": [math.nan, 1.5, (math.inf,)], "b": {"c": 2}})
-  assert json.loads(path.read_text()) == {
-    "a": [None, 1.5, [None]],
-    "b": {"c": 2},
-  }
+  found = json.loads(path.read_text())
+  assert found == {"a": [None, 1.5, [None]], "b": {"c": 2}}
 
 
 def test_what_cannot_be_written_leaves_the_old_file(tmp_path, monkeypatch):
@@ -89,13 +85,6 @@ def test_links_and_permissions_stay(tmp_path):
   assert (tmp_path / "link").is_symlink()
   assert (tmp_path / "a/file").read_text() == "new"
   assert stat.S_IMODE(os.stat(tmp_path / "a/file").st_mode) == 0o640
-
-
-def test_a_new_folder_is_nobody_elses(tmp_path):
-  assert files.make_new_folder(str(tmp_path / "a/b"))
-  assert not files.make_new_folder(str(tmp_path / "a/b"))
-  (tmp_path / "file").write_text("")
-  assert not files.make_new_folder(str(tmp_path / "file"))
 
 
 def test_a_folder_without_a_mark_is_not_replaced(tmp_path):

@@ -137,6 +137,16 @@ def make_batch(
   return tf.nest.map_structure(lambda x: tf.constant(x, tf.float32), data)
 
 
+def event_values(folder):
+  """What the event files of a folder hold: {(tag, step): value}."""
+  values = {}
+  for path in pathlib.Path(folder).glob("events*"):
+    for raw in tf.data.TFRecordDataset(str(path)):
+      event = tf.compat.v1.Event.FromString(raw.numpy())
+      values.update({(v.tag, event.step): v for v in event.summary.value})
+  return values
+
+
 def run_main(*arguments):
   """Runs `python main.py ARGUMENTS` in this process."""
   return main.ex.run_commandline(["main.py", *map(str, arguments)])

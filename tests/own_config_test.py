@@ -6,8 +6,8 @@ import tensorflow as tf
 
 import main
 from configs import own as own_lib
-from iodine import checkpoints, errors, training
-from iodine.commands import common, make_data
+from iodine import errors, training
+from iodine.commands import common
 
 TINY = {"n_z": 4, "num_components": 2, "num_iters": 1, "channels": 4}
 
@@ -113,34 +113,3 @@ def test_its_entries_are_its_own():
   for names in ((), ("laptop",)):
     with pytest.raises(errors.UserError, match="no config entry `image_dim`"):
       main.get_config(names, {"image_dim": [14, 14]})
-
-
-def test_it_trains_and_what_it_leaves_is_read_without_its_name(
-  tmp_path, capsys
-):
-  config = main.get_config(("tetrominoes",))["data"]
-  path = make_data.make_data(config, str(tmp_path), 8, seed=0)
-  capsys.readouterr()
-  helpers.run_main(
-    *("with", "own", f"checkpoint_dir={tmp_path}/run", f"data.path={path}"),
-    "data.constructor=iodine.modules.data.Tetrominoes",
-    *("data.train=[2,None]", "data.test=[0,2]", "image_dim=[8,12]"),
-    *(f"{name}={value}" for name, value in TINY.items()),
-    *("batch_size=2", "stages=[]", "stop_after_steps=1", "data.grayscale=True"),
-  )
-  out = capsys.readouterr().out
-  assert "validation at step 1: ARI-nobg" in out
-  folder = f"{tmp_path}/run_1"
-  assert checkpoints.find(f"{folder}/best").endswith("ckpt-1")
-  helpers.run_main("load_checkpoint", "with", f"checkpoint_dir={folder}")
-  captured = capsys.readouterr()
-  assert "unlike" not in captured.out and captured.err == ""
-
-
-def test_without_images_it_asks_for_them(tmp_path, capsys):
-  message = helpers.fails_with_sentence(
-    capsys,
-    *("with", "own", "data.constructor=iodine.modules.data.Tetrominoes"),
-    f"checkpoint_dir={tmp_path}/run",
-  )
-  assert "`data.path` is None: give" in message

@@ -68,24 +68,6 @@ def test_scenes_of_another_seed_are_made_for_it(empty_folder):
   assert found["mean"] > ari_nobg(FOLDER / "metrics.json")["mean"] - error
 
 
-@pytest.mark.slow  # the README's, in readme_test.py, are these, too
-def test_other_commands_show_it_too(empty_folder, committed):
-  few = ["num_scenes=4", "plot.num_scenes_for_map=2", "batch_size=4"]
-  few += ["num_iters=2"]
-  run("plot", "with", *few, "plot.scenes=[0]")
-  assert os.path.exists("runs/pretrained/plots/scene_0_example.png")
-  run("report", "with", *few, "plot.scenes=[]")
-  page = pathlib.Path("runs/pretrained/report.html").read_text()
-  assert "Curves over the training steps" in page
-  scene = synthetic.DATASETS["tetrominoes"].make_scene(np.random.default_rng(8))
-  PIL.Image.fromarray(scene["image"]).save("scene.png")
-  run("segment", "with", "images=scene.png", "num_iters=2")
-  assert os.path.exists("segments/scene/overlay.png")
-  run("export_savedmodel", "with", "output=saved_model", "num_iters=2")
-  assert os.path.exists("saved_model/saved_model.pb")
-  assert committed == {p: p.stat().st_mtime_ns for p in FOLDER.rglob("*")}
-
-
 def test_segment_from_python_needs_no_checkpoint():
   scene = synthetic.DATASETS["tetrominoes"].make_scene(np.random.default_rng(8))
   found = iodine.segment(scene["image"])
@@ -151,13 +133,3 @@ def test_its_state_is_whole_so_that_a_training_goes_on(empty_folder):
   checkpoints.restore(str(FOLDER), model=model, optimizer=optimizer)
   assert int(optimizer.global_step) == 30350
   assert all(np.any(moment.numpy() > 0) for moment in optimizer.v)
-
-
-@pytest.mark.slow  # minutes: 320 scenes of their own each
-@pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_evaluate_finds_the_same_at_every_batch_size(empty_folder, batch_size):
-  run("evaluate", "with", f"batch_size={batch_size}", "json_path=found.json")
-  found = json.loads(pathlib.Path("found.json").read_text())
-  stored = json.loads((FOLDER / "metrics.json").read_text())
-  for name in ("ari", "ari_nobg", "miou"):
-    assert found[name]["mean"] == pytest.approx(stored[name]["mean"], abs=0.005)

@@ -100,6 +100,13 @@ def test_updates_reach_what_depends_on_them(folder, capsys):
   assert "model.num_components 5 (3 there)" in line
   assert "compute_dtype bfloat16 (float32 there)" in line
   assert "batch_size" not in line
+  # A named config on top has another scale, which nothing else would say.
+  same = {**helpers.TINY, "data.path": f"{folder}/scenes.tfrecords"}
+  config_of("evaluate", {**place, **same}, ("tetrominoes",))
+  (line,) = unlike(capsys)
+  assert line == (
+    f"unlike the config of `{folder}/run`: {SCALE} 0.03 (0.1 there)"
+  )
   # What says more wins.
   config = config_of(
     "evaluate", {**place, "num_iters": 4, "model.num_iters": 1}
@@ -129,20 +136,6 @@ def test_the_number_of_refinements_asked_for_is_that_of_evaluate(folder, name):
   np.testing.assert_array_equal(segmenter(image).masks, same.masks)
 
 
-def test_a_named_config_on_top_and_what_differs_is_told(
-  folder, empty_folder, capsys
-):
-  """The reconstruction loss is another then, which nothing else would say."""
-  place = f"checkpoint_dir={folder}/run"
-  same = [f"{name}={value}" for name, value in helpers.TINY.items()]
-  same += ["results_dir=results", f"data.path={folder}/scenes.tfrecords"]
-  run("evaluate", "with", "tetrominoes", place, *same)
-  (line,) = unlike(capsys)
-  assert line == (
-    f"unlike the config of `{folder}/run`: {SCALE} 0.03 (0.1 there)"
-  )
-
-
 def test_another_batch_size_of_the_refinement(folder, capsys):
   place = {"checkpoint_dir": f"{folder}/run"}
   for size in (None, 16):
@@ -159,14 +152,6 @@ def test_tf1_checkpoints_have_the_batch_size_of_the_named_config():
     config = config_of("evaluate", {**checkpoint, **updates}, ("tetrominoes",))
     assert config["model"]["refinement_batch_size"] == 128
     assert config["data"]["batch_size"] == (7 if updates else 128)
-
-
-def test_parts_can_be_replaced(folder):
-  head = {"constructor": "iodine.modules.refinement.ResHead", "name": "mine"}
-  path = "model.refinement_core.refinement_head"
-  updates = {"checkpoint_dir": f"{folder}/run", path: {**head, "replace": True}}
-  config = config_of("evaluate", updates)
-  assert config["model"]["refinement_core"]["refinement_head"] == head
 
 
 def test_sentences(folder, empty_folder, capsys):
@@ -227,12 +212,6 @@ def test_a_continued_run_says_what_is_another_now(folder, empty_folder, capsys):
   )
   run("with", "tetrominoes", *same, "stop_after_steps=2")
   assert unlike(capsys) == []
-  changes = ("batch_size=2", "learn_rate=0.0004", "data.train=[0,3]")
-  run("with", "tetrominoes", *same, *changes, "stop_after_steps=3")
+  run("with", "tetrominoes", *same, "batch_size=2", "stop_after_steps=3")
   (line,) = unlike(capsys)
-  for part in (
-    "data.batch_size 2 (6 there)",
-    "data.train [0, 3] (nothing there)",
-    "optimizer.learning_rate.learning_rate 0.0004 (",
-  ):
-    assert part in line
+  assert "data.batch_size 2 (6 there)" in line

@@ -82,18 +82,10 @@ def test_chromium_shows_it_without_the_network(report, browser):
   browser.open(path)
   headings = [text for (text,) in browser.query("h1, h2, h3", "textContent")]
   assert headings == [
-    "IODINE on Tetrominoes",
-    "What was evaluated",
-    "Metrics",
-    "Over the iterations",
-    "Other numbers of slots and refinements",
-    "Training",
-    "Scenes",
-    "Scene 4",
-    "Scene 1",
-    "Samples from the prior",
-    "Map of the latents",
-    "Config",
+    *("IODINE on Tetrominoes", "What was evaluated", "Metrics"),
+    *("Over the iterations", "Other numbers of slots and refinements"),
+    *("Training", "Scenes", "Scene 4", "Scene 1", "Samples from the prior"),
+    *("Map of the latents", "Config"),
   ]
   images = browser.query(
     "img", "complete", "naturalWidth", "naturalHeight", "alt", "src"
@@ -174,10 +166,8 @@ def test_little_to_show_gives_a_short_page(five_scenes, tmp_path):
 @pytest.mark.parametrize(
   "option, part",
   [
-    ("output=/proc/such.html", "cannot write `/proc"),
     ("output=/tmp", "`/tmp` is not a file"),
     ("plot.scenes=[5]", "no scene 5: the test subset has 5 scenes"),
-    ("plot.slot=4", "`plot.slot` is 4, and the model has 3 slots"),
   ],
 )
 def test_errors_leave_nothing(

@@ -39,14 +39,9 @@ def photos(tmp_path, monkeypatch):
   """Four images of several kinds, two of one name; the folder is entered."""
   monkeypatch.chdir(tmp_path)
   os.makedirs("photos/sub")
-  for i, (name, shape) in enumerate(
-    {
-      "sub/dog.png": (20, 20, 4),
-      "cat.png": (8, 8, 3),
-      "cat.jpg": (30, 17, 3),
-      "cat_1.png": (5, 9),
-    }.items()
-  ):
+  shapes = {"sub/dog.png": (20, 20, 4), "cat.png": (8, 8, 3)}
+  shapes |= {"cat.jpg": (30, 17, 3), "cat_1.png": (5, 9)}
+  for i, (name, shape) in enumerate(shapes.items()):
     PIL.Image.fromarray(noise(shape, i)).save(f"photos/{name}")
   return tmp_path
 
@@ -175,45 +170,28 @@ def _check_files(folder, found):
   assert max(PIL.Image.open(f"{folder}/overview.png").size) > 6 * 130
 
 
-def half_and_half(height=8, width=8, source=(8, 8)):
+def half_and_half(height=8, width=8):
   """Slot 0 has the left half of an image, slot 2 the right; slot 1 nothing."""
   masks = np.zeros([3, height, width], np.float32)
   masks[0, :, : width // 2] = 1.0
   masks[2, :, width // 2 :] = 1.0
   image = np.random.default_rng(0).uniform(size=[height, width, 3])
   image = image.astype(np.float32)
+  zeros = np.zeros([3, 2], np.float32)
   return segmentation.Segmentation(
-    masks=masks,
-    components=np.repeat(image[None], 3, axis=0),
-    reconstruction=image,
-    latents=np.zeros([3, 2], np.float32),
-    latents_mean=np.zeros([3, 2], np.float32),
-    latents_std=np.ones([3, 2], np.float32),
-    image=image,
-    region=((0, source[0]), (0, source[1])),
+    **{"masks": masks, "components": np.repeat(image[None], 3, axis=0)},
+    **{"image": image, "reconstruction": image, "latents": zeros},
+    **{"latents_mean": zeros, "latents_std": zeros + 1},
+    region=((0, height), (0, width)),
   )
-
-
-def test_cutouts_have_the_mask_for_opacity(tmp_path):
-  found = half_and_half()
-  segmentation.write(str(tmp_path), found, found.image)
-  slots = sorted(x for x in os.listdir(tmp_path) if x.startswith("slot"))
-  assert slots == ["slot_1.png", "slot_3.png"]
-  for k in (0, 2):
-    cutout = PIL.Image.open(tmp_path / f"slot_{k + 1}.png")
-    assert cutout.mode == "RGBA"
-    np.testing.assert_allclose(
-      np.asarray(cutout)[..., :3] / 255, found.image, atol=0.5 / 255 + 1e-6
-    )  # 8 bits
-    np.testing.assert_array_equal(
-      np.asarray(cutout)[..., 3], 255 * found.masks[k]
-    )
 
 
 def test_pictures_are_as_large_as_the_region_of_the_original(tmp_path):
   found = half_and_half()._replace(region=((10, 50), (0, 40)))
   original = noise([60, 40, 1]) / np.float32(255)
   segmentation.write(str(tmp_path), found, original)
+  slots = sorted(x for x in os.listdir(tmp_path) if x.startswith("slot"))
+  assert slots == ["slot_1.png", "slot_3.png"]
   cutout = np.asarray(PIL.Image.open(tmp_path / "slot_1.png"))
   assert cutout.shape == (40, 40, 4)
   for channel in range(3):  # of a grey image
@@ -248,7 +226,6 @@ def test_overlays_are_tinted_and_have_borders():
   [
     ([], "`images` is None: give"),
     (["images=nowhere.png"], "`images` is `nowhere.png`, where"),
-    (["images=empty"], "`images` is `empty`, where there"),
     (["images=text.png"], "`text.png` is not an image (PNG,"),
     (["images=['photos','cut.png']"], "`cut.png` is not an image (PNG,"),
     (["images=photos", "films=photos"], "both set"),
@@ -261,8 +238,6 @@ def test_overlays_are_tinted_and_have_borders():
     (["images=photos", "output=alike"], "no mark in it says"),
     (["images=alike/cat_2", "output=alike"], "no mark in it says"),
     (["images=own/mask/mask.png", "output=own"], "holds `own/mask/mask.png`"),
-    (["images=photos", "output=/proc/no"], "cannot write `/proc/no"),
-    (["images=photos", "checkpoint_dir=/no/such"], "no checkpoint at"),
     (["images=photos", "n_z=5"], "does not fit this configuration"),
     (["images=photos", "json_path=photos"], "`photos` is not a file"),
   ],
@@ -270,7 +245,6 @@ def test_overlays_are_tinted_and_have_borders():
 def test_errors_leave_everything_as_it_was(
   capsys, checkpoint, photos, options, part
 ):
-  os.mkdir("empty")
   for name in ("alike/cat_2", "alike/mask", "own/mask"):
     os.makedirs(name)
     shutil.copy("photos/cat.png", f"{name}/mask.png")

@@ -1,7 +1,6 @@
 """Values that make no sense in data end in a sentence."""
 
 import math
-import pathlib
 
 import h5py
 import helpers
@@ -9,18 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iodine import (
-  errors,
-)
+from iodine import errors
 from iodine.commands import common
 from iodine.modules import data, datasets
 from iodine.readers import validity
 from iodine.synthetic import records
-
-ROOT = pathlib.Path(__file__).parents[1]
-
-
-# ------------------------------------------------------------ data
 
 MAPPING = [
   ["position", 2, "scalar"],
