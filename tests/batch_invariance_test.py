@@ -15,7 +15,6 @@ from iodine import (
   synthetic,
 )
 from iodine.modules import data as data_lib
-from iodine.modules import iterations
 
 NUM_SCENES = 64
 # What is of the batch as a whole.
@@ -132,20 +131,6 @@ def test_an_image_alone_is_like_many_copies_of_it():
       difference = found["latent"][name] - expected["latent"][name][:1]
       # Rounding on the one hand, gradients 16 times as large on the other.
       assert (np.abs(difference).max() < 1e-5) == is_same
-
-
-def test_seeds_are_not_transposed():
-  # TensorFlow prints an error about transposed integers where AVX2 is the
-  # widest that oneDNN may use.
-  @tf.function(autograph=False)
-  def step_seeds(seed):
-    return iterations.step_seeds(seed, 5)
-
-  seed = seeds(0, 3)
-  graph = step_seeds.get_concrete_function(seed).graph
-  assert "Transpose" not in {op.type for op in graph.get_operations()}
-  expected = [iterations.step_seeds(each, 5) for each in seed]
-  np.testing.assert_array_equal(step_seeds(seed), np.stack(expected, axis=1))
 
 
 def test_seeds_of_their_own_make_samples_of_their_own():

@@ -1,9 +1,7 @@
 """Tests of the component decoder."""
 
 import helpers
-import numpy as np
 import pytest
-import sonnet as snt
 import tensorflow as tf
 
 from iodine import errors
@@ -32,25 +30,6 @@ def test_channel_0_is_the_mask_and_the_rest_the_pixels(channels):
       # float32 sums in another order, as the batch is another
       helpers.assert_near(params.mask[b, k], image[..., :1])
       helpers.assert_near(params.pixel[b, k], image[..., 1:])
-
-
-class Gray(snt.Module):
-  """The least that a pixel decoder of one's own has to be."""
-
-  def set_output_shape(self, shape):
-    self.shape = shape
-
-  def __call__(self, z):
-    return tf.tile(z[:, :1, None, None], [1, *self.shape])
-
-
-def test_any_pixel_decoder_with_two_methods_will_do():
-  net = decoder.ComponentDecoder(Gray())
-  net.set_output_shapes(types.MixtureParameters((6, 5, 3), (6, 5, 1)))
-  z = tf.random.normal([2, 3, 4])
-  params = net(z)
-  assert params.pixel.shape == (2, 3, 6, 5, 3)
-  np.testing.assert_array_equal(params.mask[:, :, 2, 3, 0], z[..., 0])
 
 
 def test_maps_of_another_size_are_a_sentence():

@@ -99,28 +99,18 @@ ENCODER, PIXEL_DECODER = "refinement_core.encoder_net", "decoder.pixel_decoder"
 @pytest.mark.parametrize(
   "path, value, sentence",
   [
-    ("num_components", True, "`model.num_components` is True: give an integer"),
-    ("num_iters", 1.5, "`model.num_iters` is 1.5"),
     ("kl_weight", -0.1, "`model.kl_weight` is -0.1: give a number, at least 0"),
     ("refinement_batch_size", 0, "`model.refinement_batch_size` is 0"),
-    ("coord_type", "polar", "`model.coord_type` is 'polar'"),
     ("inputs", [], "`model.inputs` is .*not empty"),
-    ("iter_loss_weight", ["a", 1, 1], "`model.iter_loss_weight` is"),
     ("iter_loss_weight", [0, 1], "has 2 entries, and `num_iters` 2 needs 3"),
     ("decoder", 5, "`model.decoder` is 5: give a part"),
-    (PIXEL_DECODER, 5, "give a part as .*types.PixelDecoder` describes"),
     (f"{PIXEL_DECODER}.cnn_opt", {"a": 1}, "`cnn_opt.output_channels` is None"),
-    (f"{PIXEL_DECODER}.cnn_opt.kernel_shapes", ["a"], "`cnn_opt.kernel_shapes"),
-    (f"{PIXEL_DECODER}.compute_dtype", "float16", "'bfloat16', 'auto'"),
-    (f"{ENCODER}.mode", None, "`model.refinement_core.encoder_net.mode` is"),
     (f"{ENCODER}.mlp_opt", {"a": 1}, "`mlp_opt.a` is not an argument"),
     ("refinement_core.refinement_head", None, "types.Head` describes"),
     ("output_dist.num_components", 4, "3 for the model and 4 for"),
     ("output_dist.component_dist.scale_val", 0, "above 0, or -1.0 for"),
-    ("latent_dist.dist", "gauss", "unknown distribution 'gauss'"),
     ("latent_dist.dist_kwargs", {"a": 1}, "`dist_kwargs.a` is not an argument"),
     ("factor_evaluator.mapping", [["x", 1, "angle"]], "an angle of size 2"),
-    ("factor_evaluator.mapping", [["x", 1, "size"]], "kind one of"),
   ],
 )
 def test_wrong_arguments_are_found_where_parts_are_built(path, value, sentence):
@@ -211,19 +201,6 @@ def test_every_estimate_follows_from_its_latent_parameters(
 
 def test_scalars(outcome, data):
   _, scalars, iterations = outcome
-  assert set(scalars) == {
-    "loss/total",
-    "loss/kl",
-    "loss/recons",
-    "loss/mse",
-    "loss/ari",
-    "loss/ari_nobg",
-    "factor/loss",
-    "factor/position",
-    "factor/color",
-    "factor/shape",
-  }
-  assert all(x.shape == () and np.isfinite(x) for x in scalars.values())
   recons = _numpy(iterations["x_dist"][-1].mean())
   mse = ((_numpy(data["image"]) - recons) ** 2).mean()
   np.testing.assert_allclose(scalars["loss/mse"], mse, 1e-5)  # float32 sums
@@ -322,28 +299,6 @@ def test_factor_loss_trains_the_regressor_only(model, data):
 # ------------------------------------------------------------ samples
 
 
-def test_replay_repeats_a_run(model, data, outcome):
-  loss, _, iterations = outcome
-  _, gradients = _gradients(model, data)
-  for z in (tf.stack(iterations["z"]), iterations["z"], tuple(iterations["z"])):
-    with tf.GradientTape() as tape:
-      replayed, scalars, _ = model(data, z=z)
-      factor_loss = scalars["factor/loss"]
-      replayed_loss = replayed - factor_loss
-    np.testing.assert_allclose(replayed, loss, 1e-5)  # float32 of the noise
-    variables = model.decoder.trainable_variables
-    own = {
-      v.ref(): g
-      for v, g in zip(model.trainable_variables, gradients, strict=True)
-    }
-    for v, g in zip(
-      variables, tape.gradient(replayed_loss, variables), strict=True
-    ):
-      helpers.assert_near(g, own[v.ref()], 1e-3)  # steep logistic densities
-  info = model.eval(data, z=iterations["z"], update=False)
-  np.testing.assert_allclose(info["losses"]["total"], loss, 1e-3)  # R2 aside
-
-
 def test_seeds_fix_all_samples(model, data, outcome):
   loss, _, iterations = outcome
   again, _, _ = model(data, seed=SEED)
@@ -365,15 +320,14 @@ def test_seeds_fix_all_samples(model, data, outcome):
 
 
 def test_initialize_creates_every_variable(data):
-  tiny = helpers.tiny_model()
-  tiny.initialize((8, 8, 3))
-  created = [v.ref() for v in tiny.variables]
-  tiny(data), tiny.eval(data), tiny.get_sample_images(2)
-  assert [v.ref() for v in tiny.variables] == created
-  used = helpers.tiny_model()
-  used(data)  # without `initialize`
-  shapes = sorted((v.name, v.shape.as_list()) for v in used.variables)
-  assert sorted((v.name, v.shape.as_list()) for v in tiny.variables) == shapes
+  created, used = helpers.tiny_model(), helpers.tiny_model()
+  created.initialize((8, 8, 3))
+  used(data)
+  first, second = (
+    sorted((v.name, v.shape.as_list()) for v in tiny.variables)
+    for tiny in (created, used)
+  )
+  assert first == second
 
 
 def test_initial_latent_parameters_are_glorot_uniform():
@@ -472,24 +426,13 @@ DECONV = {
   },
   "mlp_opt": {"output_sizes": [2 * 2 * 3], "activation": "elu"},
 }
-PREDICTOR = {
-  "constructor": "iodine.modules.refinement.PredictorCorrectorHead",
-  "hidden_sizes": [5],
-  "activation": "tanh",
-  "pred_gate_bias": -1.0,
-  "corrector_gate_bias": 1.0,
-}
 BERNOULLI = {"constructor": "iodine.modules.distributions.BernoulliOutput"}
 MLP = {"output_sizes": [5], "activation": "elu"}
 COMPONENT = "output_dist.component_dist"
 DECODER = "decoder.pixel_decoder"
 VARIANTS = {
   "two slots": ({"num_components": 2}, {}, {}),
-  "nine slots": ({"num_components": 9}, {}, {}),
-  "two iterations": ({"num_iters": 2}, {}, {}),
-  "image not square": ({}, {}, {"size": (6, 9)}),
   "no regressor": ({"model.factor_evaluator": None}, {}, {}),
-  "sequence": ({"model.sequential": True}, {}, {"frames": 2}),
   "flatten": ({"model.refinement_core.encoder_net.mode": "flatten"}, {}, {}),
   "no encoder mlp": ({}, {"refinement_core.encoder_net.mlp_opt": None}, {}),
   "cos decoder": ({}, {f"{DECODER}.coord_type": "cos"}, {}),
@@ -505,15 +448,12 @@ VARIANTS = {
     {"refinement_core.recurrent_net.hidden_sizes": [4, 3]},
     {},
   ),
-  "predictor": ({}, {"refinement_core.refinement_head": PREDICTOR}, {}),
   "mask activation": ({}, {"output_dist.mask_activation": "tanh"}, {}),
   "learned scale": ({}, {f"{COMPONENT}.scale_val": -1.0}, {}),
   "predicted scale": ({}, {f"{COMPONENT}.scale": "stddev"}, {}),
   "log-normal latents": ({}, {"latent_dist.dist": "log_normal"}, {}),
   "stddev of latents": ({}, {"latent_dist.scale": "stddev"}, {}),
-  "second gradients": ({}, {"stop_gradients": []}, {}),
   "all normalised": ({}, {"preprocess": refinement_inputs.ALL}, {}),
-  "none normalised": ({}, {"preprocess": []}, {}),
   "flat inputs": (
     {"model.refinement_core.recurrent_net.hidden_sizes": [4]},
     {"inputs": ["zp", "dzp"]},
@@ -646,31 +586,12 @@ def test_only_eval_with_update_counts_once_per_iteration(data):
 
 def test_factors_of_given_latents(model, data, info):
   z, mask = info["latent"]["z"][:, 1], info["outputs"]["pred_mask"][:, 1]
-  before = [v.numpy() for v in model.factor_evaluator.variables]
   result = model.evaluate_factors(data, z, mask, frame=1, update=False)
-  for v, value in zip(model.factor_evaluator.variables, before, strict=True):
-    np.testing.assert_array_equal(v, value)
-  np.testing.assert_allclose(
-    result.loss,
-    info["losses"]["factor"][1],
-    1e-5,  # float32
-  )
+  expected = info["losses"]["factor"][1]
+  np.testing.assert_allclose(result.loss, expected, 1e-5)  # float32
   without = helpers.tiny_model({"model.factor_evaluator": None})
   with pytest.raises(ValueError, match="no `factor_evaluator`"):
     without.evaluate_factors(data, z, mask)
-
-
-def test_decode_appends_the_capacity(model):
-  model.initialize((8, 8, 3))
-  z = tf.random.normal([4, K, 3])
-  params, x_dist = model.decode(z)
-  expected = model.decoder(tf.concat([z, tf.fill([4, K, 1], 5.0)], axis=-1))
-  np.testing.assert_array_equal(params.pixel, expected.pixel)
-  np.testing.assert_array_equal(params.mask, expected.mask)
-  assert x_dist.batch_shape == (4, 1, 8, 8) and x_dist.event_shape == (3,)
-  weight = scipy.special.softmax(_numpy(params.mask), axis=1)
-  mean = (weight * _numpy(params.pixel)).sum(1, keepdims=True)
-  helpers.assert_near(x_dist.mean(), mean)  # float32 rounding
 
 
 def test_images(model, data):
@@ -680,19 +601,11 @@ def test_images(model, data):
   assert model.get_sample_images(5).shape == (1, 2 * 12, 4 * 12, 3)
   again = model.get_sample_images(seed=SEED)
   np.testing.assert_array_equal(again, sheet)
-  batch = helpers.make_batch(6)
-  for options, rows in [
-    ({}, 4),
-    ({"num_images": 3, "mask_components": True}, 3),
-  ]:
-    images = model.get_overview_images(batch, seed=SEED, **options)
-    assert set(images) == {"overview", "sequence"}
-    assert images["overview"].shape == (1, rows * 12, (3 + K) * 12, 3)
-    assert images["sequence"].shape == (1, 2 * 3 * 12, T * 12, 3)
-    for image in [sheet, *images.values()]:
-      assert np.min(image) >= 0.0 and np.max(image) <= 1.0
-    shown = images["overview"][0, 2:10, 2:10]
-    np.testing.assert_array_equal(shown, batch["image"][0, 0])
+  batch, options = helpers.make_batch(6), {"mask_components": True}
+  images = model.get_overview_images(batch, 3, seed=SEED, **options)
+  assert images["overview"].shape == (1, 3 * 12, (3 + K) * 12, 3)
+  for image in [sheet, *images.values()]:
+    assert np.min(image) >= 0.0 and np.max(image) <= 1.0
 
 
 def test_the_background_comes_first_in_images(model):

@@ -88,17 +88,6 @@ def test_core_sorts_tiles_and_concatenates():
   assert state == [["before"], "next"]
 
 
-def test_core_with_flat_inputs_only_has_no_encoder():
-  core = _real_core()
-  inputs = types.RefinementInputs(spatial={}, flat=FLAT)
-  zp = _random(B, K, Zp)
-  next_zp, _ = core(inputs, zp, core.initial_state(B, K))
-  assert next_zp.shape == (B, K, Zp)
-  assert not hasattr(core.encoder_net.conv_net.layers[0], "w")
-  (layer,) = core.recurrent_net.layers
-  assert layer.w_gates.shape == (2 + Zp + 4, 4 * 4)
-
-
 def test_core_without_recurrence_is_encoder_and_head():
   core = _real_core(hidden_sizes=())
   inputs = types.RefinementInputs(spatial=SPATIAL, flat=FLAT)
@@ -117,29 +106,6 @@ def test_core_without_recurrence_is_encoder_and_head():
   linear = core.refinement_head.linear
   expected = np.reshape(zp, (B * K, Zp)) + hidden @ linear.w + linear.b
   helpers.assert_near(next_zp, np.reshape(expected, (B, K, Zp)))  # float32
-
-
-def test_core_carries_the_state_and_is_made_once():
-  core = _real_core()
-  inputs = types.RefinementInputs(spatial=SPATIAL, flat=FLAT)
-  zp = _random(B, K, Zp)
-  first, state = core(inputs, zp, core.initial_state(B, K))
-  variables = {v.ref() for v in core.variables}
-  second, _ = core(inputs, zp, state)
-  again, _ = core(inputs, zp, core.initial_state(B, K))
-  assert {v.ref() for v in core.variables} == variables
-  assert np.max(np.abs(first - second)) > 1e-4
-  np.testing.assert_array_equal(again, first)
-
-
-def test_residual_head():
-  head = refinement.ResHead()
-  zp, hidden = _random(4, Zp), _random(4, 7, seed=1)
-  head(zp, hidden)
-  helpers.perturb(head)
-  expected = zp + hidden @ head.linear.w + head.linear.b
-  helpers.assert_near(head(zp, hidden), expected, 1e-6)  # float32
-  assert len(head.variables) == 2
 
 
 @pytest.mark.parametrize("hidden_sizes", [(), (5,), (5, 4)])

@@ -1,7 +1,6 @@
 import glob
 import shutil
 
-import helpers
 import numpy as np
 import tensorflow as tf
 
@@ -33,20 +32,6 @@ def test_a_continued_training_has_one_curve(tmp_path):
     file.write(b"half of an event")
   curves = training.read_scalars(str(tmp_path), ["loss/total"])
   assert curves == {"loss/total": [(10, 10.0), (20, 20.0), (30, 60.0)]}
-
-
-def test_overview_images_are_drawn():
-  model = helpers.tiny_model()
-  model.initialize((8, 8, 3))
-  draw = training.OverviewImages(model, num_images=2)
-  batch = helpers.make_batch(batch_size=3)
-  images = draw(batch)
-  # Tiles are 8 pixels and a border of 2 on each side; 3 slots, 3 decodes.
-  assert images["overview"].shape == (1, 2 * 12, 6 * 12, 3)
-  assert images["sequence"].shape == (1, 2 * 3 * 12, 3 * 12, 3)
-  assert images["samples"].shape == (1, 4 * 12, 4 * 12, 3)
-  for name, image in draw(batch).items():
-    np.testing.assert_array_equal(image, images[name])
 
 
 def test_titled_images_are_enlarged(tmp_path):

@@ -1,4 +1,3 @@
-import json
 import math
 import os
 import pathlib
@@ -11,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import main
-from iodine import building, errors, training
+from iodine import errors, training
 from iodine.commands import make_data
 from iodine.training import loop
 from iodine.training import step as step_lib
@@ -258,28 +257,6 @@ def test_a_signal_saves_and_ends_the_training(tmp_path, number):
   assert outcome.step == 3
   assert outcome.checkpoint == str(tmp_path / "ckpt-3")
   assert signal.getsignal(number) is before
-
-
-def test_nothing_is_trained_past_the_last_step(tmp_path):
-  run = Run(tmp_path)
-  run.train(2, step=run.fake_step())
-  state = run.state()
-  outcome = run.train(2, step=run.fake_step())
-  assert outcome.step == 2
-  assert_same_bits(state, run.state())
-
-
-def test_train_step_leaves_the_batch_unchanged():
-  model = helpers.tiny_model()
-  batch = helpers.make_batch()
-  before = tf.nest.map_structure(lambda x: x.numpy().copy(), batch)
-  keys = json.dumps(tf.nest.map_structure(lambda x: 0, batch))
-  optimizer = building.build(helpers.tiny_config()["optimizer"])
-  scalars = training.train_step(model, optimizer, batch)
-  assert keys == json.dumps(tf.nest.map_structure(lambda x: 0, batch))
-  tf.nest.map_structure(np.testing.assert_array_equal, before, batch)
-  assert scalars["debug/global_grad_norm"] > 0
-  assert int(optimizer.global_step) == 1
 
 
 def test_xla_computes_the_same_step(tmp_path, monkeypatch):

@@ -40,21 +40,6 @@ def test_unknown_names_are_key_errors():
     utils.get_distribution("gumbel")
 
 
-@pytest.mark.parametrize(
-  "name, family",
-  [
-    ("normal", tfd.Normal),
-    ("log_normal", tfd.LogNormal),
-    ("laplace", tfd.Laplace),
-    ("logistic", tfd.Logistic),
-    ("Logistic", tfd.Logistic),
-    (tfd.Cauchy, tfd.Cauchy),
-  ],
-)
-def test_distribution_by_name_or_class(name, family):
-  assert utils.get_distribution(name) is family
-
-
 def test_linear_coordinates_are_rows_then_columns_for_the_decoder():
   actual = utils.coordinate_map("linear", 3, 5, order="hw")
   assert actual.shape == (3, 5, 2) and actual.dtype == np.float32
