@@ -136,17 +136,6 @@ def test_without_update_nothing_changes_and_the_result_is_the_same():
   assert np.any(statistics.mean != before[0]) and statistics.total[0] == 24
 
 
-def test_two_entities_may_get_the_same_slot():
-  true_mask = np.zeros([1, 3, 2, 2, 1], np.float32)
-  true_mask[0, 0, 0, 0] = true_mask[0, 1, 0, 1] = true_mask[0, 2, 1, 1] = 1.0
-  pred_mask = np.zeros([1, 2, 2, 2, 1], np.float32)
-  pred_mask[0, 1, 0], pred_mask[0, 0, 1] = 1.0, 1.0
-  actual = factor_eval.assign_slots(
-    tf.constant(true_mask), tf.constant(pred_mask), tf.constant([[1.0, 1, 0]])
-  )
-  np.testing.assert_array_equal(actual, [[[0, 1], [0, 1], [0, 0]]])
-
-
 @pytest.mark.parametrize(
   "factor, sentence",
   [

@@ -29,8 +29,7 @@ SMOOTH = {"output_dist.component_dist.scale_val": 0.5}
 def build(replace=None):
   """A tiny model; those of the same shapes have the same weights."""
   tf.random.set_seed(0)
-  tiny = helpers.tiny_model(replace=replace)
-  tiny.initialize((8, 8, 3))
+  tiny = helpers.tiny_model(replace=replace, image_shape=(8, 8, 3))
   helpers.perturb(tiny)
   return tiny
 
@@ -226,8 +225,9 @@ def test_data_is_left_unchanged(model):
 
 def test_refinement_gradients_are_those_of_the_mean_loss(data):
   names = ["dmask", "dcomponents", "dzp"]
-  tiny = helpers.tiny_model(replace={**SMOOTH, "preprocess": []})
-  tiny.initialize((8, 8, 3))
+  tiny = helpers.tiny_model(
+    replace={**SMOOTH, "preprocess": []}, image_shape=(8, 8, 3)
+  )
   helpers.perturb(tiny)
   _, _, iterations = tiny(data, seed=SEED)
   image = _numpy(data["image"])
@@ -361,8 +361,7 @@ def test_number_of_trained_parameters_is_that_of_the_original(
 
 @pytest.mark.parametrize("replayed", [False, True])
 def test_gradients_of_refinements_that_share_a_graph(data, replayed):
-  tiny = helpers.tiny_model({"num_iters": 3})
-  tiny.initialize((8, 8, 3))
+  tiny = helpers.tiny_model({"num_iters": 3}, image_shape=(8, 8, 3))
   estimates, _ = tiny.encode(data["image"], seed=SEED)
   z = tf.stack([e.z for e in estimates]) if replayed else None
   seed = None if replayed else SEED
@@ -391,8 +390,7 @@ def test_gradients_of_refinements_that_share_a_graph(data, replayed):
 
 
 def test_samples_of_the_global_state_differ_in_a_graph(data):
-  tiny = helpers.tiny_model({"num_iters": 3})
-  tiny.initialize((8, 8, 3))
+  tiny = helpers.tiny_model({"num_iters": 3}, image_shape=(8, 8, 3))
   tf.random.set_seed(0)
   compiled = tf.function(
     lambda data: [
@@ -572,8 +570,7 @@ def test_other_models_see_frame_0(model):
 
 
 def test_only_eval_with_update_counts_once_per_iteration(data):
-  tiny = helpers.tiny_model()
-  tiny.initialize((8, 8, 3))
+  tiny = helpers.tiny_model(image_shape=(8, 8, 3))
   total = tiny.factor_evaluator.mean_var["color"].total
   num_visible = np.sum(data["visibility"])
   tiny.eval(data, update=False)

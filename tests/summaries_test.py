@@ -2,6 +2,7 @@ import glob
 import shutil
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from iodine import training
@@ -34,19 +35,12 @@ def test_a_continued_training_has_one_curve(tmp_path):
   assert curves == {"loss/total": [(10, 10.0), (20, 20.0), (30, 60.0)]}
 
 
-def test_titled_images_are_enlarged(tmp_path):
+@pytest.mark.parametrize("titles, margin", [(["left", "right"], 30), ([], 0)])
+def test_titled_images_are_enlarged(tmp_path, titles, margin):
   image = np.random.default_rng(0).uniform(size=(6, 12, 1))
   path = str(tmp_path / "image.png")
-  image_files.save_titled_image(path, image, ["left", "right"], min_size=100)
+  image_files.save_titled_image(path, image, titles, min_size=100)
   pixels = tf.io.decode_png(tf.io.read_file(path)).numpy()
-  assert pixels.shape[:2] == (6 * 9 + 30, 12 * 9)
-  tile = pixels[30 + 9 * 2 + 4, 9 * 5 + 4, 0] / 255.0
+  assert pixels.shape[:2] == (6 * 9 + margin, 12 * 9)
+  tile = pixels[margin + 9 * 2 + 4, 9 * 5 + 4, 0] / 255.0
   assert abs(tile - image[2, 5, 0]) < 2 / 255  # 8 bits
-
-
-def test_images_without_titles_have_no_margin(tmp_path):
-  path = str(tmp_path / "image.png")
-  image_files.save_titled_image(path, np.ones((5, 5, 3)), min_size=50)
-  pixels = tf.io.decode_png(tf.io.read_file(path)).numpy()
-  assert pixels.shape[:2] == (50, 50)
-  assert pixels[..., :3].min() == 255

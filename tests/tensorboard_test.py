@@ -7,9 +7,6 @@ import tensorflow as tf
 from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.util import tensor_util
 
-import main
-from iodine.commands import make_data
-
 SCALARS = {
   *("loss/total", "loss/recons", "loss/kl", "loss/mse", "loss/ari"),
   *("loss/ari_nobg", "factor/loss", "factor/position", "factor/color"),
@@ -29,15 +26,11 @@ IMAGES = {
 def logdir(tmp_path_factory):
   """The folder of a training of three steps with images twice."""
   folder = tmp_path_factory.mktemp("run")
-  scenes = make_data.make_data(
-    main.get_config(("tetrominoes",))["data"], str(folder), 4, seed=0
-  )
+  scenes = helpers.make_scenes(folder, 4)
+  small = {"data.shuffle_buffer": 4, "stop_after_steps": 3}
+  periods = {"save_summaries_steps": 1, "save_images_steps": 2}
   helpers.run_main(
-    *("with", "tetrominoes", f"data.path={scenes}"),
-    *(f"{key}={value}" for key, value in helpers.TINY.items()),
-    *("batch_size=2", "data.image_dim=[8,8]", "data.shuffle_buffer=4"),
-    *("stop_after_steps=3", "save_summaries_steps=1", "save_images_steps=2"),
-    *("seed=3", f"checkpoint_dir={folder}/run"),
+    *helpers.training_words(scenes, f"{folder}/run", **small, **periods)
   )
   return f"{folder}/run_1"
 
