@@ -130,13 +130,6 @@ def test_a_command_reads_a_checkpoint_once(folder, monkeypatch, capsys):
 # --------------------------------------------------------------------- finding
 
 
-def test_missing_checkpoints(tmp_path):
-  with pytest.raises(errors.UserError, match="no checkpoint in"):
-    checkpoints.open_checkpoint(tmp_path)
-  with pytest.raises(errors.UserError, match="no checkpoint at `/no/such`"):
-    checkpoints.restore("/no/such", model=make_model())
-
-
 @pytest.mark.parametrize("name", ["lr[0.1]_1", "run?_1", "all*_1"])
 def test_a_name_that_tensorflow_takes_for_several_is_refused(tmp_path, name):
   path = str(tmp_path / name)

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from iodine import errors
-from iodine.modules import networks, utils
+from iodine.modules import decoder, networks, types, utils
 
 
 def _random(*shape, seed=0):
@@ -201,21 +201,6 @@ def test_broadcast_conv_against_numpy(coord_type, freqs, channels, mlp):
   helpers.assert_near(net(tf.constant(z)), expected)  # float32 sums
 
 
-def test_broadcast_conv_sizes_may_change_channels_may_not():
-  net = _broadcast_conv((6, 8, 4))
-  z = tf.random.normal([2, 3])
-  assert net(z).shape == (2, 6, 8, 4)
-  variables = {v.ref() for v in net.variables}
-  net.set_output_shape((9, 5, 4))
-  assert net.output_shape == (9, 5, 4)
-  assert net(z).shape == (2, 9, 5, 4)
-  assert {v.ref() for v in net.variables} == variables
-  with pytest.raises(
-    ValueError, match=r"\(9, 5, 4\) and cannot give \(6, 8, 2\)"
-  ):
-    net.set_output_shape((6, 8, 2))
-
-
 # ------------------------------------------------------------ DeConv
 
 
@@ -286,6 +271,11 @@ def test_deconv_activates_between_the_layers_only():
       "`kernel_shapes` has 2 entries .* 3",
     ),
     (lambda: _deconv((8, 8, 4), [10]), "a multiple of 4"),
+    # In height and width a broadcast decoder may change, in channels not.
+    (
+      lambda: _broadcast_conv().set_output_shape((6, 8, 2)),
+      "of shape .6, 8, 4. and cannot give .6, 8, 2",
+    ),
     (
       lambda: _deconv((8, 8, 4), [16]).set_output_shape((6, 8, 4)),
       "cannot give .6, 8, 4",
@@ -295,3 +285,32 @@ def test_deconv_activates_between_the_layers_only():
 def test_what_does_not_fit_together_is_a_sentence(make, sentence):
   with pytest.raises(errors.UserError, match=sentence):
     make()
+
+
+# ------------------------------------------------------------ the decoder
+
+
+@pytest.mark.parametrize("channels", [1, 3, 6])
+def test_channel_0_is_the_mask_and_the_rest_the_pixels(channels):
+  cnn_opt = {"output_channels": [4, None], "kernel_shapes": [3]}
+  net = decoder.ComponentDecoder(networks.BroadcastConv(cnn_opt))
+  shapes = types.MixtureParameters((6, 5, channels), (6, 5, 1))
+  net.set_output_shapes(shapes)
+  z = tf.random.normal([2, 3, 4])
+  params = net(z)
+  assert params.pixel.shape == (2, 3, 6, 5, channels)
+  assert params.mask.shape == (2, 3, 6, 5, 1)
+  for b in range(2):
+    for k in range(3):
+      image = net.pixel_decoder(z[b, k][None])[0]
+      # float32 sums in another order, as the batch is another
+      helpers.assert_near(params.mask[b, k], image[..., :1])
+      helpers.assert_near(params.pixel[b, k], image[..., 1:])
+
+
+def test_maps_of_another_size_are_a_sentence():
+  cnn_opt = {"output_channels": [None], "kernel_shapes": [3], "strides": [2]}
+  net = decoder.ComponentDecoder(networks.BroadcastConv(cnn_opt))
+  net.set_output_shapes(types.MixtureParameters((6, 4, 3), (6, 4, 1)))
+  with pytest.raises(errors.UserError, match="`strides` of 1"):
+    net(tf.zeros([1, 2, 4]))

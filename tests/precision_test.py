@@ -175,13 +175,9 @@ def test_the_model(monkeypatch):
   assert {v.dtype for v in model.variables} == {tf.float32}
   assert {x.dtype for x in actual.scalars.values()} == {tf.float32}
   assert {g.dtype for g in actual.gradients} == {tf.float32}
-  floats = tf.nest.flatten(
-    [
-      [[e.zp, e.z, e.params, e.scores, e.kl, e.re] for e in estimates]
-      for estimates in [model.encode(batch["image"], z=Z)[0]]
-    ]
-  )
-  assert {x.dtype for x in floats} == {tf.float32}
+  estimates, _ = model.encode(batch["image"], z=Z)
+  floats = [[e.zp, e.z, e.params, e.scores, e.kl, e.re] for e in estimates]
+  assert {x.dtype for x in tf.nest.flatten(floats)} == {tf.float32}
   # Errors of single pixels, of about an epsilon, average out.
   np.testing.assert_allclose(actual.loss, expected.loss, rtol=EPSILON)
   assert actual.loss != expected.loss

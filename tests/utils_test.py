@@ -72,12 +72,6 @@ def test_cosine_coordinates(freqs):
     np.testing.assert_allclose(actual[..., c], expected, 0, 1e-6)  # float32
 
 
-def test_flatten_dict():
-  nested = {"a": {"b": 1, "c": {"d": 2}}, "e": 3, "f": {}}
-  assert utils.flatten_dict(nested) == {"a/b": 1, "a/c/d": 2, "e": 3}
-  assert utils.flatten_dict(nested, ".") == {"a.b": 1, "a.c.d": 2, "e": 3}
-
-
 def masks_of(*owners, num_slots=4):
   """Masks [B, K, 2, 3, 1] in which pixels belong to these slots."""
   owner = np.reshape(owners, [len(owners), 2, 3])
