@@ -37,25 +37,18 @@ def test_grid_as_in_the_original(units, case, options):
 
 
 @pytest.mark.parametrize(
-  "case, mask_components", [("out", False), ("out_masked", True)]
+  "case, num_inputs, options",
+  [
+    ("out", 4, {}),
+    ("out_masked", 4, {"mask_components": True}),
+    ("reconstr", 2, {}),
+  ],
 )
-def test_overview_as_in_the_original(units, case, mask_components):
-  actual = image_grids.diagnostic_image(
-    *[
-      tf.constant(units[f"diagnostic/{name}"])
-      for name in ("images", "recons", "masks", "components")
-    ],
-    mask_components=mask_components,
-  )
+def test_overview_as_in_the_original(units, case, num_inputs, options):
+  names = ("images", "recons", "masks", "components")[:num_inputs]
+  inputs = [tf.constant(units[f"diagnostic/{name}"]) for name in names]
+  actual = image_grids.diagnostic_image(*inputs, **options)
   _assert_image(actual, units[f"diagnostic/{case}"])
-
-
-def test_overview_without_masks_as_in_the_original(units):
-  actual = image_grids.diagnostic_image(
-    tf.constant(units["diagnostic/images"]),
-    tf.constant(units["diagnostic/recons"]),
-  )
-  _assert_image(actual, units["diagnostic/reconstr"])
 
 
 def test_sequence_as_in_the_original(units):

@@ -219,7 +219,6 @@ def test_data_is_left_unchanged(model):
 
 
 def test_refinement_gradients_are_those_of_the_mean_loss(data):
-  names = ["dmask", "dcomponents", "dzp"]
   tiny = helpers.tiny_model(
     replace={**SMOOTH, "preprocess": []}, image_shape=(8, 8, 3)
   )
@@ -237,8 +236,8 @@ def test_refinement_gradients_are_those_of_the_mean_loss(data):
     share = scipy.special.softmax(component + np.log(weight), axis=1)
     dmask = -(share - weight) / B
     dpixel = -share * np.tanh((image - pixel) / (2 * 0.5)) / 0.5 / B
-    helpers.assert_near(inputs.spatial[names[0]], dmask)  # float32 softmax
-    helpers.assert_near(inputs.spatial[names[1]], dpixel)  # float32 tanh
+    helpers.assert_near(inputs.spatial["dmask"], dmask)  # float32 softmax
+    helpers.assert_near(inputs.spatial["dcomponents"], dpixel)  # float32 tanh
 
     zp = iterations["zp"][t]  # a constant here: nothing flows further back
     loc, raw = zp[..., :3], zp[..., 3:]

@@ -11,14 +11,10 @@ import tensorflow as tf
 from iodine.modules import metrics
 
 
-def _one_hot(labels, depth):
-  return tf.one_hot(labels, depth)  # -1 becomes all zero
-
-
 def _ari(true_labels, pred_labels, num_true=4, num_pred=4):
   return metrics.adjusted_rand_index(
-    _one_hot(np.atleast_2d(true_labels), num_true),
-    _one_hot(np.atleast_2d(pred_labels), num_pred),
+    tf.one_hot(np.atleast_2d(true_labels), num_true),  # -1 becomes all zero
+    tf.one_hot(np.atleast_2d(pred_labels), num_pred),
   ).numpy()
 
 
@@ -172,12 +168,6 @@ def test_mean_iou_tries_all_matchings(shape):
     assert actual == pytest.approx(_iou_by_permutations(counts), abs=1e-12)
 
 
-def _labels_to_counts(true_labels, pred_labels, num_true, num_pred):
-  counts = np.zeros([num_true, num_pred])
-  np.add.at(counts, (true_labels, pred_labels), 1)
-  return counts
-
-
 def test_segmentation_covering_by_hand():
   # Engelcke et al. 2020: IoU of pixel sets, best for each object, weighted by
   # the objects' sizes or not.
@@ -194,7 +184,8 @@ def test_segmentation_covering_by_hand():
         overlaps.append((true & pred).sum() / max((true | pred).sum(), 1))
       sizes.append(true.sum())
       best.append(max(overlaps))
-    counts = _labels_to_counts(true_labels, pred_labels, 5, 6)
+    counts = np.zeros([5, 6])
+    np.add.at(counts, (true_labels, pred_labels), 1)
     actual = metrics.segmentation_covering(counts)
     weighted = np.dot(sizes, best) / np.sum(sizes)
     assert actual.weighted == pytest.approx(weighted, abs=1e-12)  # float64
