@@ -423,7 +423,6 @@ MLP = {"output_sizes": [5], "activation": "elu"}
 COMPONENT = "output_dist.component_dist"
 DECODER = "decoder.pixel_decoder"
 VARIANTS = {
-  "two slots": ({"num_components": 2}, {}, {}),
   "no regressor": ({"model.factor_evaluator": None}, {}, {}),
   "flatten": ({"model.refinement_core.encoder_net.mode": "flatten"}, {}, {}),
   "no encoder mlp": ({}, {"refinement_core.encoder_net.mlp_opt": None}, {}),
@@ -431,7 +430,6 @@ VARIANTS = {
   "no coordinates": ({}, {f"{DECODER}.coord_type": None}, {}),
   "no refinement coordinates": ({}, {"coord_type": None}, {}),
   "linear coordinates": ({"model.coord_type": "linear"}, {}, {}),
-  "two frequencies": ({"model.coord_freqs": 2}, {}, {}),
   "decoder mlp": ({}, {f"{DECODER}.mlp_opt": MLP}, {}),
   "bernoulli": ({}, {COMPONENT: BERNOULLI}, {"channels": 1, "binary": True}),
   "deconv": ({}, {DECODER: DECONV}, {"size": (5, 6)}),

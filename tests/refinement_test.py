@@ -21,10 +21,7 @@ SPATIAL = {  # in an order that is not the sorted one
   "zebra": _random(B, K, H, W, 2, seed=3),
   "apple": _random(B, 1, H, W, 1, seed=4),
 }
-FLAT = {
-  "zp": _random(B, K, Zp, seed=5),
-  "dzp": _random(B, K, 2, seed=6),
-}
+FLAT = {"zp": _random(B, K, Zp, seed=5), "dzp": _random(B, K, 2, seed=6)}
 
 
 def test_core_without_recurrence_is_encoder_and_head():
