@@ -15,7 +15,6 @@ from iodine import (
   synthetic,
 )
 from iodine.modules import data as data_lib
-from iodine.modules import iterations
 
 NUM_SCENES = 64
 # What is of the batch as a whole.
@@ -61,12 +60,8 @@ def seeds(start, stop):
   return tf.constant([[3, number] for number in range(start, stop)], tf.int64)
 
 
-def deviations(model, scenes):
-  """How far info of a few scenes is from info of the same among all.
-
-  Returns:
-    {path: the largest difference, relative to the largest magnitude}
-  """
+def test_info_of_a_scene_does_not_depend_on_the_others(scenes):
+  model = restore(refinement_batch_size=64, num_iters=3)
   eval_ = tf.function(
     lambda batch, seed: model.eval(batch, seed=seed, update=False),
     autograph=False,
@@ -82,70 +77,35 @@ def deviations(model, scenes):
         difference = np.abs(expected[start:stop] - actual).max()
         deviation = difference / max(np.abs(expected).max(), 1e-30)
         found[name] = max(deviation, found.get(name, 0.0))
-  return found
-
-
-def test_info_of_a_scene_does_not_depend_on_the_others(scenes):
-  found = deviations(restore(refinement_batch_size=64, num_iters=3), scenes)
   assert len(found) > 30
   assert max(found.values()) < 1e-4, found  # rounding
 
 
-def test_without_the_size_it_does_as_in_the_original(scenes):
-  found = deviations(restore(num_iters=2), scenes)
-  assert found["latent", "z_mean"] > 0.01
-  assert found["outputs", "recons"] > 0.01
-
-
-def tiny_models(*sizes):
-  models = [
-    helpers.tiny_model({"model.refinement_batch_size": size}) for size in sizes
-  ]
-  for model in models:
-    model.initialize((8, 8, 3))
-  helpers.perturb(models[0])
-  for one, other in zip(models[0].variables, models[1].variables, strict=True):
-    other.assign(one)
-  return models
-
-
-def test_at_the_size_of_the_batch_it_changes_nothing():
-  batch, seed = helpers.make_batch(batch_size=3), tf.constant([1, 2])
-  own, same = (
-    model.eval(batch, seed=seed, update=False) for model in tiny_models(None, 3)
-  )
-  for expected, actual in zip(
-    tree.flatten(own), tree.flatten(same), strict=True
-  ):
-    helpers.assert_near(actual, expected, 1e-5)  # sums in another order
+def tiny_model(size):
+  tf.random.set_seed(0)  # the same weights for every size
+  updates = {"model.refinement_batch_size": size}
+  model = helpers.tiny_model(updates, image_shape=(8, 8, 3))
+  helpers.perturb(model)
+  return model
 
 
 def test_an_image_alone_is_like_many_copies_of_it():
   batch = helpers.make_batch(batch_size=1)
   copies = tf.nest.map_structure(lambda x: tf.repeat(x, 16, axis=0), batch)
-  own, of_sixteen = tiny_models(None, 16)
+  own, of_sixteen = tiny_model(None), tiny_model(16)
   seed = seeds(4, 5)
-  expected = own.eval(copies, seed=tf.repeat(seed, 16, axis=0), update=False)
+  options = {"seed": tf.repeat(seed, 16, axis=0), "update": False}
+  expected = own.eval(copies, **options)
+  # At the size of the batch it changes nothing.
+  same = of_sixteen.eval(copies, **options)
+  for a, b in zip(tree.flatten(same), tree.flatten(expected), strict=True):
+    helpers.assert_near(a, b, 1e-5)  # sums in another order
   for model, is_same in ((of_sixteen, True), (own, False)):
     found = model.eval(batch, seed=seed, update=False)
     for name in ("z_mean", "z_std"):
       difference = found["latent"][name] - expected["latent"][name][:1]
       # Rounding on the one hand, gradients 16 times as large on the other.
       assert (np.abs(difference).max() < 1e-5) == is_same
-
-
-def test_seeds_are_not_transposed():
-  # TensorFlow prints an error about transposed integers where AVX2 is the
-  # widest that oneDNN may use.
-  @tf.function(autograph=False)
-  def step_seeds(seed):
-    return iterations.step_seeds(seed, 5)
-
-  seed = seeds(0, 3)
-  graph = step_seeds.get_concrete_function(seed).graph
-  assert "Transpose" not in {op.type for op in graph.get_operations()}
-  expected = [iterations.step_seeds(each, 5) for each in seed]
-  np.testing.assert_array_equal(step_seeds(seed), np.stack(expected, axis=1))
 
 
 def test_seeds_of_their_own_make_samples_of_their_own():

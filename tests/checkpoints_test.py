@@ -9,22 +9,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iodine import building, checkpoints, errors
+from iodine import checkpoints, errors
 from iodine.commands import load_checkpoint
 
 DATA = ".data-00000-of-00001"
 
 
 def make_model(**updates):
-  model = helpers.tiny_model(updates)
-  model.initialize((8, 8, 3))
-  return model
+  return helpers.tiny_model(updates, image_shape=(8, 8, 3))
 
 
 def make_objects():
-  model = make_model()
-  optimizer = building.build(helpers.tiny_config()["optimizer"])
-  optimizer.initialize(model.trainable_variables)
+  model, optimizer = helpers.build_both(helpers.tiny_config())
   helpers.perturb(model)
   return model, optimizer
 
@@ -53,11 +49,6 @@ def values(model):
   return [np.array(v) for v in model.variables]
 
 
-def assert_same(first, second):
-  for a, b in zip(first, second, strict=True):
-    np.testing.assert_array_equal(a, b)
-
-
 # ------------------------------------------------------------------- restoring
 
 
@@ -74,9 +65,9 @@ def test_restore_brings_back_every_variable(tmp_path):
     report = checkpoints.restore(path, model=other)
     assert set(report.status.values()) == {"restored"}
     assert len(report.status) == len(other.variables)
-    assert_same(values(other), expected)
+    helpers.assert_same_bits(values(other), expected)
   checkpoints.restore(tmp_path, model=other)
-  assert_same(values(other), values(model))
+  helpers.assert_same_bits(values(other), values(model))
 
 
 def test_variables_have_the_names_of_the_checkpoint(saved):
@@ -111,7 +102,7 @@ def test_another_config_is_a_sentence_and_changes_nothing(saved, updates, part):
   with pytest.raises(errors.UserError) as info:
     checkpoints.restore(str(saved), model=other)
   assert part in str(info.value) and "\n" not in str(info.value)
-  assert_same(before, values(other))
+  helpers.assert_same_bits(before, values(other))
 
 
 def test_the_loss_scale_of_older_runs_is_ignored(saved):
@@ -137,13 +128,6 @@ def test_a_command_reads_a_checkpoint_once(folder, monkeypatch, capsys):
 
 
 # --------------------------------------------------------------------- finding
-
-
-def test_missing_checkpoints(tmp_path):
-  with pytest.raises(errors.UserError, match="no checkpoint in"):
-    checkpoints.open_checkpoint(tmp_path)
-  with pytest.raises(errors.UserError, match="no checkpoint at `/no/such`"):
-    checkpoints.restore("/no/such", model=make_model())
 
 
 @pytest.mark.parametrize("name", ["lr[0.1]_1", "run?_1", "all*_1"])

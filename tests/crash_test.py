@@ -13,7 +13,6 @@ from tensorflow.python.checkpoint import checkpoint_management
 
 import main
 from iodine import checkpoints
-from iodine.commands import make_data
 
 ROOT = pathlib.Path(main.__file__).parent
 LAST = 12
@@ -21,13 +20,9 @@ LAST = 12
 
 def options(scenes, folder, last=LAST):
   """Words of a training that saves after every step."""
-  return [
-    *("with", "tetrominoes", f"data.path={scenes}", "data.image_dim=[8,8]"),
-    *(f"{key}={value}" for key, value in helpers.TINY.items()),
-    *("batch_size=2", "data.shuffle_buffer=4", "num_iters=1", "seed=3"),
-    *("save_checkpoint_steps=1", "save_summaries_steps=1"),
-    *(f"stop_after_steps={last}", f"checkpoint_dir={folder}"),
-  ]
+  small = {"data.shuffle_buffer": 4, "num_iters": 1, "stop_after_steps": last}
+  periods = {"save_checkpoint_steps": 1, "save_summaries_steps": 1}
+  return helpers.training_words(scenes, folder, **small, **periods)
 
 
 def train_until_killed(words, step):
@@ -45,8 +40,7 @@ def train_until_killed(words, step):
 
 
 def test_a_run_that_is_killed_is_the_run_that_is_not(tmp_path, capsys):
-  data = main.get_config(("tetrominoes",))["data"]
-  scenes = make_data.make_data(data, str(tmp_path), 6, seed=0)
+  scenes = helpers.make_scenes(tmp_path, 6)
   helpers.run_main(*options(scenes, f"{tmp_path}/whole"))
   train_until_killed(options(scenes, f"{tmp_path}/run"), 4)
   folder = f"{tmp_path}/run_1"
@@ -66,7 +60,7 @@ def test_a_run_that_is_killed_is_the_run_that_is_not(tmp_path, capsys):
   # TensorFlow counts the saves of a process.
   names = [n for n in first if "GRAPH" not in n and "save_counter" not in n]
   assert len(names) > 50 and first.keys() == second.keys()
-  training_test.assert_same_bits(
+  helpers.assert_same_bits(
     [first[name] for name in names], [second[name] for name in names]
   )
 

@@ -9,9 +9,8 @@ import pytest
 import tensorflow as tf
 import training_test
 
-import main
 from iodine import building, checkpoints, errors, training
-from iodine.commands import make_data, train
+from iodine.commands import train
 
 
 class Run(training_test.Run):
@@ -66,7 +65,7 @@ class Run(training_test.Run):
       variable.assign(tf.ones_like(variable))
     self.store.restore()
     self.train(9)
-    training_test.assert_same_bits(self.state(), whole)
+    helpers.assert_same_bits(self.state(), whole)
 
 
 @pytest.fixture(scope="module")
@@ -239,8 +238,7 @@ def test_nohup_outlives_its_terminal(run):
   ids=["deleted", "truncated"],
 )
 def test_a_file_that_is_damaged_while_it_is_read(tmp_path, damage, words):
-  data = main.get_config(("tetrominoes",))["data"]
-  path = make_data.make_data(data, str(tmp_path), 12, seed=0)
+  path = helpers.make_scenes(tmp_path, 12)
   updates = {"data.path": path, "batch_size": 2, "data.shuffle_buffer": 2}
   data = building.build(helpers.tiny_config(updates)["data"])
   batches = iter(data.batches("train"))

@@ -11,9 +11,7 @@ import pytest
 import tensorflow as tf
 import training_test
 
-import main
 from iodine import checkpoints, errors, evaluation, training
-from iodine.commands import make_data
 
 
 class Scenes:
@@ -87,7 +85,7 @@ def test_scores_are_an_evaluation_and_change_nothing(tmp_path):
   tf.random.set_seed(4)
   before = run.state()
   first, again = scorer(), scorer()
-  training_test.assert_same_bits(before, run.state())
+  helpers.assert_same_bits(before, run.state())
   drawn = tf.random.uniform([3]).numpy()
   tf.random.set_seed(4)
   np.testing.assert_array_equal(drawn, tf.random.uniform([3]))
@@ -116,7 +114,7 @@ def test_a_validated_training_is_the_same_and_makes_one_more_graph(tmp_path):
     return validated[-1][1]
 
   run.train(4, validate=validate, save_checkpoint_steps=3, validate_every=1)
-  training_test.assert_same_bits(plain.state(), run.state())
+  helpers.assert_same_bits(plain.state(), run.state())
   assert [step for step, _ in validated] == [1, 2, 3, 4]
   assert len({loss for _, loss in validated}) == 4
   assert len(traced) == 2  # of the step and of the evaluation
@@ -195,27 +193,22 @@ def test_who_does_not_write_keeps_nothing(tmp_path):
 # ------------------------------------------------------------------ the command
 
 
-TINY = [
-  *(f"{key}={value}" for key, value in helpers.TINY.items()),
-  *("batch_size=2", "data.image_dim=[8,8]", "num_iters=0", "seed=3"),
-  *("data.train=[3,None]", "data.test=[0,3]", "validate_scenes=3"),
-  "model.iter_loss_weight=1.0",
-]
-
-
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
-  folder = tmp_path_factory.mktemp("data")
-  config = main.get_config(("tetrominoes",))["data"]
-  return make_data.make_data(config, str(folder), 12, seed=0)
+  return helpers.make_scenes(tmp_path_factory.mktemp("data"), 12)
+
+
+def words(scenes, folder, **updates):
+  updates |= {"num_iters": 0, "model.iter_loss_weight": 1.0}
+  ranges = {"data.train": [3, None], "data.test": [0, 3], "validate_scenes": 3}
+  return helpers.training_words(scenes, folder, **{**ranges, **updates})
 
 
 def test_a_training_validates_in_all_its_stages(scenes, tmp_path, capsys):
   stages = [{"until": 2, "model": {"iter_loss_weight": 0.01}}]
+  updates = {"validate_every": 2, "steps_per_call": 5, "stop_after_steps": 3}
   helpers.run_main(
-    *("with", "tetrominoes", *TINY, f"data.path={scenes}"),
-    *(f"checkpoint_dir={tmp_path}/run", f"stages={stages}"),
-    *("validate_every=2", "steps_per_call=5", "stop_after_steps=3"),
+    *words(scenes, f"{tmp_path}/run", stages=stages, **updates),
     f"-F{tmp_path}/sacred",
   )
   lines = [
@@ -246,9 +239,9 @@ def test_a_training_validates_in_all_its_stages(scenes, tmp_path, capsys):
 @pytest.mark.parametrize(
   "updates, part",
   [
-    (["validate_every=1", "data.test=None"], "`data.test` is None"),
+    ({"data.test": None}, "`data.test` is None"),
     (
-      ["validate_every=1", "strategy=mirrored", "virtual_devices=2"],
+      {"strategy": "mirrored", "virtual_devices": 2},
       "`model.refinement_batch_size` is None: .*a part of the batch",
     ),
   ],
@@ -256,10 +249,9 @@ def test_a_training_validates_in_all_its_stages(scenes, tmp_path, capsys):
 def test_errors_come_before_anything_is_written(
   capsys, scenes, tmp_path, updates, part
 ):
+  updates = {"validate_every": 1, **updates}
   message = helpers.fails_with_sentence(
-    capsys,
-    *("with", "tetrominoes", *TINY, f"data.path={scenes}", *updates),
-    f"checkpoint_dir={tmp_path}/run",
+    capsys, *words(scenes, f"{tmp_path}/run", **updates)
   )
   assert re.search(part, message), message
   assert os.listdir(tmp_path) == []

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 import main
 from iodine import building, checkpoints, training
+from iodine.commands import make_data
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 REAL_SCENES = (
@@ -53,18 +54,27 @@ def tiny_config(updates=None, replace=None):
   return config
 
 
-def tiny_model(updates=None, replace=None):
-  """A tiny model, freshly built."""
-  return building.build(tiny_config(updates, replace)["model"])
+def tiny_model(updates=None, replace=None, image_shape=None):
+  """A tiny model, freshly built; with its variables where a shape is given."""
+  model = building.build(tiny_config(updates, replace)["model"])
+  if image_shape is not None:
+    model.initialize(image_shape)
+  return model
+
+
+def build_both(config, image_shape=(8, 8, 3)):
+  """The model and the optimizer of a config, with their variables."""
+  model = building.build(config["model"])
+  model.initialize(image_shape)
+  optimizer = building.build(config["optimizer"])
+  optimizer.initialize(model.trainable_variables)
+  return model, optimizer
 
 
 def save_checkpoint(folder, config, image_shape=(8, 8, 3), step=0):
   """Saves the model of a config, slightly perturbed, as after `step` steps."""
-  model = building.build(config["model"])
-  model.initialize(image_shape)
+  model, optimizer = build_both(config, image_shape)
   perturb(model)
-  optimizer = building.build(config["optimizer"])
-  optimizer.initialize(model.trainable_variables)
   optimizer.global_step.assign(step)
   checkpoints.CheckpointStore(str(folder), model, optimizer).save()
 
@@ -74,11 +84,7 @@ class Run:
 
   def __init__(self, folder, seed=0, updates=None, **step_options):
     tf.random.set_seed(seed)
-    config = tiny_config(updates)
-    self.model = building.build(config["model"])
-    self.model.initialize((8, 8, 3))
-    self.optimizer = building.build(config["optimizer"])
-    self.optimizer.initialize(self.model.trainable_variables)
+    self.model, self.optimizer = build_both(tiny_config(updates))
     self.store = checkpoints.CheckpointStore(
       str(folder), self.model, self.optimizer
     )
@@ -147,6 +153,23 @@ def event_values(folder):
   return values
 
 
+def make_scenes(folder, num_scenes):
+  """The path of Tetrominoes scenes that are written there."""
+  config = main.get_config(("tetrominoes",))["data"]
+  return make_data.make_data(config, str(folder), num_scenes, seed=0)
+
+
+def training_words(scenes, folder, **updates):
+  """The command line of a tiny training."""
+  updates = {
+    **TINY,
+    **{"batch_size": 2, "data.image_dim": [8, 8], "seed": 3},
+    **{"data.path": scenes, "checkpoint_dir": folder, **updates},
+  }
+  words = [f"{key}={value}" for key, value in updates.items()]
+  return ["with", "tetrominoes", *words]
+
+
 def run_main(*arguments):
   """Runs `python main.py ARGUMENTS` in this process."""
   return main.ex.run_commandline(["main.py", *map(str, arguments)])
@@ -169,6 +192,11 @@ def perturb(module, seed=0, stddev=0.1):
   for variable in module.trainable_variables:
     noise = rng.normal(scale=stddev, size=variable.shape)
     variable.assign_add(noise.astype(np.float32))
+
+
+def assert_same_bits(first, second):
+  """Compares variables or arrays, in lists or by name."""
+  tf.nest.map_structure(np.testing.assert_array_equal, first, second)
 
 
 def assert_near(actual, expected, relative=1e-5):

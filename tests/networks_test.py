@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from iodine import errors
-from iodine.modules import networks
+from iodine.modules import decoder, networks, types, utils
 
 
 def _random(*shape, seed=0):
@@ -122,14 +122,6 @@ def test_two_lstm_layers_over_three_steps_against_numpy():
     helpers.assert_near(actual, x)  # float32 sums
 
 
-def test_no_lstm_layers_are_the_identity_without_variables():
-  net = networks.LSTM([])
-  x = _random(2, 5)
-  actual, state = net(tf.constant(x), net.initial_state(2))
-  np.testing.assert_array_equal(actual, x)
-  assert state == [] and not net.variables
-
-
 def _assert_truncated_normal(values, stddev):
   values = np.asarray(values)
   assert np.abs(values).max() <= 2 * stddev * 1.0001  # cut at two deviations
@@ -196,52 +188,17 @@ def test_broadcast_conv_against_numpy(coord_type, freqs, channels, mlp):
   if mlp:
     for layer in net.mlp.layers:  # the last one is activated too
       features = np.tanh(_linear(features, layer))
-  rows, columns = np.linspace(-1, 1, 6), np.linspace(-1, 1, 8)
-  if coord_type == "linear":
-    coordinates = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1)
-  else:
-    y, x = (rows + 1) * np.pi / 2, (columns + 1) * np.pi / 2
-    products = [
-      np.cos(v * y)[:, None] * np.cos(u * x)[None]
-      for u in range(freqs)
-      for v in range(freqs)
-    ]
-    coordinates = np.stack(products[1:], -1)
-  planes = [
-    np.broadcast_to(features[:, None, None], (2, 6, 8, features.shape[1]))
-  ]
-  if coord_type is not None:
-    planes.append(np.broadcast_to(coordinates, (2, 6, 8, channels)))
-  planes = np.concatenate(planes, axis=-1)
+  coordinates = utils.coordinate_map(coord_type, 6, 8, freqs, order="hw")
+  planes = np.concatenate(
+    [
+      np.broadcast_to(features[:, None, None], (2, 6, 8, features.shape[1])),
+      np.broadcast_to(coordinates, (2, 6, 8, channels)),
+    ],
+    axis=-1,
+  )
   assert net.conv_net.layers[0].w.shape[2] == features.shape[1] + channels
   expected = _conv_net(planes, net.conv_net.layers, [1, 1], helpers.elu, False)
   helpers.assert_near(net(tf.constant(z)), expected)  # float32 sums
-
-
-def test_broadcast_conv_sizes_may_change_channels_may_not():
-  net = _broadcast_conv((6, 8, 4))
-  z = tf.random.normal([2, 3])
-  assert net(z).shape == (2, 6, 8, 4)
-  variables = {v.ref() for v in net.variables}
-  net.set_output_shape((9, 5, 4))
-  assert net.output_shape == (9, 5, 4)
-  assert net(z).shape == (2, 9, 5, 4)
-  assert {v.ref() for v in net.variables} == variables
-  with pytest.raises(
-    ValueError, match=r"\(9, 5, 4\) and cannot give \(6, 8, 2\)"
-  ):
-    net.set_output_shape((6, 8, 2))
-
-
-@pytest.mark.parametrize("make", [networks.BroadcastConv, networks.DeConv])
-def test_options_are_left_unchanged(make):
-  cnn_opt = {"output_channels": [4, None], "kernel_shapes": [3]}
-  mlp_opt = {"output_sizes": [64]}
-  net = make(cnn_opt, mlp_opt)
-  net.set_output_shape((8, 8, 4))
-  net(tf.zeros([1, 3]))
-  assert cnn_opt == {"output_channels": [4, None], "kernel_shapes": [3]}
-  assert mlp_opt == {"output_sizes": [64]}
 
 
 # ------------------------------------------------------------ DeConv
@@ -306,9 +263,6 @@ def test_deconv_activates_between_the_layers_only():
   assert np.min(net(z)) < 0.0
 
 
-CNN_OPT = {"output_channels": [6, None], "kernel_shapes": [3]}
-
-
 @pytest.mark.parametrize(
   "make, sentence",
   [
@@ -316,20 +270,12 @@ CNN_OPT = {"output_channels": [6, None], "kernel_shapes": [3]}
       lambda: networks.ConvNet2D([4, 4, 4], [3, 3]),
       "`kernel_shapes` has 2 entries .* 3",
     ),
-    (
-      lambda: networks.ConvNet2D([4, 4, 4], [3], [1, 1]),
-      "`strides` has 2 entries .* 3",
-    ),
-    (
-      lambda: networks.BroadcastConv({**CNN_OPT, "output_channels": [4, 4]}),
-      "`output_channels` is 4, but",
-    ),
-    (
-      lambda: networks.CNN({**CNN_OPT, "output_channels": []}),
-      "`cnn_opt.output_channels` is ..: give",
-    ),
     (lambda: _deconv((8, 8, 4), [10]), "a multiple of 4"),
-    (lambda: _deconv(strides=[1, 2, 2]), "`strides` has 3 entries"),
+    # In height and width a broadcast decoder may change, in channels not.
+    (
+      lambda: _broadcast_conv().set_output_shape((6, 8, 2)),
+      "of shape .6, 8, 4. and cannot give .6, 8, 2",
+    ),
     (
       lambda: _deconv((8, 8, 4), [16]).set_output_shape((6, 8, 4)),
       "cannot give .6, 8, 4",
@@ -339,3 +285,28 @@ CNN_OPT = {"output_channels": [6, None], "kernel_shapes": [3]}
 def test_what_does_not_fit_together_is_a_sentence(make, sentence):
   with pytest.raises(errors.UserError, match=sentence):
     make()
+
+
+# ------------------------------------------------------------ the decoder
+
+
+@pytest.mark.parametrize("channels", [1, 3, 6])
+def test_channel_0_is_the_mask_and_the_rest_the_pixels(channels):
+  cnn_opt = {"output_channels": [4, None], "kernel_shapes": [3]}
+  net = decoder.ComponentDecoder(networks.BroadcastConv(cnn_opt))
+  shapes = types.MixtureParameters((6, 5, channels), (6, 5, 1))
+  net.set_output_shapes(shapes)
+  z = tf.random.normal([2, 3, 4])
+  params = net(z)
+  images = net.pixel_decoder(tf.reshape(z, [6, 4]))
+  images = tf.reshape(images, [2, 3, 6, 5, 1 + channels])
+  helpers.assert_near(params.mask, images[..., :1])
+  helpers.assert_near(params.pixel, images[..., 1:])
+
+
+def test_maps_of_another_size_are_a_sentence():
+  cnn_opt = {"output_channels": [None], "kernel_shapes": [3], "strides": [2]}
+  net = decoder.ComponentDecoder(networks.BroadcastConv(cnn_opt))
+  net.set_output_shapes(types.MixtureParameters((6, 4, 3), (6, 4, 1)))
+  with pytest.raises(errors.UserError, match="`strides` of 1"):
+    net(tf.zeros([1, 2, 4]))

@@ -172,15 +172,6 @@ def test_nan_is_not_hidden():
       assert np.all(np.isnan(function(zp))), (activation, name)
 
 
-@pytest.mark.parametrize(
-  "activation", ["identity", "relu", "elu", "selu", "tanh"]
-)
-def test_activations_that_are_no_scales_stay_what_they_are(activation):
-  # They have values of 0 and below: that is no accident of float32.
-  kl = latent_functions(LocScale(scale_act=activation))["kl"]
-  assert not np.any(np.isfinite(kl(latents([0.0, 0.0], [0.0, -1.0]))))
-
-
 # ------------------------------------------------------------ pixels
 
 
@@ -258,17 +249,6 @@ def test_means_and_images_are_finite_everywhere(family, swept):
   assert_all_finite(found, VALUES, np.abs(VALUES) <= LARGEST[family])
 
 
-def test_one_slot_has_everything_and_the_others_nothing():
-  # As in a trained model, where mask logits are 120 apart.
-  mask = np.array([[100.0, -100.0, -1e4]] * 3)
-  pixel = np.array([[0.3, 0.3, 0.3], [0.3, 9.0, -9.0], [9.0, -9.0, 0.3]])
-  found = mixture_values(
-    FIXED["logistic"], pixel[..., None], mask, np.full(3, 0.3)
-  )
-  assert_all_finite(found, pixel, np.full(3, True))
-  assert np.all(found["pred_mask"]["value"][:, 1:] == 0)
-
-
 @pytest.mark.parametrize("raw", [-10.0, -20.0, -40.0, -80.0])
 def test_posterior_of_densities_beyond_float32(raw):
   # e^(-raw) per channel, and three of them.
@@ -306,20 +286,6 @@ def test_posterior_is_as_it_was_to_the_bit_where_it_was_finite():
   )
 
 
-def test_a_log_normal_pixel_of_0_stays_impossible():
-  dist = LocScale("log_normal", scale="fixed", scale_val=0.1)
-  assert not np.any(np.isfinite(dist(tf.zeros([2, 1])).log_prob([[0.0], [-1]])))
-
-
-@pytest.mark.parametrize("x", [0.0, 1.0])
-def test_bernoulli_is_finite_everywhere(x):
-  logits = tf.constant(VALUES[:, None])
-  found = orders(
-    lambda params: distributions.BernoulliOutput()(params).log_prob([x]), logits
-  )
-  assert_all_finite({"log_prob": found}, VALUES, np.abs(VALUES) <= 1e30)
-
-
 # ------------------------------------------------------------ the model
 
 
@@ -331,8 +297,7 @@ def test_refinement_that_ran_away_has_finite_gradients(
 ):
   # That lost the full-size model: its variances underflowed to 0.
   updates = {} if stop_gradients else {"model.stop_gradients": []}
-  model = helpers.tiny_model({"num_iters": 1, **updates})
-  model.initialize((8, 8, 3))
+  model = helpers.tiny_model({"num_iters": 1, **updates}, image_shape=(8, 8, 3))
   model.initial_sample_distribution.assign([loc] * 3 + [raw] * 3)
   with tf.GradientTape() as tape:
     loss, _, iterations = model(helpers.make_batch(), seed=tf.constant([0, 1]))
@@ -345,17 +310,6 @@ def test_refinement_that_ran_away_has_finite_gradients(
     gradients, model.trainable_variables, strict=True
   ):
     assert np.all(np.isfinite(gradient)), variable.name
-
-
-@pytest.mark.parametrize("value", [0.0, 1e-38, 1.0, 1e4, 1e10, 1e18, 1e30])
-def test_layer_norms_of_constant_and_huge_gradients(value):
-  norm = refinement_inputs.RefinementInputMaker(["dzp"]).layer_norms["dzp"]
-  rng = np.random.default_rng(0)
-  for x in (np.full([2, 6], value), value * rng.normal(size=[2, 6])):
-    with tf.GradientTape() as tape:
-      y = norm(tf.constant(x, tf.float32))
-    gradients = tape.gradient(y, norm.trainable_variables)
-    assert all(np.all(np.isfinite(t)) for t in [y, *gradients])
 
 
 # ------------------------------------------------------------ the optimizer

@@ -146,18 +146,6 @@ def test_epsilon_is_not_bias_corrected_unlike_in_other_adams():
     assert np.abs(a[0]).max() < 0.5 * np.abs(b[0]).max()
 
 
-def test_counters():
-  adam, variables = optimizers.Adam(0.01, 0.95, 0.99), _variables()
-  assert adam.global_step == 0 and adam.global_step.dtype == tf.int64
-  for t in range(4):
-    # beta^(updates + 1), as TF1 stores them; float32 products
-    np.testing.assert_allclose(adam.beta1_power, 0.95 ** (t + 1), 1e-6)
-    np.testing.assert_allclose(adam.beta2_power, 0.99 ** (t + 1), 1e-6)
-    assert adam.global_step == t
-    adam.apply(_gradients(1)[0], variables)
-  assert adam.global_step == 4
-
-
 def test_the_step_size_follows_the_powers_and_not_global_step():
   # A released checkpoint has a global_step and no moments.
   gradients = _gradients(2)
@@ -166,49 +154,3 @@ def test_the_step_size_follows_the_powers_and_not_global_step():
   actual, _ = _run(adam, gradients)
   expected = _numpy_adam(gradients, lambda step: 0.01, 0.95, 0.999, 1e-8)
   _assert_same(actual, expected)
-
-
-def test_moments_belong_to_the_variables_and_are_not_trained():
-  adam, variables = optimizers.Adam(0.01), _variables()
-  adam.initialize(variables)
-  adam.initialize(variables)
-  assert len(adam.m) == len(adam.v) == 2
-  for slot in (adam.m, adam.v):
-    assert [x.shape for x in slot] == [x.shape for x in variables]
-    assert not any(np.any(x) or x.trainable for x in slot)
-  (g, h) = _gradients(1)[0]
-  adam.apply([g, h], variables)
-  np.testing.assert_allclose(adam.m[1], 0.1 * h, 1e-5)  # float32: 1 - 0.9
-  np.testing.assert_allclose(adam.v[1], 1e-3 * h**2, 1e-4)  # 1 - 0.999
-  assert len(adam.variables) == 3 + 4
-  assert not any(v.trainable for v in adam.variables)
-
-
-@pytest.mark.parametrize("initialized", [True, False])
-def test_in_a_tf_function(initialized):
-  gradients = _gradients(5)
-  schedule = optimizers.ExponentialDecay(0.01, decay_steps=3.0)
-  options = {"beta1": 0.95, "max_gradient_norm": 1.0}
-  expected, expected_norms = _run(
-    optimizers.Adam(schedule, **options), gradients
-  )
-  adam, traces, variables = (
-    optimizers.Adam(schedule, **options),
-    [],
-    _variables(),
-  )
-  if initialized:
-    adam.initialize(variables)
-
-  @tf.function
-  def step(g, h):
-    traces.append(None)
-    return adam.apply([g, h], variables)
-
-  for i, (g, h) in enumerate(gradients):
-    norm = step(tf.constant(g), tf.constant(h))
-    np.testing.assert_allclose(norm, expected_norms[i], 1e-6)  # float32
-    _assert_same([[v.numpy() for v in variables]], [expected[i]], 1e-6)
-  assert adam.global_step == 5
-  # A function that makes variables is traced once more for that.
-  assert len(traces) == (1 if initialized else 2)

@@ -2,8 +2,6 @@
 
 import tensorflow as tf
 
-from iodine.modules import utils
-
 
 def conv2d(x, w, stride):
   """[N, H, W, C] and a kernel [k, k, C, O] -> [N, H', W', O]."""
@@ -54,23 +52,3 @@ def slots_conv2d(planes, w, b, stride):
   images = tf.concat(repeated, axis=-1)
   images = tf.reshape(images, [-1, *images.shape[2:]])
   return tf.nn.bias_add(conv2d(images, w, stride), b)
-
-
-def counterfactual(evidence):
-  """What each slot adds to the log-likelihood [B, K, H, W, 1].
-
-  log_prob minus the log_prob of the mixture without slot k, the weights of
-  the others renormalised.
-  """
-  scores = evidence.estimate.scores
-  num_components = scores.component.shape[-1]
-  result = []
-  for k in range(num_components):
-    others = [j for j in range(num_components) if j != k]
-    weight = tf.gather(scores.log_weight, others, axis=-1)
-    joint = weight + tf.gather(scores.component, others, axis=-1)
-    without = tf.reduce_logsumexp(joint, axis=-1) - tf.reduce_logsumexp(
-      weight, axis=-1
-    )
-    result.append(scores.log_prob - without)
-  return utils.to_slots(tf.stack(result, axis=-1))

@@ -20,9 +20,10 @@ def test_the_gradients_are_those_without(compiled, stop):
   for recompute in (False, True):
     tf.random.set_seed(0)
     model = helpers.tiny_model(
-      {"model.decoder.recompute": recompute}, {"stop_gradients": list(stop)}
+      {"model.decoder.recompute": recompute},
+      {"stop_gradients": list(stop)},
+      image_shape=(8, 8, 3),
     )
-    model.initialize((8, 8, 3))
     helpers.perturb(model)
 
     def step(model=model):
@@ -47,9 +48,9 @@ def _gradients_function(recompute, **options):
   data = helpers.make_batch()
   channels = "model.decoder.pixel_decoder.cnn_opt.output_channels"
   model = helpers.tiny_model(
-    {"model.decoder.recompute": recompute, channels: [4, 4, 4, None]}
+    {"model.decoder.recompute": recompute, channels: [4, 4, 4, None]},
+    image_shape=(8, 8, 3),
   )
-  model.initialize((8, 8, 3))
   return tf.function(
     lambda: training.compute_gradients(model, data).gradients,
     autograph=False,

@@ -10,42 +10,9 @@ from iodine.modules import networks, refinement, types
 B, K, H, W, Zp = 2, 3, 4, 5, 6
 
 
-class _Recorder:
-  """Stands in for a part of the core and keeps what it is given."""
-
-  def __init__(self, result):
-    self.result = result
-    self.seen = []
-
-  def __call__(self, *arguments):
-    self.seen.append(arguments)
-    return self.result(*arguments)
-
-  def initial_state(self, num):
-    return [num]
-
-
 def _random(*shape, seed=0):
   rng = np.random.default_rng(seed)
   return tf.constant(rng.normal(size=shape), tf.float32)
-
-
-def _recording_core():
-  return refinement.RefinementCore(
-    encoder_net=_Recorder(lambda x: tf.reduce_mean(x, axis=[1, 2])),
-    recurrent_net=_Recorder(lambda x, state: (x + 1.0, [state, "next"])),
-    refinement_head=_Recorder(lambda zp, h: zp + tf.reduce_sum(h)),
-  )
-
-
-def _real_core(hidden_sizes=(4,)):
-  return refinement.RefinementCore(
-    networks.CNN(
-      {"output_channels": [4], "kernel_shapes": [3]}, {"output_sizes": [5]}
-    ),
-    networks.LSTM(hidden_sizes),
-    refinement.ResHead(),
-  )
 
 
 SPATIAL = {  # in an order that is not the sorted one
@@ -54,53 +21,18 @@ SPATIAL = {  # in an order that is not the sorted one
   "zebra": _random(B, K, H, W, 2, seed=3),
   "apple": _random(B, 1, H, W, 1, seed=4),
 }
-FLAT = {
-  "zp": _random(B, K, Zp, seed=5),
-  "dzp": _random(B, K, 2, seed=6),
-}
-
-
-def test_core_sorts_tiles_and_concatenates():
-  core = _recording_core()
-  zp = _random(B, K, Zp)
-  inputs = types.RefinementInputs(spatial=SPATIAL, flat=FLAT)
-  next_zp, state = core(inputs, zp, ["before"])
-
-  tiled = [
-    np.broadcast_to(SPATIAL[name], (B, K, H, W, SPATIAL[name].shape[-1]))
-    for name in ("apple", "image", "mask", "zebra")
-  ]
-  spatial = np.concatenate(tiled, axis=-1).reshape(B * K, H, W, -1)
-  ((encoded,),) = core.encoder_net.seen
-  np.testing.assert_array_equal(encoded, spatial)
-
-  flat = [np.reshape(FLAT[name], (B * K, -1)) for name in ("dzp", "zp")]
-  ((features, state_before),) = core.recurrent_net.seen
-  # The encoding first, whatever its name; float32 mean.
-  expected = np.concatenate([spatial.mean((1, 2)), *flat], axis=-1)
-  helpers.assert_near(features, expected, 1e-6)
-  assert state_before == ["before"]
-
-  ((head_zp, hidden),) = core.refinement_head.seen
-  np.testing.assert_array_equal(head_zp, np.reshape(zp, (B * K, Zp)))
-  np.testing.assert_array_equal(hidden, features + 1.0)
-  np.testing.assert_array_equal(next_zp, zp + tf.reduce_sum(hidden))
-  assert state == [["before"], "next"]
-
-
-def test_core_with_flat_inputs_only_has_no_encoder():
-  core = _real_core()
-  inputs = types.RefinementInputs(spatial={}, flat=FLAT)
-  zp = _random(B, K, Zp)
-  next_zp, _ = core(inputs, zp, core.initial_state(B, K))
-  assert next_zp.shape == (B, K, Zp)
-  assert not hasattr(core.encoder_net.conv_net.layers[0], "w")
-  (layer,) = core.recurrent_net.layers
-  assert layer.w_gates.shape == (2 + Zp + 4, 4 * 4)
+FLAT = {"zp": _random(B, K, Zp, seed=5), "dzp": _random(B, K, 2, seed=6)}
 
 
 def test_core_without_recurrence_is_encoder_and_head():
-  core = _real_core(hidden_sizes=())
+  # Inputs are sorted by name, tiled over slots and concatenated; the encoding
+  # comes first.
+  cnn_opt = {"output_channels": [4], "kernel_shapes": [3]}
+  core = refinement.RefinementCore(
+    networks.CNN(cnn_opt, {"output_sizes": [5]}),
+    networks.LSTM([]),
+    refinement.ResHead(),
+  )
   inputs = types.RefinementInputs(spatial=SPATIAL, flat=FLAT)
   zp = _random(B, K, Zp)
   state = core.initial_state(B, K)
@@ -117,29 +49,6 @@ def test_core_without_recurrence_is_encoder_and_head():
   linear = core.refinement_head.linear
   expected = np.reshape(zp, (B * K, Zp)) + hidden @ linear.w + linear.b
   helpers.assert_near(next_zp, np.reshape(expected, (B, K, Zp)))  # float32
-
-
-def test_core_carries_the_state_and_is_made_once():
-  core = _real_core()
-  inputs = types.RefinementInputs(spatial=SPATIAL, flat=FLAT)
-  zp = _random(B, K, Zp)
-  first, state = core(inputs, zp, core.initial_state(B, K))
-  variables = {v.ref() for v in core.variables}
-  second, _ = core(inputs, zp, state)
-  again, _ = core(inputs, zp, core.initial_state(B, K))
-  assert {v.ref() for v in core.variables} == variables
-  assert np.max(np.abs(first - second)) > 1e-4
-  np.testing.assert_array_equal(again, first)
-
-
-def test_residual_head():
-  head = refinement.ResHead()
-  zp, hidden = _random(4, Zp), _random(4, 7, seed=1)
-  head(zp, hidden)
-  helpers.perturb(head)
-  expected = zp + hidden @ head.linear.w + head.linear.b
-  helpers.assert_near(head(zp, hidden), expected, 1e-6)  # float32
-  assert len(head.variables) == 2
 
 
 @pytest.mark.parametrize("hidden_sizes", [(), (5,), (5, 4)])

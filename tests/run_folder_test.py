@@ -9,11 +9,9 @@ import crash_test
 import filelock
 import helpers
 import pytest
-import training_test
 
-import main
 from iodine import checkpoints, errors
-from iodine.commands import make_data, run_folder
+from iodine.commands import run_folder
 
 _TAKE = """
 import filelock, sys
@@ -62,8 +60,7 @@ def test_a_new_run_has_a_folder_of_its_own(tmp_path, run_id):
 
 
 def test_a_run_does_not_go_on_beside_newer_checkpoints(tmp_path, capsys):
-  data = main.get_config(("tetrominoes",))["data"]
-  scenes = make_data.make_data(data, str(tmp_path), 4, seed=0)
+  scenes = helpers.make_scenes(tmp_path, 4)
   helpers.run_main(*crash_test.options(scenes, f"{tmp_path}/r", last=3))
   folder = tmp_path / "r_1"
 
@@ -93,7 +90,7 @@ def test_a_run_does_not_go_on_beside_newer_checkpoints(tmp_path, capsys):
   made = checkpoints.open_checkpoint(f"{other}/ckpt-3")
   names = [n for n in left.tensors if n.startswith(("model/", "optimizer/"))]
   assert len(names) > 20
-  training_test.assert_same_bits(
+  helpers.assert_same_bits(
     [left.tensors[name] for name in names],
     [made.tensors[name] for name in names],
   )

@@ -64,12 +64,6 @@ class Run(training_test.Run):
     }
 
 
-def assert_same_bits(first, second):
-  assert first.keys() == second.keys()
-  for name, value in first.items():
-    np.testing.assert_array_equal(value, second[name], name)
-
-
 @pytest.mark.parametrize(
   "place, options",
   [("image", {}), ("color", {}), ("color", {"jit_compile": True})],
@@ -83,7 +77,7 @@ def test_a_skipped_step_leaves_everything(tmp_path, place, options):
   scalars = run.step(with_nan(good, place))
   assert scalars["debug/skipped_updates"] == 1
   assert np.isnan(scalars["loss/total"])
-  assert_same_bits(before, run.state())
+  helpers.assert_same_bits(before, run.state())
   # Samples and the order of scenes go on.
   assert run.optimizer.global_step == 2
   assert run.step(good)["debug/skipped_updates"] == 0
@@ -111,14 +105,14 @@ def test_an_infinite_loss_with_finite_gradients_is_skipped(
   )
   assert scalars["debug/skipped_updates"] == 1
   assert math.isfinite(scalars["debug/global_grad_norm"])
-  assert_same_bits(before, run.state())
+  helpers.assert_same_bits(before, run.state())
 
 
 def test_steps_that_are_finite_are_the_same_with_and_without_it(tmp_path):
   plain, skipping = Run(tmp_path / "a"), Run(tmp_path / "b", skip=3)
   plain.train(3)
   skipping.train(3)
-  assert_same_bits(plain.state(), skipping.state())
+  helpers.assert_same_bits(plain.state(), skipping.state())
   assert "debug/skipped_updates" not in plain.reports[0].means
   assert skipping.reports[0].means["debug/skipped_updates"] == 0
 
@@ -179,4 +173,4 @@ def test_a_continued_run_is_the_same_run(tmp_path):
   second.store.restore()
   assert int(second.optimizer.global_step) == 3
   second.train(6, [2, 5])
-  assert_same_bits(whole.state(), second.state())
+  helpers.assert_same_bits(whole.state(), second.state())

@@ -10,9 +10,7 @@ import helpers
 import numpy as np
 import pytest
 
-import main
 from iodine import training
-from iodine.commands import make_data
 
 needs_proc = pytest.mark.skipif(
   not os.path.exists("/proc/self/status"), reason="there is no /proc"
@@ -53,20 +51,16 @@ def look(pid):
 
 def soak(folder, steps):
   """Trains with frequent saves, images and reports; samples `look` at each."""
-  scenes = make_data.make_data(
-    main.get_config(("tetrominoes",))["data"], str(folder), 24, 0
-  )
+  scenes = helpers.make_scenes(folder, 24)
+  updates = {
+    **{"num_iters": 1, "data.shuffle_buffer": 8, "stop_after_steps": steps},
+    **{"data.train": [8, None], "data.test": [0, 8], "validate_scenes": 2},
+    **{"save_summaries_steps": 20, "save_checkpoint_steps": 50},
+    **{"save_images_steps": 100, "validate_every": 500},
+  }
+  words = helpers.training_words(scenes, f"{folder}/run", **updates)
   process = subprocess.Popen(
-    [
-      *(sys.executable, "main.py", "with", "tetrominoes"),
-      *(f"{key}={value}" for key, value in helpers.TINY.items()),
-      *("data.image_dim=[8,8]", f"data.path={scenes}", "batch_size=2"),
-      *("num_iters=1", "data.shuffle_buffer=8", "seed=0"),
-      *("data.train=[8,None]", "data.test=[0,8]", "validate_scenes=2"),
-      *("save_summaries_steps=20", "save_checkpoint_steps=50"),
-      *("save_images_steps=100", "validate_every=500"),
-      *(f"stop_after_steps={steps}", f"checkpoint_dir={folder}/run"),
-    ],
+    [sys.executable, "main.py", *words],
     cwd=ROOT,
     stdout=subprocess.PIPE,
     text=True,

@@ -1,9 +1,14 @@
+"""What TensorBoard and people read of a training."""
+
 import glob
 import shutil
 
 import helpers
 import numpy as np
+import pytest
 import tensorflow as tf
+from tensorboard.backend.event_processing import event_accumulator
+from tensorboard.util import tensor_util
 
 from iodine import training
 from iodine.drawing import image_files
@@ -35,33 +40,71 @@ def test_a_continued_training_has_one_curve(tmp_path):
   assert curves == {"loss/total": [(10, 10.0), (20, 20.0), (30, 60.0)]}
 
 
-def test_overview_images_are_drawn():
-  model = helpers.tiny_model()
-  model.initialize((8, 8, 3))
-  draw = training.OverviewImages(model, num_images=2)
-  batch = helpers.make_batch(batch_size=3)
-  images = draw(batch)
-  # Tiles are 8 pixels and a border of 2 on each side; 3 slots, 3 decodes.
-  assert images["overview"].shape == (1, 2 * 12, 6 * 12, 3)
-  assert images["sequence"].shape == (1, 2 * 3 * 12, 3 * 12, 3)
-  assert images["samples"].shape == (1, 4 * 12, 4 * 12, 3)
-  for name, image in draw(batch).items():
-    np.testing.assert_array_equal(image, images[name])
-
-
-def test_titled_images_are_enlarged(tmp_path):
+@pytest.mark.parametrize("titles, margin", [(["left", "right"], 30), ([], 0)])
+def test_titled_images_are_enlarged(tmp_path, titles, margin):
   image = np.random.default_rng(0).uniform(size=(6, 12, 1))
   path = str(tmp_path / "image.png")
-  image_files.save_titled_image(path, image, ["left", "right"], min_size=100)
+  image_files.save_titled_image(path, image, titles, min_size=100)
   pixels = tf.io.decode_png(tf.io.read_file(path)).numpy()
-  assert pixels.shape[:2] == (6 * 9 + 30, 12 * 9)
-  tile = pixels[30 + 9 * 2 + 4, 9 * 5 + 4, 0] / 255.0
+  assert pixels.shape[:2] == (6 * 9 + margin, 12 * 9)
+  tile = pixels[margin + 9 * 2 + 4, 9 * 5 + 4, 0] / 255.0
   assert abs(tile - image[2, 5, 0]) < 2 / 255  # 8 bits
 
 
-def test_images_without_titles_have_no_margin(tmp_path):
-  path = str(tmp_path / "image.png")
-  image_files.save_titled_image(path, np.ones((5, 5, 3)), min_size=50)
-  pixels = tf.io.decode_png(tf.io.read_file(path)).numpy()
-  assert pixels.shape[:2] == (50, 50)
-  assert pixels[..., :3].min() == 255
+SCALARS = {
+  *("loss/total", "loss/recons", "loss/kl", "loss/mse", "loss/ari"),
+  *("loss/ari_nobg", "factor/loss", "factor/position", "factor/color"),
+  *("factor/shape", "debug/global_grad_norm", "debug/learning_rate"),
+  "debug/images_per_second",
+}
+# (height, width): tiles of 8 pixels and 2 of border on each side; 2 scenes of
+# image, reconstruction, mask and 3 slots; 3 decodes; 16 samples.
+IMAGES = {
+  "overview": (2 * 12, 6 * 12),
+  "sequence": (2 * 3 * 12, 3 * 12),
+  "samples": (4 * 12, 4 * 12),
+}
+
+
+@pytest.fixture(scope="module")
+def logdir(tmp_path_factory):
+  """The folder of a training of three steps with images twice."""
+  folder = tmp_path_factory.mktemp("run")
+  scenes = helpers.make_scenes(folder, 4)
+  small = {"data.shuffle_buffer": 4, "stop_after_steps": 3}
+  periods = {"save_summaries_steps": 1, "save_images_steps": 2}
+  helpers.run_main(
+    *helpers.training_words(scenes, f"{folder}/run", **small, **periods)
+  )
+  return f"{folder}/run_1"
+
+
+def test_event_files_hold_all_scalars_and_images(logdir):
+  events = event_accumulator.EventAccumulator(
+    logdir, size_guidance={event_accumulator.TENSORS: 0}
+  )
+  events.Reload()
+  assert set(events.PluginTagToContent("scalars")) == SCALARS
+  assert set(events.PluginTagToContent("images")) == set(IMAGES)
+  for tag in SCALARS:
+    values = events.Tensors(tag)
+    assert [value.step for value in values] == [1, 2, 3]
+    for value in values:
+      number = tensor_util.make_ndarray(value.tensor_proto)
+      assert number.shape == () and np.isfinite(number)
+  drawn = {}
+  for tag, (height, width) in IMAGES.items():
+    values = events.Tensors(tag)
+    assert [value.step for value in values] == [2, 3]
+    for value in values:
+      # Width and height come before the PNG.
+      content = tensor_util.make_ndarray(value.tensor_proto)
+      assert [int(size) for size in content[:2]] == [width, height]
+      image = tf.io.decode_png(content[2]).numpy()
+      assert image.shape == (height, width, 3)
+      drawn[tag, value.step] = image
+  # The scenes are the same at every step, what the model makes of them is not.
+  before, after = drawn["overview", 2], drawn["overview", 3]
+  np.testing.assert_array_equal(before[:, :12], after[:, :12])
+  assert np.any(before[:, 12:24] != after[:, 12:24])
+  assert len(np.unique(before[:, :12])) > 3

@@ -22,11 +22,7 @@ def build(name, **updates):
   config = main.get_config(
     (case["named_config"],), {**case["config_updates"], **updates}
   )
-  model = building.build(config["model"])
-  model.initialize((*case["image"], 3))
-  optimizer = building.build(config["optimizer"])
-  optimizer.initialize(model.trainable_variables)
-  return model, optimizer
+  return helpers.build_both(config, (*case["image"], 3))
 
 
 def read(prefix):
@@ -68,9 +64,8 @@ def test_restoring_a_recorded_checkpoint_and_exporting_it_is_the_identity(
   tf1.restore(source, model, optimizer)
   prefix = tf1.export(f"{tmp_path}/model.ckpt", model, optimizer)
   expected, actual = read(source), read(prefix)
-  assert expected.keys() == actual.keys()
+  helpers.assert_same_bits(actual, expected)
   for key in expected:
-    np.testing.assert_array_equal(actual[key], expected[key], key)
     assert actual[key].dtype == expected[key].dtype
 
 
@@ -87,12 +82,10 @@ def test_an_export_is_the_originals_and_restores_to_the_bit(name, tmp_path):
   assert names_types_and_shapes == sorted(listed)
   other_model, other_optimizer = build(name)
   tf1.restore(prefix, other_model, other_optimizer)
-  for a, b in zip(
+  helpers.assert_same_bits(
     [*model.variables, *optimizer.variables],
     [*other_model.variables, *other_optimizer.variables],
-    strict=True,
-  ):
-    np.testing.assert_array_equal(a, b)
+  )
 
 
 def test_a_tf1_saver_reads_an_export(tmp_path):
@@ -195,14 +188,6 @@ def test_folders_with_and_without_a_state_file(tmp_path):
       ["recurrent_net/lstm/lstm/b_gates [48] is only there"],
     ),
     (
-      {"model.preprocess": ["dzp"]},
-      ["model/iodine/preprocess/layer_norm_dmask/beta [1] is only there"],
-    ),
-    (
-      {"model.inputs": ["image", "zp", "dzp"]},
-      ["conv_2d_0/w is [3, 3, 18, 8] there and [3, 3, 3, 8]"],
-    ),
-    (
       {"model.output_dist.component_dist.scale_val": -1.0},
       ["component_dist/pixel_distribution/scale [] is only here"],
     ),
@@ -217,9 +202,7 @@ def test_another_config_is_one_sentence_and_changes_nothing(updates, parts):
   assert "\n" not in message
   for part in parts:
     assert part in message
-  after = [*model.variables, *optimizer.variables]
-  for a, b in zip(before, after, strict=True):
-    np.testing.assert_array_equal(a, b)
+  helpers.assert_same_bits(before, [*model.variables, *optimizer.variables])
 
 
 def test_the_number_of_slots_does_not_matter():
@@ -302,10 +285,7 @@ def test_export_errors_leave_nothing_behind(tmp_path):
   model, optimizer = build("tiny_clevr")
   with pytest.raises(errors.UserError, match="is a folder"):
     tf1.export(str(tmp_path), model)
-  (tmp_path / "file").write_text("")
-  with pytest.raises(errors.UserError, match="cannot write"):
-    tf1.export(f"{tmp_path}/file/model.ckpt", model)
-  assert os.listdir(tmp_path) == ["file"]
+  assert os.listdir(tmp_path) == []
   # Nor does one hide a run.
   checkpoints.CheckpointStore(f"{tmp_path}/run", model, optimizer).save()
   (tmp_path / "run/config.json").write_text("{}")

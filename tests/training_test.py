@@ -1,4 +1,3 @@
-import json
 import math
 import os
 import pathlib
@@ -11,8 +10,7 @@ import pytest
 import tensorflow as tf
 
 import main
-from iodine import building, errors, training
-from iodine.commands import make_data
+from iodine import errors, training
 from iodine.training import loop
 from iodine.training import step as step_lib
 
@@ -83,11 +81,6 @@ class Run(helpers.Run):
     ]
 
 
-def assert_same_bits(first, second):
-  for a, b in zip(first, second, strict=True):
-    np.testing.assert_array_equal(a, b)
-
-
 def test_one_trace_for_every_batch_shape_and_no_new_variables(tmp_path):
   run = Run(tmp_path)
   before = len(run.model.variables) + len(run.optimizer.variables)
@@ -106,7 +99,7 @@ def test_a_run_follows_from_its_seed(tmp_path):
   assert np.abs(a - b).max() > 1e-3
   first.train(3)
   second.train(3)
-  assert_same_bits(first.state(), second.state())
+  helpers.assert_same_bits(first.state(), second.state())
 
 
 def test_samples_differ_between_steps(tmp_path):
@@ -124,7 +117,7 @@ def test_a_continued_run_is_the_same_run(tmp_path):
   second.store.restore()
   assert int(second.optimizer.global_step) == 4
   second.train(6)
-  assert_same_bits(whole.state(), second.state())
+  helpers.assert_same_bits(whole.state(), second.state())
 
 
 def test_reports_and_images_come_when_due_and_at_the_end(tmp_path):
@@ -200,16 +193,6 @@ def test_state_that_is_not_finite_is_not_saved(tmp_path, kind, value, last):
   assert not list(tmp_path.glob("**/ckpt-4*"))
 
 
-def test_checking_and_saving_change_nothing(tmp_path):
-  run = Run(tmp_path)
-  run.step(helpers.make_batch())
-  adam = run.optimizer
-  variables = [*run.model.variables, *adam.m, *adam.v, adam.beta1_power]
-  before = [v.numpy() for v in variables]
-  run.train(2, step=run.fake_step())
-  assert_same_bits(before, [v.numpy() for v in variables])
-
-
 def test_scalars_are_read_when_due_and_all_at_once(tmp_path, monkeypatch):
   run, fetched = Run(tmp_path), []
   fetch = loop._fetch
@@ -260,28 +243,6 @@ def test_a_signal_saves_and_ends_the_training(tmp_path, number):
   assert signal.getsignal(number) is before
 
 
-def test_nothing_is_trained_past_the_last_step(tmp_path):
-  run = Run(tmp_path)
-  run.train(2, step=run.fake_step())
-  state = run.state()
-  outcome = run.train(2, step=run.fake_step())
-  assert outcome.step == 2
-  assert_same_bits(state, run.state())
-
-
-def test_train_step_leaves_the_batch_unchanged():
-  model = helpers.tiny_model()
-  batch = helpers.make_batch()
-  before = tf.nest.map_structure(lambda x: x.numpy().copy(), batch)
-  keys = json.dumps(tf.nest.map_structure(lambda x: 0, batch))
-  optimizer = building.build(helpers.tiny_config()["optimizer"])
-  scalars = training.train_step(model, optimizer, batch)
-  assert keys == json.dumps(tf.nest.map_structure(lambda x: 0, batch))
-  tf.nest.map_structure(np.testing.assert_array_equal, before, batch)
-  assert scalars["debug/global_grad_norm"] > 0
-  assert int(optimizer.global_step) == 1
-
-
 def test_xla_computes_the_same_step(tmp_path, monkeypatch):
   z = np.random.default_rng(0).normal(size=[2, 2, 3, 3]).astype(np.float32)
   step = training.train_step
@@ -319,8 +280,7 @@ def test_xla_computes_the_same_step(tmp_path, monkeypatch):
 
 def test_the_path_from_the_command_to_the_tape(tmp_path, monkeypatch):
   """Where the graph is made, which is before the loop begins."""
-  config = main.get_config(("tetrominoes",))
-  scenes = make_data.make_data(config["data"], str(tmp_path), 4, seed=0)
+  scenes = helpers.make_scenes(tmp_path, 4)
   root = str(pathlib.Path(main.__file__).parent)
   paths = []
 
@@ -337,10 +297,8 @@ def test_the_path_from_the_command_to_the_tape(tmp_path, monkeypatch):
       return super().__enter__()
 
   monkeypatch.setattr(tf, "GradientTape", Tape)
-  words = [f"{name}={value}" for name, value in helpers.TINY.items()]
   helpers.run_main(
-    *("with", "tetrominoes", *words, "batch_size=2", "stop_after_steps=1"),
-    *(f"data.path={scenes}", f"checkpoint_dir={tmp_path}/run"),
+    *helpers.training_words(scenes, f"{tmp_path}/run", stop_after_steps=1)
   )
   (path,) = [path for path in paths if "step.py:train_step" in path[-2]]
   assert path == [

@@ -40,34 +40,16 @@ def test_unknown_names_are_key_errors():
     utils.get_distribution("gumbel")
 
 
-@pytest.mark.parametrize(
-  "name, family",
-  [
-    ("normal", tfd.Normal),
-    ("log_normal", tfd.LogNormal),
-    ("laplace", tfd.Laplace),
-    ("logistic", tfd.Logistic),
-    ("Logistic", tfd.Logistic),
-    (tfd.Cauchy, tfd.Cauchy),
-  ],
-)
-def test_distribution_by_name_or_class(name, family):
-  assert utils.get_distribution(name) is family
-
-
-def test_linear_coordinates_are_rows_then_columns_for_the_decoder():
+def test_linear_coordinates():
   actual = utils.coordinate_map("linear", 3, 5, order="hw")
   assert actual.shape == (3, 5, 2) and actual.dtype == np.float32
   for i in range(3):
     for j in range(5):
-      expected = [-1 + i, -1 + j / 2]
+      expected = [-1 + i, -1 + j / 2]  # rows, then columns for the decoder
       np.testing.assert_allclose(actual[i, j], expected, 0, 1e-7)  # float32
-
-
-def test_linear_coordinates_are_columns_then_rows_for_the_refinement():
-  actual = utils.coordinate_map("linear", 3, 5, order="wh")
-  expected = utils.coordinate_map("linear", 3, 5, order="hw")[..., ::-1]
-  np.testing.assert_array_equal(actual, expected)
+  # Columns, then rows for the refinement.
+  other = utils.coordinate_map("linear", 3, 5, order="wh")
+  np.testing.assert_array_equal(other, actual[..., ::-1])
 
 
 @pytest.mark.parametrize("freqs", [1, 2, 3, 4])
@@ -88,19 +70,6 @@ def test_cosine_coordinates(freqs):
   np.testing.assert_array_equal(channels[0], 1.0)  # the one that is dropped
   for c, expected in enumerate(channels[1:]):
     np.testing.assert_allclose(actual[..., c], expected, 0, 1e-6)  # float32
-
-
-def test_to_slots():
-  x = tf.random.normal([2, 1, 3, 4, 5])
-  slots = utils.to_slots(x)
-  assert slots.shape == (2, 5, 3, 4, 1)
-  np.testing.assert_array_equal(slots[1, 4, :, :, 0], x[1, 0, :, :, 4])
-
-
-def test_flatten_dict():
-  nested = {"a": {"b": 1, "c": {"d": 2}}, "e": 3, "f": {}}
-  assert utils.flatten_dict(nested) == {"a/b": 1, "a/c/d": 2, "e": 3}
-  assert utils.flatten_dict(nested, ".") == {"a.b": 1, "a.c.d": 2, "e": 3}
 
 
 def masks_of(*owners, num_slots=4):
