@@ -143,14 +143,6 @@ def num_pixels(image, color):
   return np.all(image == color, axis=-1).sum()
 
 
-def test_a_single_number_of_slots_has_no_axis_of_slots():
-  trained = charts.Trained(4, 2)
-  one = draw(make_curves([4]), trained)
-  several = draw(make_curves([5, 4, 7]), trained)
-  assert one.shape[0] == several.shape[0]
-  assert several.shape[1] == 2 * one.shape[1]
-
-
 def test_what_was_trained_with_is_marked():
   marks = []
   for trained in [(9, 3), (9, 2), (5, 2)]:

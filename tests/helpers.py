@@ -1,13 +1,16 @@
 """What several tests share: tiny models, random scenes, comparisons."""
 
+import os
 import pathlib
 
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow as tf
 
 import main
 from iodine import building, checkpoints, training
+from iodine.synthetic import records
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 REAL_SCENES = (
@@ -58,13 +61,19 @@ def tiny_model(updates=None, replace=None):
   return building.build(tiny_config(updates, replace)["model"])
 
 
-def save_checkpoint(folder, config, image_shape=(8, 8, 3), step=0):
-  """Saves the model of a config, slightly perturbed, as after `step` steps."""
+def build_both(config, image_shape=(8, 8, 3)):
+  """The model of a config, and its optimizer."""
   model = building.build(config["model"])
   model.initialize(image_shape)
-  perturb(model)
   optimizer = building.build(config["optimizer"])
   optimizer.initialize(model.trainable_variables)
+  return model, optimizer
+
+
+def save_checkpoint(folder, config, image_shape=(8, 8, 3), step=0):
+  """Saves the model of a config, slightly perturbed, as after `step` steps."""
+  model, optimizer = build_both(config, image_shape)
+  perturb(model)
   optimizer.global_step.assign(step)
   checkpoints.CheckpointStore(str(folder), model, optimizer).save()
 
@@ -75,10 +84,7 @@ class Run:
   def __init__(self, folder, seed=0, updates=None, **step_options):
     tf.random.set_seed(seed)
     config = tiny_config(updates)
-    self.model = building.build(config["model"])
-    self.model.initialize((8, 8, 3))
-    self.optimizer = building.build(config["optimizer"])
-    self.optimizer.initialize(self.model.trainable_variables)
+    self.model, self.optimizer = build_both(config)
     self.store = checkpoints.CheckpointStore(
       str(folder), self.model, self.optimizer
     )
@@ -135,6 +141,59 @@ def make_batch(
     },
   }
   return tf.nest.map_structure(lambda x: tf.constant(x, tf.float32), data)
+
+
+def write_records(path, scenes, compression="GZIP"):
+  """Writes scenes (or raw bytes) as TFRecord file, returns its path."""
+  with tf.io.TFRecordWriter(str(path), compression) as writer:
+    for scene in scenes:
+      is_raw = isinstance(scene, bytes)
+      writer.write(scene if is_raw else records.serialize(scene))
+  return str(path)
+
+
+def numbered_scene(index, visible=4):
+  """A Tetrominoes scene that is recognised by its first `shape` value."""
+  scene = {
+    "image": np.full((35, 35, 3), index, np.uint8),
+    "mask": np.zeros((4, 35, 35, 1), np.uint8),
+    "visibility": np.float32([1] * visible + [0] * (4 - visible)),
+    "color": np.zeros((4, 3), np.float32),
+  }
+  for name in ("x", "y", "shape"):
+    scene[name] = np.full([4], index, np.float32)
+  return scene
+
+
+def noise(shape, largest=255, seed=0):
+  """Random bytes."""
+  generator = np.random.default_rng(seed)
+  return generator.integers(0, largest + 1, shape, dtype=np.uint8)
+
+
+def save_image(path, pixels, mode=None, **options):
+  """Saves an array as Pillow does, in a folder that is made."""
+  os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+  image = PIL.Image.fromarray(pixels)
+  (image.convert(mode) if mode else image).save(path, **options)
+  return str(path)
+
+
+def checkpoint_tensors(prefix):
+  """The tensors of a checkpoint, without what counts how often it was saved."""
+  reader = tf.train.load_checkpoint(str(prefix))
+  return {
+    name: reader.get_tensor(name)
+    for name in reader.get_variable_to_shape_map()
+    if "OBJECT_GRAPH" not in name and "save_counter" not in name
+  }
+
+
+def assert_same_bits(actual, expected):
+  """Compares dicts of arrays."""
+  assert actual.keys() == expected.keys()
+  for name, value in expected.items():
+    np.testing.assert_array_equal(actual[name], value, name)
 
 
 def run_main(*arguments):
