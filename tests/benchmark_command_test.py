@@ -6,9 +6,7 @@ import math
 import helpers
 import pytest
 
-import main
 from iodine.benchmark import measuring
-from iodine.commands import make_data
 
 TINY = [
   "benchmark",
@@ -92,16 +90,6 @@ def test_a_data_set_without_data_and_generator(capsys):
   words += ["model.factor_evaluator=None", "benchmark.parts=['input']"]
   helpers.run_main(*TINY, *words)
   assert "neither data nor a generator" in capsys.readouterr().out
-
-
-def test_films_are_made_up(tmp_path, capsys):
-  data = main.get_config(("moving_sprites",))["data"]
-  path = make_data.make_data(data, str(tmp_path), 4, seed=0)
-  ranges = ["data.train=[0,4]", "data.test=[0,4]", "benchmark.parts=[]"]
-  helpers.run_main(
-    *TINY[:2], "moving_sprites", *TINY[3:], f"data.path={path}", *ranges
-  )
-  assert "2 images of 8x8" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -72,16 +72,9 @@ def test_times_are_those_of_the_clock(monkeypatch):
 def test_synthetic_batches_look_like_the_real_ones(tmp_path, name):
   config = main.get_config((name,))
   path = make_data.make_data(config["data"], str(tmp_path), 2, seed=0)
-  dataset = building.build(
-    {
-      **config["data"],
-      "path": path,
-      "batch_size": 2,
-      "image_dim": [16, 12],
-      "min_num_objects": None,
-      "max_num_objects": None,
-    }
-  )
+  own = {"path": path, "batch_size": 2, "image_dim": [16, 12]}
+  own |= {"min_num_objects": None, "max_num_objects": None}
+  dataset = building.build({**config["data"], **own})
   real = next(iter(dataset.batches("summary")))
   mapping = config["model"]["factor_evaluator"]["mapping"]
   made = measuring.synthetic_batch(dataset, mapping)

@@ -94,20 +94,6 @@ def test_options_are_those_of_the_last_command(gpus, is_on, monkeypatch):
   assert tf32 == is_on
 
 
-def test_deterministic_kernels_get_the_seed_they_ask_for(monkeypatch):
-  calls = []
-  monkeypatch.setattr(
-    tf.config.experimental,
-    "enable_op_determinism",
-    lambda: calls.append("on"),
-  )
-  monkeypatch.setattr(tf.random, "set_seed", calls.append)
-  devices.set_up({**DEFAULTS, "seed": 7})
-  assert calls == []
-  devices.set_up({**DEFAULTS, "seed": 7, "deterministic": True})
-  assert calls == ["on", 7]
-
-
 def test_virtual_devices():
   with pytest.raises(errors.UserError, match="`virtual_devices` is 3, and"):
     devices.set_up({**SPLIT, "strategy": None})
@@ -126,22 +112,14 @@ def test_virtual_devices():
 # ------------------------------------------------------- a GPU that is not used
 
 
-def test_only_an_idle_gpu_is_told_of(gpus, monkeypatch):
-  is_there = [False]
-  monkeypatch.setattr(nvidia, "is_there", lambda: is_there[0])
+def test_only_an_idle_gpu_is_told_of(gpus, tmp_path, monkeypatch):
+  monkeypatch.setenv("PATH", str(tmp_path))
+  monkeypatch.setattr(os.path, "exists", lambda path: False)
   assert devices.unused_gpu() is None
-  is_there[0] = True
+  monkeypatch.setattr(os.path, "exists", lambda p: p == "/proc/driver/nvidia")
   assert "`make run CUDA=1`" in devices.unused_gpu()
   gpus.append(h200())
   assert devices.unused_gpu() is None
-
-
-def test_the_driver_is_seen(tmp_path, monkeypatch):
-  monkeypatch.setenv("PATH", str(tmp_path))
-  monkeypatch.setattr(os.path, "exists", lambda path: False)
-  assert not nvidia.is_there()
-  monkeypatch.setattr(os.path, "exists", lambda p: p == "/proc/driver/nvidia")
-  assert nvidia.is_there()
 
 
 @pytest.mark.parametrize("is_there", [True, False])

@@ -72,43 +72,6 @@ def test_a_convolution_and_its_gradients_cost_the_same(stride, padding, side):
   }
 
 
-def test_grouped_and_depthwise_convolutions():
-  def groups(x, w):
-    return tf.nn.conv2d(x, w, 1, "SAME")
-
-  assert count(groups, [1, 8, 8, 6], [3, 3, 2, 9]) == {
-    "Conv2D": 2 * 8 * 8 * 9 * (3 * 3 * 2)
-  }
-
-  def depthwise(x, w):
-    with tf.GradientTape() as tape:
-      tape.watch([x, w])
-      y = tf.nn.depthwise_conv2d(x, w, [1, 1, 1, 1], "SAME")
-    return y, *tape.gradient(y, [x, w])
-
-  once = 2 * 8 * 8 * (4 * 2) * (3 * 3)
-  assert count(depthwise, [1, 8, 8, 4], [3, 3, 4, 2]) == {
-    "DepthwiseConv2dNative": once,
-    "DepthwiseConv2dNativeBackpropInput": once,
-    "DepthwiseConv2dNativeBackpropFilter": once,
-  }
-
-
-def test_what_nothing_depends_on_does_not_count():
-  def only_the_input(x, w):
-    tf.matmul(x, x)  # dead
-    with tf.GradientTape() as tape:
-      tape.watch([x, w])
-      y = tf.nn.conv2d(x[None, ..., None], w, 1, "SAME")
-    gradient, _ = tape.gradient(y, [x, w])
-    return gradient
-
-  # The gradient of a linear map depends on no output of the map.
-  assert count(only_the_input, [8, 8], [3, 3, 1, 1]) == {
-    "Conv2DBackpropInput": 2 * 8 * 8 * 9
-  }
-
-
 @pytest.mark.parametrize("jit_compile", [None, True])
 def test_calls_are_followed_and_their_dead_outputs_are_not(jit_compile):
   @tf.function(autograph=False, jit_compile=jit_compile)

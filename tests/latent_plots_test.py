@@ -98,18 +98,6 @@ def test_every_factor_has_its_panel_over_the_same_map():
     np.testing.assert_array_equal(drawn.get_array(), factors["position"][:, i])
 
 
-@pytest.mark.parametrize("num_classes", [10, 20, 24])
-def test_classes_have_different_colors(num_classes):
-  values = np.arange(num_classes)[:, None]
-  latents = np.random.default_rng(0).normal(size=[num_classes, 3])
-  figure = latent_plots.latents_plot(
-    latents, {"shape": values}, {"shape": "categorical"}
-  )
-  groups = figure.axes[0].collections
-  found = {tuple(np.round(g.get_facecolors()[0], 3)) for g in groups}
-  assert len(found) == num_classes
-
-
 def test_objects_without_factors_have_a_map():
   latents, factors = make_objects()
   for none in ({}, {name: values[:0] for name, values in factors.items()}):

@@ -195,23 +195,6 @@ def test_true_entities_stand_above_their_slots_in_their_colors():
   assert_shows(titled["object 1"], image * (owner == 1)[..., None])
 
 
-def test_entities_are_matched_by_the_largest_overlap():
-  rng = np.random.default_rng(0)
-  true_mask = one_hot(rng.integers(0, 4, [20, 20]), 4)
-  pred_mask = rng.dirichlet(np.ones(6), [20, 20]).transpose(2, 0, 1)[..., None]
-  slots = palette.match_entities(true_mask, pred_mask)
-  overlap = np.array([[(a * b).sum() for b in pred_mask] for a in true_mask])
-  assert len(set(slots)) == 4
-  # No object and slot that would both gain are left apart.
-  for entity, slot in itertools.product(range(1, 4), range(6)):
-    own = overlap[entity, slots[entity]]
-    (taken,) = np.nonzero(slots[1:] == slot)
-    other = overlap[1 + taken[0], slot] if len(taken) else 0.0
-    assert overlap[entity, slot] <= max(own, other)
-  free = [slot for slot in range(6) if slot not in slots[1:]]
-  assert overlap[0, slots[0]] == overlap[0, free].max()
-
-
 def test_inputs_show_the_arrays_with_color_bars():
   info = make_info()
   figure = plotting.inputs_plot(info, 1, 2)

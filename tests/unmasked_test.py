@@ -59,7 +59,7 @@ def build(photos, name):
 
 
 @pytest.mark.parametrize("name", ["bare", "masked"])
-def test_a_step_and_what_is_said_of_a_batch(photos, name):
+def test_a_step_and_what_is_measured_and_left_out(photos, name):
   model, optimizer, dataset = build(photos, name)
   batch = next(iter(dataset("train")))
   has_masks = name == "masked"
@@ -79,10 +79,6 @@ def test_a_step_and_what_is_said_of_a_batch(photos, name):
   images = model.get_overview_images(batch, num_images=1)
   assert images["overview"].shape[-1] == 3
 
-
-@pytest.mark.parametrize("name", ["bare", "masked"])
-def test_what_is_measured_and_what_is_left_out(photos, name):
-  model, _, dataset = build(photos, name)
   tf.config.run_functions_eagerly(True)
   try:
     result = evaluation.evaluate(model, dataset.batches("test"), 2)
@@ -90,8 +86,7 @@ def test_what_is_measured_and_what_is_left_out(photos, name):
     tf.config.run_functions_eagerly(False)
   measured = {"mse", "recons", "kl", "total", "num_active_slots"}
   assert measured <= result.metrics.keys()
-  has_masks = name == "masked"
-  assert (NEED_MASKS & result.metrics.keys()) == (
+  assert NEED_MASKS & result.metrics.keys() == (
     NEED_MASKS if has_masks else set()
   )
   assert "factor" not in result.metrics

@@ -80,9 +80,7 @@ def free_port():
     return listener.getsockname()[1]
 
 
-def test_a_worker_that_is_killed_ends_all_and_the_run_goes_on(
-  tmp_path, five_scenes
-):
+def test_a_killed_worker_ends_all_and_the_run_goes_on(tmp_path, five_scenes):
   whole = Workers(tmp_path / "whole", five_scenes)
   statuses, (chief, other) = whole.end()
   assert statuses == [0, 0]
