@@ -12,14 +12,9 @@ TINY = [
   "benchmark",
   "with",
   "tetrominoes",
-  *(f"{key}={value}" for key, value in helpers.TINY.items()),
-  "batch_size=2",
-  "data.image_dim=[8,8]",
-  "num_iters=1",
-  "data.path=/no/such.tfrecords",
-  "seed=3",
-  "benchmark.steps=2",
-  "benchmark.warmup=0",
+  *helpers.TINY_OPTIONS,
+  *("batch_size=2", "num_iters=1", "data.path=/no/such.tfrecords"),
+  *("benchmark.steps=2", "benchmark.warmup=0"),
 ]
 
 CONTRACT = (

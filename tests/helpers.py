@@ -229,6 +229,12 @@ def assert_near(actual, expected, relative=1e-5):
   np.testing.assert_allclose(actual, expected, rtol=0.0, atol=bound)
 
 
+def assert_shows(axes, expected, atol=0.0):
+  """The axes of a picture show an array."""
+  (image,) = axes.images
+  np.testing.assert_allclose(image.get_array(), expected, rtol=0, atol=atol)
+
+
 def convolve(x, w, stride=1):
   """SAME-padded convolution [N, H, W, C] * [k, k, C, D] in plain NumPy."""
   num, height, width, _ = x.shape

@@ -2,16 +2,12 @@
 
 import numpy as np
 import pytest
+from helpers import assert_shows
 from matplotlib import colors as mpl_colors
 
 from iodine.drawing import latent_plots, palette
 
 H, W, C = 6, 9, 3
-
-
-def assert_shows(axes, expected, atol=0.0):
-  (image,) = axes.images
-  np.testing.assert_allclose(image.get_array(), expected, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("shape", [(50, 5), (3, 8), (4, 1)])

@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
+from helpers import assert_shows
 from PIL import Image
 
 from iodine.drawing import canvas, palette, plotting
@@ -44,10 +45,6 @@ def make_info(num_slots=4, num_entities=3, channels=3, frames=1, seed=0):
       "components": rng.uniform(-0.5, 1.5, size=[*slots, channels]),
     },
   }
-
-
-def assert_shows(axes, expected, atol=0.0):
-  np.testing.assert_allclose(shown(axes), expected, rtol=0, atol=atol)
 
 
 def shown(axes):
