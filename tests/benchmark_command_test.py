@@ -6,25 +6,15 @@ import math
 import helpers
 import pytest
 
-import main
 from iodine.benchmark import measuring
-from iodine.commands import make_data
-
-run = helpers.run_main
-fails_with_sentence = helpers.fails_with_sentence
 
 TINY = [
   "benchmark",
   "with",
   "tetrominoes",
-  *(f"{key}={value}" for key, value in helpers.TINY.items()),
-  "batch_size=2",
-  "data.image_dim=[8,8]",
-  "num_iters=1",
-  "data.path=/no/such.tfrecords",
-  "seed=3",
-  "benchmark.steps=2",
-  "benchmark.warmup=0",
+  *helpers.TINY_OPTIONS,
+  *("batch_size=2", "num_iters=1", "data.path=/no/such.tfrecords"),
+  *("benchmark.steps=2", "benchmark.warmup=0"),
 ]
 
 CONTRACT = (
@@ -48,7 +38,7 @@ def in_no_time(monkeypatch):
 
 def test_all_parts_without_any_data(tmp_path, capsys):
   json_path = tmp_path / "measurements.json"
-  run(*TINY, f"json_path={json_path}")
+  helpers.run_main(*TINY, f"json_path={json_path}")
   result = json.loads(json_path.read_text())
   assert set(CONTRACT) <= set(result)
   for part in (result, result["eval"], result["segmentation"]):
@@ -82,29 +72,19 @@ def test_all_parts_without_any_data(tmp_path, capsys):
     assert text in out
 
 
-def test_the_pipeline_reads_the_data_that_is_there(tmp_path, capsys):
-  path = make_data.make_data(
-    main.get_config(("tetrominoes",))["data"], str(tmp_path), 4, seed=0
-  )
-  run(*TINY, f"data.path={path}", "benchmark.parts=['input']")
+def test_the_pipeline_reads_the_data_that_is_there(five_scenes, capsys):
+  words = [f"data.path={five_scenes}", "benchmark.parts=['input']"]
+  helpers.run_main(*TINY, *words)
   out = capsys.readouterr().out
-  assert f"from the scenes of {path}" in out
+  assert f"from the scenes of {five_scenes}" in out
   assert "eval" not in out
 
 
 def test_a_data_set_without_data_and_generator(capsys):
   words = ["data.constructor=iodine.modules.data.ObjectsRoom"]
   words += ["model.factor_evaluator=None", "benchmark.parts=['input']"]
-  run(*TINY, *words)
+  helpers.run_main(*TINY, *words)
   assert "neither data nor a generator" in capsys.readouterr().out
-
-
-def test_films_are_made_up(tmp_path, capsys):
-  data = main.get_config(("moving_sprites",))["data"]
-  path = make_data.make_data(data, str(tmp_path), 4, seed=0)
-  ranges = ["data.train=[0,4]", "data.test=[0,4]", "benchmark.parts=[]"]
-  run(*TINY[:2], "moving_sprites", *TINY[3:], f"data.path={path}", *ranges)
-  assert "2 images of 8x8" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -112,8 +92,7 @@ def test_films_are_made_up(tmp_path, capsys):
   [
     ([*TINY, "json_path=/tmp"], "`/tmp` is not a file"),
     ([*TINY, "model.sequential=True"], "needs 2 frames"),
-    (["benchmark"], "no experiment is chosen"),
   ],
 )
 def test_errors(capsys, words, part):
-  assert part in fails_with_sentence(capsys, *words)
+  assert part in helpers.fails_with_sentence(capsys, *words)

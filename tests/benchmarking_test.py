@@ -68,30 +68,13 @@ def test_times_are_those_of_the_clock(monkeypatch):
   assert result["matmul_gflops"] == 2 * 64**3 / 1e9
 
 
-def test_a_spread_is_made_of_percentiles():
-  assert measuring._spread([5.0, 1.0, 3.0, 2.0, 4.0]) == {
-    "median": 3.0,
-    "lower_quartile": 2.0,
-    "upper_quartile": 4.0,
-    "min": 1.0,
-    "max": 5.0,
-  }
-
-
 @pytest.mark.parametrize("name", ["clevr6", "multi_dsprites", "tetrominoes"])
 def test_synthetic_batches_look_like_the_real_ones(tmp_path, name):
   config = main.get_config((name,))
   path = make_data.make_data(config["data"], str(tmp_path), 2, seed=0)
-  dataset = building.build(
-    {
-      **config["data"],
-      "path": path,
-      "batch_size": 2,
-      "image_dim": [16, 12],
-      "min_num_objects": None,
-      "max_num_objects": None,
-    }
-  )
+  own = {"path": path, "batch_size": 2, "image_dim": [16, 12]}
+  own |= {"min_num_objects": None, "max_num_objects": None}
+  dataset = building.build({**config["data"], **own})
   real = next(iter(dataset.batches("summary")))
   mapping = config["model"]["factor_evaluator"]["mapping"]
   made = measuring.synthetic_batch(dataset, mapping)
@@ -122,14 +105,3 @@ def test_segmentation_is_the_end_of_eval():
   helpers.assert_near(result["mask"], mask)
   info = model.eval(data, seed=seed, update=False)
   helpers.assert_near(result["recons"], info["outputs"]["recons"][:, -1])
-
-
-def test_scenes_are_read_for_some_batches(tmp_path, monkeypatch):
-  monkeypatch.setattr(measuring, "_MIN_SECONDS", 0.0)
-  config = main.get_config(("tetrominoes",))
-  path = make_data.make_data(config["data"], str(tmp_path), 6, seed=0)
-  dataset = building.build({**config["data"], "path": path, "batch_size": 4})
-  measured = measuring.measure_input(dataset, 3)
-  assert measured["num_scenes"] == 3 * 4
-  assert measured["first_batch_seconds"] > 0
-  assert 0 < measured["scenes_per_second"] < math.inf

@@ -3,10 +3,11 @@
 import json
 import os
 
+import helpers
 import numpy as np
 import pytest
 import tensorflow as tf
-from data_test import LAYOUTS, make_scene, numbered, write
+from data_test import LAYOUTS, make_scene
 
 from iodine import errors, files, synthetic
 from iodine.modules import data
@@ -35,13 +36,6 @@ def take(batches, num):
 
 def tetrominoes(path, **options):
   return data.Tetrominoes(**({"path": path, "batch_size": 4} | options))
-
-
-@pytest.fixture(scope="module")
-def eleven(tmp_path_factory):
-  """Scenes whose visibilities sum to 1, 2, 3, 4, 1, ...; masks overlap."""
-  path = tmp_path_factory.mktemp("data") / "eleven.tfrecords"
-  return write(path, [numbered(i, 1 + i % 4) for i in range(11)])
 
 
 FAMILIES = {
@@ -118,7 +112,7 @@ def test_masks_that_overlap_are_kept_as_they_are(variant, tmp_path):
   scenes = [make_scene(variant, seed) for seed in range(3)]
   options = {
     **IN_ORDER,
-    "path": write(tmp_path / "room.tfrecords", scenes),
+    "path": helpers.write_records(tmp_path / "room.tfrecords", scenes),
     "batch_size": 2,
     "dataset_variant": variant,
     "grayscale": True,
@@ -223,7 +217,7 @@ def test_batches_never_end_and_have_static_shapes(is_cached, eleven, tmp_path):
 def test_a_cache_is_named_by_what_it_holds(tmp_path, monkeypatch):
   folder = tmp_path / "cache"
   path = tmp_path / "a.tfrecords"
-  write(path, [make_scene("tetrominoes", i) for i in range(6)])
+  helpers.write_records(path, [make_scene("tetrominoes", i) for i in range(6)])
   options = {"path": str(path), "cache": str(folder), "seed": 3}
   expected = take(tetrominoes(**options)(), 3)
   made = []
@@ -245,7 +239,9 @@ def test_a_cache_is_named_by_what_it_holds(tmp_path, monkeypatch):
   tetrominoes(**options, num_test_scenes=2)("test")
   # Both are all scenes, but for `num_test_scenes`.
   assert len(set(made)) == len(made) == 5
-  write(path, [make_scene("tetrominoes", i) for i in range(1, 7)])
+  helpers.write_records(
+    path, [make_scene("tetrominoes", i) for i in range(1, 7)]
+  )
   assert np.any(take(tetrominoes(**options)(None), 1)[0]["image"] != 0)
   assert len(made) == 6
   with open(f"{made[0]}/cache.json") as file:
@@ -260,24 +256,3 @@ def test_what_ends_in_the_middle_leaves_nothing(eleven, tmp_path, monkeypatch):
   with pytest.raises(errors.UserError, match="No space left"):
     tetrominoes(eleven, cache=str(tmp_path / "cache"))()
   assert all(name.endswith(".lock") for name in os.listdir(tmp_path / "cache"))
-
-
-def test_a_record_that_cannot_be_read_is_named(tmp_path):
-  path = write(tmp_path / "bad.tfrecords", [numbered(0), numbered(1), b"?"])
-  folder = tmp_path / "cache"
-  with pytest.raises(errors.UserError, match="record 2 of"):
-    tetrominoes(path, cache=str(folder))()
-  assert all(name.endswith(".lock") for name in os.listdir(folder))
-  dataset = tetrominoes(path, batch_size=1)
-  with (
-    pytest.raises(errors.UserError, match="record 2 of"),
-    dataset.explained_errors("test"),
-  ):
-    list(dataset("test"))
-
-
-def test_a_cache_without_scenes_is_not_made(eleven, tmp_path):
-  dataset = tetrominoes(eleven, min_num_objects=5, cache=str(tmp_path / "c"))
-  with pytest.raises(errors.UserError, match="no scene of .* from 5"):
-    dataset.batches("test")
-  assert not os.path.exists(tmp_path / "c")

@@ -57,6 +57,9 @@ def test_metrics_are_means_with_their_spread():
       heights = corners[corners[:, 0] == t, 1]
       np.testing.assert_allclose(heights.min(), mean[t] - spread[t])
       np.testing.assert_allclose(heights.max(), mean[t] + spread[t])
+  figure = charts.metrics_plot(make_info(scenes=1), TITLES)
+  assert figure.get_suptitle() == "one scene"
+  assert not any(axes.collections for axes in figure.axes)
 
 
 def test_the_factor_loss_may_be_of_batches_or_scenes_or_missing():
@@ -73,12 +76,6 @@ def test_the_factor_loss_may_be_of_batches_or_scenes_or_missing():
   assert len(panel().collections) == 1
   del info["losses"]["factor"]
   assert [text.get_text() for text in panel().texts] == ["no factor regressor"]
-
-
-def test_one_scene_has_no_spread():
-  figure = charts.metrics_plot(make_info(scenes=1), TITLES)
-  assert figure.get_suptitle() == "one scene"
-  assert not any(axes.collections for axes in figure.axes)
 
 
 def test_an_evaluation_is_drawn_with_its_own_numbers():
@@ -141,14 +138,6 @@ def draw(*arguments):
 
 def num_pixels(image, color):
   return np.all(image == color, axis=-1).sum()
-
-
-def test_a_single_number_of_slots_has_no_axis_of_slots():
-  trained = charts.Trained(4, 2)
-  one = draw(make_curves([4]), trained)
-  several = draw(make_curves([5, 4, 7]), trained)
-  assert one.shape[0] == several.shape[0]
-  assert several.shape[1] == 2 * one.shape[1]
 
 
 def test_what_was_trained_with_is_marked():

@@ -201,7 +201,6 @@ def test_another_configuration_is_a_sentence(update, part, capsys, tmp_path):
   "file, damage, part",
   [
     ("info", lambda x: x.pop("latent/z"), "lacks latent/z"),
-    ("info", lambda x: x.pop("outputs/recons"), "lacks outputs/recons"),
     ("inputs", lambda x: x.pop("image"), "lacks image"),
     (
       "inputs",
@@ -215,7 +214,6 @@ def test_another_configuration_is_a_sentence(update, part, capsys, tmp_path):
       "has losses/kl of shape (2, 1, 3)",
     ),
     ("train", lambda x: x.pop("re"), "lacks re"),
-    ("train", lambda x: x.pop("after/global_step"), "lacks after/global_step"),
     (
       "train",
       lambda x: [x.pop(name) for name in list(x) if name.startswith("grads/")],
@@ -232,45 +230,13 @@ def test_incomplete_references(file, damage, part, capsys, folder):
   assert part in sentence
 
 
-def write_single_array(path):
-  with path.open("wb") as file:
-    np.save(file, np.zeros(3))
-
-
-def truncate(path):
-  np.savez(path, x=np.zeros(2))
-  path.write_bytes(path.read_bytes()[:-30])
-
-
-def break_compression(path):
-  np.savez_compressed(path, x=np.random.default_rng(0).normal(size=500))
-  content = bytearray(path.read_bytes())
-  content[200:400] = bytes(200)
-  path.write_bytes(content)
-
-
-@pytest.mark.parametrize(
-  "write",
-  [
-    lambda path: path.write_bytes(b"nonsense"),
-    write_single_array,
-    lambda path: np.savez(path, x=np.array([{"a": 1}], dtype=object)),
-    truncate,
-    break_compression,
-  ],
-)
-def test_files_that_hold_no_plain_arrays(write, tmp_path):
-  write(tmp_path / "a.npz")
-  with pytest.raises(errors.UserError, match="not an npz file of plain arrays"):
-    comparison.read_reference(str(tmp_path / "a.npz"))
-
-
-def test_an_empty_folder_is_no_reference(tmp_path):
-  with pytest.raises(errors.UserError, match="lacks image"):
-    comparison.read_reference(str(tmp_path))
-  shutil.copy(CLEVR / "inputs.npz", tmp_path)
-  with pytest.raises(errors.UserError, match="lacks .*latent/z"):
-    comparison.read_reference(str(tmp_path))
+def test_files_that_hold_no_plain_arrays(tmp_path):
+  path = tmp_path / "a.npz"
+  path.write_bytes(b"nonsense")
+  for _ in range(2):
+    with pytest.raises(errors.UserError, match="not an npz file of plain arra"):
+      comparison.read_reference(str(path))
+    np.savez(path, x=np.array([{"a": 1}], dtype=object))
 
 
 def test_tied_assignments_may_flip():

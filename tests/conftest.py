@@ -10,6 +10,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 # Before TensorFlow, as everywhere.
 import iodine  # isort: skip  # noqa: F401
 import headless
+import helpers
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -66,6 +67,14 @@ def five_scenes(tmp_path_factory):
   folder = tmp_path_factory.mktemp("data") / "a&b<i>"
   config = main.get_config(("tetrominoes",))["data"]
   return make_data.make_data(config, str(folder), 5, seed=0)
+
+
+@pytest.fixture(scope="session")
+def eleven(tmp_path_factory):
+  """A file of scenes 0 to 10 whose visibilities sum to 1, 2, 3, 4, 1, ..."""
+  path = tmp_path_factory.mktemp("data") / "eleven.tfrecords"
+  scenes = [helpers.numbered_scene(i, 1 + i % 4) for i in range(11)]
+  return helpers.write_records(path, scenes)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import subprocess
 import sys
 
 import helpers
-import numpy as np
 import pytest
 import sacred.observers
 import tensorflow as tf
@@ -17,7 +16,7 @@ from tensorflow.python.framework import config as tf_config
 
 import main
 from iodine import checkpoints, devices, errors, nvidia
-from iodine.commands import experiment, make_data
+from iodine.commands import experiment
 
 ROOT = pathlib.Path(main.__file__).parent
 DEFAULTS = {
@@ -95,20 +94,6 @@ def test_options_are_those_of_the_last_command(gpus, is_on, monkeypatch):
   assert tf32 == is_on
 
 
-def test_deterministic_kernels_get_the_seed_they_ask_for(monkeypatch):
-  calls = []
-  monkeypatch.setattr(
-    tf.config.experimental,
-    "enable_op_determinism",
-    lambda: calls.append("on"),
-  )
-  monkeypatch.setattr(tf.random, "set_seed", calls.append)
-  devices.set_up({**DEFAULTS, "seed": 7})
-  assert calls == []
-  devices.set_up({**DEFAULTS, "seed": 7, "deterministic": True})
-  assert calls == ["on", 7]
-
-
 def test_virtual_devices():
   with pytest.raises(errors.UserError, match="`virtual_devices` is 3, and"):
     devices.set_up({**SPLIT, "strategy": None})
@@ -127,22 +112,14 @@ def test_virtual_devices():
 # ------------------------------------------------------- a GPU that is not used
 
 
-def test_only_an_idle_gpu_is_told_of(gpus, monkeypatch):
-  is_there = [False]
-  monkeypatch.setattr(nvidia, "is_there", lambda: is_there[0])
+def test_only_an_idle_gpu_is_told_of(gpus, tmp_path, monkeypatch):
+  monkeypatch.setenv("PATH", str(tmp_path))
+  monkeypatch.setattr(os.path, "exists", lambda path: False)
   assert devices.unused_gpu() is None
-  is_there[0] = True
+  monkeypatch.setattr(os.path, "exists", lambda p: p == "/proc/driver/nvidia")
   assert "`make run CUDA=1`" in devices.unused_gpu()
   gpus.append(h200())
   assert devices.unused_gpu() is None
-
-
-def test_the_driver_is_seen(tmp_path, monkeypatch):
-  monkeypatch.setenv("PATH", str(tmp_path))
-  monkeypatch.setattr(os.path, "exists", lambda path: False)
-  assert not nvidia.is_there()
-  monkeypatch.setattr(os.path, "exists", lambda p: p == "/proc/driver/nvidia")
-  assert nvidia.is_there()
 
 
 @pytest.mark.parametrize("is_there", [True, False])
@@ -159,13 +136,6 @@ def test_native_reasons_are_dropped_only_without_a_gpu(
 
 
 # ------------------------------------------------------------ a run tells of it
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory):
-  config = main.get_config(("tetrominoes",))
-  folder = str(tmp_path_factory.mktemp("scenes"))
-  return make_data.make_data(config["data"], folder, 8, seed=0)
 
 
 def train(scenes, folder, **updates):
@@ -186,25 +156,15 @@ def train(scenes, folder, **updates):
   return f"{folder}/run_1"
 
 
-def variables(folder):
-  """All that a checkpoint holds."""
-  reader = tf.train.load_checkpoint(checkpoints.find(folder))
-  return {
-    name: reader.get_tensor(name)
-    for name in reader.get_variable_to_shape_map()
-    if not name.startswith("_CHECKPOINTABLE")
-  }
-
-
 def test_a_run_tells_what_it_runs_on_and_deterministic_kernels_change_nothing(
-  scenes, tmp_path, monkeypatch, capsys
+  five_scenes, tmp_path, monkeypatch, capsys
 ):
   observer = sacred.observers.FileStorageObserver(tmp_path / "sacred")
   printed = io.StringIO()
   with monkeypatch.context() as patch, contextlib.redirect_stdout(printed):
     patch.setattr(nvidia, "is_there", lambda: True)
     patch.setattr(main.ex, "observers", [observer])
-    folder = train(scenes, tmp_path)
+    folder = train(five_scenes, tmp_path)
   record = json.loads((tmp_path / "sacred/1/run.json").read_text())
   first, second, *_ = printed.getvalue().splitlines()
   assert first == "on the CPU, float32" and "`make run CUDA=1`" in second
@@ -219,15 +179,14 @@ def test_a_run_tells_what_it_runs_on_and_deterministic_kernels_change_nothing(
   )
   shown = capsys.readouterr().out
   assert "global step: 2" in shown and "unlike" not in shown
-  expected = variables(folder)
+  expected = helpers.checkpoint_tensors(checkpoints.find(folder))
   try:
-    same = variables(train(scenes, tmp_path / "again", deterministic=True))
+    again = train(five_scenes, tmp_path / "again", deterministic=True)
     assert tf_config.is_op_determinism_enabled()
   finally:
     tf_config.disable_op_determinism()
-  assert expected.keys() == same.keys()
-  for name, value in expected.items():
-    np.testing.assert_array_equal(value, same[name], err_msg=name)
+  same = helpers.checkpoint_tensors(checkpoints.find(again))
+  helpers.assert_same_bits(same, expected)
 
 
 def test_make_installs_cuda_where_it_is_asked_for(tmp_path, monkeypatch):

@@ -6,8 +6,7 @@ import helpers
 import pytest
 import tensorflow as tf
 
-from iodine import benchmark, building, training
-from iodine.modules import networks
+from iodine import benchmark, training
 
 
 def count(function, *shapes):
@@ -73,53 +72,6 @@ def test_a_convolution_and_its_gradients_cost_the_same(stride, padding, side):
   }
 
 
-def test_a_transposed_convolution_counts_its_smaller_map():
-  def upsample(x, w):
-    return tf.nn.conv2d_transpose(x, w, [2, 9, 9, 3], 2)
-
-  # Every input pixel is multiplied with the whole kernel.
-  assert count(upsample, [2, 5, 5, 4], [3, 3, 3, 4]) == {
-    "Conv2DBackpropInput": 2 * 2 * 5 * 5 * 4 * (3 * 3 * 3)
-  }
-
-
-def test_grouped_and_depthwise_convolutions():
-  def groups(x, w):
-    return tf.nn.conv2d(x, w, 1, "SAME")
-
-  assert count(groups, [1, 8, 8, 6], [3, 3, 2, 9]) == {
-    "Conv2D": 2 * 8 * 8 * 9 * (3 * 3 * 2)
-  }
-
-  def depthwise(x, w):
-    with tf.GradientTape() as tape:
-      tape.watch([x, w])
-      y = tf.nn.depthwise_conv2d(x, w, [1, 1, 1, 1], "SAME")
-    return y, *tape.gradient(y, [x, w])
-
-  once = 2 * 8 * 8 * (4 * 2) * (3 * 3)
-  assert count(depthwise, [1, 8, 8, 4], [3, 3, 4, 2]) == {
-    "DepthwiseConv2dNative": once,
-    "DepthwiseConv2dNativeBackpropInput": once,
-    "DepthwiseConv2dNativeBackpropFilter": once,
-  }
-
-
-def test_what_nothing_depends_on_does_not_count():
-  def only_the_input(x, w):
-    tf.matmul(x, x)  # dead
-    with tf.GradientTape() as tape:
-      tape.watch([x, w])
-      y = tf.nn.conv2d(x[None, ..., None], w, 1, "SAME")
-    gradient, _ = tape.gradient(y, [x, w])
-    return gradient
-
-  # The gradient of a linear map depends on no output of the map.
-  assert count(only_the_input, [8, 8], [3, 3, 1, 1]) == {
-    "Conv2DBackpropInput": 2 * 8 * 8 * 9
-  }
-
-
 @pytest.mark.parametrize("jit_compile", [None, True])
 def test_calls_are_followed_and_their_dead_outputs_are_not(jit_compile):
   @tf.function(autograph=False, jit_compile=jit_compile)
@@ -152,38 +104,6 @@ def test_side_effects_count():
   assert count(outer, [3, 3]) == {"MatMul": 2 * 2 * 27}
 
 
-def test_gradients_of_calls_and_custom_gradients():
-  @tf.function(autograph=False)
-  def call(x, w):
-    return tf.matmul(x, w)
-
-  @tf.custom_gradient
-  def custom(x):
-    return tf.identity(x), lambda upstream: tf.matmul(upstream, upstream)
-
-  def gradients(x, w):
-    with tf.GradientTape() as tape:
-      tape.watch([x, w])
-      y = custom(call(x, w))
-    return y, *tape.gradient(y, [x, w])
-
-  # Forward, the custom one, and one for each of the two operands.
-  assert count(gradients, [3, 3], [3, 3]) == {"MatMul": 4 * 2 * 27}
-
-
-def test_recomputed_work_counts_again():
-  def gradient(x):
-    with tf.GradientTape() as tape:
-      tape.watch(x)
-      y = tf.recompute_grad(lambda v: tf.matmul(tf.nn.elu(v), v))(x)
-    return y, tape.gradient(y, x)
-
-  forward, backward = 1, 2
-  counts = count(gradient, [3, 3])
-  # The product itself is not needed again, only its operands are.
-  assert counts["MatMul"] == (forward + backward) * 2 * 27
-
-
 def test_branches_and_loops():
   def branch(x):
     return tf.cond(
@@ -214,42 +134,9 @@ def test_unknown_kinds_are_errors():
     )
 
 
-def test_networks_by_hand():
-  encode = networks.CNN(
-    {"output_channels": [4, 5], "kernel_shapes": [3], "strides": [2]},
-    {"output_sizes": [6]},
-  )
-  encode(tf.zeros([2, 8, 8, 3]))  # makes the variables
-  # Windows of 3x3 at 4x4 and at 2x2 places of each of two images.
-  convolutions = 2 * 2 * 9 * (4 * 4 * 3 * 4 + 2 * 2 * 4 * 5)
-  linear = 2 * 2 * (2 * 2 * 5) * 6
-  assert count(encode, [2, 8, 8, 3]) == {
-    "Conv2D": convolutions,
-    "MatMul": linear,
-  }
-
-  mlp = networks.MLP([7, 5])
-  mlp(tf.zeros([1, 3]))
-
-  def gradients(x):
-    with tf.GradientTape() as tape:
-      y = mlp(x)
-    return tape.gradient(y, mlp.trainable_variables)
-
-  # Forward without the last product, on which no gradient depends, and back
-  # to both kernels and to the hidden layer.
-  assert count(gradients, [2, 3]) == {
-    "MatMul": 2 * 2 * (3 * 7 + (3 * 7 + 7 * 5) + 7 * 5)
-  }
-
-
 def test_a_training_step_grows_with_batch_slots_and_iterations():
   def total(batch_size=2, **updates):
-    config = helpers.tiny_config(updates)
-    model = building.build(config["model"])
-    model.initialize((8, 8, 3))
-    optimizer = building.build(config["optimizer"])
-    optimizer.initialize(model.trainable_variables)
+    model, optimizer = helpers.build_both(helpers.tiny_config(updates))
     step = tf.function(
       lambda data: training.train_step(
         model, optimizer, data, seed=tf.constant([0, 0])

@@ -1,14 +1,17 @@
 """What several tests share: tiny models, random scenes, comparisons."""
 
+import os
 import pathlib
 
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow as tf
 
 import main
 from iodine import building, checkpoints, training
 from iodine.commands import make_data
+from iodine.synthetic import records
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 REAL_SCENES = (
@@ -170,6 +173,59 @@ def training_words(scenes, folder, **updates):
   return ["with", "tetrominoes", *words]
 
 
+def write_records(path, scenes, compression="GZIP"):
+  """Writes scenes (or raw bytes) as TFRecord file, returns its path."""
+  with tf.io.TFRecordWriter(str(path), compression) as writer:
+    for scene in scenes:
+      is_raw = isinstance(scene, bytes)
+      writer.write(scene if is_raw else records.serialize(scene))
+  return str(path)
+
+
+def numbered_scene(index, visible=4):
+  """A Tetrominoes scene that is recognised by its first `shape` value."""
+  scene = {
+    "image": np.full((35, 35, 3), index, np.uint8),
+    "mask": np.zeros((4, 35, 35, 1), np.uint8),
+    "visibility": np.float32([1] * visible + [0] * (4 - visible)),
+    "color": np.zeros((4, 3), np.float32),
+  }
+  for name in ("x", "y", "shape"):
+    scene[name] = np.full([4], index, np.float32)
+  return scene
+
+
+def noise(shape, largest=255, seed=0):
+  """Random bytes."""
+  generator = np.random.default_rng(seed)
+  return generator.integers(0, largest + 1, shape, dtype=np.uint8)
+
+
+def save_image(path, pixels, mode=None, **options):
+  """Saves an array as Pillow does, in a folder that is made."""
+  os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+  image = PIL.Image.fromarray(pixels)
+  (image.convert(mode) if mode else image).save(path, **options)
+  return str(path)
+
+
+def checkpoint_tensors(prefix):
+  """The tensors of a checkpoint, without what counts how often it was saved."""
+  reader = tf.train.load_checkpoint(str(prefix))
+  return {
+    name: reader.get_tensor(name)
+    for name in reader.get_variable_to_shape_map()
+    if "OBJECT_GRAPH" not in name and "save_counter" not in name
+  }
+
+
+def assert_same_bits(actual, expected):
+  """Compares dicts of arrays."""
+  assert actual.keys() == expected.keys()
+  for name, value in expected.items():
+    np.testing.assert_array_equal(actual[name], value, name)
+
+
 def run_main(*arguments):
   """Runs `python main.py ARGUMENTS` in this process."""
   return main.ex.run_commandline(["main.py", *map(str, arguments)])
@@ -206,6 +262,12 @@ def assert_near(actual, expected, relative=1e-5):
   assert np.all(np.isfinite(expected)), "the expectation is not finite"
   bound = relative * max(np.max(np.abs(expected), initial=0.0), 1e-6)
   np.testing.assert_allclose(actual, expected, rtol=0.0, atol=bound)
+
+
+def assert_shows(axes, expected, atol=0.0):
+  """The axes of a picture show an array."""
+  (image,) = axes.images
+  np.testing.assert_allclose(image.get_array(), expected, rtol=0, atol=atol)
 
 
 def convolve(x, w, stride=1):

@@ -2,16 +2,12 @@
 
 import numpy as np
 import pytest
+from helpers import assert_shows
 from matplotlib import colors as mpl_colors
 
 from iodine.drawing import latent_plots, palette
 
 H, W, C = 6, 9, 3
-
-
-def assert_shows(axes, expected, atol=0.0):
-  (image,) = axes.images
-  np.testing.assert_allclose(image.get_array(), expected, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("shape", [(50, 5), (3, 8), (4, 1)])
@@ -96,18 +92,6 @@ def test_every_factor_has_its_panel_over_the_same_map():
   for i in range(2):
     (drawn,) = panels[f"position {i + 1}"].collections
     np.testing.assert_array_equal(drawn.get_array(), factors["position"][:, i])
-
-
-@pytest.mark.parametrize("num_classes", [10, 20, 24])
-def test_classes_have_different_colors(num_classes):
-  values = np.arange(num_classes)[:, None]
-  latents = np.random.default_rng(0).normal(size=[num_classes, 3])
-  figure = latent_plots.latents_plot(
-    latents, {"shape": values}, {"shape": "categorical"}
-  )
-  groups = figure.axes[0].collections
-  found = {tuple(np.round(g.get_facecolors()[0], 3)) for g in groups}
-  assert len(found) == num_classes
 
 
 def test_objects_without_factors_have_a_map():

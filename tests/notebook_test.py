@@ -102,19 +102,3 @@ def test_it_starts_in_the_repository_as_well(committed, monkeypatch):
   assert not os.path.isabs(config["data"]["path"])
   assert not os.path.isabs(config["checkpoint_dir"])
   assert sum(path.stat().st_size for path in folder.iterdir()) < 5e6
-
-
-def test_strip_leaves_its_argument():
-  output = nbformat.v4.new_output
-  cell = nbformat.v4.new_code_cell("1 / 0", metadata={"trusted": True})
-  notebook = nbformat.v4.new_notebook(cells=[cell])
-  notebook.cells[0].outputs = [
-    output("stream", name="stderr", text="/home/me"),
-    output("stream", name="stdout", text="kept"),
-  ]
-  before = json.dumps(notebook)
-  stripped = refresh.strip(notebook)
-  assert json.dumps(notebook) == before
-  assert [x.text for x in stripped.cells[0].outputs] == ["kept"]
-  assert stripped.cells[0].metadata == {}
-  assert stripped.metadata.kernelspec.name == "python3"

@@ -4,12 +4,13 @@ import gc
 import os
 
 import h5py
+import helpers
 import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
 from cache_test import assert_same, generated, take, tetrominoes
-from data_test import numbered, write
+from helpers import noise, save_image
 
 from iodine import errors
 from iodine.modules import data
@@ -17,16 +18,6 @@ from iodine.readers import arrays, films
 
 NUM_SCENES = 30
 OPTIONS = {"batch_size": 4, "image_dim": [14, 14], "shuffle_buffer": 10}
-
-
-def noise(shape, largest=255, seed=0):
-  generator = np.random.default_rng(seed)
-  return generator.integers(0, largest + 1, shape, dtype=np.uint8)
-
-
-def save(path, pixels):
-  os.makedirs(os.path.dirname(path), exist_ok=True)
-  PIL.Image.fromarray(pixels).save(path)
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +33,11 @@ def folder(tmp_path_factory):
   visibility = scenes["visibility"].numpy()
   factors = {name: value.numpy() for name, value in scenes["factors"].items()}
   for i in range(NUM_SCENES):
-    save(folder / f"photos/{i}.png", image[i])
-    save(folder / f"masks/{i}.png", labels[i])
+    save_image(folder / f"photos/{i}.png", image[i])
+    save_image(folder / f"masks/{i}.png", labels[i])
   for i in range(NUM_SCENES):
-    save(folder / f"both/scene_{i}.png", image[i])
-    save(folder / f"both/scene_{i}.mask.png", 50 * labels[i])
+    save_image(folder / f"both/scene_{i}.png", image[i])
+    save_image(folder / f"both/scene_{i}.mask.png", 50 * labels[i])
   named = {f"factors/{name}": value for name, value in factors.items()}
   np.savez(
     folder / "own.npz", image=image, mask=labels, visibility=visibility, **named
@@ -122,7 +113,7 @@ def test_scenes_are_filtered_by_visibility(tmp_path):
 
 def test_images_keep_their_proportions(tmp_path):
   wide = noise([20, 40, 3])
-  save(tmp_path / "photos/a.png", wide)
+  save_image(tmp_path / "photos/a.png", wide)
   own = data.Images(
     path=str(tmp_path), batch_size=1, image_dim=[20, 20], grayscale=False
   )
@@ -143,23 +134,16 @@ def test_folders_are_subsets_and_names_are_in_order(tmp_path):
   for number in (2, 10, 1):
     for name in ("train", "test"):
       shade = number + 100 * (name == "test")
-      save(
+      save_image(
         tmp_path / f"{name}/deep/a{number}.png", np.full([4, 4], shade, "u1")
       )
-  save(tmp_path / "train/.hidden.png", noise([4, 4]))
+  save_image(tmp_path / "train/.hidden.png", noise([4, 4]))
   own = data.Images(
     path=str(tmp_path), batch_size=3, train="train", test="test/deep"
   )
   for subset, first in (("summary", 0), ("test", 100)):
     shades = 255 * next(iter(own(subset)))["image"][:, 0, 0, 0, 0].numpy()
     np.testing.assert_allclose(shades - first, [1, 2, 10], rtol=1e-6)
-
-
-def test_without_masks_there_is_only_an_image(folder):
-  own = data.Images(path=str(folder / "photos"), **OPTIONS)
-  (batch,) = take(own(), 1)
-  assert batch.keys() == {"image", "factors"} and batch["factors"] == {}
-  assert own.num_true_objects == 0
 
 
 # -------------------------------------------------------------------- films
@@ -173,10 +157,10 @@ def film_folder(tmp_path_factory):
     shades = 20 * np.arange(11, dtype=np.uint8) + (name == "b")
     frames = [np.full([6, 8, 3], shade, np.uint8) for shade in shades]
     for number, frame in enumerate(frames):
-      save(folder / f"frames/{name}/{number}.png", frame)
+      save_image(folder / f"frames/{name}/{number}.png", frame)
       labels = np.full([6, 8], 0, np.uint8)
       labels[:, number % 8] = 7
-      save(folder / f"frames/{name}/{number}.mask.png", labels)
+      save_image(folder / f"frames/{name}/{number}.mask.png", labels)
     os.makedirs(folder / "gifs", exist_ok=True)
     first, *others = map(PIL.Image.fromarray, frames)
     first.save(folder / f"gifs/{name}.gif", save_all=True, append_images=others)
@@ -220,11 +204,11 @@ def test_masks_are_found_by_the_ends_of_paths(tmp_path, is_flat):
   folder = tmp_path / "all"
   for i in range(4):
     part, name = ("train", "test")[i % 2], str(i) if is_flat else str(i // 2)
-    save(folder / f"photos/{part}/{name}.png", noise([8, 8, 3]))
+    save_image(folder / f"photos/{part}/{name}.png", noise([8, 8, 3]))
     labels = np.full([8, 8], 0, np.uint8)
     labels[: i + 1] = 3
     place = "" if is_flat else f"{part}/"
-    save(folder / f"photos/labels/{place}{name}.png", labels)
+    save_image(folder / f"photos/labels/{place}{name}.png", labels)
   masks = f"{folder}/photos/labels"
   parts = [f"{folder}/photos/{part}" for part in ("test", "train")]
   for path in (f"{folder}/photos", f"{folder}/photos/t*/*.png", parts):
@@ -280,28 +264,17 @@ def test_a_cache_of_them_changes_nothing(folder, kind, tmp_path):
     assert_same(rows["image"], whole[1:3])
 
 
-def test_a_run_goes_on_where_it_was(folder):
-  order = take(build(folder, "npz")(), 17)
-  assert_same(take(build(folder, "npz")(skip_batches=15), 2), order[15:])
-  # An epoch has each scene once, and the next one another order.
-  shades = [batch["factors"]["position"].numpy().tolist() for batch in order]
-  scenes = [str(scene) for batch in shades for scene in batch]
-  first, second = scenes[:NUM_SCENES], scenes[NUM_SCENES : 2 * NUM_SCENES]
-  assert sorted(first) == sorted(second) and first != second
-  assert len(set(first)) == NUM_SCENES
-
-
 def test_records_of_other_sizes_are_read(tmp_path, folder):
   path = str(folder / "tetrominoes.tfrecords")
   (scenes,) = tetrominoes(path, batch_size=30)("test")
   image = np.rint(255 * scenes["image"][0, 0].numpy()).astype(np.uint8)
   mask = (255 * scenes["mask"][0, 0].numpy()).astype(np.uint8)
   twice = {
-    **numbered(0),
+    **helpers.numbered_scene(0),
     "image": image.repeat(2, axis=0).repeat(2, axis=1),
     "mask": mask.repeat(2, axis=1).repeat(2, axis=2),
   }
-  path = write(tmp_path / "large.tfrecords", [twice])
+  path = helpers.write_records(tmp_path / "large.tfrecords", [twice])
   (batch,) = tetrominoes(path, batch_size=1, stored_dim=[70, 70])("test")
   np.testing.assert_array_equal(batch["image"][0], scenes["image"][0])
   np.testing.assert_array_equal(batch["mask"][0], scenes["mask"][0])
@@ -313,7 +286,7 @@ def test_records_of_other_sizes_are_read(tmp_path, folder):
 @pytest.fixture
 def photos(tmp_path):
   for i in range(6):
-    save(tmp_path / f"photos/{i}.png", noise([8, 8, 3], seed=i))
+    save_image(tmp_path / f"photos/{i}.png", noise([8, 8, 3], seed=i))
   return str(tmp_path / "photos")
 
 
@@ -349,46 +322,36 @@ def test_a_sentence_names_the_image_and_keeps_no_iterator(photos):
   assert iterators() <= before
 
 
-def test_masks_and_images_belong_together(photos):
+@pytest.mark.parametrize(
+  "name, pixels, part",
+  [
+    ("6.mask.png", noise([8, 8], 2), "in 1 of 7 names, such as no image with"),
+    ("5.mask.png", None, "`5.png` with no mask"),
+    ("0.bmp", noise([8, 8, 3]), "`0.bmp`, `0.png` with"),
+    ("0.mask.bmp", noise([8, 8], 2), "0.mask.bmp`, `"),
+    ("5.mask.png", noise([7, 8], 2), "has 7 x 8 pixels, but its image 8 x 8"),
+    ("5.mask.png", noise([8, 8, 3], 2), "is no label image"),
+    ("0.mask.tif", np.full([8, 8], -1, np.int32), "0.mask.tif`"),
+  ],
+)
+def test_masks_and_images_belong_together(photos, name, pixels, part):
   for i in range(6):
-    save(f"{photos}/{i}.mask.png", noise([8, 8], 2))
-  next(data.Images(path=photos, **OPTIONS).batches())
-
-  def changed(name, pixels=None):
-    """What is said with another file of that name, or without it."""
-    path, kept = f"{photos}/{name}", f"{photos}/.kept"
-    if os.path.exists(path):
-      os.rename(path, kept)
-    if pixels is not None:
-      save(path, pixels)
-    found = images_sentence(photos)
-    if pixels is not None:
-      os.remove(path)
-    if os.path.exists(kept):
-      os.rename(kept, path)
-    return found
-
-  found = changed("6.mask.png", noise([8, 8], 2))
-  assert "in 1 of 7 names, such as no image with" in found
-  assert "6.mask.png" in found
-  assert "`5.png` with no mask" in changed("5.mask.png")
-  assert "`0.bmp`, `0.png` with" in changed("0.bmp", noise([8, 8, 3]))
-  assert "0.mask.bmp`, `" in changed("0.mask.bmp", noise([8, 8], 2))
-  assert "has 7 x 8 pixels, but its image 8 x 8" in changed(
-    "5.mask.png", noise([7, 8], 2)
-  )
-  assert "is no label image" in changed("5.mask.png", noise([8, 8, 3], 2))
-  assert "0.mask.tif`" in changed("0.mask.tif", np.full([8, 8], -1, np.int32))
+    save_image(f"{photos}/{i}.mask.png", noise([8, 8], 2))
+  if os.path.exists(f"{photos}/{name}"):
+    os.remove(f"{photos}/{name}")
+  if pixels is not None:
+    save_image(f"{photos}/{name}", pixels)
+  assert part in images_sentence(photos)
 
 
 def test_images_that_are_refused(tmp_path, photos):
-  save(f"{photos}/6.tif", np.full([8, 8], 200.0, np.float32))
+  save_image(f"{photos}/6.tif", np.full([8, 8], 200.0, np.float32))
   found = images_sentence(photos)
   assert f"`{photos}/6.tif` of float32 from 200 to 200 is not" in found
-  save(f"{photos}/6.tif", np.full([8, 8], 70000, np.int32))
+  save_image(f"{photos}/6.tif", np.full([8, 8], 70000, np.int32))
   assert "from 1.06813 to" in images_sentence(photos)
   os.remove(f"{photos}/6.tif")
-  save(f"{photos}/2.png", noise([8, 9, 3]))
+  save_image(f"{photos}/2.png", noise([8, 9, 3]))
   found = images_sentence(photos, image_dim=None)
   assert "2.png` has 8 x 9 pixels, but" in found
   assert "`data.image_dim=[64,64]`" in found
@@ -401,7 +364,7 @@ def test_images_that_are_refused(tmp_path, photos):
   void = str(tmp_path / "void")
   assert "`data.path` is" in images_sentence(void)
   assert "`data.masks` is" in images_sentence(photos, masks=void)
-  save(tmp_path / "one/a.png", noise([8, 8, 3]))
+  save_image(tmp_path / "one/a.png", noise([8, 8, 3]))
   assert "1 for a batch of 4" in images_sentence(str(tmp_path / "one"))
 
 

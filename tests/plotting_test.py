@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
-from matplotlib import colors as mpl_colors
+from helpers import assert_shows
 from PIL import Image
 
 from iodine.drawing import canvas, palette, plotting
@@ -45,10 +45,6 @@ def make_info(num_slots=4, num_entities=3, channels=3, frames=1, seed=0):
       "components": rng.uniform(-0.5, 1.5, size=[*slots, channels]),
     },
   }
-
-
-def assert_shows(axes, expected, atol=0.0):
-  np.testing.assert_allclose(shown(axes), expected, rtol=0, atol=atol)
 
 
 def shown(axes):
@@ -144,15 +140,6 @@ def test_pictures_are_legible_and_have_the_slots_colors(num_slots):
     assert patch_color(figure.axes[0]) is None
 
 
-def test_a_single_slot_has_its_color_and_inputs_like_shared_ones():
-  info = make_info(1)
-  for figure in (plotting.example_plot(info), plotting.iterations_plot(info)):
-    (axes,) = (x for x in figure.axes if x.get_title() == "slot 1")
-    np.testing.assert_allclose(patch_color(axes), palette.slot_colors(1)[0])
-  figure = plotting.inputs_plot(info)
-  assert not any(axes.get_title() for axes in figure.axes)
-
-
 def test_iterations_show_the_arrays():
   info = make_info()
   figure = plotting.iterations_plot(info, 1)
@@ -203,30 +190,6 @@ def test_true_entities_stand_above_their_slots_in_their_colors():
   np.testing.assert_allclose(mask[0, 0], grey)
   image = info["data"]["image"][0, 0]
   assert_shows(titled["object 1"], image * (owner == 1)[..., None])
-
-
-def test_entities_are_matched_by_the_largest_overlap():
-  rng = np.random.default_rng(0)
-  true_mask = one_hot(rng.integers(0, 4, [20, 20]), 4)
-  pred_mask = rng.dirichlet(np.ones(6), [20, 20]).transpose(2, 0, 1)[..., None]
-  slots = palette.match_entities(true_mask, pred_mask)
-  overlap = np.array([[(a * b).sum() for b in pred_mask] for a in true_mask])
-  assert len(set(slots)) == 4
-  # No object and slot that would both gain are left apart.
-  for entity, slot in itertools.product(range(1, 4), range(6)):
-    own = overlap[entity, slots[entity]]
-    (taken,) = np.nonzero(slots[1:] == slot)
-    other = overlap[1 + taken[0], slot] if len(taken) else 0.0
-    assert overlap[entity, slot] <= max(own, other)
-  free = [slot for slot in range(6) if slot not in slots[1:]]
-  assert overlap[0, slots[0]] == overlap[0, free].max()
-
-
-def test_objects_come_before_a_background_that_their_slots_share():
-  owner = np.array([[0, 0, 0, 1], [0, 0, 0, 2]])
-  slots_of = np.array([[0, 0, 0, 0], [1, 1, 1, 1]])
-  slots = palette.match_entities(one_hot(owner, 3), one_hot(slots_of, 2))
-  np.testing.assert_array_equal(slots, [-1, 0, 1])
 
 
 def test_inputs_show_the_arrays_with_color_bars():
@@ -307,36 +270,3 @@ def test_the_animation_has_a_frame_for_each_iteration():
     assert np.abs(frame - expected).mean() < 4.0
     for other in frames[:t]:
       assert np.abs(frame - other).mean() > 4.0
-
-
-def test_a_figure_is_written_as_it_is_drawn(tmp_path):
-  figure = plotting.example_plot(make_info())
-  path = tmp_path / "example.png"
-  canvas.save(figure, str(path))
-  with Image.open(path) as image:
-    written = np.array(image.convert("RGB"))
-  np.testing.assert_array_equal(written, canvas.pixels(figure))
-
-
-def test_pixels_of_an_image_are_even_squares():
-  info = make_info()
-  figure = plotting.example_plot(info)
-  axes = figure.axes[0]
-  (left, bottom), (right, top) = axes.get_window_extent().get_points().round()
-  height = figure.canvas.get_width_height()[1]
-  drawn = canvas.pixels(figure)[
-    int(height - top) : int(height - bottom), int(left) : int(right)
-  ]
-  zoom = drawn.shape[0] // H
-  assert drawn.shape == (H * zoom, W * zoom, 3) and zoom > 10
-  middles = drawn[zoom // 2 :: zoom, zoom // 2 :: zoom]
-  expected = 255 * info["data"]["image"][0, 0]
-  np.testing.assert_allclose(middles, expected, atol=1.01)  # 8 bits
-
-
-def test_letters_stand_out_from_their_patches():
-  for color in palette.slot_colors(11):
-    letters = mpl_colors.to_rgb(palette.readable_on(color))
-    weights = np.array([0.2126, 0.7152, 0.0722])
-    a, b = sorted([weights @ color**2.2, weights @ np.power(letters, 2.2)])
-    assert (b + 0.05) / (a + 0.05) > 3.0  # WCAG 2, large letters

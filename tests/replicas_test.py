@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iodine import building, checkpoints, errors, evaluation, replicas, training
+from iodine import checkpoints, errors, evaluation, replicas, training
 
 # Rounding: sums over a batch in another order.
 BOUND = 5e-6
@@ -76,18 +76,14 @@ class Run:
   Updates that are not finite are left out.
   """
 
-  def __init__(self, number, batch_size=4, jit_compile=False, **updates):
+  def __init__(self, number):
     self.strategy = mirrored(number)
-    self._batch_size = batch_size
     tf.random.set_seed(0)
-    config = helpers.tiny_config({"num_iters": 1, **updates})
+    config = helpers.tiny_config({"num_iters": 1})
     with replicas.scope(self.strategy):
-      self.model = building.build(config["model"])
-      self.model.initialize(Scenes.image_shape)
-      self.optimizer = building.build(config["optimizer"])
-      self.optimizer.initialize(self.model.trainable_variables)
+      self.model, self.optimizer = helpers.build_both(config)
     step = training.compile_step(
-      self.model, self.optimizer, 0, jit_compile, True, num_replicas=number
+      self.model, self.optimizer, 0, False, True, num_replicas=number
     )
     self._make_steps = training.compile_steps(step, self.strategy)
     self._start = self.state()
@@ -110,9 +106,7 @@ class Run:
   def train(self, last, steps_per_call=1, bad_steps=()):
     """Trains until a step; returns the scalars of every step."""
     step = int(self.optimizer.global_step.numpy())
-    feed = training.Feed(
-      Scenes(self._batch_size, bad_steps), self.strategy, step
-    )
+    feed = training.Feed(Scenes(4, bad_steps), self.strategy, step)
     calls = []
     while step < last:
       number = min(steps_per_call, last - step)
@@ -138,16 +132,6 @@ def assert_near(actual, expected, bound=BOUND):
   for name, value in expected.items():
     largest = max(np.abs(value).max(), 1e-30)
     assert np.abs(actual[name] - value).max() / largest <= bound, name
-
-
-def assert_same_bits(actual, expected):
-  assert actual.keys() == expected.keys()
-  for name, value in expected.items():
-    np.testing.assert_array_equal(actual[name], value, name)
-
-
-def count(run):
-  return int(run.optimizer.global_step.numpy())
 
 
 # ------------------------------------------------------------------ one step
@@ -231,11 +215,11 @@ def test_several_steps_in_a_call_are_the_same_to_the_bit(runs, number):
   assert len(set(scalars["debug/learning_rate"])) == 7
   run.reset()
   in_one_call = run.train(7, steps_per_call=10, bad_steps=[4])
-  assert_same_bits(in_one_call, scalars)
-  assert_same_bits(run.state(), state)
+  helpers.assert_same_bits(in_one_call, scalars)
+  helpers.assert_same_bits(run.state(), state)
   run.reset()
   run.train(7, steps_per_call=3, bad_steps=[4])
-  assert_same_bits(run.state(), state)
+  helpers.assert_same_bits(run.state(), state)
 
 
 def test_fifty_steps_differ_by_rounding(runs):
@@ -285,7 +269,7 @@ def test_a_reader_that_fails_leaves_the_call_before(runs, number, tmp_path):
   run.reset()
   store.restore()
   run.train(6)
-  assert_same_bits(run.state(), expected)
+  helpers.assert_same_bits(run.state(), expected)
 
 
 def test_a_checkpoint_goes_on_with_any_number_of_devices(runs, tmp_path):
@@ -300,33 +284,12 @@ def test_a_checkpoint_goes_on_with_any_number_of_devices(runs, tmp_path):
     for number in (1, 2):
       run = runs[number].reset()
       run.store(tmp_path / str(saved_by)).restore()
-      assert count(run) == 3
+      assert run.optimizer.global_step.numpy() == 3
       run.train(6)
       if number == saved_by:
-        assert_same_bits(run.state(), expected[number])
+        helpers.assert_same_bits(run.state(), expected[number])
       else:
         assert_near(run.state(), expected[saved_by], 1e-4)
-
-
-@pytest.mark.slow  # XLA takes its time
-def test_with_xla_too():
-  states, scalars = {}, {}
-  for number in (1, 2):
-    run = Run(number, jit_compile=True)
-    scalars[number] = run.train(3, 3)
-    states[number] = run.state()
-  assert_near(scalars[2], scalars[1], 1e-4)
-  assert_near(states[2], states[1], 1e-4)
-
-
-def test_the_background_of_every_scene_counts_once(runs):
-  """What the regressor has seen is the whole batch, not a replica's part."""
-  run = runs[2].reset()
-  run.train(1)
-  data = next(iter(Scenes(4)("train")))
-  seen = data["visibility"].numpy()
-  total = run.model.factor_evaluator.mean_var["position"].total
-  np.testing.assert_allclose(total, np.full(2, seen.sum()), rtol=1e-6)
 
 
 # ---------------------------------------------------------------- evaluation

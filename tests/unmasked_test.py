@@ -5,15 +5,13 @@ import os
 
 import helpers
 import numpy as np
-import PIL.Image
 import pytest
 import tensorflow as tf
 
 import main
-from iodine import building, checkpoints, evaluation, replicas, training
+from iodine import checkpoints, evaluation, replicas, training
 from iodine.benchmark import measuring
 from iodine.commands import train
-from iodine.evaluation import catalogue
 from iodine.modules import data
 
 SMALL = {
@@ -30,16 +28,12 @@ NEED_MASKS = {"ari", "ari_nobg", "miou", "msc", "sc", "recall"}
 def photos(tmp_path_factory):
   """Six noisy photos without masks, and with them in a folder beside."""
   folder = tmp_path_factory.mktemp("scenes")
-  rng = np.random.default_rng(0)
-  for name in ("bare", "masked"):
-    os.mkdir(folder / name)
-    for i in range(6):
-      pixels = rng.integers(0, 256, [8, 8, 3], dtype=np.uint8)
-      PIL.Image.fromarray(pixels).save(folder / name / f"{i}.png")
-      if name == "masked":
-        labels = np.repeat(np.arange(3, dtype=np.uint8), 32)[:64].reshape(8, 8)
-        path = folder / name / f"{i}.mask.png"
-        PIL.Image.fromarray(labels).save(path)
+  labels = np.repeat(np.arange(3, dtype=np.uint8), 32)[:64].reshape(8, 8)
+  for i in range(6):
+    for name in ("bare", "masked"):
+      pixels = helpers.noise([8, 8, 3], seed=i)
+      helpers.save_image(folder / name / f"{i}.png", pixels)
+    helpers.save_image(folder / f"masked/{i}.mask.png", labels)
   return folder
 
 
@@ -61,19 +55,11 @@ def build(photos, name):
   dataset = data.Images(
     path=str(photos / name), batch_size=2, image_dim=[8, 8], shuffle_buffer=None
   )
-  return *model_and_optimizer(config(photos, name)), dataset
-
-
-def model_and_optimizer(options):
-  model = building.build(options["model"])
-  model.initialize((8, 8, 3))
-  optimizer = building.build(options["optimizer"])
-  optimizer.initialize(model.trainable_variables)
-  return model, optimizer
+  return *helpers.build_both(config(photos, name)), dataset
 
 
 @pytest.mark.parametrize("name", ["bare", "masked"])
-def test_a_step_and_what_is_said_of_a_batch(photos, name):
+def test_a_step_and_what_is_measured_and_left_out(photos, name):
   model, optimizer, dataset = build(photos, name)
   batch = next(iter(dataset("train")))
   has_masks = name == "masked"
@@ -93,10 +79,6 @@ def test_a_step_and_what_is_said_of_a_batch(photos, name):
   images = model.get_overview_images(batch, num_images=1)
   assert images["overview"].shape[-1] == 3
 
-
-@pytest.mark.parametrize("name", ["bare", "masked"])
-def test_what_is_measured_and_what_is_left_out(photos, name):
-  model, _, dataset = build(photos, name)
   tf.config.run_functions_eagerly(True)
   try:
     result = evaluation.evaluate(model, dataset.batches("test"), 2)
@@ -104,8 +86,7 @@ def test_what_is_measured_and_what_is_left_out(photos, name):
     tf.config.run_functions_eagerly(False)
   measured = {"mse", "recons", "kl", "total", "num_active_slots"}
   assert measured <= result.metrics.keys()
-  has_masks = name == "masked"
-  assert (NEED_MASKS & result.metrics.keys()) == (
+  assert NEED_MASKS & result.metrics.keys() == (
     NEED_MASKS if has_masks else set()
   )
   assert "factor" not in result.metrics
@@ -123,15 +104,6 @@ def test_the_benchmark_makes_up_no_masks(photos):
   assert batch.keys() == next(iter(dataset("train"))).keys()
   assert batch["image"].shape == (2, 1, 8, 8, 3) and batch["factors"] == {}
   assert "loss/mse" in training.train_step(model, optimizer, batch)
-
-
-def test_what_is_left_out_of_films_without_masks():
-  first, second = np.zeros([1, 1, 1]), np.ones([1, 1, 1])
-  (of_stills,) = catalogue.left_out({"frame": first}, has_regressor=False)
-  (of_films,) = catalogue.left_out({"frame": second}, has_regressor=False)
-  assert "; video ARI; video ARI, foreground; " in of_films
-  assert "video ARI" not in of_stills
-  assert of_films.replace("; video ARI; video ARI, foreground", "") == of_stills
 
 
 def test_stages_lose_their_regressor_and_a_trained_one_rests(photos, capsys):
@@ -165,7 +137,7 @@ def test_two_replicas_share_scenes_without_masks(photos):
   batch = next(iter(dataset("train")))
   expected = training.train_step(model, optimizer, batch, seed=[0, 1])
   with replicas.scope(strategy):
-    shared, its_optimizer = model_and_optimizer(config(photos))
+    shared, its_optimizer = helpers.build_both(config(photos))
   feed = training.Feed(dataset, strategy)
   step = training.compile_step(shared, its_optimizer, 0, num_replicas=2)
   steps = training.compile_steps(step, strategy, feed.expand)
@@ -184,7 +156,7 @@ def test_the_commands_from_training_to_the_page(photos, tmp_path, capsys):
   folder = f"{tmp_path}/run_1"
   train = ["with", "tetrominoes", *where, f"checkpoint_dir={tmp_path}/run"]
   schedule = ["stop_after_steps=2", "save_summaries_steps=1", "seed=0"]
-  main.ex.run_commandline(["main.py", *train, *schedule])
+  helpers.run_main(*train, *schedule)
   said = capsys.readouterr().out
   assert "no factors: there will be no factor regressor" in said
   assert "squared error" in said and "ARI" not in said
@@ -192,25 +164,23 @@ def test_the_commands_from_training_to_the_page(photos, tmp_path, capsys):
     assert json.load(file)["model"]["factor_evaluator"] is None
   train[-1] = f"checkpoint_dir={folder}"
   more = ["stop_after_steps=3", "continue_run=True"]
-  main.ex.run_commandline(["main.py", *train, *more])
+  helpers.run_main(*train, *more)
 
   show = ["with", f"checkpoint_dir={folder}", "evaluation.num_scenes=2"]
   show += ["plot.scenes=[0]", "plot.num_scenes_for_map=2"]
   capsys.readouterr()
   page = f"{tmp_path}/report.html"
-  main.ex.run_commandline(["main.py", "report", *show, f"output={page}"])
+  helpers.run_main("report", *show, f"output={page}")
   assert "the scenes have no masks: left out are" in capsys.readouterr().out
   with open(page) as file:
     text = file.read()
   assert "The scenes have no masks: left out are" in text
   assert "Map of the latents" not in text
-  main.ex.run_commandline(
-    ["main.py", "evaluate", *show, f"json_path={tmp_path}/metrics.json"]
-  )
+  helpers.run_main("evaluate", *show, f"json_path={tmp_path}/metrics.json")
   with open(f"{tmp_path}/metrics.json") as file:
     metrics = json.load(file)
   assert metrics["mse"]["mean"] > 0 and not NEED_MASKS & metrics.keys()
-  main.ex.run_commandline(["main.py", "plot", *show])
+  helpers.run_main("plot", *show)
   plots = set(os.listdir(f"{folder}/plots"))
   assert "latents.png" not in plots
   assert {"scene_0_iterations.png", "metrics.png", "samples.png"} <= plots

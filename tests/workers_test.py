@@ -11,21 +11,11 @@ import sys
 import time
 
 import helpers
-import numpy as np
 import pytest
-import tensorflow as tf
 
 import main
-from iodine.commands import make_data
 
 ROOT = pathlib.Path(main.__file__).parent
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory):
-  data = main.get_config(("tetrominoes",))["data"]
-  folder = tmp_path_factory.mktemp("scenes")
-  return make_data.make_data(data, str(folder), 12, seed=0)
 
 
 class Workers:
@@ -90,26 +80,8 @@ def free_port():
     return listener.getsockname()[1]
 
 
-def values(prefix):
-  reader = tf.train.load_checkpoint(str(prefix))
-  names = reader.get_variable_to_shape_map()
-  counted = ("OBJECT_GRAPH", "save_counter")  # not of the training
-  return {
-    name: reader.get_tensor(name)
-    for name in names
-    if not any(part in name for part in counted)
-  }
-
-
-def assert_same_bits(first, second):
-  first, second = values(first), values(second)
-  assert first.keys() == second.keys()
-  for name, value in first.items():
-    np.testing.assert_array_equal(second[name], value, name)
-
-
-def test_a_worker_that_is_killed_ends_all_and_the_run_goes_on(tmp_path, scenes):
-  whole = Workers(tmp_path / "whole", scenes)
+def test_a_killed_worker_ends_all_and_the_run_goes_on(tmp_path, five_scenes):
+  whole = Workers(tmp_path / "whole", five_scenes)
   statuses, (chief, other) = whole.end()
   assert statuses == [0, 0]
   first, second, *_ = chief.splitlines()
@@ -122,7 +94,7 @@ def test_a_worker_that_is_killed_ends_all_and_the_run_goes_on(tmp_path, scenes):
   assert [path.name for path in (tmp_path / "whole").iterdir()] == ["run_1"]
   assert len(list((tmp_path / "whole/run_1").glob("events*"))) == 1
 
-  parts = Workers(tmp_path / "parts", scenes)
+  parts = Workers(tmp_path / "parts", five_scenes)
   parts.kill(1, signal.SIGKILL, after="run_1/ckpt-10.index")
   statuses, (chief, _) = parts.end(60)
   assert statuses == [1, -signal.SIGKILL]
@@ -134,16 +106,21 @@ def test_a_worker_that_is_killed_ends_all_and_the_run_goes_on(tmp_path, scenes):
   assert not (folder / "ckpt-60.index").exists()
 
   rest = Workers(
-    tmp_path / "parts", scenes, continue_run=True, checkpoint_dir=folder
+    tmp_path / "parts", five_scenes, continue_run=True, checkpoint_dir=folder
   )
   assert rest.end()[0] == [0, 0]
-  assert_same_bits(folder / "ckpt-60", tmp_path / "whole/run_1/ckpt-60")
+  helpers.assert_same_bits(
+    helpers.checkpoint_tensors(folder / "ckpt-60"),
+    helpers.checkpoint_tensors(tmp_path / "whole/run_1/ckpt-60"),
+  )
 
 
 @pytest.mark.slow  # one test of the three is for every day
 @pytest.mark.parametrize("index", [0, 1])
-def test_a_worker_that_does_not_come_is_a_sentence(tmp_path, scenes, index):
-  run = Workers(tmp_path, scenes, worker_timeout=15)
+def test_a_worker_that_does_not_come_is_a_sentence(
+  tmp_path, five_scenes, index
+):
+  run = Workers(tmp_path, five_scenes, worker_timeout=15)
   run.kill(index, signal.SIGKILL, after="")  # before it listens
   statuses, texts = run.end(60)
   assert statuses[1 - index] == 1
@@ -153,8 +130,8 @@ def test_a_worker_that_does_not_come_is_a_sentence(tmp_path, scenes, index):
 
 @pytest.mark.slow  # likewise
 @pytest.mark.parametrize("index", [0, 1])
-def test_sigterm_at_one_worker_saves_and_ends_all(tmp_path, scenes, index):
-  run = Workers(tmp_path, scenes, stop_after_steps=10**6)
+def test_sigterm_at_one_worker_saves_and_ends_all(tmp_path, five_scenes, index):
+  run = Workers(tmp_path, five_scenes, stop_after_steps=10**6)
   run.kill(index, signal.SIGTERM, after="run_1/ckpt-10.index")
   statuses, (chief, _) = run.end(60)
   assert statuses == [128 + signal.SIGTERM] * 2
