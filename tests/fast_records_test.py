@@ -164,14 +164,18 @@ def odd_records():
   return {
     # Elements: a long and an empty one take the place of two.
     "long and empty": changed(image=bytes_feature([*pixels[:16], b"ab", b""])),
+    "all long": changed(image=bytes_feature([b"ab"] * 18)),
     "another tag": changed(
       image=field(1, bytes([0x12, 1, 7] * 17) + field(1, b"a"))
     ),
     "too few": changed(image=bytes_feature(pixels[:-1])),
+    "no elements": changed(image=bytes_feature([])),
     "list in two parts": changed(image=in_two_parts),
     "length in two bytes": changed(size=field(1, b"\x0a\x81\x00a\x0a\x01b")),
     # Floats.
     "unpacked floats": changed(x=field(2, unpacked)),
+    "half a float": changed(x=float_feature(floats[:6])),
+    "floats as bytes": changed(x=bytes_feature(list(floats))),
     "bytes as floats": changed(size=float_feature(bytes(8))),
     "no kind": changed(x=b""),
     "two kinds": changed(x=bytes_feature([1]) + float_feature(floats)),
@@ -180,12 +184,16 @@ def odd_records():
     "twice": with_entry(entry("x", others["x"])),
     "twice, in another kind": with_entry(entry("x", others["size"])),
     "value before name": with_entry(field(1, swapped)),
+    "no name": with_entry(field(1, field(2, others["x"]))),
     "foreign field in an entry": with_entry(field(1, foreign)),
     "foreign field among entries": with_entry(field(2, b"abc")),
     # Examples.
     "merged, replacing": good + example([entry("x", others["x"])]),
     "foreign field": good + field(2, b"abc"),
+    "padded": good + bytes(8),
+    "endless length": b"\x0a" + b"\xff" * 20,
     "empty": b"",
+    "text": b"no example at all",
     **{f"cut at {n}": good[:n] for n in (2, 30, len(good) - 1)},
   }
 
@@ -204,7 +212,7 @@ def test_the_odd_records_are_not_all_broken(small_parsers):
   plain, _ = small_parsers
   read = {k for k, r in ODD.items() if isinstance(outcome(plain, r), dict)}
   assert read >= {"twice", "unpacked floats", "merged, replacing"}
-  assert not read & {"lacks x", "too few", "cut at 30", "empty"}
+  assert not read & {"lacks x", "all long", "too few", "cut at 30", "empty"}
 
 
 def test_damaged_records(small_parsers):

@@ -219,13 +219,6 @@ def checkpoint_tensors(prefix):
   }
 
 
-def assert_same_bits(actual, expected):
-  """Compares dicts of arrays."""
-  assert actual.keys() == expected.keys()
-  for name, value in expected.items():
-    np.testing.assert_array_equal(actual[name], value, name)
-
-
 def run_main(*arguments):
   """Runs `python main.py ARGUMENTS` in this process."""
   return main.ex.run_commandline(["main.py", *map(str, arguments)])

@@ -11,10 +11,14 @@ import tensorflow as tf
 from iodine.modules import metrics
 
 
+def _one_hot(labels, depth):
+  return tf.one_hot(labels, depth)  # -1 becomes all zero
+
+
 def _ari(true_labels, pred_labels, num_true=4, num_pred=4):
   return metrics.adjusted_rand_index(
-    tf.one_hot(np.atleast_2d(true_labels), num_true),  # -1 becomes all zero
-    tf.one_hot(np.atleast_2d(pred_labels), num_pred),
+    _one_hot(np.atleast_2d(true_labels), num_true),
+    _one_hot(np.atleast_2d(pred_labels), num_pred),
   ).numpy()
 
 
@@ -162,10 +166,20 @@ def test_mean_iou_tries_all_matchings(shape):
   for _ in range(5):
     counts = rng.integers(0, 9, shape)
     counts[0] += 1
-    counts[1:2] = 0  # an entity that is invisible does not count
     actual = metrics.mean_iou(counts)
     assert isinstance(actual, float)
     assert actual == pytest.approx(_iou_by_permutations(counts), abs=1e-12)
+
+
+def test_mean_iou_leaves_invisible_entities_out():
+  counts = np.array([[5, 0, 1], [0, 0, 0], [0, 4, 0]])
+  assert metrics.mean_iou(counts) == metrics.mean_iou(counts[[0, 2]])
+
+
+def _labels_to_counts(true_labels, pred_labels, num_true, num_pred):
+  counts = np.zeros([num_true, num_pred])
+  np.add.at(counts, (true_labels, pred_labels), 1)
+  return counts
 
 
 def test_segmentation_covering_by_hand():
@@ -184,8 +198,7 @@ def test_segmentation_covering_by_hand():
         overlaps.append((true & pred).sum() / max((true | pred).sum(), 1))
       sizes.append(true.sum())
       best.append(max(overlaps))
-    counts = np.zeros([5, 6])
-    np.add.at(counts, (true_labels, pred_labels), 1)
+    counts = _labels_to_counts(true_labels, pred_labels, 5, 6)
     actual = metrics.segmentation_covering(counts)
     weighted = np.dot(sizes, best) / np.sum(sizes)
     assert actual.weighted == pytest.approx(weighted, abs=1e-12)  # float64
@@ -195,6 +208,13 @@ def test_segmentation_covering_by_hand():
 def test_segmentation_covering_of_simple_cases():
   perfect = np.diag([30, 4, 6])
   assert metrics.segmentation_covering(perfect) == (1.0, 1.0)
+  # One slot for everything: an object's IoU is its share of the image.
+  one = np.array([[5, 0], [1, 0], [4, 0]])
+  covering = metrics.segmentation_covering(one)
+  assert covering.unweighted == pytest.approx((0.1 + 0.4) / 2)
+  assert covering.weighted == pytest.approx((1 * 0.1 + 4 * 0.4) / 5)
+  # Two objects may take the same slot, unlike in the mean IoU.
+  assert metrics.mean_iou(one) == pytest.approx(0.5 / 3)
   # The background does not count as an object.
   nothing = metrics.segmentation_covering(np.array([[7, 3], [0, 0]]))
   assert np.isnan(nothing).all()
