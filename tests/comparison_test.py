@@ -179,7 +179,7 @@ def test_the_lines_of_the_documentation_make_a_reference(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
   "update, part",
   [
-    ("n_z=6", "`n_z` is off"),
+    ("n_z=6", "does not fit"),
     ("num_iters=4", "with this `num_iters`"),
     ("num_components=7", "`num_components`"),
     ("reference=/no/such.npz", "`reference` is '/no/such.npz'"),
