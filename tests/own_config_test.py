@@ -5,8 +5,7 @@ import pytest
 import tensorflow as tf
 
 import main
-from configs import own as own_lib
-from iodine import errors, training
+from iodine import entries, errors, training
 from iodine.commands import common
 
 TINY = {"n_z": 4, "num_components": 2, "num_iters": 1, "channels": 4}
@@ -109,7 +108,7 @@ def test_the_learning_rate_follows_the_batch_size():
 
 def test_its_entries_are_its_own():
   added = own((14, 14)).keys() - main.get_config().keys()
-  assert added == set(own_lib.ENTRIES)
+  assert added == set(entries.OF_NAMED["own"])
   for names in ((), ("laptop",)):
     with pytest.raises(errors.UserError, match="no config entry `image_dim`"):
       main.get_config(names, {"image_dim": [14, 14]})
