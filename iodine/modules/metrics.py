@@ -15,6 +15,8 @@ import scipy.optimize
 import shapeguard
 import tensorflow as tf
 
+from iodine import errors
+
 
 def score(
   image: tf.Tensor,
@@ -64,7 +66,10 @@ def adjusted_rand_index(
   sg.guard(true_groups, "B, N, L")
   sg.guard(pred_groups, "B, N, K")
   if sg.L >= sg.N and sg.K >= sg.N:
-    raise ValueError("the adjusted Rand index needs more points than groups")
+    raise errors.UserError(
+      "the adjusted Rand index needs more points than groups: give larger "
+      "images"
+    )
   counts = contingency(true_groups, pred_groups)
   return sg.guard(ari_of_contingency(counts), "B")
 
