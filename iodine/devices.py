@@ -19,10 +19,6 @@ def set_up(config: Config) -> None:
   Args:
     config: with `memory_growth`, `tf32`, `deterministic`, `seed`,
       `virtual_devices` and `strategy`.
-
-  Raises:
-    errors.UserError: if there are virtual devices that nothing would use.
-    RuntimeError: if this process has begun to compute on fewer devices.
   """
   # It would copy a refinement for each of its calls, and optimise each copy.
   tf.config.optimizer.set_experimental_options({"function_optimization": False})

@@ -39,9 +39,6 @@ def make_strategy(config: Mapping[str, Any]) -> tf.distribute.Strategy:
       tells; `virtual_devices`: of how many the CPU consists that "mirrored" is
       to use; and `worker_timeout`: seconds that workers wait for each other;
       the process ends then.
-
-  Raises:
-    errors.UserError: if nothing tells of other workers.
   """
   name, virtual_devices = config["strategy"], config["virtual_devices"]
   if name == "multi_worker":
@@ -100,11 +97,7 @@ def find_cluster() -> tf.distribute.cluster_resolver.ClusterResolver:
 
 
 def is_chief(config: Mapping[str, Any]) -> bool:
-  """Returns whether this process writes, without making its strategy.
-
-  Raises:
-    errors.UserError: as `make_strategy` for several workers.
-  """
+  """Returns whether this process writes, without making its strategy."""
   return config["strategy"] != "multi_worker" or not find_cluster().task_id
 
 

@@ -38,10 +38,6 @@ def count(function: Any) -> dict[str, int]:
 
   Returns:
     {type of graph operation: floating-point operations}, for one call.
-
-  Raises:
-    ValueError: if there is a product of a kind that this function does not
-      know.
   """
   return dict(_count_all(function.graph))
 

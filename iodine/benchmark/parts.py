@@ -30,9 +30,6 @@ def measure(config: Config) -> dict[str, Any]:
   Returns:
     The measurements of the training step, see `measuring.measure`, those of
     each other part under its name, and what they depend on.
-
-  Raises:
-    errors.UserError: if the config makes no sense.
   """
   # Before TensorFlow computes anything.
   strategy = replicas.make_strategy(config)

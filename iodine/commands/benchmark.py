@@ -20,10 +20,6 @@ def run(config: Config) -> dict[str, Any]:
 
   Returns:
     The measurements that `json_path` gets, see `benchmark.measure`.
-
-  Raises:
-    errors.UserError: if the config makes no sense, or the file cannot be
-      written.
   """
   json_path = config["json_path"]
   common.require_experiment(config["model"])

@@ -23,9 +23,6 @@ def build_dataset(
     config: of the data set.
     seed: of the run.
     model: the config of a model, for whose regressor scenes are checked.
-
-  Raises:
-    errors.UserError: if no experiment was chosen or an entry is wrong.
   """
   require_experiment(config)
   dataset = building.build({"seed": seed, **config}, "data")
@@ -42,11 +39,7 @@ def build_dataset(
 def build_model(
   config: Config, image_shape: tuple[int, ...], batch_size: int = 1
 ) -> iodine.IODINE:
-  """Builds the model with all of its variables, if memory holds such batches.
-
-  Raises:
-    errors.UserError: if an entry is wrong or entries contradict each other.
-  """
+  """Builds a model with all variables, if memory holds such batches."""
   require_experiment(config)
   model = building.build(config, "model")
   model.initialize(image_shape, batch_size)
@@ -54,11 +47,7 @@ def build_model(
 
 
 def build_optimizer(config: Config, model: iodine.IODINE) -> optimizers.Adam:
-  """Builds the optimizer of a model with all of its variables.
-
-  Raises:
-    errors.UserError: if an entry is wrong.
-  """
+  """Builds the optimizer of a model with all of its variables."""
   optimizer: optimizers.Adam = building.build(config, "optimizer")
   kinds.check("optimizer", optimizer, types.Optimizer)
   optimizer.initialize(model.trainable_variables)

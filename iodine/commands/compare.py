@@ -22,9 +22,6 @@ def run(
 
   Returns:
     See `comparison.Comparison.as_json`.
-
-  Raises:
-    errors.UserError: see `comparison` and `checkpoints.restore`.
   """
   json_path = config["json_path"]
   if json_path is not None:

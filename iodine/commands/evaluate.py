@@ -30,9 +30,6 @@ def run(
     config: the complete config.
     checkpoint: a path, or what `checkpoints.open_checkpoint` returned.
     log_scalar: takes name, value and iteration.
-
-  Raises:
-    errors.UserError: see `checkpoints.restore` and `evaluation.evaluate`.
   """
   opened = checkpoints.open_checkpoint(checkpoint)
   check(config)
@@ -67,12 +64,7 @@ def run(
 
 
 def check(config: Config) -> None:
-  """Checks early what would fail late.
-
-  Raises:
-    errors.UserError: if a file with metrics cannot be written, two of them are
-      the same, or `evaluation.metrics` names none.
-  """
+  """Checks early what would fail late."""
   _own_metrics(config)
   places = set()
   for path, begin in (
@@ -122,9 +114,6 @@ def restore(
   Returns:
     Models by their numbers of slots: that of the config, then those of
     `evaluation.num_components`.
-
-  Raises:
-    errors.UserError: see `checkpoints.restore` and `common.build_model`.
   """
   replicas.check_refinement_batch_size(
     strategy, config["model"].get("refinement_batch_size")
@@ -176,9 +165,6 @@ def measure(
 
   Returns:
     The metrics of the first model, which has those of the others.
-
-  Raises:
-    errors.UserError: see `evaluation.evaluate`.
   """
   options = config["evaluation"]
   own, *_ = models.values()
@@ -234,9 +220,6 @@ def write_files(
     config: the complete config.
     result: the evaluation.
     log_scalar: gets evaluation/<metric> of all iterations.
-
-  Raises:
-    errors.UserError: if one cannot be written.
   """
   scenes_csv = config["evaluation"]["scenes_csv"]
   if config["json_path"] is not None:

@@ -13,12 +13,7 @@ Config = common.Config
 def run(
   config: Config, checkpoint: common.Checkpoint, output: str | None
 ) -> str:
-  """Writes the SavedModel of a checkpoint; returns its folder.
-
-  Raises:
-    errors.UserError: if `output` is not set or has content that an export did
-      not write, or the checkpoint does not fit.
-  """
+  """Writes the SavedModel of a checkpoint; returns its folder."""
   opened = checkpoints.open_checkpoint(checkpoint)
   if output is None:
     raise errors.UserError(

@@ -34,10 +34,6 @@ def make_data(
 
   Returns:
     The path of the file or folder.
-
-  Raises:
-    errors.UserError: if there is no generator for this data set, it does not
-      draw what the format holds, or the file or folder cannot be written.
   """
   common.require_experiment(config)
   name = generator or common.build_dataset(config, seed).generator_name
@@ -105,10 +101,6 @@ def ensure_dataset(config: Config) -> None:
 
   That is where `data.path` is still `generated_path`, and missing: a misspelt
   path of somebody's scenes should not be filled with others.
-
-  Raises:
-    errors.UserError: if no experiment was chosen, or the file cannot be
-      written.
   """
   common.require_experiment(config["data"])
   path = config["generated_path"]

@@ -23,9 +23,6 @@ def run(config: Config, checkpoint: common.Checkpoint) -> list[str]:
 
   Returns:
     The paths of the pictures.
-
-  Raises:
-    errors.UserError: if a scene or a slot is not there.
   """
   opened = checkpoints.open_checkpoint(checkpoint)
   folder = evaluate.pictures_folder(config, opened.prefix, "plots")
@@ -53,9 +50,6 @@ def decompose(
     config: the complete config, of which `plot` counts, and the seed.
     model: the model.
     dataset: whose test subset has the scenes.
-
-  Raises:
-    errors.UserError: if a scene or a slot is not there.
   """
   options = config["plot"]
   if (options["slot"] or 0) > model.num_components:

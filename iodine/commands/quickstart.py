@@ -17,11 +17,7 @@ _NUM_SHOWN = 32
 
 
 def show(config: Config) -> None:
-  """Evaluates and draws a trained model, on some of the scenes made for it.
-
-  Raises:
-    errors.UserError: see the commands that it runs.
-  """
+  """Evaluates and draws a trained model, on some of the scenes made for it."""
   folder = config["checkpoint_dir"]
   print(f"A trained model, {folder}, on scenes it has not seen.", flush=True)
   few = {
@@ -50,9 +46,6 @@ def run(
     config: the complete config.
     log_scalar: takes name, value and step.
     trained: that of a trained model, which is shown before.
-
-  Raises:
-    errors.UserError: see the commands that it runs.
   """
   common.require_experiment(config["data"])
   folder, path = config["checkpoint_dir"], config["data"]["path"]

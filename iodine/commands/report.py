@@ -31,9 +31,6 @@ def run(
 
   Returns:
     The metrics, those of `evaluate`.
-
-  Raises:
-    errors.UserError: see there and `plot`; and if the file cannot be written.
   """
   opened = checkpoints.open_checkpoint(checkpoint)
   evaluate.check(config)

@@ -46,9 +46,6 @@ class RunFolder:
     run's checkpoints, or its best one's folder, in the folder of that run. A
     new one, and one that goes on from a TF1 checkpoint, gets
     `<checkpoint_dir>_<run_id>`, 1 if no observer gave an id.
-
-    Raises:
-      errors.UserError: if a run is to be continued that is not there.
     """
     checkpoints.check_name(checkpoint_dir)
     start = None
@@ -71,12 +68,7 @@ class RunFolder:
     return self.start.step if self.start else 0
 
   def lock(self) -> None:
-    """Locks the folder of a run that is there, or checks the place of one.
-
-    Raises:
-      errors.UserError: if another process trains there, or the run has a newer
-        checkpoint, which what comes now would mix with.
-    """
+    """Locks the folder of a run that is there, or checks the place of one."""
     if self.is_new:
       # Before scenes are read, which may take hours.
       files.check_folder(os.path.dirname(self.path) or os.curdir)
@@ -120,9 +112,6 @@ def locked(folder: str) -> Iterator[None]:
 
   Args:
     folder: it is created if missing.
-
-  Raises:
-    errors.UserError: if another process trains there.
   """
   files.make_folder(folder)
   path = os.path.join(os.path.realpath(folder), LOCK_FILE)

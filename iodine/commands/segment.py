@@ -49,10 +49,6 @@ def run(
   Returns:
     What `json_path` gets: the seed, and for each image or film its path,
     folder, active slots (from 1) and mean squared error.
-
-  Raises:
-    errors.UserError: if an image cannot be read, a folder holds other files,
-      or the checkpoint does not fit.
   """
   opened = checkpoints.open_checkpoint(checkpoint)
   json_path, films = config["json_path"], config["films"]
@@ -111,11 +107,7 @@ def _find(images: Any, films: Any) -> dict[str, Callable[[], np.ndarray]]:
 
 
 def _folders(paths: Sequence[str], output: str) -> list[str]:
-  """Returns a folder for each image or film, none of them twice.
-
-  Raises:
-    errors.UserError: if one cannot be replaced, or holds what is decomposed.
-  """
+  """Returns a folder for each image or film, none of them twice."""
   stems = [pathlib.PurePath(os.path.abspath(path)).stem for path in paths]
   counts = collections.Counter(stems)
   taken = set(stems)

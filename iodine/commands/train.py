@@ -43,11 +43,6 @@ def run(
     folder: where the run lives and what it begins with.
     log_scalar: takes name, value and step.
     on_folder: takes the folder's path once it is known.
-
-  Raises:
-    errors.UserError: see `training.Loop`, `checkpoints.restore` and
-      `training.plan`; or if another worker has gone, or another process trains
-      in the folder.
   """
   training.plan(config)  # a mistake in it is told before scenes are read
   # Before TensorFlow computes anything.
@@ -137,12 +132,7 @@ class _Run:
       print(unused, flush=True)
 
   def build_models(self) -> list[iodine.IODINE]:
-    """Builds the models of all stages, as a mistake in a later one costs hours.
-
-    Raises:
-      errors.UserError: if one cannot be built or cannot take over the weights
-        of the one before.
-    """
+    """Builds the models of all stages: a mistake in a later one costs hours."""
     with replicas.scope(self._strategy):
       models = [
         common.build_model(

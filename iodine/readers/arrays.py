@@ -70,10 +70,6 @@ def open_file(path: str, group: str | None = None) -> dict[str, Array]:
 
   Returns:
     The arrays by name, such as `image` or `factors/color`.
-
-  Raises:
-    errors.UserError: if it is broken or of another kind, or has no such group.
-    OSError: if there is no file that can be read.
   """
   with open(path, "rb"):
     pass  # h5py and zipfile would say less of it
@@ -175,9 +171,6 @@ class ArraySource:
       framing: what is wanted of the images.
       num_frames: of a clip, which begins with the film; None for all.
       stride: every so many frames of a film one is taken.
-
-    Raises:
-      errors.UserError: if there is no image, or an array is of another kind.
     """
     self.title, self.files = f"`{path}`", [path]
     found = open_file(path, group)
@@ -325,9 +318,6 @@ class ArraySource:
       masks, mask [B, T, L or 1, H, W, 1] uint8, 0 or 255 or numbers of
       entities; visibility [B, L] float32; and the factors [B, L, n], float32 or
       uint8.
-
-    Raises:
-      errors.UserError: if numbers are out of range.
     """
     image = self._take(self._image, places, self._is_film)
     if image.dtype != np.uint8:

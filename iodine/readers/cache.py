@@ -64,9 +64,6 @@ def open_or_make(
 
   Returns:
     Arrays [N, ...] in the place of the tensors of a batch.
-
-  Raises:
-    UserError: if it cannot be written.
   """
   if not os.path.isdir(folder):
     writing.make_folder(os.path.dirname(folder))

@@ -58,10 +58,6 @@ def parse(
   Returns:
     The arrays by name, float32 or uint8 (0 to 255), with the shapes of the
     layout, except that "mask" is always [L, H, W, 1].
-
-  Raises:
-    tf.errors.InvalidArgumentError: when it runs on a record that has another
-      layout.
   """
   if names is None and is_worthwhile(layout):
     return _parse_fast(record, layout)
@@ -146,11 +142,7 @@ def _read(record: Any, layout: layouts.Layout) -> list[Any]:
 def _read_values(
   record: bytes, start: int, feature: layouts.Feature
 ) -> np.ndarray:
-  """Returns the array whose values begin at `start`.
-
-  Raises:
-    _OtherLayoutError: an element is not one byte.
-  """
+  """Returns the array whose values begin at `start`."""
   size = math.prod(feature.shape)
   if feature.dtype != tf.uint8:
     floats = np.frombuffer(record, "<f4", size, start)
@@ -192,12 +184,7 @@ def _are_single_bytes(elements: np.ndarray) -> bool:
 
 
 def _find_values(record: bytes, layout: layouts.Layout) -> dict[str, int]:
-  """Returns where the values of the features begin, for those of the layout.
-
-  Raises:
-    _OtherLayoutError: the record is not an Example, or one with another kind or
-      number of values for one of the features, or with two entries for it.
-  """
+  """Returns where the values of the features begin, for those of the layout."""
   features = {name.encode(): f for name, f in layout.features.items()}
   found: dict[str, int] = {}
   position, end = _enter(record, 0, _FIELD_1)
@@ -241,9 +228,6 @@ def _enter(record: bytes, position: int, tag: int) -> tuple[int, int]:
     record: the bytes.
     position: where the field begins.
     tag: what it has to begin with.
-
-  Raises:
-    _OtherLayoutError: it begins with another tag, or the record ends.
   """
   _require(record[position : position + 1] == bytes([tag]))
   # Seven bits of the length in each byte, the lowest first. The eighth bit

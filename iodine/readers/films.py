@@ -45,9 +45,6 @@ def find(entry: str, value: Any) -> list[Film]:
     entry: of the config, for errors.
     value: a GIF, a video, a folder, in which every folder with images is a
       film, as is every GIF or video; a glob; or a list of those.
-
-  Raises:
-    errors.UserError: if a path gives no film.
   """
   suffixes = (*image_files.SUFFIXES, *_SUFFIXES)
   remedy = "give a GIF, a video, a folder of frames, a glob, or a list of those"
@@ -67,11 +64,7 @@ def find(entry: str, value: Any) -> list[Film]:
 
 
 def count(film: Film) -> int:
-  """Returns how many frames a film has.
-
-  Raises:
-    errors.UserError: if it cannot be read.
-  """
+  """Returns how many frames a film has."""
   if film.frames:
     return len(film.frames)
   if film.path.lower().endswith(_GIF):
@@ -90,9 +83,6 @@ def read(film: Film, numbers: Sequence[int] | None = None) -> np.ndarray:
   Returns:
     [T, H', W', 3], or 1 in the place of 3 where all are grey; float32 in
     [0, 1].
-
-  Raises:
-    errors.UserError: if they cannot be read, or are of several sizes.
   """
   decoded: Iterable[Any] = film.frames or _decode(film.path)
   if numbers is not None:

@@ -57,9 +57,6 @@ def find(images: Any) -> list[str]:
   Args:
     images: a file, a folder, whose subfolders count, too, a glob, or a list of
       those, see `paths.expand`. In folders and globs label images do not count.
-
-  Raises:
-    errors.UserError: if `images` or one of its entries gives nothing.
   """
   found = paths.expand("images", images, SUFFIXES).values()
   named = paths.entries(images)
@@ -87,10 +84,6 @@ def read(image: Any) -> np.ndarray:
 
   Returns:
     [H', W', 1 or 3] float32 in [0, 1].
-
-  Raises:
-    errors.UserError: if the file is broken or of no such kind, or the array is.
-    OSError: if there is no file that can be read.
   """
   if isinstance(image, (str, os.PathLike)):
     path = os.fspath(image)
@@ -109,9 +102,6 @@ def read_labels(path: str) -> np.ndarray:
 
   Returns:
     [H', W'] integers.
-
-  Raises:
-    errors.UserError: if it is none.
   """
   image = _open(path)
   labels = np.asarray(image)
@@ -202,9 +192,6 @@ def to_unit(array: np.ndarray, title: str) -> np.ndarray:
   Args:
     array: of any shape, not empty.
     title: what it is called in the error.
-
-  Raises:
-    errors.UserError: if it is of another kind, or has other numbers.
   """
   if array.dtype == np.uint8:
     return array.astype(np.float32) / np.float32(255.0)
@@ -259,11 +246,7 @@ class Framing(NamedTuple):
   def region(
     self, image_size: Sequence[int]
   ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Returns ((top, bottom), (left, right)) of an image of size (H', W').
-
-    Raises:
-      errors.UserError: if `crop_region` is not within the image.
-    """
+    """Returns ((top, bottom), (left, right)) of an image of size (H', W')."""
     height, width = image_size
     region = self.crop_region or ((0, height), (0, width))
     (top, bottom), (left, right) = region

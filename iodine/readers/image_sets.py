@@ -47,9 +47,6 @@ def find_photos(path: object, masks: object = None) -> list[Clip]:
       are in as far as the label images have some, see `paths.expand`; None for
       those beside the photos, `photo.mask.png` for `photo.png`. A photo is what
       is none of them.
-
-  Raises:
-    errors.UserError: if there is no image, or masks and images do not match.
   """
   found = paths.expand("data.path", path, image_files.SUFFIXES)
   if masks is None:
@@ -84,10 +81,6 @@ def find_clips(path: object, num_frames: int | None, stride: int) -> list[Clip]:
     path: see `films.find`.
     num_frames: T, of a clip; None for as many as the shortest film gives.
     stride: every so many frames of a film one is taken.
-
-  Raises:
-    errors.UserError: if there is no film, one cannot be read or is too short,
-      or some frames have masks and others none.
   """
   found = [_with_masks(film) for film in films.find("data.path", path)]
   found.sort(key=lambda film: paths.by_number(film.name))
@@ -130,9 +123,6 @@ def _match(
   Args:
     photos: {name: path}.
     labels: {name: path}.
-
-  Raises:
-    errors.UserError: if there are some, but not one for each photo.
   """
   if not labels:
     return dict.fromkeys(photos, ())
@@ -238,9 +228,6 @@ class FileSource:
       [T, H', W', 1 or 3] float32 in [0, 1], what is wanted of the image; and,
       where there are masks, [T, H', W', 1] uint8, the numbers of the entities
       in the order of their labels, and [L] float32, 1 for those that are there.
-
-    Raises:
-      errors.UserError: if it cannot be read, or is of another size.
     """
     clip = self.clips[place]
     whole = films.read(clip.film, clip.numbers)

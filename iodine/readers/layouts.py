@@ -163,8 +163,5 @@ def find_layout(name: str, variant: str | None = None) -> Layout:
   Args:
     name: of the data set.
     variant: its variant, None for data sets without variants.
-
-  Raises:
-    KeyError: if there is none.
   """
   return {(x.name, x.variant): x for x in LAYOUTS}[name, variant]

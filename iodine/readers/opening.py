@@ -66,10 +66,6 @@ def open_files(path: Any, layout: layouts.Layout) -> list[File]:
   Returns:
     The files; gzip or not is decided by their first two bytes, because files
     without compression circulate under the same names.
-
-  Raises:
-    UserError: a file is missing, empty, no TFRecord file, or its first record
-      is of another data set or variant.
   """
   # Another order would be another training.
   found = paths.expand("data.path", path, (), _remedy(layout), key=str)

@@ -58,9 +58,6 @@ def expand(
     {name: path} in the order of the list, sorted within an entry of it. The
     name of a file in a single folder is its path within that, of any other its
     path.
-
-  Raises:
-    errors.UserError: if a path means no file.
   """
   places = entries(value)
   if not places:

@@ -211,11 +211,7 @@ class RecordStream:
     return 1 + inflated // self.layout.num_bytes
 
   def require_scenes(self) -> None:
-    """Checks that there is a scene, as repeating none would never end.
-
-    Raises:
-      UserError: if there is none, with the reason.
-    """
+    """Checks that there is a scene, as repeating none would never end."""
     self._has_scenes = self._has_scenes or _count(self.epoch().take(1)) > 0
     if self._has_scenes:
       return

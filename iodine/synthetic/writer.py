@@ -55,10 +55,6 @@ def write_dataset(
     data_format: "tfrecords", the public files'; "png" or "npz", see
       `own_formats`; of films "npz" only.
     progress: whether stderr shows how far it is.
-
-  Raises:
-    iodine.errors.UserError: if the data set does not have this format, or the
-      file cannot be written.
   """
   dataset = registry.DATASETS[name]
   if dataset.is_film and data_format != "npz":

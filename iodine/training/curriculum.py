@@ -40,9 +40,6 @@ def plan(config: Config) -> list[Stage]:
 
   Args:
     config: with `stages`, `model` and `stop_after_steps`.
-
-  Raises:
-    errors.UserError: if `stages` is not as described above.
   """
   stop = config["stop_after_steps"]
   stages: list[Stage] = []

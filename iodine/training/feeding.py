@@ -35,9 +35,6 @@ class Feed:
       dataset: a `types.DataSet`; its `batch_size` is that of all replicas.
       strategy: where the training runs.
       skip_batches: how many batches the run has had.
-
-    Raises:
-      errors.UserError: see `SceneDataset.__call__`.
     """
     self._dataset = dataset
     # Those of others need not know parts of batches, nor the compact form.

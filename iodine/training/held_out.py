@@ -26,10 +26,6 @@ class HeldOut:
     Args:
       dataset: whose test subset has the scenes.
       num_scenes: how many.
-
-    Raises:
-      errors.UserError: if they would be scenes of the training, or cannot be
-        read.
     """
     _check_held_out(dataset)
     self._num_scenes = num_scenes
@@ -38,11 +34,7 @@ class HeldOut:
     self._batches: list[dict[str, Any]] = []
 
   def read(self) -> None:
-    """Reads the scenes, unless that is done.
-
-    Raises:
-      errors.UserError: if there is none, or one cannot be read.
-    """
+    """Reads the scenes, unless that is done."""
     missing = self._num_scenes - sum(map(_size, self._batches))
     while missing > 0 and (batch := next(self._unread, None)):
       self._batches.append(batch)
@@ -83,11 +75,7 @@ def _size(batch: dict[str, Any]) -> int:
 
 
 def _check_held_out(dataset: types.DataSet) -> None:
-  """Checks the ranges or names of a data set, where it has some.
-
-  Raises:
-    errors.UserError: if there are scenes to train on in the test subset.
-  """
+  """Checks the ranges or names of a data set, where it has some."""
   # What has neither is anybody's, and its subsets are different ones.
   train, test = (getattr(dataset, name, name) for name in ("train", "test"))
   names = [isinstance(value, str) for value in (train, test)]

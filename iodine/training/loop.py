@@ -158,14 +158,7 @@ class Loop:
     self._start_clock()
 
   def run(self) -> Outcome:
-    """Trains, see the class.
-
-    Raises:
-      errors.UserError: if the loss, a gradient or the state is no longer
-        finite, the former more often in a row than allowed, with the step, the
-        scalars and the last good checkpoint; or if data or checkpoints cannot
-        be read or written.
-    """
+    """Trains, see the class."""
     last = self.schedule.stop_after_steps
     with _catch_signals() as caught:
       try:
