@@ -109,13 +109,10 @@ def test_pixel_decoder(folder, capsys):
   options = [*helpers.TINY, "batch_size", "num_iters", "stop_", "save_"]
   assert run(evaluate, leave_out=options).result["num_scenes"] == 3
   untrusted = evaluate.replace("--trust my_decoder ", "").split()[3:]
-  assert helpers.fails_with_sentence(capsys, *untrusted) == (
-    "error: `iodine/checkpoints/tetrominoes_1/config.json` names "
-    "`my_decoder.PixelMLP` in `model.decoder.pixel_decoder.constructor`, which "
-    "is not a part of this project and would be run: if you know that code, "
-    "add `--trust my_decoder` to the command, or in Python call "
-    '`iodine.trust("my_decoder")` before'
-  )
+  sentence = helpers.fails_with_sentence(capsys, *untrusted)
+  assert "names 'my_decoder.PixelMLP'" in sentence
+  assert "is not a class of this project and would be run" in sentence
+  assert 'iodine.trust("my_decoder.PixelMLP")' in sentence
 
 
 def test_head(folder, capsys):
