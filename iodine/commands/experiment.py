@@ -297,8 +297,10 @@ class Experiment(sacred.Experiment):
     """
     if not (names or "model" in updates or "checkpoint_dir" in updates):
       names = list(reading.shown)
-    plain = self._make_run(None, {}, names).config
-    folder = updates.setdefault("checkpoint_dir", plain["checkpoint_dir"])
+    if "checkpoint_dir" not in updates:
+      plain = self._make_run(None, {}, names).config
+      updates["checkpoint_dir"] = plain["checkpoint_dir"]
+    folder = updates["checkpoint_dir"]
     checkpoints = _import("iodine.checkpoints")
     self._opened = checkpoints.open_checkpoint(folder)
     path = checkpoints.config_path(self._opened.prefix)
@@ -310,8 +312,10 @@ class Experiment(sacred.Experiment):
       beside = self._add_config("config beside the checkpoint", stored, path)
       updates = config_files.follow(updates, stored, names)
       names = [beside, *names]
-    trained = stored or plain
-    if reading.decomposes and trained["model"]:
+    if not reading.decomposes:
+      return names, updates, stored
+    trained = stored or self._make_run(None, {}, names).config
+    if trained["model"]:
       model = updates.setdefault("model", {})
       as_trained = config_files.as_trained(trained)["model"]
       key = "refinement_batch_size"
