@@ -12,7 +12,14 @@ import sklearn.metrics
 
 import iodine
 import main
-from iodine import building, checkpoints, pretrained, synthetic, training
+from iodine import (
+  building,
+  checkpoints,
+  config_files,
+  pretrained,
+  synthetic,
+  training,
+)
 from iodine.modules import data
 
 FOLDER = pathlib.Path(pretrained.TETROMINOES)
@@ -105,7 +112,7 @@ def test_segment_gives_a_real_scene_a_region_an_object(empty_folder):
 
 def test_it_is_small_and_says_how_it_was_made():
   assert sum(p.stat().st_size for p in FOLDER.rglob("*")) < 5e6
-  stored = json.loads((FOLDER / "config.json").read_text())
+  stored = config_files.read(str(FOLDER / "config.json"))
   config = json.loads(json.dumps(main.get_config(("tetrominoes", "minutes"))))
   assert stored["seed"] == checkpoints.open_checkpoint(FOLDER).seed
   for entry in ("model", "optimizer", "data", "batch_size", "learn_rate"):

@@ -34,18 +34,17 @@ def collect(
     zeros, losses/total, and what `describe` gives, stacked along a second axis;
     scalars are [T].
   """
-  result = tf.nest.map_structure(_stack, *iterations)
-  result["data"] = {"image": data["image"], "factors": dict(data["factors"])}
+  seen = {"image": data["image"], "factors": dict(data["factors"])}
   if "mask" in data:
-    result["data"]["true_mask"] = data["mask"]
-    result["data"]["visibility"] = data["visibility"]
-  result["inputs"] = {"flat": {}, "spatial": {}}
+    seen["true_mask"] = data["mask"]
+    seen["visibility"] = data["visibility"]
+  refined: dict[str, Any] = {"flat": {}, "spatial": {}}
   if inputs:
     blank = tf.nest.map_structure(tf.zeros_like, inputs[0])
-    stacked = tf.nest.map_structure(_stack, blank, *inputs)
-    result["inputs"] = stacked._asdict()
-  result["losses"]["total"] = loss
-  return result
+    refined = tf.nest.map_structure(_stack, blank, *inputs)._asdict()
+  result = tf.nest.map_structure(_stack, *iterations)
+  result["losses"] = {"total": loss, **result["losses"]}
+  return {"data": seen, "inputs": refined, **result}
 
 
 def _stack(*tensors: tf.Tensor) -> tf.Tensor:

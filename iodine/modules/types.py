@@ -99,12 +99,12 @@ class RefinementInputs(NamedTuple):
   """The inputs of the refinement core, by name.
 
   Attributes:
-    spatial: tensors [B, K or 1, H, W, channels].
     flat: tensors [B, K, features].
+    spatial: tensors [B, K or 1, H, W, channels].
   """
 
-  spatial: dict[str, tf.Tensor]
   flat: dict[str, tf.Tensor]
+  spatial: dict[str, tf.Tensor]
 
 
 class FactorPredictions(NamedTuple):
