@@ -32,13 +32,13 @@ def as_user_error(
   """Raises a UserError in place of other errors.
 
   Args:
-    kinds: which ones.
+    kinds: which ones; a UserError stays as it is.
     explain: returns the sentence for one; None leaves it as it is.
   """
   try:
     yield
   except kinds as error:
-    sentence = explain(error)
+    sentence = None if isinstance(error, UserError) else explain(error)
     if sentence is None:
       raise
     # Whoever keeps the sentence keeps no files, arrays and iterators with it.

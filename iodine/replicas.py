@@ -9,14 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import hashlib
+import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import tensorflow as tf
 
-from iodine import errors
+from iodine import errors, kinds
 from iodine.modules import types
+
+# A worker's, in TF_CONFIG.
+_ADDRESS = re.compile(r"\S+:\d{1,5}")
+# So few that a sum over all workers is an int64.
+_DIGEST_BYTES = 6
 
 # What operations end in that wait for a worker which does not answer.
 _LOST = (
@@ -43,7 +51,16 @@ def make_strategy(config: Mapping[str, Any]) -> tf.distribute.Strategy:
   name, virtual_devices = config["strategy"], config["virtual_devices"]
   if name == "multi_worker":
     cluster = find_cluster()
-    with _patience(cluster, config["worker_timeout"]):
+    with (
+      _patience(cluster, config["worker_timeout"]),
+      errors.as_user_error(
+        (tf.errors.UnknownError,),
+        lambda error: (
+          f"this worker cannot listen at its address ({errors.reason(error)}): "
+          "give one of this machine, with a port that is free"
+        ),
+      ),
+    ):
       return tf.distribute.MultiWorkerMirroredStrategy(cluster)
   if name == "mirrored":
     devices = tf.config.list_logical_devices("GPU")
@@ -80,6 +97,7 @@ def find_cluster() -> tf.distribute.cluster_resolver.ClusterResolver:
   """Finds out which workers there are, and which one this is."""
   resolvers = tf.distribute.cluster_resolver
   if "TF_CONFIG" in os.environ:
+    _check_cluster(os.environ["TF_CONFIG"])
     return resolvers.TFConfigClusterResolver()
   if "SLURM_PROCID" not in os.environ:
     raise errors.UserError(
@@ -94,6 +112,26 @@ def find_cluster() -> tf.distribute.cluster_resolver.ClusterResolver:
   )
   cluster.cluster_spec()  # which is when Slurm is asked
   return cluster
+
+
+def _check_cluster(text: str) -> None:
+  """Raises a UserError where TF_CONFIG is not as docs/scaling.md shows it."""
+  with errors.as_user_error(
+    (ValueError, LookupError, TypeError),
+    lambda error: (
+      f"TF_CONFIG is {errors.shorten(text)} ({errors.reason(error)}): give JSON"
+      ' as {"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type":'
+      ' "worker", "index": NUMBER}}, the number being that of this worker'
+    ),
+  ):
+    told = json.loads(text)
+    workers, task = told["cluster"]["worker"], told["task"]
+    known = kinds.fits(workers, list[str]) and {*told["cluster"]} == {"worker"}
+    if not known or not all(map(_ADDRESS.fullmatch, workers)):
+      raise ValueError(f"workers {told['cluster']}")
+    index = Annotated[int, kinds.AtLeast(0), kinds.Below(len(workers))]
+    if task["type"] != "worker" or not kinds.fits(task["index"], index):
+      raise ValueError(f"task {task}")
 
 
 def is_chief(config: Mapping[str, Any]) -> bool:
@@ -260,6 +298,16 @@ class Workers:
   def of_chief(self, value: int) -> int:
     """Returns the chief's value; waits for all workers."""
     return self.total(value if self.is_chief else 0)
+
+  def check_alike(self, text: str) -> None:
+    """Raises a UserError at every worker where they do not have one text."""
+    digest = hashlib.sha256(text.encode()).digest()[:_DIGEST_BYTES]
+    own = int.from_bytes(digest, "big")
+    if self.total(int(own != self.of_chief(own))):
+      raise errors.UserError(
+        "the workers have unlike configs: start all of them with the same "
+        "command"
+      )
 
   def chief_first(self, prepare: Callable[[], Any]) -> Any:
     """Returns what a function gives, which the chief calls before the others.

@@ -178,9 +178,17 @@ def flip(path):
   pathlib.Path(path).write_bytes(content)
 
 
+def pipe(path):
+  os.remove(path)
+  os.mkfifo(path)
+
+
 @pytest.mark.parametrize(
   "harm, end",
-  [(truncate, DATA), (flip, DATA), (os.remove, DATA), (truncate, ".index")],
+  [
+    *((truncate, DATA), (flip, DATA), (os.remove, DATA), (pipe, DATA)),
+    *((truncate, ".index"), (pipe, ".index")),
+  ],
 )
 def test_the_newest_that_can_be_read_is_used(folder, capsys, harm, end):
   harm(f"{folder}/ckpt-12{end}")

@@ -612,6 +612,22 @@ def test_ctrl_c_saves_and_leaves_with_130(options, tmp_path):
   assert f"at step {step};" in out
 
 
+def test_what_tensorflow_makes_of_a_signal_is_an_interruption(
+  monkeypatch, capsys
+):
+  def trace(*_, **__):
+    try:
+      os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+      raise SystemError("returned a result with an exception set")
+
+  monkeypatch.setattr(make_data, "run", trace)
+  with pytest.raises(SystemExit) as info:
+    main.ex.run_commandline(["main.py", "make_data", "with", "tetrominoes"])
+  assert info.value.code == 128 + signal.SIGTERM
+  assert capsys.readouterr().err.endswith("interrupted\n")
+
+
 # ----------------------------------------------------------- the real scenes
 
 

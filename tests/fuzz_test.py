@@ -14,6 +14,7 @@ import shutil
 import signal
 import tempfile
 
+import h5py
 import helpers
 import hypothesis
 import numpy as np
@@ -26,6 +27,7 @@ import main
 from iodine import building, checkpoints, errors, synthetic, training
 from iodine.commands import common
 from iodine.modules import data
+from iodine.readers import arrays as array_files
 from iodine.readers import films, image_files
 
 SECONDS = 60  # that an example may take, on a machine that does other things
@@ -267,6 +269,120 @@ def test_damaged_checkpoints(place, given, name, changes):
     model, _ = checkpoints.restore_model(str(run))
     for variable in model.variables:
       assert np.isfinite(variable.numpy()).all()
+
+
+# ------------------------------------------------------------ many of a kind
+
+
+def random_damage(rng, content):
+  """Returns bytes with one to four changes."""
+  changes = [
+    (rng.choice(KINDS), rng.random(), rng.bytes(rng.integers(1, 10)))
+    for _ in range(rng.integers(1, 5))
+  ]
+  return damage(content, changes)
+
+
+def encoded(image, suffix):
+  buffer = io.BytesIO()
+  many = {"save_all": True, "append_images": [image.rotate(180)] * 2}
+  image.save(buffer, FORMATS[suffix], **(many if suffix == "gif" else {}))
+  return buffer.getvalue()
+
+
+def sound_images():
+  """Yields names, contents and readers of images and films."""
+  pixels = np.random.default_rng(0).integers(1, 256, [9, 7, 3]).astype(np.uint8)
+  for suffix in FORMATS:
+    for mode in ("RGB", "L", "P"):
+      image = PIL.Image.fromarray(pixels).convert(mode)
+      if (suffix, mode) != ("jpg", "P"):
+        yield f"a.{suffix}", encoded(image, suffix), read_film
+  image = PIL.Image.fromarray(pixels).resize((600, 520))
+  yield "a.jpg", encoded(image, "jpg"), read_photograph
+
+
+def read_film(path):
+  (film,) = films.find("films", path)
+  return films.read(film)
+
+
+def read_photograph(path):
+  return image_files.read(path, image_files.Framing((8, 8), None, False))
+
+
+def sound_arrays():
+  rng = np.random.default_rng(0)
+  parts = {
+    "image": rng.integers(1, 256, [4, 8, 8, 3]).astype(np.uint8),
+    "mask": rng.integers(0, 3, [4, 8, 8]).astype(np.uint8),
+    "visibility": np.ones([4, 3], np.uint8),
+  }
+  for save in (np.savez, np.savez_compressed):
+    buffer = io.BytesIO()
+    save(buffer, **parts)
+    yield "own.npz", buffer.getvalue(), read_arrays
+  for options in ({}, {"chunks": True, "compression": "gzip"}):
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+      for name, array in parts.items():
+        file.create_dataset(name, data=array, **options)
+    yield "own.h5", buffer.getvalue(), read_arrays
+
+
+def read_arrays(path):
+  framing = image_files.Framing(None, None, False)
+  source = array_files.ArraySource(path, None, framing, None, 1)
+  return source.read(np.arange(source.num_scenes))["image"]
+
+
+def read_records(path):
+  options = {"batch_size": 3, "image_dim": [8, 8], "shuffle_buffer": None}
+  (batch, *_) = data.Tetrominoes(path=path, **options)("test", compact=True)
+  return batch["image"].numpy()
+
+
+def read_checkpoint(path):
+  opened = checkpoints.open_checkpoint(path.rpartition(".")[0])
+  return np.concatenate(
+    [np.ravel(x) for x in opened.tensors.values() if np.ndim(x)], dtype=float
+  )
+
+
+@pytest.mark.parametrize(
+  "kind, number",
+  [
+    *(("images", 11000), ("arrays", 7000)),
+    *(("records", 1000), ("checkpoints", 1000)),
+  ],
+)
+def test_damaged_files_are_read_or_refused(place, given, kind, number):
+  """None gives zeros in the place of what it was."""
+  sound = {
+    "images": lambda: list(sound_images()),
+    "arrays": lambda: list(sound_arrays()),
+    "records": lambda: [
+      ("scenes", (given / "scenes").read_bytes(), read_records)
+    ],
+    "checkpoints": lambda: [
+      (name, (given / "run" / name).read_bytes(), read_checkpoint)
+      for name in FILES[1:]
+    ],
+  }[kind]()
+  if kind == "checkpoints":
+    shutil.copytree(given / "run", place, dirs_exist_ok=True)
+  rng, refused = np.random.default_rng(0), 0
+  for i in range(number):
+    name, content, read = sound[i % len(sound)]
+    path = place / name
+    path.write_bytes(random_damage(rng, content))
+    found = None
+    with guarded():
+      found = read(str(path))
+    refused += found is None
+    assert found is None or found.any(), i
+    path.write_bytes(content)
+  assert number / 10 < refused < number
 
 
 # -------------------------------------------------------------------- configs

@@ -106,6 +106,71 @@ def test_the_region_is_in_the_middle(image, target, region):
   assert image_files.center_region(image, target) == region
 
 
+FRAMING = image_files.Framing((100, 150), None, grayscale=False)
+
+
+def blocks(image):
+  """Means of the 6 x 6 blocks of [600, 900, C], in the place of pixels."""
+  return image.reshape(100, 6, 150, 6, -1).mean(axis=(1, 3))
+
+
+def test_photographs_are_averaged(tmp_path):
+  pixels = noise([640, 900, 4])
+  expected = blocks(pixels[20:620, :, :3] / 255.0)
+  path = save_image(tmp_path / "a.png", pixels[..., :3])
+  for image in (path, pixels[..., :3], pixels[..., :3] / np.float32(255)):
+    found = image_files.read(image, FRAMING)
+    np.testing.assert_allclose(found, expected, atol=1e-5)  # float32
+  clear = (pixels[..., :3] / 255.0 * (pixels[..., 3:] / 255.0))[20:620]
+  path = save_image(tmp_path / "b.png", pixels)
+  found = image_files.read(path, FRAMING)
+  np.testing.assert_allclose(found, blocks(clear), atol=2 / 255)  # of bytes
+  deep = pixels[..., 0].astype(np.uint16) * 257
+  found = image_files.read(save_image(tmp_path / "c.png", deep), FRAMING)
+  np.testing.assert_allclose(found, expected[..., :1], atol=1e-5)
+  # The last row and column of blocks are what is left.
+  pixels = noise([650, 975, 3])
+  found = image_files.read(pixels, FRAMING)
+  assert found.shape == (109, 163, 3)
+  last = pixels[648:, 972:].mean(axis=(0, 1)) / 255
+  np.testing.assert_allclose(found[-1, -1], last, atol=1e-5)
+
+
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_no_more_of_a_jpeg_is_decoded_than_is_wanted(
+  tmp_path, monkeypatch, is_turned
+):
+  smooth = PIL.Image.fromarray(noise([8, 11, 3])).resize((900, 640))
+  stored = smooth.transpose(PIL.Image.Transpose.ROTATE_90)
+  exif = PIL.Image.Exif()
+  exif[0x0112] = 6  # a quarter to the right
+  path = tmp_path / "a.jpg"
+  if is_turned:
+    stored.save(path, quality=95, exif=exif)
+  else:
+    smooth.save(path, quality=95)
+  sizes, load = [], PIL.ImageFile.ImageFile.load
+
+  def spy(image):
+    sizes.append(sorted(image.size))
+    return load(image)
+
+  monkeypatch.setattr(PIL.ImageFile.ImageFile, "load", spy)
+  assert image_files.read_size(str(path)) == (640, 900) and not sizes
+  found = image_files.read(path, FRAMING)
+  assert sizes[0] == [160, 225]  # a quarter
+  monkeypatch.undo()
+  region = np.asarray(smooth)[20:620] / 255
+  expected = region.reshape(150, 4, 225, 4, 3).mean(axis=(1, 3))
+  np.testing.assert_allclose(found, expected, atol=0.04)  # JPEG's loss
+
+
+def test_what_is_smaller_than_photographs_is_cut_only():
+  pixels = noise([511, 900, 3])
+  found = image_files.read(pixels, FRAMING)
+  np.testing.assert_array_equal(found, pixels[:, 67:833] / np.float32(255))
+
+
 # --------------------------------------------------------- what is wrong
 
 

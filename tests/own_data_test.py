@@ -2,6 +2,8 @@
 
 import gc
 import os
+import shutil
+import tracemalloc
 
 import h5py
 import helpers
@@ -199,6 +201,27 @@ def test_arrays_of_films_have_frames(tmp_path):
 # ------------------------------------------------------------ what is wrong
 
 
+def test_masks_of_photographs_lie_where_their_pixels_do(tmp_path):
+  """Squares of one colour each, and labels of any size."""
+  colors, labels = noise([4, 6, 3]), np.arange(24).reshape(4, 6)
+  labels[labels > 4] = 200_000_000
+  large = [x.repeat(150, axis=0).repeat(150, axis=1) for x in (colors, labels)]
+  save_image(tmp_path / "a/b.png", large[0])
+  save_image(tmp_path / "a/b.mask.tif", large[1].astype(np.int32))
+  own = data.Images(path=str(tmp_path), batch_size=1, image_dim=[4, 6])
+  tracemalloc.start()
+  assert own.num_true_objects == 6
+  assert tracemalloc.get_traced_memory()[1] < 3e7  # what the image takes
+  tracemalloc.stop()
+  (batch,) = own("test")
+  np.testing.assert_allclose(
+    batch["image"][0, 0], colors / 255, atol=1e-5
+  )  # float32
+  found = np.argmax(batch["mask"][0, 0, ..., 0], axis=0)
+  np.testing.assert_array_equal(found, np.minimum(labels, 5))
+  assert batch["visibility"].numpy().tolist() == [[1.0] * 6]
+
+
 @pytest.mark.parametrize("is_flat", [True, False])
 def test_masks_are_found_by_the_ends_of_paths(tmp_path, is_flat):
   folder = tmp_path / "all"
@@ -378,6 +401,11 @@ ARRAYS = {
   "is uint8 [5, 3, 8, 8]": {"image": noise([5, 3, 8, 8])},
   "is uint8 [5, 4, 8]": {**IMAGE, "mask": noise([5, 4, 8])},
   "`mask` of": {**IMAGE, "mask": np.full([5, 8, 8], None)},
+  "`visibility` of": {
+    **IMAGE,
+    "mask": OBJECTS,
+    "visibility": np.full([5, 5], None),
+  },
   "at most 255": {**IMAGE, "mask": 2 * noise([5, 8, 8]).astype(int)},
   "from -1 to -1": {**IMAGE, "mask": np.full([5, 8, 8], -1)},
   "from nan to nan": {**IMAGE, "mask": np.full([5, 8, 8], np.nan)},
@@ -421,6 +449,21 @@ def test_files_of_another_kind_are_refused(tmp_path, folder):
     assert "with a group `val`" in sentence(own)
   with pytest.raises(FileNotFoundError):
     data.Arrays(path=str(tmp_path / "nowhere.h5"), batch_size=2)()
+
+
+def test_files_that_are_damaged_in_the_middle(tmp_path, folder, film_folder):
+  path = tmp_path / "own.h5"
+  shutil.copy(folder / "own.h5", path)
+  with h5py.File(path) as file:
+    place = file["mask"].id.get_chunk_info(0).byte_offset + 40
+  content = bytearray(path.read_bytes())
+  content[place] ^= 255
+  path.write_bytes(content)
+  found = sentence(data.Arrays(path=str(path), batch_size=2))
+  assert f"`{path}` is neither an NPZ nor an HDF5 file" in found
+  path = tmp_path / "cut.gif"
+  path.write_bytes((film_folder / "gifs/a.gif").read_bytes()[:-200])
+  assert f"`{path}` is no" in sentence(data.Films(path=str(path), batch_size=1))
 
 
 def test_films_have_to_be_long_enough(film_folder, tmp_path):

@@ -1,5 +1,7 @@
 """A training on several devices is the training on one."""
 
+import json
+
 import golden_test
 import helpers
 import numpy as np
@@ -320,6 +322,38 @@ def test_several_workers_have_to_be_told(monkeypatch):
   with pytest.raises(
     errors.UserError, match="TF_CONFIG nor Slurm .*scaling.md"
   ):
+    replicas.make_strategy(options("multi_worker"))
+
+
+TWO = {"worker": ["localhost:1234", "localhost:1235"]}
+FIRST = {"type": "worker", "index": 0}
+
+
+@pytest.mark.parametrize(
+  "told",
+  [
+    *("", "no JSON", "[]", "{}", "null", '{"cluster": {}}'),
+    *({"cluster": TWO}, {"cluster": TWO, "task": None}),
+    {"cluster": TWO, "task": []},
+    {"cluster": TWO, "task": {"type": "worker"}},
+    {"cluster": TWO, "task": {"type": "worker", "index": 2}},
+    {"cluster": TWO, "task": {"type": "worker", "index": -1}},
+    {"cluster": TWO, "task": {"type": "worker", "index": "first"}},
+    {"cluster": TWO, "task": {"type": "ps", "index": 0}},
+    {"cluster": TWO["worker"], "task": FIRST},
+    {"cluster": {"worker": {"0": "localhost:1234"}}, "task": FIRST},
+    {"cluster": {"worker": "localhost:1234"}, "task": FIRST},
+    {"cluster": {"worker": []}, "task": FIRST},
+    {"cluster": {"worker": ["localhost"]}, "task": FIRST},
+    {"cluster": {"worker": ["localhost:x"]}, "task": FIRST},
+    {"cluster": {**TWO, "ps": ["localhost:1"]}, "task": FIRST},
+  ],
+  ids=str,
+)
+def test_tf_config_has_one_form(monkeypatch, told):
+  text = told if isinstance(told, str) else json.dumps(told)
+  monkeypatch.setenv("TF_CONFIG", text)
+  with pytest.raises(errors.UserError, match="TF_CONFIG is .*: give JSON as"):
     replicas.make_strategy(options("multi_worker"))
 
 

@@ -17,7 +17,10 @@ STEP = 7
 def checkpoint(tmp_path_factory):
   """The folder of a model of 3 slots and 2 refinements, with logs."""
   folder = str(tmp_path_factory.mktemp("run"))
-  helpers.save_checkpoint(folder, helpers.tiny_config(), step=STEP)
+  config = {**helpers.tiny_config(), "environment": {"x": 1}}  # a stranger's
+  helpers.save_checkpoint(folder, config, step=STEP)
+  with open(f"{folder}/config.json", "w", encoding="utf-8") as file:
+    json.dump(config, file)
   writer = training.SummaryWriter(folder)
   for step in range(1, STEP):
     writer.scalars(step, {"loss/total": -step, "loss/ari_nobg": step / 10})
@@ -55,6 +58,7 @@ def test_it_has_all_metrics(report):
   path, metrics = report
   with open(path, encoding="utf-8") as file:
     page = file.read()
+  assert ">x: 1<" in page
   names = [name for name, value in metrics.items() if "mean" in str(value)]
   names = [n for n in names if n not in ("per_iteration", "generalisation")]
   assert set(re.findall(r'data-metric="(.*?)"', page)) == set(names)

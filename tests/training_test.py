@@ -222,6 +222,15 @@ def test_a_step_that_diverged_is_named_though_noticed_later(tmp_path):
   assert not list(tmp_path.glob("ckpt-8*"))
 
 
+def test_a_signal_waits_for_the_end_of_a_block():
+  done, before = [], signal.getsignal(signal.SIGTERM)
+  with pytest.raises(KeyboardInterrupt) as info, training.uninterrupted():
+    os.kill(os.getpid(), signal.SIGTERM)
+    done.append(signal.getsignal(signal.SIGTERM) is before)
+  assert done == [True]  # a second one ends at once
+  assert info.value.args == (signal.SIGTERM,)
+
+
 @pytest.mark.parametrize(
   "number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM]
 )

@@ -21,7 +21,7 @@ ROOT = pathlib.Path(main.__file__).parent
 class Workers:
   """Processes `python main.py with ...` that know of each other."""
 
-  def __init__(self, folder, scenes, number=2, **updates):
+  def __init__(self, folder, scenes, number=2, own=None, **updates):
     self.folder = folder
     folder.mkdir(exist_ok=True)
     updates = {
@@ -36,7 +36,6 @@ class Workers:
       "save_checkpoint_steps": 10,
       **updates,
     }
-    words = [f"{name}={value}" for name, value in updates.items()]
     addresses = [f"localhost:{free_port()}" for _ in range(number)]
     self._processes = []
     for index in range(number):
@@ -44,6 +43,8 @@ class Workers:
         "cluster": {"worker": addresses},
         "task": {"type": "worker", "index": index},
       }
+      mine = {**updates, **(own or {}).get(index, {})}
+      words = [f"{name}={value}" for name, value in mine.items()]
       self._processes.append(
         subprocess.Popen(
           [sys.executable, "main.py", "with", "tetrominoes", *words],
@@ -113,6 +114,27 @@ def test_a_killed_worker_ends_all_and_the_run_goes_on(tmp_path, five_scenes):
     helpers.checkpoint_tensors(folder / "ckpt-60"),
     helpers.checkpoint_tensors(tmp_path / "whole/run_1/ckpt-60"),
   )
+
+
+def test_a_port_in_use_is_a_sentence(tmp_path, five_scenes, monkeypatch):
+  with socket.create_server(("localhost", 0)) as server:
+    port = server.getsockname()[1]
+    monkeypatch.setitem(globals(), "free_port", lambda: port)
+    ((status,), (text,)) = Workers(tmp_path, five_scenes, number=1).end()
+  assert status == 1
+  *_, sentence = text.splitlines()
+  assert sentence.startswith("error: this worker cannot listen"), text
+  assert "Traceback" not in text
+
+
+@pytest.mark.slow  # likewise
+def test_unlike_configs_are_a_sentence(tmp_path, five_scenes):
+  run = Workers(tmp_path, five_scenes, own={1: {"n_z": 5}})
+  statuses, texts = run.end()
+  assert statuses == [1, 1]
+  for text in texts:
+    assert text.splitlines()[-1].startswith("error: the workers have unlike")
+    assert "Traceback" not in text
 
 
 @pytest.mark.slow  # one test of the three is for every day

@@ -8,6 +8,7 @@ file that is lost, or was written elsewhere, only says less about their order.
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Collection, Mapping
@@ -136,6 +137,10 @@ def open_checkpoint(path: Path) -> Opened:
 
 
 def _read(prefix: str) -> Opened:
+  for path in [prefix + _INDEX, *glob.glob(f"{prefix}.data-*")]:
+    if os.path.exists(path) and not os.path.isfile(path):
+      # Of a pipe TensorFlow would wait for another end.
+      raise RuntimeError(f"{os.path.basename(path)} is not a file")
   reader = tf.train.load_checkpoint(prefix)
   names = reader.get_variable_to_shape_map()
   return Opened(prefix, {name: reader.get_tensor(name) for name in names})
@@ -222,9 +227,8 @@ def candidates(folder: str) -> list[str]:
   """
   there = os.listdir(folder) if os.path.isdir(folder) else []
   names = {n.removesuffix(_INDEX) for n in there if n.endswith(_INDEX)}
-  state = ""
-  if STATE_FILE in there:
-    path = os.path.join(folder, STATE_FILE)
+  state, path = "", os.path.join(folder, STATE_FILE)
+  if os.path.isfile(path):
     with open(path, encoding="utf-8", errors="replace") as file:
       state = file.read()
   newest = [os.path.basename(path) for path in _NEWEST.findall(state)]

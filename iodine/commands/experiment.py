@@ -111,6 +111,7 @@ class Experiment(sacred.Experiment):
   # At the class, since Sacred takes the file that calls its own `__init__` for
   # the main file: that has to be main.py.
   _at_command_line = False
+  _interrupted_by: int | None = None
   _opened: Any = None
 
   def records(self, *folders: str, packages: Iterable[str] = ()) -> None:
@@ -160,11 +161,11 @@ class Experiment(sacred.Experiment):
   def run_commandline(self, argv: Any = None) -> Any:
     """Runs the command line, see the class."""
     self._at_command_line = True
-    handlers = {signal.SIGTERM: _interrupt, signal.SIGINT: _interrupt}
+    handlers = dict.fromkeys((signal.SIGTERM, signal.SIGINT), self._interrupt)
     hangup = getattr(signal, "SIGHUP", None)  # not on Windows
     # With `nohup` a command outlives its terminal.
     if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
-      handlers[hangup] = _interrupt
+      handlers[hangup] = self._interrupt
     previous = {n: signal.signal(n, handler) for n, handler in handlers.items()}
     try:
       return super().run_commandline(argv)
@@ -177,7 +178,12 @@ class Experiment(sacred.Experiment):
       _let_go(sys.exc_info()[1])
       for number, handler in previous.items():
         signal.signal(number, handler)
-      self._at_command_line = False
+      self._at_command_line, self._interrupted_by = False, None
+
+  def _interrupt(self, number: int, _: Any) -> None:
+    """Makes a signal end a command as Ctrl-C does, cleaning up on the way."""
+    self._interrupted_by = number
+    raise KeyboardInterrupt(number)
 
   def run(
     self,
@@ -201,6 +207,9 @@ class Experiment(sacred.Experiment):
     except Exception as error:
       if not self._at_command_line:
         raise
+      if self._interrupted_by is not None:
+        # It passed through TensorFlow, which made another error of it.
+        raise KeyboardInterrupt(self._interrupted_by) from None
       sys.stdout.flush()
       sentence = _sentence(error)
       if sentence is None:
@@ -483,11 +492,6 @@ def _place(error: Exception, config: Config) -> str | None:
     if places:
       return f"while tracing {' or '.join(places)} ({name}):"
   return None
-
-
-def _interrupt(number: int, _: Any) -> None:
-  """Makes a signal end a command as Ctrl-C does, cleaning up on the way."""
-  raise KeyboardInterrupt(number)
 
 
 def _sentence(error: Exception) -> str | None:

@@ -29,6 +29,12 @@ from iodine.modules import datasets, iodine, types
 Config = common.Config
 LogScalar = Callable[[str, float, int], None]
 
+# Entries that workers need not share: paths are of a machine.
+_OF_ONE_WORKER = (
+  *("seed", "checkpoint_dir", "generated_path", "data.path", "data.cache"),
+  *(f"environment.{name}" for name in ("device", "precision")),
+)
+
 
 def run(
   config: Config,
@@ -55,7 +61,9 @@ def run(
   ):
     opened = _Run(config, folder, strategy, workers, log_scalar, on_folder)
     plan = opened.plan
-    for stage, model in zip(plan, opened.build_models(), strict=True):
+    with training.uninterrupted():
+      models = opened.build_models()
+    for stage, model in zip(plan, models, strict=True):
       if folder.step >= stage.last_step:
         continue
       outcome = opened.train(stage, model)
@@ -96,6 +104,7 @@ class _Run:
       # Samples and the order of scenes go on as they would have.
       seed = folder.start.seed
       print(f"the run's own seed {seed} is used", flush=True)
+    workers.check_alike(_shared(config))
     # Where none is given, each process has drawn its own.
     self._seed = workers.of_chief(seed)
     tf.random.set_seed(self._seed)
@@ -173,9 +182,11 @@ class _Run:
     )
     make_steps = training.compile_steps(train_step, strategy, feed.expand)
     # Whatever is wrong with the config shows here, before a folder is made.
-    if strategy.num_replicas_in_sync == 1:
-      train_step.get_concrete_function(self._example)
-    make_steps.get_concrete_function(feed.batches, tf.TensorSpec([], tf.int32))
+    with training.uninterrupted():
+      if strategy.num_replicas_in_sync == 1:
+        train_step.get_concrete_function(self._example)
+      num_steps = tf.TensorSpec([], tf.int32)
+      make_steps.get_concrete_function(feed.batches, num_steps)
     if self._held_out:
       self._held_out.read()
     self._folder.create(self._workers)
@@ -246,6 +257,13 @@ def _read_first(
   make_data.ensure_dataset(config)
   dataset = common.build_dataset(config["data"], seed, config["model"])
   return dataset, next(iter(dataset.batches("summary")))
+
+
+def _shared(config: Config) -> str:
+  """Returns what all workers have to have in common, as text."""
+  leaves = dict(config_files.leaves(config))
+  shared = {k: v for k, v in leaves.items() if k not in _OF_ONE_WORKER}
+  return json.dumps(shared, sort_keys=True, default=str)
 
 
 def _as_read(

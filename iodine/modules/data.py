@@ -10,9 +10,7 @@ Dimensions: see `iodine.modules.datasets`.
 import abc
 import dataclasses
 import functools
-import itertools
 import os
-from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -336,18 +334,15 @@ class _FileScenes(_PlacedScenes):
     self, source: image_sets.FileSource, places: np.ndarray
   ) -> streams.Scene:
     """Returns scenes in their final size: what is stored may have several."""
-    scenes = map(source.read, places)
-    # What is of one size is resized at once.
-    runs = itertools.groupby(scenes, lambda scene: scene[0].shape)
-    resized = [self._resize(*zip(*run, strict=True)) for _, run in runs]
-    parts = map(np.concatenate, zip(*resized, strict=True))
+    scenes = [self._resize(*source.read(place)) for place in places]
+    parts = map(np.concatenate, zip(*scenes, strict=True))
     # Without masks there are only images.
     names = ("image", "mask", "visibility")
     return {**dict(zip(names, parts, strict=False)), "factors": {}}
 
-  def _resize(self, *parts: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Returns what `FileSource.read` gives, of scenes of one size, resized."""
-    image, *truth = map(np.stack, parts)
+  def _resize(self, *parts: np.ndarray) -> list[np.ndarray]:
+    """Returns what `FileSource.read` gives of a scene, a batch of one."""
+    image, *truth = (part[np.newaxis] for part in parts)
     if image.shape[2:] != self.image_shape:
       image = self._resize_image(image).numpy()
     if not truth:

@@ -422,10 +422,12 @@ class IODINE(snt.Module):
     """
     height, width, channels = image_shape
     num_pixels = batch_size * self.num_components * height * width
-    # What the decoder gives, the same in parts, and three log densities.
-    # Layers before the last have more channels; gradients take as much again.
+    # The widest map of the decoder, where it is known, what comes of it, the
+    # gradients of that, and three log densities.
+    parts = self.decoder.submodules
+    widest = max((getattr(part, "widest", 0) for part in parts), default=0)
     memory.require(
-      4 * num_pixels * (2 * (channels + 1) + 3),
+      4 * num_pixels * (widest + 2 * (channels + 1) + 3),
       f"`num_components` {self.num_components} for {batch_size} images of "
       f"{height} x {width} pixels",
       "lower it, `batch_size` or `image_dim`",

@@ -310,7 +310,11 @@ def _set_last_channels(cnn_opt: Options, channels: int) -> Options:
 
 
 class BroadcastConv(PixelDecoder):
-  """The spatial broadcast decoder (paper section B.1, Watters et al. 2019)."""
+  """The spatial broadcast decoder (paper section B.1, Watters et al. 2019).
+
+  Attributes:
+    widest: channels of its widest map, which has the size of the image.
+  """
 
   def __init__(
     self,
@@ -338,7 +342,8 @@ class BroadcastConv(PixelDecoder):
     """
     super().__init__(name=name, compute_dtype=compute_dtype)
     # Made once now, so that wrong options are found before there is an image.
-    ConvNet2D(**_set_last_channels(cnn_opt, 1))
+    layers = ConvNet2D(**_set_last_channels(cnn_opt, 1)).layers
+    self.widest = max(layer.output_channels for layer in layers)
     self._cnn_opt = tuple(cnn_opt.items())
     self._coord_type = coord_type
     self._coord_freqs = coord_freqs

@@ -25,10 +25,12 @@ Dimensions:
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,7 +55,7 @@ _NUMBERS = "buif"  # NumPy's kinds of types
 # What NumPy and h5py raise for files that are broken in one way or another.
 _READ_ERRORS = (
   *(OSError, ValueError, KeyError, OverflowError),
-  *(zipfile.BadZipFile, tokenize.TokenError),
+  *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
   RuntimeError,  # encrypted, or compressed in a way that zipfile cannot read
 )
 
@@ -73,15 +75,7 @@ def open_file(path: str, group: str | None = None) -> dict[str, Array]:
   """
   with open(path, "rb"):
     pass  # h5py and zipfile would say less of it
-  with errors.as_user_error(
-    _READ_ERRORS,
-    lambda error: (
-      f"`{path}` is neither an NPZ nor an HDF5 file"
-      f"{f' with a group `{group}`' if group else ''}, or a broken one"
-      f" ({errors.reason(error)}): write it again, by `numpy.savez` or h5py, or"
-      " correct `train` and `test`"
-    ),
-  ):
+  with _explained(path, group):
     if h5py.is_hdf5(path):
       return _open_hdf5(path, group)
     if group is not None:
@@ -92,6 +86,21 @@ def open_file(path: str, group: str | None = None) -> dict[str, Array]:
         for info in archive.infolist()
         if info.filename.endswith(".npy")
       }
+
+
+def _explained(
+  path: str, group: str | None = None
+) -> contextlib.AbstractContextManager[None]:
+  """Raises a UserError where a file is broken, at its beginning or within."""
+  return errors.as_user_error(
+    _READ_ERRORS,
+    lambda error: (
+      f"`{path}` is neither an NPZ nor an HDF5 file"
+      f"{f' with a group `{group}`' if group else ''}, or a broken one"
+      f" ({errors.reason(error)}): write it again, by `numpy.savez` or h5py, or"
+      " correct `train` and `test`"
+    ),
+  )
 
 
 def _open_hdf5(path: str, group: str | None) -> dict[str, Array]:
@@ -276,7 +285,7 @@ class ArraySource:
       told["mask"] = (self.num_scenes, self._mask.shape[axis])
     if not told:
       most = max(
-        float(np.max(self._mask[start : start + _BLOCK]))
+        float(np.max(self._load(self._mask, slice(start, start + _BLOCK))))
         for start in range(0, self.num_scenes, _BLOCK)
       )
       # Of NaN, one.
@@ -303,8 +312,9 @@ class ArraySource:
         f"{self.title} has no array `visibility`, which `min_num_objects` and"
         " `max_num_objects` go by: add it, or set both to None"
       )
-    visibility = np.asarray(self._visibility[:], np.float64)
-    sums = visibility.reshape(self.num_scenes, -1).sum(axis=1)[places]
+    visibility = self._load(self._visibility, slice(None))
+    sums = visibility.reshape(self.num_scenes, -1).sum(axis=1, dtype=float)
+    sums = sums[places]
     return places[streams.are_within(sums, low, high)]
 
   def read(self, places: np.ndarray) -> streams.Scene:
@@ -355,8 +365,13 @@ class ArraySource:
       scenes = np.take(array, places, axis=0)
     else:
       # One by one, as those of a batch lie apart as a rule.
-      scenes = np.stack([array[int(place)] for place in places])
+      scenes = np.stack([self._load(array, int(place)) for place in places])
     return scenes[:, list(self._frames)] if is_film else scenes
+
+  def _load(self, array: Array, key: Any) -> np.ndarray:
+    """Reads a part of an array; a file may be broken within."""
+    with _explained(self.files[0]):
+      return np.asarray(array[key])
 
   def _read_mask(self, places: np.ndarray) -> np.ndarray:
     assert self._mask is not None

@@ -73,12 +73,17 @@ def count(film: Film) -> int:
   return sum(1 for _ in _decode(film.path))
 
 
-def read(film: Film, numbers: Sequence[int] | None = None) -> np.ndarray:
+def read(
+  film: Film,
+  numbers: Sequence[int] | None = None,
+  framing: image_files.Framing | None = None,
+) -> np.ndarray:
   """Reads frames of a film.
 
   Args:
     film: where it is.
     numbers: which, from 0, ascending; None for all.
+    framing: what is wanted of them, see `image_files.read`; None for all.
 
   Returns:
     [T, H', W', 3], or 1 in the place of 3 where all are grey; float32 in
@@ -90,7 +95,7 @@ def read(film: Film, numbers: Sequence[int] | None = None) -> np.ndarray:
     wanted = set(numbers)
     firsts = enumerate(itertools.islice(decoded, numbers[-1] + 1))
     decoded = (frame for i, frame in firsts if i in wanted)
-  frames = [image_files.read(frame) for frame in decoded]
+  frames = [image_files.read(frame, framing) for frame in decoded]
   channels = max((frame.shape[-1] for frame in frames), default=0)
   frames = [image_files.to_channels(frame, channels) for frame in frames]
   sizes = sorted({"{} x {}".format(*frame.shape) for frame in frames})

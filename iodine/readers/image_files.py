@@ -40,6 +40,13 @@ MASK = ".mask"
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 KINDS = "PNG, JPEG, WebP, BMP or TIFF"
 
+# Of EXIF, and those by which an image lies on its side.
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
+
+# Photographs have more rows and columns than this, scenes of the public data
+# sets fewer.
+_PHOTOGRAPH = 512
+
 # What Pillow raises for files that are broken in one way or another.
 _READ_ERRORS = (EOFError, OSError, SyntaxError, ValueError, struct.error)
 
@@ -74,23 +81,38 @@ def is_mask(path: str) -> bool:
   return os.path.splitext(path)[0].endswith(MASK)
 
 
-def read(image: Any) -> np.ndarray:
+def read(image: Any, framing: Framing | None = None) -> np.ndarray:
   """Reads an image as numbers; transparent parts lie on black.
 
   Args:
     image: the path of a file, PNG, JPEG, WebP, BMP or TIFF, which is turned
       upright as its EXIF entry says; a PIL image; or an array [H', W'] or [H',
       W', 1, 3 or 4 (with opacity)], uint8 or floating-point in [0, 1].
+    framing: what is wanted of it, see `Framing.cut`; None for all.
 
   Returns:
     [H', W', 1 or 3] float32 in [0, 1].
   """
+  title, size = "an array", None
   if isinstance(image, (str, os.PathLike)):
-    path = os.fspath(image)
-    return _from_pil(_open(path), f"`{path}`")
+    title = f"`{os.fspath(image)}`"
+    image, size = _open(os.fspath(image), framing)
   if isinstance(image, PIL.Image.Image):
-    return _from_pil(image)
-  return _from_array(np.asarray(image))
+    image = _to_array(image)
+  image = _with_channels(np.asarray(image), title)
+  if image.shape[-1] == 4 or image.dtype != np.uint8:
+    image = to_unit(image, title)
+  if image.shape[-1] == 4:
+    image = image[..., :3] * image[..., 3:]
+  if framing is not None:
+    image = framing.cut(image, size)
+  return to_unit(image, title)
+
+
+def read_size(path: str) -> tuple[int, int]:
+  """Reads (H', W') of an upright image, without its pixels."""
+  with _explained_file(path), PIL.Image.open(path, formats=_FORMATS) as image:
+    return _upright_size(image)
 
 
 def read_labels(path: str) -> np.ndarray:
@@ -103,7 +125,7 @@ def read_labels(path: str) -> np.ndarray:
   Returns:
     [H', W'] integers.
   """
-  image = _open(path)
+  image, _ = _open(path)
   labels = np.asarray(image)
   if labels.ndim != 2 or labels.dtype.kind not in "bui" or labels.min() < 0:
     raise errors.UserError(
@@ -114,17 +136,38 @@ def read_labels(path: str) -> np.ndarray:
   return labels.astype(np.uint8) if image.mode == "1" else labels
 
 
-def _open(path: str) -> PIL.Image.Image:
-  """Returns an image, upright."""
-  with (
-    explained(path, f"an image ({KINDS})"),
-    PIL.Image.open(path, formats=_FORMATS) as image,
-  ):
+def _open(
+  path: str, framing: Framing | None = None
+) -> tuple[PIL.Image.Image, tuple[int, int]]:
+  """Returns an image, upright, and its size (H', W').
+
+  Of what is wanted of a JPEG at a half, a quarter or an eighth of its size no
+  more is decoded.
+  """
+  with _explained_file(path), PIL.Image.open(path, formats=_FORMATS) as image:
     limit = PIL.Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
       raise PIL.Image.DecompressionBombError  # of which Pillow allows twice
+    size = _upright_size(image)
+    factor = 1 if framing is None else framing.reduction(size)
+    if factor > 1:
+      image.draft(None, (image.width // factor, image.height // factor))
     image.load()
-    return PIL.ImageOps.exif_transpose(image)
+    upright = PIL.ImageOps.exif_transpose(image)
+    if factor > 1 and upright.has_transparency_data:
+      # Colours times opacity as bytes: floats would take four times as much.
+      bands = upright.convert("RGBA").convert("RGBa").split()
+      upright = PIL.Image.merge("RGB", bands[:3])
+    return upright, size
+
+
+def _upright_size(image: PIL.Image.Image) -> tuple[int, int]:
+  is_turned = image.getexif().get(_ORIENTATION) in _TURNED
+  return image.size if is_turned else (image.height, image.width)
+
+
+def _explained_file(path: str) -> contextlib.AbstractContextManager[None]:
+  return explained(path, f"an image ({KINDS})")
 
 
 def explained(
@@ -156,22 +199,21 @@ def explained(
   return errors.as_user_error((*_READ_ERRORS, too_large, *others), explain)
 
 
-def _from_pil(image: PIL.Image.Image, title: str = "an image") -> np.ndarray:
-  """Returns [H', W', 1 or 3] float32 in [0, 1]."""
+def _to_array(image: PIL.Image.Image) -> np.ndarray:
+  """Returns [H', W'] or [H', W', 3 or 4], uint8 or floats in [0, 1]."""
   if image.mode.startswith("I"):
     # 16 bits of grey; Pillow would cut what is above 255.
-    pixels = np.asarray(image).astype(np.float32) / np.float32(65535.0)
-    return _from_array(pixels, title)
+    return np.asarray(image).astype(np.float32) / np.float32(65535.0)
   if image.mode == "F":
-    return _from_array(np.asarray(image), title)
+    return np.asarray(image)
   if image.has_transparency_data:
-    return _from_array(np.asarray(image.convert("RGBA")))
+    return np.asarray(image.convert("RGBA"))
   is_gray = image.mode in ("1", "L")
-  return _from_array(np.asarray(image.convert("L" if is_gray else "RGB")))
+  return np.asarray(image.convert("L" if is_gray else "RGB"))
 
 
-def _from_array(array: np.ndarray, title: str = "an array") -> np.ndarray:
-  """Checks and scales an array; [H', W', 1 or 3] float32."""
+def _with_channels(array: np.ndarray, title: str) -> np.ndarray:
+  """Returns [H', W', 1, 3 or 4], which it checks."""
   shape = array.shape
   if array.ndim == 2:
     array = array[..., None]
@@ -180,9 +222,6 @@ def _from_array(array: np.ndarray, title: str = "an array") -> np.ndarray:
       f"{title} of shape {list(shape)} is not an image: give [height, width], "
       "or [height, width, channels] with 1, 3 or 4 channels"
     )
-  array = to_unit(array, title)
-  if array.shape[-1] == 4:
-    array = array[..., :3] * array[..., 3:]
   return array
 
 
@@ -260,6 +299,58 @@ class Framing(NamedTuple):
       top, bottom = top + rows[0], top + rows[1]
       left, right = left + columns[0], left + columns[1]
     return (top, bottom), (left, right)
+
+  def reduction(self, image_size: Sequence[int]) -> int:
+    """Returns how many rows and columns of an image are averaged to one.
+
+    FIDELITY: more than one only of photographs. What is smaller is resized as
+    the original does it, which looks at four pixels for each, however many
+    there are.
+
+    Args:
+      image_size: (H', W').
+    """
+    (top, bottom), (left, right) = self.region(image_size)
+    height, width = bottom - top, right - left
+    if self.size is None or min(height, width) < _PHOTOGRAPH:
+      return 1
+    return max(1, min(height // self.size[0], width // self.size[1]))
+
+  def cut(
+    self, pixels: np.ndarray, image_size: Sequence[int] | None = None
+  ) -> np.ndarray:
+    """Cuts the region out of images, and reduces photographs.
+
+    Args:
+      pixels: [..., H', W', C], uint8 or floating-point in [0, 1].
+      image_size: the size in which `region` is, if they are smaller.
+
+    Returns:
+      [..., H", W", C], at least of the wanted size; of the same type, or
+      float32 in [0, 1] where it is reduced.
+    """
+    size = pixels.shape[-3:-1]
+    whole = image_size or size
+    rows, columns = (
+      slice(*(round(end * now / before) for end in ends))
+      for ends, now, before in zip(self.region(whole), size, whole, strict=True)
+    )
+    pixels = pixels[..., rows, columns, :]
+    if self.size is None or self.reduction(whole) == 1:
+      return pixels
+    factor = min(
+      pixels.shape[-3] // self.size[0], pixels.shape[-2] // self.size[1]
+    )
+    scale = 255.0 if pixels.dtype == np.uint8 else 1.0
+    return _means(_means(pixels, factor, -3), factor, -2) / np.float32(scale)
+
+
+def _means(pixels: np.ndarray, factor: int, axis: int) -> np.ndarray:
+  """Returns means of `factor` rows or columns, fewer at the end, float32."""
+  starts = np.arange(0, pixels.shape[axis], factor)
+  numbers = np.diff(starts, append=pixels.shape[axis]).astype(np.float32)
+  sums = np.add.reduceat(pixels, starts, axis, dtype=np.float32)
+  return sums / numbers.reshape([-1] + [1] * (-1 - axis))
 
 
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:

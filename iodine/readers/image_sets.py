@@ -197,7 +197,8 @@ class FileSource:
   @functools.cached_property
   def stored_size(self) -> tuple[int, int]:
     """Returns (H', W') of the first image, cropped by `crop_region`."""
-    first = self._crop(films.read(self.clips[0].film, self.clips[0].numbers))
+    film, numbers = self.clips[0]
+    first = films.read(film, numbers[:1], self._framing)
     return first.shape[1], first.shape[2]
 
   @functools.cached_property
@@ -208,7 +209,7 @@ class FileSource:
     bar = tqdm.tqdm(
       self.clips, "counting objects", unit="scenes", delay=_PATIENCE_SECONDS
     )
-    counts = [int(_present(_read_labels(clip)).sum()) for clip in bar]
+    counts = [len(_labels(_read_masks(clip))) for clip in bar]
     most = max(counts)
     if most > _MOST_ENTITIES:
       path = self.clips[counts.index(most)].film.path
@@ -229,39 +230,34 @@ class FileSource:
       where there are masks, [T, H', W', 1] uint8, the numbers of the entities
       in the order of their labels, and [L] float32, 1 for those that are there.
     """
-    clip = self.clips[place]
-    whole = films.read(clip.film, clip.numbers)
+    film, numbers = clip = self.clips[place]
+    frames = films.read(film, numbers, self._framing)
     if not self._framing.grayscale:
-      whole = image_files.to_channels(whole, 3)
-    frames = self._crop(whole)
+      frames = image_files.to_channels(frames, 3)
     if self._framing.size is None and frames.shape[1:3] != self.stored_size:
       raise errors.UserError(
-        f"`{clip.film.path}` has {_size(frames)} pixels, but"
+        f"`{film.path}` has {_size(frames.shape[1:])} pixels, but"
         f" `{self.clips[0].film.path}` has other ones: give all images one size"
         " by `image_dim`, such as `data.image_dim=[64,64]`"
       )
     if not self.has_masks:
       return (frames,)
-    labels = _read_labels(clip)
-    if labels.shape != whole.shape[:3]:
+    masks = _read_masks(clip)
+    size = image_files.read_size(film.frames[numbers[0]])
+    if masks.shape[1:] != size:
       raise errors.UserError(
-        f"the mask of `{clip.film.path}` has {_size(labels)} pixels, but its"
-        f" image {_size(whole)}: give masks of the size of their images"
+        f"the mask of `{film.path}` has {_size(masks.shape[1:])} pixels, but"
+        f" its image {_size(size)}: give masks of the size of their images"
       )
-    is_there = _present(labels)
-    order = np.cumsum(is_there) - 1
-    numbers = order.astype(np.uint8)[labels]
-    visibility = np.arange(self.num_entities) < is_there.sum()
-    return (
-      frames,
-      self._crop(numbers[..., np.newaxis]),
-      visibility.astype(np.float32),
-    )
-
-  def _crop(self, frames: np.ndarray) -> np.ndarray:
-    """Returns what is wanted of [T, H', W', ...]: a part, in proportion."""
-    (top, bottom), (left, right) = self._framing.region(frames.shape[1:3])
-    return frames[:, top:bottom, left:right]
+    labels = _labels(masks)
+    (top, bottom), (left, right) = self._framing.region(size)
+    # The middle pixels of what becomes one in the image.
+    factor = self._framing.reduction(size)
+    rows = slice(top + factor // 2, bottom, factor)
+    columns = slice(left + factor // 2, right, factor)
+    entities = np.searchsorted(labels, masks[:, rows, columns, np.newaxis])
+    visibility = np.arange(self.num_entities) < len(labels)
+    return frames, entities.astype(np.uint8), visibility.astype(np.float32)
 
   def are_in(self, folder: str) -> np.ndarray:
     """Returns [N] whether scenes are in a folder within the data set's."""
@@ -270,19 +266,17 @@ class FileSource:
     return np.array([name.startswith(start) for name in names])
 
 
-def _read_labels(clip: Clip) -> np.ndarray:
+def _read_masks(clip: Clip) -> np.ndarray:
   """Returns whole label images [T, H', W'], of any integers."""
   masks = clip.film.masks
   return np.stack([image_files.read_labels(masks[i]) for i in clip.numbers])
 
 
-def _present(labels: np.ndarray) -> np.ndarray:
-  """Returns [largest label + 1] whether a label is there; 0 always counts."""
-  is_there = np.bincount(labels.ravel()) > 0
-  is_there[0] = True
-  return is_there
+def _labels(masks: np.ndarray) -> np.ndarray:
+  """Returns the labels that there are, ascending; 0 always counts."""
+  return np.union1d([0], masks)
 
 
-def _size(frames: np.ndarray) -> str:
-  """Returns the size of [T, H', W', ...] as text."""
-  return "{} x {}".format(*frames.shape[1:])
+def _size(size: Sequence[int]) -> str:
+  """Returns (H', W') as text."""
+  return "{} x {}".format(*size)

@@ -128,7 +128,7 @@ def _facts(
   # Where the config of the training is there.
   if os.path.exists(checkpoints.config_path(opened.prefix)):
     trained_on = checkpoints.config_beside(opened.prefix).get("environment")
-    if trained_on:
+    if isinstance(trained_on, Mapping):
       facts["trained on"] = _environment(trained_on)
   versions = [f"{p} {importlib.metadata.version(p)}" for p in _PACKAGES]
   now = datetime.datetime.now(datetime.timezone.utc)
@@ -139,11 +139,8 @@ def _facts(
   }
 
 
-def _environment(environment: Mapping[str, str]) -> str:
-  return (
-    f"{environment['device']}, {environment['precision']}, "
-    f"TensorFlow {environment['tensorflow']}"
-  )
+def _environment(environment: Mapping[str, Any]) -> str:
+  return ", ".join(f"{name}: {value}" for name, value in environment.items())
 
 
 def _range(test: str | Sequence[int | None] | None) -> str:

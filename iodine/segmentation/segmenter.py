@@ -191,10 +191,9 @@ def prepare(
     frames = image_files.to_unit(np.asarray(image), "a film")
   else:
     frames = image_files.read(image)[None]
-  region = image_files.center_region(frames.shape[1:3], (height, width))
-  (top, bottom), (left, right) = region
-  cut = frames[:, top:bottom, left:right]
-  resized = data.resize(cut, (height, width)).numpy()
+  framing = image_files.Framing((height, width), None, channels == 1)
+  resized = data.resize(framing.cut(frames), (height, width)).numpy()
+  region = framing.region(frames.shape[1:3])
   return image_files.to_channels(resized, channels), region, is_film
 
 

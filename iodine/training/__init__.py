@@ -3,7 +3,14 @@
 from iodine.training.curriculum import Stage, plan
 from iodine.training.feeding import Feed
 from iodine.training.held_out import HeldOut
-from iodine.training.loop import Listener, Loop, Outcome, Report, Schedule
+from iodine.training.loop import (
+  Listener,
+  Loop,
+  Outcome,
+  Report,
+  Schedule,
+  uninterrupted,
+)
 from iodine.training.step import (
   compile_step,
   compile_steps,
@@ -35,4 +42,5 @@ __all__ = [
   "read_scalars",
   "steps_per_call",
   "train_step",
+  "uninterrupted",
 ]

@@ -321,6 +321,18 @@ def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 @contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+  """Has a signal that asks to end wait until a block is done.
+
+  TensorFlow does not stand an error from outside while it makes a graph.
+  """
+  with _catch_signals() as caught:
+    yield
+  if caught:
+    raise KeyboardInterrupt(int(caught[0]))
+
+
+@contextlib.contextmanager
 def _catch_signals() -> Iterator[list[signal.Signals]]:
   """Collects the first signal that asks to end; a second one acts as usual."""
   caught: list[signal.Signals] = []
