@@ -19,8 +19,7 @@ from . import base
 
 def _for_size(image_dim, *choices):
   """Returns the choice for images of about 14, 35, 64, 128 or 256 pixels."""
-  # Whatever is not a list, the data set refuses.
-  longest = max(image_dim) if isinstance(image_dim, (list, tuple)) else 0
+  longest = max(image_dim or [0])
   return choices[sum(longest > bound for bound in (22, 47, 90, 181))]
 
 

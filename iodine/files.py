@@ -73,6 +73,8 @@ def check_folder(folder: Path) -> None:
     folder: it may have yet to be made.
   """
   place = os.path.realpath(folder)
+  with _as_user_error(folder), contextlib.suppress(FileNotFoundError):
+    os.stat(place)  # which knows a name that is too long
   while not os.path.lexists(place):
     place = os.path.dirname(place)
   # Nothing else knows for sure, not even the permissions.

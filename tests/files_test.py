@@ -145,6 +145,7 @@ def test_what_cannot_be_written_is_known_before(place):
     (files.check_writable, "mine"),  # a folder
     (files.check_writable, "file"),  # itself is protected
     (files.check_writable, "file/below"),
+    (files.check_folder, "x" * 300),
     (files.check_folder, "mine"),
     (files.check_folder, "mine/a/b"),
     (files.check_folder, "file"),

@@ -295,7 +295,9 @@ def sound_images():
   pixels = np.random.default_rng(0).integers(1, 256, [9, 7, 3]).astype(np.uint8)
   for suffix in FORMATS:
     for mode in ("RGB", "L", "P"):
-      image = PIL.Image.fromarray(pixels).convert(mode)
+      image = PIL.Image.fromarray(pixels)
+      # Of no black in a palette.
+      image = image.quantize() if mode == "P" else image.convert(mode)
       if (suffix, mode) != ("jpg", "P"):
         yield f"a.{suffix}", encoded(image, suffix), read_film
   image = PIL.Image.fromarray(pixels).resize((600, 520))

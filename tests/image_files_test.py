@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import struct
 
 import numpy as np
 import PIL.Image
@@ -195,10 +196,14 @@ def test_what_is_no_image(array, part):
 
 def test_broken_files(tmp_path, monkeypatch):
   save_image(tmp_path / "good.png", noise([9, 9, 3]))
+  save_image(tmp_path / "good.tif", noise([9, 9, 3]))
   files = {
     "cut.png": (tmp_path / "good.png").read_bytes()[:-60],
     "text.png": b"This is a text.",
     "empty.jpg": b"",
+    "rows.tif": (tmp_path / "good.tif")
+    .read_bytes()
+    .replace(*(struct.pack("<HHII", 257, 4, 1, rows) for rows in (9, 90))),
     "other.png": b"GIF89a\x01\x00\x01\x00\x00\x00\x00;",
   }
   for name, content in files.items():

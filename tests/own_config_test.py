@@ -106,6 +106,12 @@ def test_the_learning_rate_follows_the_batch_size():
   assert own((128, 128), batch_size=32)["learn_rate"] == pytest.approx(1e-3)
 
 
+@pytest.mark.parametrize("value", [[None, None], 5, "large", [14], [0, 14]])
+def test_a_size_that_is_none_is_told_before_anything_follows(value):
+  with pytest.raises(errors.UserError, match="`image_dim` is .*: give a list"):
+    main.get_config(("own",), {"image_dim": value})
+
+
 def test_its_entries_are_its_own():
   added = own((14, 14)).keys() - main.get_config().keys()
   assert added == set(entries.OF_NAMED["own"])

@@ -239,7 +239,7 @@ class Experiment(sacred.Experiment):
     named = dict(self.named_configs)
     stored = None
     with building.trusting(_named_by_user(updates, options)):
-      entries.check(updates)
+      entries.check(updates, entries.table_of(named_configs))
       try:
         names = self._read_files(
           named_configs, updates, ("checkpoint_dir",) if reading else writes

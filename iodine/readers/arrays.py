@@ -54,7 +54,7 @@ _NUMBERS = "buif"  # NumPy's kinds of types
 
 # What NumPy and h5py raise for files that are broken in one way or another.
 _READ_ERRORS = (
-  *(OSError, ValueError, KeyError, OverflowError),
+  *(OSError, EOFError, ValueError, KeyError, OverflowError),
   *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
   RuntimeError,  # encrypted, or compressed in a way that zipfile cannot read
 )

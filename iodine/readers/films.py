@@ -122,5 +122,10 @@ def _explained(path: str) -> Any:
   kind = "a film that can be read"
   if not path.lower().endswith(_GIF):
     kind += " (videos need PyAV, `pip install av`)"
-  others = (request.InitializationError, ImportError, IndexError)
+  others = (
+    request.InitializationError,
+    ImportError,
+    IndexError,
+    AttributeError,
+  )
   return image_files.explained(path, kind, others)
