@@ -1,6 +1,5 @@
 """The commands as users run them: files, output, exit status, sentences."""
 
-import atexit
 import json
 import os
 import pathlib
@@ -9,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import weakref
 
 import helpers
 import numpy as np
@@ -17,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 import main
-from iodine import checkpoints, errors
+from iodine import checkpoints
 from iodine.commands import common, experiment, make_data, quickstart
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -637,26 +635,3 @@ def test_training_on_real_scenes(tmp_path):
   words += ["stop_after_steps=1", "data.shuffle_buffer=10"]
   run("with", "tetrominoes", *words, f"checkpoint_dir={tmp_path}/real")
   assert checkpoints.find(f"{tmp_path}/real_1").endswith("ckpt-1")
-
-
-@pytest.mark.parametrize(
-  "kind", [errors.UserError, KeyboardInterrupt, KeyError]
-)
-def test_what_an_error_came_through_is_let_go(monkeypatch, capsys, kind):
-  class Reader:
-    pass
-
-  readers, at_exit = [], []
-  monkeypatch.setattr(atexit, "register", at_exit.append)
-
-  def fail(*_, **__):
-    reader = Reader()
-    readers.append(weakref.ref(reader))
-    raise kind()
-
-  monkeypatch.setattr(make_data, "run", fail)
-  with pytest.raises(SystemExit) as info:
-    main.ex.run_commandline(["main.py", "make_data", "with", "tetrominoes"])
-  assert info.value.code and len(at_exit) == 1
-  at_exit[0]()
-  assert readers[0]() is None

@@ -3,6 +3,8 @@
 import gc
 import os
 import shutil
+import subprocess
+import sys
 import tracemalloc
 
 import h5py
@@ -343,6 +345,23 @@ def test_a_sentence_names_the_image_and_keeps_no_iterator(photos):
   before = iterators()
   assert f"`{photos}/3.png` is not an image" in images_sentence(photos)
   assert iterators() <= before
+
+
+READING = """
+import sys
+from iodine.modules import data
+images = data.Images(path=sys.argv[1], batch_size=4, image_dim=[8, 8])
+batches = iter(images("train"))
+next(batches)
+"""
+
+
+def test_a_process_ends_while_its_scenes_are_read(tmp_path):
+  """Python stops its threads, for which the iterator would wait."""
+  for i in range(8):
+    save_image(tmp_path / f"{i}.png", noise([900, 900, 3], seed=i))
+  command = [sys.executable, "-c", READING, str(tmp_path)]
+  assert subprocess.run(command, timeout=120, check=False).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import copy
 import difflib
 import errno
-import gc
 import importlib
 import logging
 import os
@@ -175,7 +173,6 @@ class Experiment(sacred.Experiment):
       print("interrupted", file=sys.stderr)
       sys.exit(128 + int(interrupt.args[0] if interrupt.args else 2))
     finally:
-      _let_go(sys.exc_info()[1])
       for number, handler in previous.items():
         signal.signal(number, handler)
       self._at_command_line, self._interrupted_by = False, None
@@ -371,26 +368,6 @@ class Experiment(sacred.Experiment):
     for function in self.captured_functions:
       function.config = custom_containers.make_read_only(run.config)
     return run
-
-
-def _let_go(error: BaseException | None) -> None:
-  """Drops what is held by the frames that led to the end of the process.
-
-  That may be batches that are being read, whose end waits for threads. Once
-  Python ends, it stops these where they are, and the wait never does.
-
-  Args:
-    error: what is being raised; any but SystemExit somebody may want to debug.
-  """
-  if isinstance(error, SystemExit):
-    cause: BaseException | None = error
-    while cause is not None:
-      traceback.clear_frames(cause.__traceback__)
-      cause.__traceback__ = None
-      cause = cause.__context__
-    # Sacred's own frames refer to themselves. Once, where callers go on.
-    atexit.unregister(gc.collect)
-    atexit.register(gc.collect)
 
 
 def _named_by_user(updates: Any, options: Any) -> list[str]:

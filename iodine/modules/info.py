@@ -34,10 +34,10 @@ def collect(
     zeros, losses/total, and what `describe` gives, stacked along a second axis;
     scalars are [T].
   """
-  seen = {"image": data["image"], "factors": dict(data["factors"])}
+  seen = {"image": data["image"]}
   if "mask" in data:
-    seen["true_mask"] = data["mask"]
-    seen["visibility"] = data["visibility"]
+    seen |= {"true_mask": data["mask"], "visibility": data["visibility"]}
+  seen["factors"] = dict(data["factors"])
   refined: dict[str, Any] = {"flat": {}, "spatial": {}}
   if inputs:
     blank = tf.nest.map_structure(tf.zeros_like, inputs[0])

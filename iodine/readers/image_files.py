@@ -149,9 +149,9 @@ def _open(
     if limit is not None and image.width * image.height > limit:
       raise PIL.Image.DecompressionBombError  # of which Pillow allows twice
     # What no part of a TIFF covers would be black.
-    corners = [part[1] for part in image.tile]
-    covered = sum((right - x) * (bottom - y) for x, y, right, bottom in corners)
-    if corners and covered < image.width * image.height:
+    parts = [part[1] or (0, 0, *image.size) for part in image.tile]
+    covered = sum((right - x) * (bottom - y) for x, y, right, bottom in parts)
+    if parts and covered < image.width * image.height:
       raise ValueError("a part of it is missing")
     size = _upright_size(image)
     factor = 1 if framing is None else framing.reduction(size)

@@ -9,9 +9,14 @@ Dimensions:
   L: entities of a scene, the background among them (entity 0).
 """
 
+import atexit
+import contextlib
 import dataclasses
+import functools
 import math
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -28,6 +33,9 @@ _SMALL_BUFFER = 10_000
 # By how much the public files, which hold more masks than anything, are
 # compressed, and twice that.
 _MOST_INFLATION = 64
+
+# So long nobody asks for scenes any more.
+_QUIET_SECONDS = 0.05
 
 # Slack for a sum of visibilities, which are floats.
 _EPSILON = 1e-5
@@ -307,12 +315,17 @@ class PlaceStream:
     # instead.
     nothing = [np.zeros([0], part.dtype) for part in flat]
 
+    calls = _calls()
+
     def read_or_nothing(places: np.ndarray) -> list[np.ndarray]:
       found: list[np.ndarray] = []
-      problem = errors.message_of(
-        lambda: found.extend(tf.nest.flatten(self.read(places))),
-        (errors.UserError, OSError),
-      )
+      with calls.one() as is_wanted:
+        problem = None
+        if is_wanted:
+          problem = errors.message_of(
+            lambda: found.extend(tf.nest.flatten(self.read(places))),
+            (errors.UserError, OSError),
+          )
       self._problem = problem or self._problem
       return found or nothing
 
@@ -344,6 +357,46 @@ class PlaceStream:
   def parts(self) -> Iterator["PlaceStream"]:
     """Yields the stream itself."""
     yield self
+
+
+class _Calls:
+  """Calls of Python from TensorFlow's threads, over when Python ends.
+
+  Python stops threads that want to run it after its end, and an iterator that
+  somebody still holds waits for its threads, for ever then. So nothing is read
+  from the beginning of the end on, until all buffers are full.
+  """
+
+  def __init__(self) -> None:
+    self._lock = threading.Lock()
+    self._begun = self._ended = 0
+    self._is_end = False
+
+  @contextlib.contextmanager
+  def one(self) -> Iterator[bool]:
+    """Counts a call, and says whether anything is to be read."""
+    with self._lock:
+      self._begun += 1
+    try:
+      yield not self._is_end
+    finally:
+      with self._lock:
+        self._ended += 1
+
+  def end(self) -> None:
+    """Waits until there are no more."""
+    self._is_end, before = True, -1
+    while self._begun != before or self._ended != before:
+      before = self._begun
+      time.sleep(_QUIET_SECONDS)
+
+
+@functools.cache
+def _calls() -> _Calls:
+  """Returns those of this process."""
+  calls = _Calls()
+  atexit.register(calls.end)
+  return calls
 
 
 Stream = RecordStream | PlaceStream
