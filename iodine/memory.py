@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 
+import psutil
 import tensorflow as tf
 
 from iodine import errors
@@ -22,9 +23,9 @@ _LIMITS = (
 def available() -> int:
   """Returns how many bytes there are, a bound that is never too low."""
   kinds = {device.device_type for device in tf.config.list_physical_devices()}
-  if kinds != {"CPU"} or not hasattr(os, "sysconf"):  # Windows has none
+  if kinds != {"CPU"}:
     return _OF_AN_ACCELERATOR
-  found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+  found = psutil.virtual_memory().total
   for path in filter(os.path.exists, _LIMITS):
     limit = pathlib.Path(path).read_text(encoding="utf-8").strip()
     if limit.isdigit():  # not "max"

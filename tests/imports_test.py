@@ -171,6 +171,16 @@ def test_modules_know_neither_sacred_nor_training():
       assert not name.startswith(("sacred", "iodine.training")), path
 
 
+# What Windows has not.
+POSIX = {"fcntl", "resource", "pwd", "grp", "termios", "pty", "ctypes"}
+
+
+def test_nothing_is_imported_that_windows_has_not():
+  for path in [ROOT / "main.py", *(ROOT / "iodine").rglob("*.py")]:
+    names = {name.partition(".")[0] for name in imports_of(path)}
+    assert not names & POSIX, path
+
+
 def test_building_imports_only_importlib_and_the_like():
   names = imports_of(ROOT / "iodine/building.py")
   assert not any(

@@ -39,7 +39,6 @@ def test_a_process_knows_its_start_and_its_peak():
 
 def test_without_proc_there_are_other_sources(monkeypatch):
   monkeypatch.setattr(pathlib.Path, "exists", lambda self: False)
-  assert 0 < process_cost.seconds_since_start() < time.monotonic()
   assert process_cost.peak_memory_bytes() > 1e8
 
 

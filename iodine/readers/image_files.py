@@ -111,7 +111,7 @@ def read(image: Any, framing: Framing | None = None) -> np.ndarray:
 
 def read_size(path: str) -> tuple[int, int]:
   """Reads (H', W') of an upright image, without its pixels."""
-  with _explained_file(path), PIL.Image.open(path, formats=_FORMATS) as image:
+  with explained(path), PIL.Image.open(path, formats=_FORMATS) as image:
     return _upright_size(image)
 
 
@@ -144,7 +144,7 @@ def _open(
   Of what is wanted of a JPEG at a half, a quarter or an eighth of its size no
   more is decoded.
   """
-  with _explained_file(path), PIL.Image.open(path, formats=_FORMATS) as image:
+  with explained(path), PIL.Image.open(path, formats=_FORMATS) as image:
     limit = PIL.Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
       raise PIL.Image.DecompressionBombError  # of which Pillow allows twice
@@ -171,12 +171,10 @@ def _upright_size(image: PIL.Image.Image) -> tuple[int, int]:
   return image.size if is_turned else (image.height, image.width)
 
 
-def _explained_file(path: str) -> contextlib.AbstractContextManager[None]:
-  return explained(path, f"an image ({KINDS})")
-
-
 def explained(
-  path: str, kind: str, others: tuple[type[Exception], ...] = ()
+  path: str,
+  kind: str = f"an image ({KINDS})",
+  others: tuple[type[Exception], ...] = (),
 ) -> contextlib.AbstractContextManager[None]:
   """Raises a UserError where a file is not what it is said to be.
 
