@@ -28,7 +28,7 @@ if __name__ == "__main__":
 import copy
 import importlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 with warnings.catch_warnings():
@@ -37,8 +37,9 @@ with warnings.catch_warnings():
   import sacred
 
 import iodine
-from iodine import entries, nvidia
+from iodine import config_files, entries, nvidia
 from iodine.commands import experiment
+from iodine.readers import image_files, paths
 
 # Before TensorFlow is imported: its start-up messages are not for users, unless
 # they say why a GPU is not used.
@@ -89,7 +90,9 @@ ex.records(
 )
 for _name in _NAMED_CONFIGS:
   _module = importlib.import_module(f"iodine.configs.{_name}")
-  ex.named_config(getattr(_module, _name))
+  _config = getattr(_module, _name)
+  _config.__doc__ = str(_module.__doc__).partition("\n")[0]
+  ex.named_config(_config)
 
 
 def get_config(
@@ -118,6 +121,20 @@ def _command(name: str, config: Config) -> Any:
     return importlib.import_module(f"iodine.commands.{name}")
 
 
+def _check_scenes(config: Config) -> None:
+  """Checks that the scenes are there, unless they are made at first use."""
+  data, made = config["data"], config["generated_path"]
+  is_ours = str(data.get("constructor")).startswith("iodine.modules.data.")
+  if is_ours and (made is None or data.get("path") != made):
+    paths.expand("data.path", data.get("path"))
+
+
+def _check_images(updates: Mapping[str, Any]) -> None:
+  """Checks that there are images to segment."""
+  if updates.get("films") is None:
+    image_files.find(updates.get("images"))
+
+
 def _read(name: str, config: Config, *arguments: Any) -> Any:
   """Runs a command with the checkpoint that its config was read beside."""
   checkpoint = ex.checkpoint(config["checkpoint_dir"])
@@ -135,12 +152,19 @@ def train(
   optimizer: Config,
   environment: Config,
 ) -> int:
-  """Trains a model (the default command)."""
+  """Trains a model (the default command).
+
+  A run of its own folder, with checkpoints, logs and the config. Ctrl-C saves.
+  """
+  config_files.require_experiment(model)
+  _check_scenes(_config)
   command = _command("train", _config)
   # Arguments so that Sacred knows their entries.
   del model, data, optimizer, environment
   run_folder = importlib.import_module("iodine.commands.run_folder")
-  folder = run_folder.RunFolder.find(checkpoint_dir, _run._id, continue_run)
+  folder = run_folder.RunFolder.find(
+    checkpoint_dir, _run._id, continue_run, ex.checkpoint(checkpoint_dir)
+  )
 
   def record(folder: str) -> None:
     # What Sacred's LogFileWriter would record, which knows TF1 only.
@@ -190,7 +214,7 @@ def export_savedmodel(_config: Config, output: str | None) -> str:
 
 
 @ex.command
-@ex.reads(*PRETRAINED)
+@ex.reads(*PRETRAINED, check=_check_images)
 def segment(_config: Config, images: Any, output: str | None) -> Config:
   """Segments images of your own: masks, cut-outs, overlays."""
   return _read("segment", _config, images, output)

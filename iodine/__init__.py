@@ -21,6 +21,8 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 from iodine import pretrained
 from iodine.building import build, trust
 
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
   from iodine import segmentation
   from iodine.modules.iodine import IODINE

@@ -7,9 +7,14 @@ import signal
 
 from iodine import errors
 
-if __name__ == "__main__":
-  # As in main.py.
+
+def main() -> None:
+  """Runs the command line, as main.py does."""
   gc.set_threshold(100_000)
   atexit.register(gc.freeze)
   signal.signal(signal.SIGINT, errors.end_at_once)
   importlib.import_module("iodine.main").ex.run_commandline()
+
+
+if __name__ == "__main__":
+  main()

@@ -24,6 +24,10 @@ _REMEDY = (
 # Generated scenes may be kept here, whoever asks for them.
 _OF_GENERATED = os.path.join("runs", "data", "")
 _ABSENT = "nothing"
+CHECKPOINT_REMEDY = (
+  "give `checkpoint_dir` the folder that a training printed, or a checkpoint's "
+  "prefix such as `folder/ckpt-1000`"
+)
 
 # What scenes are chosen and how they are computed does not change a result
 # behind anybody's back.
@@ -100,6 +104,24 @@ def read_beside(folder: str) -> dict[str, Any]:
   config = read(path, remedy)
   check_complete(config, f"`{path}`", remedy)
   return config
+
+
+def require_experiment(part: Any) -> None:
+  """Raises a UserError where no named config has filled a part in."""
+  if not isinstance(part, Mapping) or not part:
+    raise errors.UserError(
+      "no experiment is chosen: name one, such as `python main.py with "
+      "tetrominoes`; `python main.py` lists them"
+    )
+
+
+def require_checkpoint(path: str) -> None:
+  """Raises a UserError where there is neither a folder nor a checkpoint."""
+  if "://" in path or os.path.isdir(path) or os.path.exists(f"{path}.index"):
+    return
+  raise errors.UserError(
+    f"there is no checkpoint at `{path}`: {CHECKPOINT_REMEDY}"
+  )
 
 
 def check_complete(

@@ -592,6 +592,26 @@ def test_sigterm_in_make_data_leaves_nothing(tmp_path):
   assert not list(tmp_path.glob("data/*"))
 
 
+def test_a_run_goes_on_by_its_folder_alone(trained, tmp_path, capsys):
+  folder = shutil.copytree(trained, tmp_path / "run_1")
+  place = f"checkpoint_dir={folder}"
+  run("with", "continue_run=True", place, "stop_after_steps=3", "n_z=3")
+  out = capsys.readouterr().out
+  assert f"continuing from {folder}/ckpt-2" in out and "unlike" not in out
+  config = json.loads((folder / "config.json").read_text())
+  before = json.loads(pathlib.Path(trained, "config.json").read_text())
+  assert checkpoints.find(folder).endswith("ckpt-3")
+  assert config["model"] == before["model"] and config["data"] == before["data"]
+  run(
+    "with",
+    "continue_run=True",
+    place,
+    "stop_after_steps=4",
+    "model.kl_weight=2.0",
+  )
+  assert "unlike the run so far: model.kl_weight" in capsys.readouterr().out
+
+
 def test_ctrl_c_saves_and_leaves_with_130(options, tmp_path):
   place = f"checkpoint_dir={tmp_path}/run"
   process = start(*options, place, "stop_after_steps=100000")

@@ -102,7 +102,9 @@ def test_a_killed_worker_ends_all_and_the_run_goes_on(tmp_path, five_scenes):
   (sentence,) = [x for x in chief.splitlines() if x.startswith("error: ")]
   assert "another of the 2 workers" in sentence
   folder = tmp_path / "parts/run_1"
-  assert sentence.endswith(f"`continue_run=True checkpoint_dir={folder}`")
+  assert sentence.endswith(
+    f"python main.py with continue_run=True checkpoint_dir={folder}`"
+  )
   assert "Traceback" not in chief
   assert not (folder / "ckpt-60.index").exists()
 

@@ -111,9 +111,8 @@ def open_checkpoint(path: Path) -> Opened:
   found = candidates(path) if is_folder else [path]
   if not found or not tf.io.gfile.exists(found[0] + _INDEX):
     raise errors.UserError(
-      f"there is no checkpoint {'in' if is_folder else 'at'} `{path}`: give "
-      "`checkpoint_dir` the folder that a training printed, or a checkpoint's "
-      "prefix such as `folder/ckpt-1000`"
+      f"there is no checkpoint {'in' if is_folder else 'at'} `{path}`: "
+      f"{config_files.CHECKPOINT_REMEDY}"
     )
   broken = []
   for prefix in found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from iodine import benchmark, files, replicas
+from iodine import benchmark, config_files, files, replicas
 from iodine.commands import common, make_data
 from iodine.modules import data
 
@@ -22,7 +22,7 @@ def run(config: Config) -> dict[str, Any]:
     The measurements that `json_path` gets, see `benchmark.measure`.
   """
   json_path = config["json_path"]
-  common.require_experiment(config["model"])
+  config_files.require_experiment(config["model"])
   if json_path is not None:
     files.check_writable(json_path, "{")
   if isinstance(common.build_dataset(config["data"], 0), data.Arrays):

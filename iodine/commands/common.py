@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from iodine import building, checkpoints, errors, kinds, optimizers
+from iodine import building, checkpoints, config_files, kinds, optimizers
 from iodine.modules import datasets, iodine, types
 
 Config = Mapping[str, Any]
@@ -24,7 +24,7 @@ def build_dataset(
     seed: of the run.
     model: the config of a model, for whose regressor scenes are checked.
   """
-  require_experiment(config)
+  config_files.require_experiment(config)
   dataset = building.build({"seed": seed, **config}, "data")
   if not isinstance(dataset, datasets.SceneDataset):
     # Ours have it all, and some would have to open their files to show it.
@@ -40,7 +40,7 @@ def build_model(
   config: Config, image_shape: tuple[int, ...], batch_size: int = 1
 ) -> iodine.IODINE:
   """Builds a model with all variables, if memory holds such batches."""
-  require_experiment(config)
+  config_files.require_experiment(config)
   model = building.build(config, "model")
   model.initialize(image_shape, batch_size)
   return model
@@ -52,15 +52,6 @@ def build_optimizer(config: Config, model: iodine.IODINE) -> optimizers.Adam:
   kinds.check("optimizer", optimizer, types.Optimizer)
   optimizer.initialize(model.trainable_variables)
   return optimizer
-
-
-def require_experiment(config: Config) -> None:
-  """Raises a UserError where no named config has filled an entry in."""
-  if not isinstance(config, Mapping) or not config:
-    raise errors.UserError(
-      "no experiment is chosen: name one, such as `python main.py with "
-      "tetrominoes`; `python main.py print_named_configs` lists them"
-    )
 
 
 class Restored(NamedTuple):

@@ -7,6 +7,7 @@ import copy
 import difflib
 import errno
 import importlib
+import inspect
 import logging
 import os
 import pathlib
@@ -27,6 +28,7 @@ from sacred import utils as sacred_utils
 from sacred.config import config_dict, custom_containers
 
 from iodine import building, config_files, entries, errors, nvidia
+from iodine.commands import help
 
 Config = Mapping[str, Any]
 
@@ -71,10 +73,15 @@ class Reading(NamedTuple):
   Attributes:
     shown: named configs where neither a config nor a checkpoint is given.
     decomposes: whether images are decomposed, as in the training then.
+    check: told what the user gave, raises an error before TensorFlow starts.
   """
 
   shown: tuple[str, ...]
   decomposes: bool
+  check: Callable[[Config], None]
+
+
+_CONTINUED = Reading((), False, lambda updates: None)
 
 
 def git_tells(folder: str) -> bool:
@@ -133,7 +140,10 @@ class Experiment(sacred.Experiment):
         self.dependencies.add(dependencies.PackageDependency(package, version))
 
   def reads(
-    self, *shown: str, decomposes: bool = True
+    self,
+    *shown: str,
+    decomposes: bool = True,
+    check: Callable[[Config], None] = lambda updates: None,
   ) -> Callable[[_Command], _Command]:
     """Marks a command that reads the checkpoint `checkpoint_dir`.
 
@@ -143,10 +153,11 @@ class Experiment(sacred.Experiment):
     Args:
       *shown: named configs where neither a config nor a checkpoint is given.
       decomposes: whether images are decomposed, as in the training then.
+      check: see `Reading`.
     """
 
     def mark(command: _Command) -> _Command:
-      command.reading = Reading(shown, decomposes)  # type: ignore[attr-defined]
+      command.reading = Reading(shown, decomposes, check)  # type: ignore[attr-defined]
       return command
 
     return mark
@@ -158,6 +169,7 @@ class Experiment(sacred.Experiment):
 
   def run_commandline(self, argv: Any = None) -> Any:
     """Runs the command line, see the class."""
+    self._answer(list(sys.argv if argv is None else argv)[1:])
     self._at_command_line = True
     handlers = dict.fromkeys((signal.SIGTERM, signal.SIGINT), self._interrupt)
     hangup = getattr(signal, "SIGHUP", None)  # not on Windows
@@ -176,6 +188,24 @@ class Experiment(sacred.Experiment):
       for number, handler in previous.items():
         signal.signal(number, handler)
       self._at_command_line, self._interrupted_by = False, None
+
+  def _answer(self, words: Sequence[str]) -> None:
+    """Ends here where a command line asks for help, or makes no sense."""
+    commands, configs = (
+      {
+        name: inspect.cleandoc(what.__doc__ or "")
+        for name, what in all_.items()
+      }
+      for all_ in (self.commands, self.named_configs)
+    )
+    try:
+      text = help.answer(words, commands, configs)
+    except errors.UserError as error:
+      print(f"error: {error}", file=sys.stderr)
+      sys.exit(1)
+    if text is not None:
+      print(text)
+      sys.exit(0)
 
   def _interrupt(self, number: int, _: Any) -> None:
     """Makes a signal end a command as Ctrl-C does, cleaning up on the way."""
@@ -232,6 +262,10 @@ class Experiment(sacred.Experiment):
     updates = entries.with_integers(updates)
     command = self.commands.get(command_name)
     reading: Reading | None = getattr(command, "reading", None)
+    # A run that goes on has its own config, where no other is named.
+    continues = updates.get("continue_run") and command_name == "train"
+    if continues and not named_configs:
+      reading = _CONTINUED
     writes = _WRITES_TO.get(command_name or "", ())
     named = dict(self.named_configs)
     stored = None
@@ -242,6 +276,7 @@ class Experiment(sacred.Experiment):
           named_configs, updates, ("checkpoint_dir",) if reading else writes
         )
         if reading is not None:
+          reading.check(updates)
           names, updates, stored = self._read_beside(names, updates, reading)
         run = self._make_run(
           command_name, updates, names, info, meta_info, options
@@ -249,7 +284,8 @@ class Experiment(sacred.Experiment):
       finally:
         self.named_configs.clear()
         self.named_configs.update(named)
-    if reading is not None and stored is not None:
+    # A training tells what it does otherwise.
+    if reading not in (None, _CONTINUED) and stored is not None:
       as_read = (
         config_files.as_trained(stored) if reading.decomposes else stored
       )
@@ -307,6 +343,7 @@ class Experiment(sacred.Experiment):
       plain = self._make_run(None, {}, names).config
       updates["checkpoint_dir"] = plain["checkpoint_dir"]
     folder = updates["checkpoint_dir"]
+    config_files.require_checkpoint(folder)
     checkpoints = _import("iodine.checkpoints")
     self._opened = checkpoints.open_checkpoint(folder)
     path = checkpoints.config_path(self._opened.prefix)
@@ -358,7 +395,7 @@ class Experiment(sacred.Experiment):
       run.config_modifications.modified.add(path)
     entries.check(run.config, table)
     for name, entry in entries.flat(table):
-      run.config_modifications.docs.setdefault(name, entry.about)
+      run.config_modifications.docs[name] = entry.about
     if run.observers:
       if not _import("iodine.replicas").is_chief(run.config):
         run.observers.clear()  # of several workers one records

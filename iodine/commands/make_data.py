@@ -6,7 +6,7 @@ import glob
 import os
 from typing import Any
 
-from iodine import errors, synthetic
+from iodine import config_files, errors, synthetic
 from iodine.commands import common
 
 Config = common.Config
@@ -35,7 +35,7 @@ def make_data(
   Returns:
     The path of the file or folder.
   """
-  common.require_experiment(config)
+  config_files.require_experiment(config)
   name = generator or common.build_dataset(config, seed).generator_name
   if name not in synthetic.DATASETS:
     raise errors.UserError(
@@ -102,7 +102,7 @@ def ensure_dataset(config: Config) -> None:
   That is where `data.path` is still `generated_path`, and missing: a misspelt
   path of somebody's scenes should not be filled with others.
   """
-  common.require_experiment(config["data"])
+  config_files.require_experiment(config["data"])
   path = config["generated_path"]
   is_generated = path is not None and config["data"].get("path") == path
   if is_generated and not os.path.exists(path):

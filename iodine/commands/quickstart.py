@@ -47,7 +47,7 @@ def run(
     log_scalar: takes name, value and step.
     trained: that of a trained model, which is shown before.
   """
-  common.require_experiment(config["data"])
+  config_files.require_experiment(config["data"])
   folder, path = config["checkpoint_dir"], config["data"]["path"]
   if not isinstance(path, str):
     raise errors.UserError(

@@ -39,6 +39,7 @@ class RunFolder:
     checkpoint_dir: str,
     run_id: Any,
     continue_run: bool,
+    checkpoint: checkpoints.Opened | str | None = None,
   ) -> RunFolder:
     """Returns where a run goes, and what it begins with.
 
@@ -50,7 +51,7 @@ class RunFolder:
     checkpoints.check_name(checkpoint_dir)
     start = None
     if continue_run:
-      start = checkpoints.open_checkpoint(checkpoint_dir)
+      start = checkpoints.open_checkpoint(checkpoint or checkpoint_dir)
       if not start.is_tf1:
         return cls(checkpoints.run_folder(start.prefix), start)
     path = f"{checkpoint_dir.rstrip('/')}_{run_id or 1}"

@@ -23,7 +23,7 @@ from iodine import (
   replicas,
   training,
 )
-from iodine.commands import common, make_data, run_folder
+from iodine.commands import common, help, make_data, run_folder
 from iodine.modules import datasets, iodine, types
 
 Config = common.Config
@@ -363,7 +363,7 @@ def _tell_end(outcome: training.Outcome, folder: str) -> None:
 
 def _go_on(folder: str) -> str:
   return (
-    "go on with the same command and `continue_run=True "
+    f"go on with `{help.program()} with continue_run=True "
     f"checkpoint_dir={shlex.quote(folder)}`"
   )
 

@@ -47,8 +47,7 @@ def find(entry: str, value: Any) -> list[Film]:
       film, as is every GIF or video; a glob; or a list of those.
   """
   suffixes = (*image_files.SUFFIXES, *_SUFFIXES)
-  remedy = "give a GIF, a video, a folder of frames, a glob, or a list of those"
-  found = paths.expand(entry, value, suffixes, remedy)
+  found = paths.expand(entry, value, suffixes)
   films = {}
   for name, path in found.items():
     if path.lower().endswith(_SUFFIXES):
