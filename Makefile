@@ -40,8 +40,8 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.run-ready: requirements.txt requirements-shapeguard.txt constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
-	  || { echo "error: $(PYTHON) is not a Python 3.10 to 3.12: run make with PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
+	  || { echo "error: $(PYTHON) is not a Python 3.10 to 3.13 (for 3.14 there is no TensorFlow yet): run make with PYTHON=python3.13" >&2; exit 1; }
 	@echo "installing into $(VENV), which takes some minutes the first time"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -r requirements.txt -c constraints.txt

@@ -121,3 +121,28 @@ def test_the_experiment_of_the_package_is_that_of_main():
   module = importlib.import_module("iodine.main")
   assert module.__file__ == main.__file__
   assert module.ex.commands.keys() == main.ex.commands.keys()
+
+
+PLATFORMS = {
+  "x86_64-unknown-linux-gnu": ("3.10", "3.13"),
+  "aarch64-unknown-linux-gnu": ("3.10", "3.13"),
+  "x86_64-pc-windows-msvc": ("3.10", "3.13"),
+  "aarch64-apple-darwin": ("3.10", "3.13"),
+  # Of the last TensorFlow for these, 2.16.
+  "x86_64-apple-darwin": ("3.10", "3.12"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_the_versions_that_are_pinned_exist_everywhere(platform, tmp_path):
+  names = ("requirements", "requirements-dev", "requirements-mongo")
+  for version in PLATFORMS[platform]:
+    command = [
+      *(sys.executable, "-m", "uv", "pip", "compile", "--only-binary", ":all:"),
+      *(f"{name}.txt" for name in names),
+      *("-c", "constraints.txt", "-o", str(tmp_path / "found.txt")),
+      *("--python-platform", platform, "--python-version", version),
+    ]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
