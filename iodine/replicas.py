@@ -12,7 +12,6 @@ import faulthandler
 import hashlib
 import json
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
 
@@ -21,8 +20,6 @@ import tensorflow as tf
 from iodine import errors, kinds
 from iodine.modules import types
 
-# A worker's, in TF_CONFIG.
-_ADDRESS = re.compile(r"\S+:\d{1,5}")
 # So few that a sum over all workers is an int64.
 _DIGEST_BYTES = 6
 
@@ -127,7 +124,9 @@ def _check_cluster(text: str) -> None:
     told = json.loads(text)
     workers, task = told["cluster"]["worker"], told["task"]
     known = kinds.fits(workers, list[str]) and {*told["cluster"]} == {"worker"}
-    if not known or not all(map(_ADDRESS.fullmatch, workers)):
+    ports = [int(address.rpartition(":")[2]) for address in workers if known]
+    alone = len({*map(str, workers)}) == len(workers)
+    if not (known and alone and all(0 < port < 2**16 for port in ports)):
       raise ValueError(f"workers {told['cluster']}")
     index = Annotated[int, kinds.AtLeast(0), kinds.Below(len(workers))]
     if task["type"] != "worker" or not kinds.fits(task["index"], index):

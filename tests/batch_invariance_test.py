@@ -119,6 +119,7 @@ def test_seeds_of_their_own_make_samples_of_their_own():
   assert len({tuple(row) for row in drawn.round(4)}) == len(drawn)
 
 
+@pytest.mark.slow
 def test_evaluation_does_not_depend_on_the_batch_size(path):
   model = restore(refinement_batch_size=64, num_iters=3)
   results = [
@@ -155,6 +156,7 @@ def test_restore_takes_the_batch_size_of_the_training(restored, scenes):
   np.testing.assert_array_equal(actual[-1].z, expected[-1].z)
 
 
+@pytest.mark.slow
 def test_a_saved_model_gives_the_same(tmp_path, scenes):
   model = restore(refinement_batch_size=64, num_iters=3)
   images = scenes["image"][:3, 0]

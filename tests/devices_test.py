@@ -156,6 +156,7 @@ def train(scenes, folder, **updates):
   return f"{folder}/run_1"
 
 
+@pytest.mark.slow
 def test_a_run_tells_what_it_runs_on_and_deterministic_kernels_change_nothing(
   five_scenes, tmp_path, monkeypatch, capsys
 ):

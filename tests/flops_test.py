@@ -134,6 +134,7 @@ def test_unknown_kinds_are_errors():
     )
 
 
+@pytest.mark.slow
 def test_a_training_step_grows_with_batch_slots_and_iterations():
   def total(batch_size=2, **updates):
     model, optimizer = helpers.build_both(helpers.tiny_config(updates))

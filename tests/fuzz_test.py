@@ -24,7 +24,14 @@ import tensorflow as tf
 from hypothesis import strategies as st
 
 import main
-from iodine import building, checkpoints, errors, synthetic, training
+from iodine import (
+  building,
+  checkpoints,
+  config_files,
+  errors,
+  synthetic,
+  training,
+)
 from iodine.commands import common
 from iodine.modules import data
 from iodine.readers import arrays as array_files
@@ -340,7 +347,7 @@ def read_arrays(path):
 
 def read_records(path):
   options = {"batch_size": 3, "image_dim": [8, 8], "shuffle_buffer": None}
-  (batch, *_) = data.Tetrominoes(path=path, **options)("test", compact=True)
+  (batch, *_) = data.Tetrominoes(path=path, **options).batches("test")
   return batch["image"].numpy()
 
 
@@ -398,7 +405,7 @@ def entries():
   config = main.get_config(("tetrominoes",))
   known = [
     path
-    for path, _ in checkpoints.leaves(config)
+    for path, _ in config_files.leaves(config)
     if path.rpartition(".")[2] not in PATHS and not path.startswith("data.")
   ]
   parts = sorted({path.rpartition(".")[0] for path in known} - {""})
@@ -423,6 +430,11 @@ updates = st.dictionaries(
   values,
   min_size=1,
   max_size=2,
+  # Sacred cannot put an entry below a number.
+).filter(
+  lambda found: (
+    not any(inner.startswith(f"{outer}.") for inner in found for outer in found)
+  )
 )
 
 

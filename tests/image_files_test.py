@@ -129,11 +129,11 @@ def test_photographs_are_averaged(tmp_path):
   deep = pixels[..., 0].astype(np.uint16) * 257
   found = image_files.read(save_image(tmp_path / "c.png", deep), FRAMING)
   np.testing.assert_allclose(found, expected[..., :1], atol=1e-5)
-  # The last row and column of blocks are what is left.
+  # Blocks of 6 or 7 rows and columns.
   pixels = noise([650, 975, 3])
   found = image_files.read(pixels, FRAMING)
-  assert found.shape == (109, 163, 3)
-  last = pixels[648:, 972:].mean(axis=(0, 1)) / 255
+  assert found.shape == (100, 150, 3)
+  last = pixels[643:, 968:].mean(axis=(0, 1)) / 255
   np.testing.assert_allclose(found[-1, -1], last, atol=1e-5)
 
 
@@ -141,7 +141,7 @@ def test_photographs_are_averaged(tmp_path):
 def test_no_more_of_a_jpeg_is_decoded_than_is_wanted(
   tmp_path, monkeypatch, is_turned
 ):
-  smooth = PIL.Image.fromarray(noise([8, 11, 3])).resize((900, 640))
+  smooth = PIL.Image.fromarray(noise([8, 11, 3])).resize((1800, 1280))
   stored = smooth.transpose(PIL.Image.Transpose.ROTATE_90)
   exif = PIL.Image.Exif()
   exif[0x0112] = 6  # a quarter to the right
@@ -157,12 +157,11 @@ def test_no_more_of_a_jpeg_is_decoded_than_is_wanted(
     return load(image)
 
   monkeypatch.setattr(PIL.ImageFile.ImageFile, "load", spy)
-  assert image_files.read_size(str(path)) == (640, 900) and not sizes
+  assert image_files.read_size(str(path)) == (1280, 1800) and not sizes
   found = image_files.read(path, FRAMING)
-  assert sizes[0] == [160, 225]  # a quarter
+  assert sizes[0] == [640, 900]  # a half
   monkeypatch.undo()
-  region = np.asarray(smooth)[20:620] / 255
-  expected = region.reshape(150, 4, 225, 4, 3).mean(axis=(1, 3))
+  expected = blocks(np.asarray(smooth.reduce(2))[20:620] / 255)
   np.testing.assert_allclose(found, expected, atol=0.04)  # JPEG's loss
 
 
@@ -264,10 +263,17 @@ def test_links_in_circles_end_and_each_file_is_found_once(folder):
   os.symlink(".", "photos/circle")
   os.symlink(".", "photos/another")
   os.symlink("../photos", "photos/more/up")
+  os.mkfifo("photos/pipe.png")
   os.symlink("b9.PNG", "photos/z.png")
   found = paths.expand("images", "photos", image_files.SUFFIXES)
   assert len(found) == len(ALL) + 1
   assert [name for name in found if "mask" not in name] == ALL
+  for pattern in ("photos/**", "photos/**/*.*", "**"):
+    deep = paths.expand("images", pattern, image_files.SUFFIXES).values()
+    real = sorted(map(os.path.realpath, found.values()))
+    assert sorted(map(os.path.realpath, deep)) == real
+  (one,) = paths.expand("images", "photos/**/c.jpg").values()
+  assert os.path.samefile(one, "photos/more/c.jpg")
   assert paths.expand("images", "photos/b10.png") == {
     "photos/b10.png": "photos/b10.png"
   }

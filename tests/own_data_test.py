@@ -224,6 +224,23 @@ def test_masks_of_photographs_lie_where_their_pixels_do(tmp_path):
   assert batch["visibility"].numpy().tolist() == [[1.0] * 6]
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_image_and_mask_of_a_photograph_are_of_one_geometry(tmp_path, suffix):
+  """Of sizes that do not divide: a band of a tenth at either end."""
+  pixels, labels = np.zeros([1000, 1010, 3], np.uint8), np.zeros([1000, 1010])
+  for number, band in enumerate((slice(100), slice(900, None)), 1):
+    pixels[band], labels[band] = 255, number
+  save_image(tmp_path / f"a.{suffix}", pixels, quality=95)
+  save_image(tmp_path / "a.mask.png", labels.astype(np.uint8))
+  own = data.Images(path=str(tmp_path), batch_size=1, image_dim=[64, 64])
+  (batch,) = own("test")
+  rows = batch["image"][0, 0, :, :, 0].numpy().mean(axis=1)
+  for half in (rows[:32], rows[32:]):
+    assert half.sum() == pytest.approx(6.4, abs=0.1)
+  there = batch["mask"][0, 0, :, :, 0, 0].numpy().sum(axis=1)
+  assert there.tolist() == [52.0, 6.0, 6.0]
+
+
 @pytest.mark.parametrize("is_flat", [True, False])
 def test_masks_are_found_by_the_ends_of_paths(tmp_path, is_flat):
   folder = tmp_path / "all"
@@ -483,6 +500,28 @@ def test_files_that_are_damaged_in_the_middle(tmp_path, folder, film_folder):
   path = tmp_path / "cut.gif"
   path.write_bytes((film_folder / "gifs/a.gif").read_bytes()[:-200])
   assert f"`{path}` is no" in sentence(data.Films(path=str(path), batch_size=1))
+
+
+def test_what_nobody_has_written_is_not_black(tmp_path):
+  shape = (5, 8, 8, 3)
+  holes = [{"shape": shape}, {"shape": shape, "chunks": (1, 8, 8, 3)}]
+  for number, options in enumerate(holes):
+    path = tmp_path / f"{number}.h5"
+    with h5py.File(path, "w") as file:
+      image = file.create_dataset("image", dtype="u1", **options)
+      if "chunks" in options:
+        image[:3] = noise([3, 8, 8, 3])
+    found = sentence(data.Arrays(path=str(path), batch_size=2))
+    assert f"`image` of `{path}` was never written" in found
+  layout = h5py.VirtualLayout(shape, "u1")
+  layout[:] = h5py.VirtualSource("gone.h5", "image", shape)
+  path = tmp_path / "virtual.h5"
+  with h5py.File(path, "w") as file:
+    file.create_virtual_dataset("image", layout)
+  assert "was never" in sentence(data.Arrays(path=str(path), batch_size=2))
+  path = tmp_path / "pipe.h5"
+  os.mkfifo(path)
+  assert "no file" in sentence(data.Arrays(path=str(path), batch_size=2))
 
 
 def test_films_have_to_be_long_enough(film_folder, tmp_path):

@@ -49,7 +49,7 @@ def test_evaluate_with_nothing_else_finds_the_objects(
   empty_folder, committed, capsys
 ):
   run("evaluate")
-  out = capsys.readouterr().out
+  out, progress = capsys.readouterr()
   found = dict(
     line.split()[:2] for line in out.splitlines() if line.startswith("ari")
   )
@@ -58,7 +58,7 @@ def test_evaluate_with_nothing_else_finds_the_objects(
   # What is committed as its metrics; rounding differs between processors.
   committed_mean = ari_nobg(FOLDER / "metrics.json")["mean"]
   assert float(found["ari_nobg"]) == pytest.approx(committed_mean, abs=0.005)
-  assert "4 slots, 12 refinements" in out
+  assert "4 slots, 12 refinements" in progress
   assert "320 scenes" in out
   assert "unlike" not in out
   assert sorted(os.listdir("runs/pretrained")) == ["evaluation", "pictures"]

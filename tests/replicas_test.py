@@ -346,6 +346,8 @@ FIRST = {"type": "worker", "index": 0}
     {"cluster": {"worker": []}, "task": FIRST},
     {"cluster": {"worker": ["localhost"]}, "task": FIRST},
     {"cluster": {"worker": ["localhost:x"]}, "task": FIRST},
+    {"cluster": {"worker": ["localhost:99999"]}, "task": FIRST},
+    {"cluster": {"worker": ["localhost:12"] * 2}, "task": FIRST},
     {"cluster": {**TWO, "ps": ["localhost:1"]}, "task": FIRST},
   ],
   ids=str,

@@ -252,6 +252,7 @@ def test_a_signal_saves_and_ends_the_training(tmp_path, number):
   assert signal.getsignal(number) is before
 
 
+@pytest.mark.slow
 def test_xla_computes_the_same_step(tmp_path, monkeypatch):
   z = np.random.default_rng(0).normal(size=[2, 2, 3, 3]).astype(np.float32)
   step = training.train_step

@@ -146,6 +146,7 @@ def test_two_replicas_share_scenes_without_masks(photos):
   assert np.isfinite(scalars["loss/total"].numpy()).all()
 
 
+@pytest.mark.slow
 def test_the_commands_from_training_to_the_page(photos, tmp_path, capsys):
   where = [
     *(f"{key}={value}" for key, value in SMALL.items()),

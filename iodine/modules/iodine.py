@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import shapeguard
 import sonnet as snt
@@ -44,7 +44,7 @@ class IODINE(snt.Module):
     self,
     n_z: kinds.Size,
     num_components: kinds.Size,
-    num_iters: kinds.Count,
+    num_iters: Annotated[kinds.Count, kinds.Below(2**16)],
     latent_dist: distributions.DistributionModule,
     output_dist: distributions.MaskedMixture,
     decoder: decoder.ComponentDecoder,

@@ -26,6 +26,7 @@ Dimensions:
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 import tokenize
@@ -43,6 +44,8 @@ from iodine.readers import image_files, streams
 # Other names of ours.
 _ALIASES = {"imgs": "image", "images": "image", "masks": "mask"}
 _FACTORS = "factors/"
+# What must be whole.
+_OF_SCENES = ("image", "mask", "visibility")
 
 # Of an HDF5 file, for chunks that were read and may be needed soon.
 _CHUNK_CACHE = 128 * 1024**2
@@ -73,9 +76,10 @@ def open_file(path: str, group: str | None = None) -> dict[str, Array]:
   Returns:
     The arrays by name, such as `image` or `factors/color`.
   """
-  with open(path, "rb"):
-    pass  # h5py and zipfile would say less of it
+  os.stat(path)  # h5py and zipfile would say less of it
   with _explained(path, group):
+    if not os.path.isfile(path):
+      raise OSError("it is no file")
     if h5py.is_hdf5(path):
       return _open_hdf5(path, group)
     if group is not None:
@@ -119,6 +123,19 @@ def _open_hdf5(path: str, group: str | None) -> dict[str, Array]:
 
   file[group or "/"].visititems(visit)
   return found
+
+
+def _is_hole(array: Array) -> bool:
+  """Returns whether HDF5 would give zeros for what nobody has written."""
+  if not isinstance(array, h5py.Dataset):
+    return False
+  if not array.is_virtual:
+    return array.id.get_space_status() != h5py.h5d.SPACE_STATUS_ALLOCATED
+  folder = os.path.dirname(array.file.filename)
+  parts = [part.file_name for part in array.virtual_sources()]
+  return not all(
+    part == "." or os.path.exists(os.path.join(folder, part)) for part in parts
+  )
 
 
 def _map_member(
@@ -190,6 +207,12 @@ class ArraySource:
         f" {errors.join_some(list(arrays), separator=', ') or 'none'}:"
         " name it so, or choose an HDF5 group by `train` and `test`"
       )
+    for name, array in arrays.items():
+      if name in _OF_SCENES and _is_hole(array):
+        raise errors.UserError(
+          f"`{name}` of {self.title} was never written, or not all of it: write"
+          " the file again"
+        )
     self._image = arrays["image"]
     shape = self._image_shape()
     self.num_scenes = shape[0]

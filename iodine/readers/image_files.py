@@ -46,6 +46,8 @@ _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
 # Photographs have more rows and columns than this, scenes of the public data
 # sets fewer.
 _PHOTOGRAPH = 512
+# So many are decoded at least, as they do not lie where parts begin.
+_ROWS_OF_A_MEAN = 4
 
 # What Pillow raises for files that are broken in one way or another.
 _READ_ERRORS = (EOFError, OSError, SyntaxError, ValueError, struct.error)
@@ -141,8 +143,8 @@ def _open(
 ) -> tuple[PIL.Image.Image, tuple[int, int]]:
   """Returns an image, upright, and its size (H', W').
 
-  Of what is wanted of a JPEG at a half, a quarter or an eighth of its size no
-  more is decoded.
+  Of a JPEG that is wanted much smaller, a half, a quarter or an eighth of the
+  rows and columns are decoded.
   """
   with explained(path), PIL.Image.open(path, formats=_FORMATS) as image:
     limit = PIL.Image.MAX_IMAGE_PIXELS
@@ -155,8 +157,9 @@ def _open(
       raise ValueError("a part of it is missing")
     size = _upright_size(image)
     factor = 1 if framing is None else framing.reduction(size)
-    if factor > 1:
-      image.draft(None, (image.width // factor, image.height // factor))
+    part = factor // _ROWS_OF_A_MEAN
+    if part > 1:
+      image.draft(None, (image.width // part, image.height // part))
     image.load()
     upright = PIL.ImageOps.exif_transpose(image)
     if factor > 1 and upright.has_transparency_data:
@@ -322,15 +325,14 @@ class Framing(NamedTuple):
   def cut(
     self, pixels: np.ndarray, image_size: Sequence[int] | None = None
   ) -> np.ndarray:
-    """Cuts the region out of images, and reduces photographs.
+    """Cuts the region out of images, and averages photographs.
 
     Args:
       pixels: [..., H', W', C], uint8 or floating-point in [0, 1].
       image_size: the size in which `region` is, if they are smaller.
 
     Returns:
-      [..., H", W", C], at least of the wanted size; of the same type, or
-      float32 in [0, 1] where it is reduced.
+      The region; of photographs [..., H, W, C] float32 in [0, 1].
     """
     size = pixels.shape[-3:-1]
     whole = image_size or size
@@ -341,19 +343,30 @@ class Framing(NamedTuple):
     pixels = pixels[..., rows, columns, :]
     if self.size is None or self.reduction(whole) == 1:
       return pixels
-    factor = min(
-      pixels.shape[-3] // self.size[0], pixels.shape[-2] // self.size[1]
-    )
     scale = 255.0 if pixels.dtype == np.uint8 else 1.0
-    return _means(_means(pixels, factor, -3), factor, -2) / np.float32(scale)
+    means = _means(_means(pixels, self.size[0], -3), self.size[1], -2)
+    return means / np.float32(scale)
+
+  def cut_labels(self, labels: np.ndarray) -> np.ndarray:
+    """Does so for label images [T, H', W'], whose middle pixels count."""
+    size = labels.shape[1:]
+    (top, bottom), (left, right) = self.region(size)
+    labels = labels[:, top:bottom, left:right]
+    if self.size is None or self.reduction(size) == 1:
+      return labels
+    rows, columns = (
+      (2 * np.arange(number) + 1) * there // (2 * number)
+      for number, there in zip(self.size, labels.shape[1:], strict=True)
+    )
+    return labels[:, rows][:, :, columns]
 
 
-def _means(pixels: np.ndarray, factor: int, axis: int) -> np.ndarray:
-  """Returns means of `factor` rows or columns, fewer at the end, float32."""
-  starts = np.arange(0, pixels.shape[axis], factor)
-  numbers = np.diff(starts, append=pixels.shape[axis]).astype(np.float32)
+def _means(pixels: np.ndarray, number: int, axis: int) -> np.ndarray:
+  """Returns means of so many parts of an axis, float32."""
+  starts = np.arange(number) * pixels.shape[axis] // number
+  sizes = np.diff(starts, append=pixels.shape[axis]).astype(np.float32)
   sums = np.add.reduceat(pixels, starts, axis, dtype=np.float32)
-  return sums / numbers.reshape([-1] + [1] * (-1 - axis))
+  return sums / sizes.reshape([-1] + [1] * (-1 - axis))
 
 
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:

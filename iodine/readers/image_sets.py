@@ -249,13 +249,8 @@ class FileSource:
         f"the mask of `{film.path}` has {_size(masks.shape[1:])} pixels, but"
         f" its image {_size(size)}: give masks of the size of their images"
       )
-    labels = _labels(masks)
-    (top, bottom), (left, right) = self._framing.region(size)
-    # The middle pixels of what becomes one in the image.
-    factor = self._framing.reduction(size)
-    rows = slice(top + factor // 2, bottom, factor)
-    columns = slice(left + factor // 2, right, factor)
-    entities = np.searchsorted(labels, masks[:, rows, columns, np.newaxis])
+    labels, cut = _labels(masks), self._framing.cut_labels(masks)
+    entities = np.searchsorted(labels, cut[..., np.newaxis])
     visibility = np.arange(self.num_entities) < len(labels)
     return frames, entities.astype(np.uint8), visibility.astype(np.float32)
 

@@ -5,6 +5,7 @@ One rule for `data.path`, `data.masks`, `images` and `films`.
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 import re
@@ -104,11 +105,24 @@ def _files_of(entry: str, place: str, suffixes: Sequence[str]) -> list[str]:
         f"`{entry}` is `{place}`, but `{folder}` is a folder, whose name reads"
         " as a pattern: rename it"
       )
-    matches = glob.glob(place, recursive=True)
+    # In what `**` means links may lead around.
+    start, is_deep, end = f"{os.sep}{place}".partition(f"{os.sep}**")
+    start = start[1:] or (os.curdir if is_deep else start)
+    matches = glob.glob(start)
     found = [path for path in matches if os.path.isfile(path)]
     if not found:
       found = [path for match in matches for path in _walk(match)]
+    if is_deep:
+      found = [path for path in found if _ends_like(path, end)]
   return [path for path in found if _counts(path, suffixes)]
+
+
+def _ends_like(path: str, pattern: str) -> bool:
+  """Returns whether the last parts of a path are as those of a pattern."""
+  wanted = [part for part in pattern.split(os.sep) if part not in ("", "**")]
+  parts = path.split(os.sep)
+  last = parts[max(len(parts) - len(wanted), 0) :]
+  return len(last) == len(wanted) and all(map(fnmatch.fnmatch, last, wanted))
 
 
 def _walk(folder: str) -> Iterator[str]:
@@ -133,4 +147,6 @@ def _counts(path: str, suffixes: Sequence[str]) -> bool:
   """Returns whether a file counts that was not named itself."""
   name = os.path.basename(path).lower()
   has_suffix = not suffixes or name.endswith(tuple(suffixes))
-  return has_suffix and not name.startswith(".")
+  # Of a pipe one would wait for the other end.
+  is_other = os.path.exists(path) and not os.path.isfile(path)
+  return has_suffix and not name.startswith(".") and not is_other
