@@ -1,6 +1,6 @@
 """IODINE on images of your own, in sizes that suit them.
 
-  python main.py with own data.path=photos image_dim=[64,64]
+  python main.py with own data.path=photos 'image_dim=[64,64]'
 
 `photos` is a folder; `data.masks=FOLDER` adds true masks. For arrays say
 `data.constructor=iodine.modules.data.Arrays data.path=own.npz`.
