@@ -39,7 +39,7 @@ with warnings.catch_warnings():
 import iodine
 from iodine import config_files, entries, nvidia
 from iodine.commands import experiment
-from iodine.readers import image_files, paths
+from iodine.readers import image_files
 
 # Before TensorFlow is imported: its start-up messages are not for users, unless
 # they say why a GPU is not used.
@@ -121,14 +121,6 @@ def _command(name: str, config: Config) -> Any:
     return importlib.import_module(f"iodine.commands.{name}")
 
 
-def _check_scenes(config: Config) -> None:
-  """Checks that the scenes are there, unless they are made at first use."""
-  data, made = config["data"], config["generated_path"]
-  is_ours = str(data.get("constructor")).startswith("iodine.modules.data.")
-  if is_ours and (made is None or data.get("path") != made):
-    paths.expand("data.path", data.get("path"))
-
-
 def _check_images(updates: Mapping[str, Any]) -> None:
   """Checks that there are images to segment."""
   if updates.get("films") is None:
@@ -157,11 +149,10 @@ def train(
   A run of its own folder, with checkpoints, logs and the config. Ctrl-C saves.
   """
   config_files.require_experiment(model)
-  _check_scenes(_config)
   command = _command("train", _config)
   # Arguments so that Sacred knows their entries.
   del model, data, optimizer, environment
-  run_folder = importlib.import_module("iodine.commands.run_folder")
+  run_folder = importlib.import_module("iodine.training.run_folder")
   folder = run_folder.RunFolder.find(
     checkpoint_dir, _run._id, continue_run, ex.checkpoint(checkpoint_dir)
   )

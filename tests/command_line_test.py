@@ -357,7 +357,7 @@ def test_native_messages_are_filtered_not_silenced(capfd):
   "updates, part",
   [
     (["data.path=/no/such.tfrecords"], "/no/such.tfrecords"),
-    (["data.path=/no/such.tfrecords"], "make_data with CONFIG"),
+    (["data.path=/no/such.tfrecords"], "make_data with tetrominoes"),
     (["model.n_zz=3"], "`model.n_zz` is not an argument"),
     (["num_iters=2", "model.iter_loss_weight=[1,2]"], "iter_loss_weight"),
     (["model.output_dist.num_components=5"], "5 for `output_dist`"),
@@ -388,7 +388,7 @@ def test_training_errors(capsys, options, tmp_path, updates, part):
     (["with", "quick", "checkpoint_dir=2024"], "./2024`"),
     (
       ["with", "own", "data.constructor=iodine.modules.data.Tetrominoes"],
-      "`data.path` is None: say by",
+      "`data.path` is None: give",
     ),
     (
       ["make_data", "with", "tetrominoes"]

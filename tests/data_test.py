@@ -429,7 +429,7 @@ def sentence(dataset):
 def test_missing_files(tmp_path):
   path = str(tmp_path / "*.tfrecords")
   found = sentence(tetrominoes(path))
-  assert path in found and "`data.path=PLACE`" in found
+  assert path in found and "gs://multi-object-datasets" in found
   assert "`python main.py make_data with tetrominoes num_scenes=1000" in found
   assert "make_data with clevr6" in sentence(
     data.CLEVR(path=path, batch_size=1)

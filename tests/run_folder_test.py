@@ -11,7 +11,7 @@ import helpers
 import pytest
 
 from iodine import checkpoints, errors
-from iodine.commands import run_folder
+from iodine.training import run_folder
 
 _TAKE = """
 import filelock, sys

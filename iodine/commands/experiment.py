@@ -276,7 +276,8 @@ class Experiment(sacred.Experiment):
           named_configs, updates, ("checkpoint_dir",) if reading else writes
         )
         if reading is not None:
-          reading.check(updates)
+          if self._at_command_line:
+            reading.check(updates)
           names, updates, stored = self._read_beside(names, updates, reading)
         run = self._make_run(
           command_name, updates, names, info, meta_info, options

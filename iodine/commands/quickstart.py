@@ -7,7 +7,8 @@ import shlex
 import sys
 
 from iodine import config_files, errors, evaluation
-from iodine.commands import common, evaluate, make_data, plot, run_folder, train
+from iodine.commands import common, evaluate, make_data, plot, train
+from iodine.training import run_folder
 
 Config = common.Config
 

@@ -23,8 +23,9 @@ from iodine import (
   replicas,
   training,
 )
-from iodine.commands import common, help, make_data, run_folder
+from iodine.commands import common, help, make_data
 from iodine.modules import datasets, iodine, types
+from iodine.training import run_folder
 
 Config = common.Config
 LogScalar = Callable[[str, float, int], None]

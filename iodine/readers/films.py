@@ -47,7 +47,8 @@ def find(entry: str, value: Any) -> list[Film]:
       film, as is every GIF or video; a glob; or a list of those.
   """
   suffixes = (*image_files.SUFFIXES, *_SUFFIXES)
-  found = paths.expand(entry, value, suffixes)
+  remedy = "give a GIF, a video, a folder of frames, a glob, or a list of those"
+  found = paths.expand(entry, value, suffixes, remedy)
   films = {}
   for name, path in found.items():
     if path.lower().endswith(_SUFFIXES):

@@ -44,6 +44,7 @@ class Layout:
     features: the arrays that are read, by name. Files may hold more.
     entities_last: the mask is stored [H, W, L, 1], not [L, H, W, 1].
     generator_name: of the generator in `iodine.synthetic`; None without one.
+    config: the named config whose `make_data` writes such files, or None.
   """
 
   name: str
@@ -53,6 +54,7 @@ class Layout:
   features: Mapping[str, Feature] = dataclasses.field(hash=False)
   entities_last: bool = False
   generator_name: str | None = None
+  config: str | None = None
 
   @property
   def num_bytes(self) -> int:
@@ -99,6 +101,7 @@ def _dsprites(variant: str, channels: int, num_entities: int) -> Layout:
     {**dict.fromkeys(scalars, ()), "color": (channels,)},
     entities_last=True,
     generator_name=f"multi_dsprites_{variant}",
+    config="multi_dsprites",
   )
 
 
@@ -132,6 +135,7 @@ LAYOUTS: tuple[Layout, ...] = (
     4,
     {"x": (), "y": (), "shape": (), "visibility": (), "color": (3,)},
     generator_name="tetrominoes",
+    config="tetrominoes",
   ),
   _dsprites("colored_on_grayscale", 3, 6),
   _dsprites("colored_on_colored", 3, 5),
@@ -144,6 +148,7 @@ LAYOUTS: tuple[Layout, ...] = (
     {"rotation": (), "visibility": (), "pixel_coords": (3,)},
     ("color", "shape", "size"),
     generator_name="clevr",
+    config="clevr6",
   ),
   _room("train", 7),
   _room("six_objects", 10),

@@ -68,7 +68,7 @@ def open_files(path: Any, layout: layouts.Layout) -> list[File]:
     without compression circulate under the same names.
   """
   # Another order would be another training.
-  found = paths.expand("data.path", path, key=str)
+  found = paths.expand("data.path", path, (), _remedy(layout), key=str)
   files = []
   for name in found.values():
     with open(name, "rb") as content:
@@ -78,6 +78,23 @@ def open_files(path: Any, layout: layouts.Layout) -> list[File]:
     if problem:
       raise errors.UserError(problem)
   return files
+
+
+def _remedy(layout: layouts.Layout) -> str:
+  """Returns the end of a sentence: where to get data of this layout."""
+  remedy = (
+    "the public data sets are in the Google Cloud bucket"
+    " gs://multi-object-datasets (described at"
+    " github.com/google-deepmind/multi_object_datasets)"
+  )
+  if layout.config is None:
+    return remedy
+  variant = f" data.dataset_variant={layout.variant}" if layout.variant else ""
+  return (
+    f"{remedy}, and `python main.py make_data with {layout.config}{variant}"
+    " num_scenes=1000 seed=0` writes a stand-in, to `data_dir=FOLDER` or where"
+    " it is read"
+  )
 
 
 def find_bad_record(

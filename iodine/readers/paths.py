@@ -14,17 +14,6 @@ from typing import Any, NoReturn
 
 from iodine import errors
 
-_ANY = "give a file, a folder, a glob, or a list of those"
-# What to do where there are none, by the entry.
-_REMEDIES = {
-  "data.path": (
-    "say by `data.path=PLACE` where they are; docs/training.md says where the"
-    " public ones are, and `python main.py make_data with CONFIG` makes some"
-    " like those"
-  ),
-  "films": "give a GIF, a video, a folder of frames, a glob, or a list of them",
-}
-
 
 def by_number(name: str) -> list[Any]:
   """Returns a key for sorting by which `frame_9` is before `frame_10`."""
@@ -49,6 +38,7 @@ def expand(
   entry: str,
   value: Any,
   suffixes: Sequence[str] = (),
+  remedy: str = "give a file, a folder, a glob, or a list of those",
   key: Callable[[str], Any] = by_number,
 ) -> dict[str, str]:
   """Returns the files that paths mean, each real file once.
@@ -62,6 +52,7 @@ def expand(
     value: a path, a glob, or a list of those.
     suffixes: what names of files in folders and globs end in; () for any. A
       file that is named itself may be called anything.
+    remedy: what to do where there is nothing.
     key: of a path, by which what a folder or a glob gives is sorted.
 
   Returns:
@@ -69,7 +60,6 @@ def expand(
     name of a file in a single folder is its path within that, of any other its
     path.
   """
-  remedy = _REMEDIES.get(entry, _ANY)
   places = entries(value)
   if not places:
     raise errors.UserError(f"`{entry}` is {value!r}: {remedy}")

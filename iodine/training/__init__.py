@@ -1,5 +1,6 @@
 """The training step, the loop around it, its curriculum and its logs."""
 
+from iodine.training import run_folder
 from iodine.training.curriculum import Stage, plan
 from iodine.training.feeding import Feed
 from iodine.training.held_out import HeldOut
@@ -40,6 +41,7 @@ __all__ = [
   "compute_gradients",
   "plan",
   "read_scalars",
+  "run_folder",
   "steps_per_call",
   "train_step",
   "uninterrupted",
