@@ -39,7 +39,6 @@ with warnings.catch_warnings():
 import iodine
 from iodine import config_files, entries, nvidia
 from iodine.commands import experiment
-from iodine.readers import image_files
 
 # Before TensorFlow is imported: its start-up messages are not for users, unless
 # they say why a GPU is not used.
@@ -124,6 +123,7 @@ def _command(name: str, config: Config) -> Any:
 def _check_images(updates: Mapping[str, Any]) -> None:
   """Checks that there are images to segment."""
   if updates.get("films") is None:
+    image_files = importlib.import_module("iodine.readers.image_files")
     image_files.find(updates.get("images"))
 
 

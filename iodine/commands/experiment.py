@@ -276,7 +276,8 @@ class Experiment(sacred.Experiment):
           named_configs, updates, ("checkpoint_dir",) if reading else writes
         )
         if reading is not None:
-          if self._at_command_line:
+          # A file in the place of a named config may say it, too.
+          if self._at_command_line and not named_configs:
             reading.check(updates)
           names, updates, stored = self._read_beside(names, updates, reading)
         run = self._make_run(
