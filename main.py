@@ -38,11 +38,11 @@ with warnings.catch_warnings():
 
 import iodine
 from iodine import config_files, entries, nvidia
-from iodine.commands import experiment
+from iodine.commands import experiment, help
 
 # Before TensorFlow is imported: its start-up messages are not for users, unless
 # they say why a GPU is not used.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1" if nvidia.is_there() else "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1" if nvidia.is_there() else "3")
 
 Config = dict[str, Any]
 
@@ -67,11 +67,15 @@ _NAMED_CONFIGS = (
   "sprites",
 )
 
+_refusal = experiment.git_refusal(_FOLDER)
 ex = experiment.Experiment(
   "iodine",
-  save_git_info=experiment.git_tells(_FOLDER),
+  save_git_info=_refusal is None,
   additional_cli_options=[experiment.trust_option],
 )
+ex.git_refusal = _refusal
+# Of a bar its last state is recorded.
+ex.captured_out_filter = sacred.utils.apply_backspaces_and_linefeeds  # type: ignore
 ex.logger = experiment.quiet_logger()  # type: ignore[assignment]
 ex.records(
   os.path.join(_FOLDER, "configs"),
@@ -115,7 +119,10 @@ def get_config(
 
 def _command(name: str, config: Config) -> Any:
   """Returns the module of a command; TensorFlow starts when one is run."""
-  with experiment.filtered_native_output():
+  with (
+    experiment.filtered_native_output(),
+    help.while_waiting("starting TensorFlow"),
+  ):
     importlib.import_module("iodine.devices").set_up(config)
     return importlib.import_module(f"iodine.commands.{name}")
 

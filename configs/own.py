@@ -2,8 +2,8 @@
 
   python main.py with own data.path=photos 'image_dim=[64,64]'
 
-`photos` is a folder; `data.masks=FOLDER` adds true masks. For arrays say
-`data.constructor=iodine.modules.data.Arrays data.path=own.npz`.
+`photos` is a folder of images; `data.masks=FOLDER` adds true masks. A path that
+ends in `.npz` or `.h5` is read as arrays, one in `.gif` or `.mp4` as films.
 
 `image_dim` decides what all else is where it is not given: the model and the
 training of `laptop`, `tetrominoes minutes`, `multi_dsprites` or `clevr6`,
@@ -13,6 +13,7 @@ times as high, for a shorter training. Without a GPU take at most 20 pixels.
 """
 
 import math
+import os
 
 from . import base
 
@@ -21,6 +22,14 @@ def _for_size(image_dim, *choices):
   """Returns the choice for images of about 14, 35, 64, 128 or 256 pixels."""
   longest = max(image_dim or [0])
   return choices[sum(longest > bound for bound in (22, 47, 90, 181))]
+
+
+def _reader_of(path):
+  """Returns the data set that reads a path, by what its name ends in."""
+  ends = {".npz": "Arrays", ".h5": "Arrays", ".hdf5": "Arrays"}
+  ends.update({".gif": "Films", ".mp4": "Films", ".mov": "Films"})
+  name = ends.get(os.path.splitext(str(path))[1].lower(), "Images")
+  return f"iodine.modules.data.{name}"
 
 
 def own():
@@ -71,14 +80,12 @@ def own():
   validate_every = 500
 
   data = {
-    "constructor": "iodine.modules.data.Images",
     "path": None,  # `data.path=FOLDER`
     "batch_size": batch_size,
     "image_dim": image_dim,
-    # The first hundred are held out.
-    "train": [100, None],
-    "test": [0, 100],
+    "held_out": 100,  # at most, of a tenth of the scenes
   }
+  data["constructor"] = _reader_of(data["path"])
 
   model = base.model(
     n_z=n_z,

@@ -8,12 +8,13 @@ do not say where to write.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
-from iodine import building, entries, errors, files
+from iodine import building, entries, errors, files, kinds
 
 Config = Mapping[str, Any]
 
@@ -211,6 +212,84 @@ def as_evaluated(config: Config) -> dict[str, Any]:
   if num_iters is None:
     return dict(config)
   return {**config, "model": {**config["model"], "num_iters": num_iters}}
+
+
+def at_step(config: Config, step: int) -> tuple[dict[str, Any], str | None]:
+  """Returns a config with the model as it was trained at a step.
+
+  Args:
+    config: the complete config, with `stages`.
+    step: of a checkpoint.
+
+  Returns:
+    The config, and a line about the stages to come, if there are some.
+  """
+  found = list(stages({"stages": [], **config}))
+  for number, stage in enumerate(found, 1):
+    if step <= stage.last_step:
+      # Entries that hand a value on to the model.
+      handed = {k: stage.changes[k] for k in stage.changes.keys() & config}
+      return {**config, **handed, "model": stage.model}, (
+        f"step {step} is in stage {number} of {len(found) + 1}, with "
+        f"{json.dumps(stage.changes)}: it is shown as it was trained then, and "
+        "later stages are to come"
+      )
+  return dict(config), None
+
+
+class Stage(NamedTuple):
+  """A part of a training.
+
+  Attributes:
+    last_step: the step after which it ends.
+    model: the model's config.
+    changes: in what it differs from the config's own.
+  """
+
+  last_step: int
+  model: Config
+  changes: Config
+
+
+def stages(config: Config) -> Iterator[Stage]:
+  """Yields the stages of a config, but for the last, which changes nothing.
+
+  Args:
+    config: with `stages` and `model`.
+  """
+  previous = 0
+  for i, entry in enumerate(config["stages"]):
+    path = f"stages[{i}]"
+    kinds.check_arguments(path, _StageEntry, entry)
+    until, changes = entry["until"], entry["model"]
+    kinds.check(f"{path}.until", until, Annotated[int, kinds.Above(previous)])
+    model = _replaced(config["model"], changes, f"{path}.model")
+    yield Stage(until, model, changes)
+    previous = until
+
+
+@dataclasses.dataclass
+class _StageEntry:
+  """What an entry of `stages` has."""
+
+  until: int
+  model: Config
+
+
+def _replaced(config: Config, changes: Any, path: str) -> dict[str, Any]:
+  """Returns a copy of a config with entries replaced that it has."""
+  kinds.check(path, changes, dict)
+  result = dict(config)
+  for key, value in changes.items():
+    if key not in config:
+      raise errors.UserError(
+        f"`{path}.{key}` is not an entry of the config: use some of "
+        f"{', '.join(config)}"
+      )
+    if isinstance(config[key], Mapping):
+      value = _replaced(config[key], value, f"{path}.{key}")
+    result[key] = value
+  return result
 
 
 def follow(updates: Config, stored: Config, is_named: Any) -> dict[str, Any]:

@@ -191,6 +191,25 @@ def check(name: str, value: Any, kind: Any) -> None:
   raise error(f"`{name}` is {errors.shorten(value)}: give {words(kind)}{hint}")
 
 
+def takes(function: Callable[..., Any], name: str) -> bool:
+  """Returns whether a function or a class takes an argument."""
+  _, named, takes_any = _parameters(function)
+  return takes_any or name in named
+
+
+def _parameters(
+  function: Callable[..., Any],
+) -> tuple[Callable[..., Any], dict[str, inspect.Parameter], bool]:
+  """Returns what is called, its named parameters, and whether others go."""
+  # The metaclass of Sonnet hides the signature of its classes.
+  init = function.__init__ if inspect.isclass(function) else function
+  known = dict(inspect.signature(init).parameters)
+  known.pop("self", None)
+  variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+  named = {k: p for k, p in known.items() if p.kind not in variable}
+  return init, named, any(p.kind is p.VAR_KEYWORD for p in known.values())
+
+
 def check_arguments(
   path: str, function: Callable[..., Any], arguments: Any, hint: str = ""
 ) -> None:
@@ -203,14 +222,8 @@ def check_arguments(
     hint: what else to do where an argument is unknown.
   """
   check(path, arguments, dict)
-  # The metaclass of Sonnet hides the signature of its classes.
-  init = function.__init__ if inspect.isclass(function) else function
-  known = dict(inspect.signature(init).parameters)
-  known.pop("self", None)
+  init, named, takes_any = _parameters(function)
   name = f"{function.__module__}.{function.__qualname__}"
-  variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-  named = {k: p for k, p in known.items() if p.kind not in variable}
-  takes_any = any(p.kind is p.VAR_KEYWORD for p in known.values())
   for key in arguments:
     if key not in named and not takes_any:
       raise errors.UserError(

@@ -7,6 +7,7 @@ import signal
 import helpers
 import pytest
 import tensorflow as tf
+import tqdm
 import training_test
 
 from iodine import building, checkpoints, errors, training
@@ -253,7 +254,10 @@ def test_a_full_disk_ends_the_logs_and_not_the_training(
   tmp_path, monkeypatch, capsys
 ):
   scores = {"mse": 0.1, "total": 1.0}
-  logs = train._Logs(lambda: scores, dict, str(tmp_path), 9, lambda *told: None)
+  bar = tqdm.tqdm(total=9, disable=True)
+  logs = train._Logs(
+    lambda: scores, dict, str(tmp_path), bar, lambda *told: None
+  )
   report = training.Report(1, {"loss/total": 1.0, "loss/mse": 0.1}, 1.0, 1.0)
   monkeypatch.setattr(tf.summary.experimental, "write_raw_pb", full_disk)
   for step in (1, 2, 3):

@@ -129,7 +129,44 @@ def test_reports_and_images_come_when_due_and_at_the_end(tmp_path):
   assert [r.step for r in reports] == images == [2, 4, 5]
   assert [r.means["loss/total"] for r in reports] == [1.0, 6.5, 1.0]
   assert all(r.images_per_second > 0 for r in reports)
-  assert reports[-1].seconds_left == 0 < reports[0].seconds_left
+  assert all(r.seconds_per_step > 0 for r in reports)
+
+
+def test_the_pace_is_told_once_and_is_a_median(tmp_path, monkeypatch):
+  run, paces, clock = Run(tmp_path), [], [0.0]
+  # Seconds of the steps from the first on.
+  seconds = iter([50.0, 2.0, 4.0, 60.0, 3.0, 5.0])
+  count = run.fake_step()
+
+  def step(batch):
+    clock[0] += next(seconds)
+    return count(batch)
+
+  monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
+  reports = []
+  run.train(
+    6,
+    step=step,
+    save_summaries_steps=1,
+    report=reports.append,
+    pace=lambda *told: paces.append(told),
+  )
+  assert paces == [(2, 2.0)]
+  assert [r.seconds_per_step for r in reports[1:]] == [2.0, 3.0, 4.0, 3.5, 4.0]
+
+
+def test_a_training_may_end_by_time(tmp_path, monkeypatch):
+  run, clock = Run(tmp_path), [0.0]
+  count = run.fake_step()
+
+  def step(batch):
+    clock[0] += 10.0
+    return count(batch)
+
+  monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
+  outcome = run.train(9, step=step, max_seconds=35.0)
+  assert outcome == (4, run.store.latest, None)
+  assert run.store.latest == str(tmp_path / "ckpt-4")
 
 
 def test_the_last_five_and_the_best_are_kept(tmp_path):
@@ -207,8 +244,8 @@ def test_scalars_are_read_when_due_and_all_at_once(tmp_path, monkeypatch):
   reports = []
   periods = {"save_summaries_steps": 7, "save_checkpoint_steps": 100}
   run.train(14, report=reports.append, **periods)
-  # The first step alone, for its time; then for reports, or four in a row.
-  assert fetched == [1, 4, 2, 4, 3]
+  # The first two alone, for their times; then for reports, or four in a row.
+  assert fetched == [1, 1, 4, 1, 4, 3]
   assert [r.step for r in reports] == [7, 14]
   assert all(type(x) is float for x in reports[0].means.values())
 

@@ -13,7 +13,7 @@ import main
 # What is asked for there raises, where this project asks.
 AS_ON_WINDOWS = """
 import builtins, os, signal, sys
-import tensorflow, sacred
+import psutil, tensorflow, sacred
 del os.uname, os.sysconf, signal.SIGHUP
 find = builtins.__import__
 lacking = {"fcntl", "resource", "pwd", "grp", "termios", "pty"}

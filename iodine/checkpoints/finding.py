@@ -253,16 +253,18 @@ def run_folder(prefix: str) -> str:
   """Returns the folder of the run that a checkpoint is of."""
   folder = os.path.dirname(prefix) or "."
   parent = os.path.normpath(os.path.join(folder, os.pardir))
-  # A folder of that name may be a run's own, or have been copied.
-  is_run, is_within = (
-    os.path.exists(os.path.join(f, files.RUN_CONFIG)) for f in (folder, parent)
-  )
+  # A folder of that name may have been copied, with its own config.
+  is_within = os.path.exists(os.path.join(parent, files.RUN_CONFIG))
   is_best = os.path.basename(os.path.abspath(folder)) == BEST_FOLDER
-  return parent if is_best and is_within and not is_run else folder
+  return parent if is_best and is_within else folder
 
 
 def config_path(prefix: str) -> str:
   """Returns where a training leaves the config of its checkpoints."""
+  folder = os.path.dirname(prefix) or "."
+  own = os.path.join(folder, files.RUN_CONFIG)  # of the best one, too
+  if os.path.exists(own):
+    return own
   return os.path.join(run_folder(prefix), files.RUN_CONFIG)
 
 
@@ -273,4 +275,4 @@ def config_beside(prefix: str) -> dict[str, Any]:
     errors.UserError: if there is none, it cannot be read, or it names code that
       is not trusted, see `building.trust`.
   """
-  return config_files.read_beside(run_folder(prefix))
+  return config_files.read_beside(os.path.dirname(config_path(prefix)))

@@ -63,6 +63,9 @@ def restore_model(
   opened = finding.open_checkpoint(path)
   if config is None:
     config = finding.config_beside(opened.prefix)
+    config, told = config_files.at_step(config, opened.step)
+    if told:
+      print(told, flush=True)
   config_files.check_complete(config)
   config = config_files.as_trained(config)
   if evaluated:

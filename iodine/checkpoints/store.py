@@ -111,6 +111,10 @@ class CheckpointStore:
         self._best_loss.assign(np.float32(loss))
         self._save(self._best)
         unsaved.pop_all()
+      config = os.path.join(self.folder, files.RUN_CONFIG)
+      if os.path.exists(config):
+        # So that it can be copied elsewhere alone.
+        shutil.copy(config, self._best_folder)
 
   def forget_best(self) -> None:
     """Has the next loss be the lowest so far, where losses become others."""

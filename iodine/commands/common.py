@@ -36,6 +36,13 @@ def build_dataset(
   return dataset
 
 
+def tell_scenes(dataset: datasets.SceneDataset) -> None:
+  """Says how many scenes there are, where that is known."""
+  line = getattr(dataset, "about", lambda: None)()
+  if line is not None:
+    print(line, flush=True)
+
+
 def build_model(
   config: Config, image_shape: tuple[int, ...], batch_size: int = 1
 ) -> iodine.IODINE:

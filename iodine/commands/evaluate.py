@@ -10,8 +10,16 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from iodine import checkpoints, errors, evaluation, files, replicas, training
-from iodine.commands import common, make_data
+import iodine as project
+from iodine import (
+  checkpoints,
+  errors,
+  evaluation,
+  files,
+  replicas,
+  training,
+)
+from iodine.commands import common, help, make_data
 from iodine.drawing import canvas, charts, image_files
 from iodine.modules import datasets, iodine
 
@@ -49,7 +57,7 @@ def run(
   if not workers.is_chief:
     return result  # the chief writes
   own, *_ = models.values()
-  write_files(config, result, log_scalar)
+  write_files(config, opened, result, log_scalar)
   means = {f"evaluation/{k}": value.mean for k, value in result.metrics.items()}
   training.SummaryWriter(logs).scalars(own.step, means)
   print(f"TensorBoard scalars: {logs}", flush=True)
@@ -101,7 +109,9 @@ def open_scenes(
 ) -> tuple[datasets.SceneDataset, Iterator[dict[str, Any]]]:
   """Builds the data set and begins to read what is evaluated."""
   dataset = build_dataset(config)
-  return dataset, iter(dataset.batches("test"))
+  common.tell_scenes(dataset)
+  with help.while_waiting("reading the first scenes"):
+    return dataset, iter(dataset.batches("test"))
 
 
 def restore(
@@ -169,9 +179,9 @@ def measure(
   options = config["evaluation"]
   own, *_ = models.values()
   print(f"evaluating {own.prefix}", flush=True)
-  if getattr(dataset, "test", "") is None:
+  if isinstance(dataset, datasets.SceneDataset) and dataset.ranges()[1] is None:
     print(
-      "`data.test` is not set: these are all scenes of the file, seen in "
+      "no scenes are held out by `data.test`: these are all there are, seen in "
       "training or not",
       flush=True,
     )
@@ -212,18 +222,28 @@ def pictures_folder(config: Config, prefix: str, name: str = "pictures") -> str:
 
 
 def write_files(
-  config: Config, result: evaluation.Evaluation, log_scalar: LogScalar
+  config: Config,
+  opened: checkpoints.Opened,
+  result: evaluation.Evaluation,
+  log_scalar: LogScalar,
 ) -> None:
   """Writes those files that are asked for, and tells Sacred the means.
 
   Args:
     config: the complete config.
+    opened: the checkpoint.
     result: the evaluation.
     log_scalar: gets evaluation/<metric> of all iterations.
   """
   scenes_csv = config["evaluation"]["scenes_csv"]
   if config["json_path"] is not None:
-    files.write_json(config["json_path"], result.as_json())
+    about = {
+      "checkpoint": opened.prefix,
+      "step": opened.step,
+      "version": project.__version__,
+      "config": config,
+    }
+    files.write_json(config["json_path"], {**about, **result.as_json()})
     print(f"metrics: {config['json_path']}", flush=True)
   if config["csv_path"] is not None:
     files.write(config["csv_path"], evaluation.tables.as_csv(result))

@@ -27,7 +27,7 @@ from sacred import commandline_options, dependencies
 from sacred import utils as sacred_utils
 from sacred.config import config_dict, custom_containers
 
-from iodine import building, config_files, entries, errors, nvidia
+from iodine import building, config_files, entries, errors, kinds, nvidia
 from iodine.commands import help
 
 Config = Mapping[str, Any]
@@ -46,6 +46,16 @@ _GREETING = re.compile(
   r".*(Unable to register cu|placer already registered|find TensorRT)|\s*$"
 )
 _NO_GPU = re.compile(r".*(cuInit|[Cc]annot dlopen|registering GPU)")
+
+# Packages that observers of Sacred need, and what to install for them.
+_TINY_DB = ("TinyDB", "tinydb tinydb-serialization hashfs")
+_OBSERVERS = {
+  "pymongo": ("MongoDB", "'pymongo>=4'"),
+  "tinydb": _TINY_DB,
+  "tinydb_serialization": _TINY_DB,
+  "hashfs": _TINY_DB,
+  "sqlalchemy": ("SQL", "sqlalchemy"),
+}
 
 # Beside "constructor" in an update: not to be merged into the entry.
 _REPLACE = "replace"
@@ -84,18 +94,18 @@ class Reading(NamedTuple):
 _CONTINUED = Reading((), False, lambda updates: None)
 
 
-def git_tells(folder: str) -> bool:
-  """Returns whether git can be asked about a folder.
+def git_refusal(folder: str) -> str | None:
+  """Returns why git does not tell the commit of a folder, None if it does.
 
   It may not be installed, and says nothing about folders of somebody else, such
   as those mounted into a container. Sacred would end then.
   """
   git = shutil.which("git")
-  command = (str(git), "-C", folder, "rev-parse", "HEAD")
-  return (
-    git is not None
-    and not subprocess.run(command, capture_output=True, check=False).returncode
-  )
+  if git is None:
+    return "git is not installed"
+  command = (git, "-C", folder, "rev-parse", "HEAD")
+  asked = subprocess.run(command, capture_output=True, text=True, check=False)
+  return asked.stderr if asked.returncode else None
 
 
 class Experiment(sacred.Experiment):
@@ -118,6 +128,7 @@ class Experiment(sacred.Experiment):
   _at_command_line = False
   _interrupted_by: int | None = None
   _opened: Any = None
+  git_refusal: str | None = None
 
   def records(self, *folders: str, packages: Iterable[str] = ()) -> None:
     """Adds to what observers record of every run.
@@ -353,6 +364,10 @@ class Experiment(sacred.Experiment):
     if os.path.exists(path) or not (names or "model" in updates):
       stored = checkpoints.config_beside(self._opened.prefix)
       stored = config_files.for_another_call(stored)
+      if reading is not _CONTINUED:
+        stored, told = config_files.at_step(stored, self._opened.step)
+        if told:
+          print(told, flush=True)
       stored["model"].setdefault("refinement_batch_size", None)
       beside = self._add_config("config beside the checkpoint", stored, path)
       updates = config_files.follow(updates, stored, names)
@@ -392,6 +407,7 @@ class Experiment(sacred.Experiment):
         f"`{names[0]}` refines another named config: give it after "
         "that, as in `with clevr6 paper_data` or `with tetrominoes minutes`"
       ) from error
+    _leave_out_foreign(run.config, merged)
     for path, part in parts.items():
       _put(run.config, path, part)
       run.config_modifications.modified.add(path)
@@ -399,6 +415,12 @@ class Experiment(sacred.Experiment):
     for name, entry in entries.flat(table):
       run.config_modifications.docs[name] = entry.about
     if run.observers:
+      if "dubious ownership" in (self.git_refusal or ""):
+        print(
+          "the commit is not recorded, as git refuses a checkout of another "
+          "owner: `git config --global --add safe.directory FOLDER` allows it",
+          flush=True,
+        )
       if not _import("iodine.replicas").is_chief(run.config):
         run.observers.clear()  # of several workers one records
       environment = _import("iodine.devices").describe(run.config)
@@ -421,7 +443,7 @@ def _named_by_user(updates: Any, options: Any) -> list[str]:
 
 def _import(name: str) -> Any:
   """Imports a module that needs TensorFlow."""
-  with filtered_native_output():
+  with filtered_native_output(), help.while_waiting("starting TensorFlow"):
     return importlib.import_module(name)
 
 
@@ -477,6 +499,28 @@ def _without_marker(part: Config) -> dict[str, Any]:
   }
 
 
+def _leave_out_foreign(config: dict[str, Any], updates: Config) -> None:
+  """Leaves arguments out that a data set of the user's choice does not take.
+
+  Those are meant that the named config gives to its own.
+
+  Args:
+    config: the complete config.
+    updates: of the user, nested.
+  """
+  given = config_files.get(updates, "data")
+  if not isinstance(given, Mapping) or building.CONSTRUCTOR not in given:
+    return
+  with filtered_native_output(), help.while_waiting("starting TensorFlow"):
+    constructor = building.resolve(given[building.CONSTRUCTOR])
+  if callable(constructor):
+    config["data"] = {
+      key: value
+      for key, value in config["data"].items()
+      if key in given or kinds.takes(constructor, key)
+    }
+
+
 def _put(config: dict[str, Any], path: str, part: Any) -> None:
   """Puts a part in place of an entry, which has to be there."""
   parents, _, last = path.rpartition(".")
@@ -514,9 +558,11 @@ def _sentence(error: Exception) -> str | None:
   """Returns the sentence for what a user can mend; None for a bug."""
   if isinstance(error, errors.UserError):
     return str(error)
-  if isinstance(error, ModuleNotFoundError) and error.name == "pymongo":
+  if isinstance(error, ModuleNotFoundError) and error.name in _OBSERVERS:
+    title, packages = _OBSERVERS[error.name]
     return (
-      "Sacred's MongoDB observer needs pymongo: run `pip install 'pymongo>=4'`"
+      f"Sacred's {title} observer needs {error.name}: run `pip install "
+      f"{packages}`"
     )
   if type(error).__module__.startswith("pymongo"):
     reason = str(error).split(",")[0]

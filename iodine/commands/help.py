@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 
 import iodine
 from iodine import entries, errors
+
+# Silence that nobody wonders about.
+_PATIENCE_SECONDS = 5.0
+_UNITS = (("days", 86400), ("hours", 3600), ("minutes", 60))
 
 _TRAINED = ("checkpoint_dir", "seed")
 _RESULTS = ("json_path", "csv_path", "results_dir", "pictures_dir")
@@ -189,3 +195,27 @@ def _entries(use: str) -> dict[str, str]:
 def _columns(texts: Mapping[str, str]) -> list[str]:
   width = min(max(map(len, texts)), 38)
   return [f"  {name:{width}}  {text}" for name, text in texts.items()]
+
+
+@contextlib.contextmanager
+def while_waiting(what: str) -> Iterator[None]:
+  """Says what is done, where that takes more than some seconds."""
+  timer = threading.Timer(
+    _PATIENCE_SECONDS, lambda: print(f"{what} ...", flush=True)
+  )
+  timer.daemon = True
+  timer.start()
+  try:
+    yield
+  finally:
+    timer.cancel()
+
+
+def duration(seconds: float) -> str:
+  """Returns a time in words, such as "26 days" or "90 minutes"."""
+  for unit, size in _UNITS:
+    if seconds >= 2 * size:
+      number = seconds / size
+      digits = 1 if unit != "minutes" and number < 10 else 0
+      return f"{number:.{digits}f} {unit}"
+  return f"{seconds:.0f} seconds"

@@ -7,14 +7,16 @@ import shlex
 import sys
 
 from iodine import config_files, errors, evaluation
-from iodine.commands import common, evaluate, make_data, plot, train
+from iodine.commands import common, evaluate, help, make_data, plot, train
 from iodine.training import run_folder
 
 Config = common.Config
 
 
-# The first look should not take longer than a minute.
+# The first look should not take longer than a minute or two.
 _NUM_SHOWN = 32
+# Of training, on any machine.
+_MOST_SECONDS = 300
 
 
 def show(config: Config) -> None:
@@ -33,7 +35,8 @@ def show(config: Config) -> None:
     "\nThe trained model has a foreground ARI of "
     f"{result.metrics['ari_nobg'].mean:.3f}. See how it decomposes scenes in"
     + "".join(f"\n  {path}" for path in pictures if "example" in path)
-    + "\nNow the same from scratch, for about two minutes.\n",
+    + "\nNow the same from scratch, for at most "
+    f"{help.duration(_MOST_SECONDS)} of training.\n",
     flush=True,
   )
 
@@ -67,9 +70,20 @@ def _make(config: Config, log_scalar: train.LogScalar) -> evaluation.Evaluation:
     print(f"data: {path} (already there)", flush=True)
   else:
     make_data.run(config)
-  outcome = train.run(config, run_folder.RunFolder.at(folder), log_scalar)
+  outcome = train.run(
+    config,
+    run_folder.RunFolder.at(folder),
+    log_scalar,
+    max_seconds=_MOST_SECONDS,
+  )
   if outcome.interrupted_by:
     raise KeyboardInterrupt(outcome.interrupted_by)
+  if outcome.step < config["stop_after_steps"]:
+    print(
+      f"{help.duration(_MOST_SECONDS)} are over at step {outcome.step} of "
+      f"{config['stop_after_steps']}; the same command goes on from there",
+      flush=True,
+    )
   result = evaluate.run(config, folder, log_scalar)
   pictures = evaluate.pictures_folder(config, str(outcome.checkpoint))
   binaries = os.path.dirname(os.path.relpath(sys.executable))

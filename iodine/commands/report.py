@@ -44,7 +44,7 @@ def run(
   # Before the evaluation, which takes longer: a scene may not be there.
   scenes, statistics = plot.decompose(config, own.model, dataset)
   result = evaluate.measure(config, models, dataset, batches, strategy)
-  evaluate.write_files(config, result, log_scalar)
+  evaluate.write_files(config, opened, result, log_scalar)
   decoder = evaluation.Decoder(own.model, dataset.batch_size)
   folder = checkpoints.run_folder(opened.prefix)
   logged = training.read_scalars(folder, list(_LOGGED))

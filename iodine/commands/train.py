@@ -6,12 +6,14 @@ import contextlib
 import dataclasses
 import functools
 import json
+import math
 import os
 import shlex
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
+import tqdm
 
 from iodine import (
   benchmark,
@@ -30,6 +32,9 @@ from iodine.training import run_folder
 Config = common.Config
 LogScalar = Callable[[str, float, int], None]
 
+_DAY = 86400  # seconds
+_BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} steps{postfix}"
+
 # Entries that workers need not share: paths are of a machine.
 _OF_ONE_WORKER = (
   *("seed", "checkpoint_dir", "generated_path", "data.path", "data.cache"),
@@ -42,6 +47,7 @@ def run(
   folder: run_folder.RunFolder,
   log_scalar: LogScalar,
   on_folder: Callable[[str], None] = lambda folder: None,
+  max_seconds: float = math.inf,
 ) -> training.Outcome:
   """Trains, with progress on the terminal, TensorBoard and Sacred.
 
@@ -50,6 +56,7 @@ def run(
     folder: where the run lives and what it begins with.
     log_scalar: takes name, value and step.
     on_folder: takes the folder's path once it is known.
+    max_seconds: after which it ends, wherever it is.
   """
   training.plan(config)  # a mistake in it is told before scenes are read
   # Before TensorFlow computes anything.
@@ -62,13 +69,14 @@ def run(
   ):
     opened = _Run(config, folder, strategy, workers, log_scalar, on_folder)
     plan = opened.plan
-    with training.uninterrupted():
+    with training.uninterrupted(), help.while_waiting("building the model"):
       models = opened.build_models()
     for stage, model in zip(plan, models, strict=True):
       if folder.step >= stage.last_step:
         continue
-      outcome = opened.train(stage, model)
-      if outcome.interrupted_by or outcome.step == plan[-1].last_step:
+      outcome = opened.train(stage, model, max_seconds)
+      is_cut = outcome.interrupted_by or outcome.step < stage.last_step
+      if is_cut or outcome.step == plan[-1].last_step:
         return outcome
       # The next stage goes on as a continued run does.
       folder.start = checkpoints.open_checkpoint(folder.path)
@@ -161,7 +169,7 @@ class _Run:
     return models
 
   def train(
-    self, stage: training.Stage, model: iodine.IODINE
+    self, stage: training.Stage, model: iodine.IODINE, max_seconds: float
   ) -> training.Outcome:
     """Trains a stage: makes its graph, then the folder, then the steps."""
     config, strategy, step = self._config, self._strategy, self._folder.step
@@ -183,33 +191,49 @@ class _Run:
     )
     make_steps = training.compile_steps(train_step, strategy, feed.expand)
     # Whatever is wrong with the config shows here, before a folder is made.
-    with training.uninterrupted():
+    with training.uninterrupted(), help.while_waiting("making the graph"):
       if strategy.num_replicas_in_sync == 1:
         train_step.get_concrete_function(self._example)
       num_steps = tf.TensorSpec([], tf.int32)
       make_steps.get_concrete_function(feed.batches, num_steps)
     if self._held_out:
-      self._held_out.read()
+      with help.while_waiting("reading the scenes of the validation"):
+        self._held_out.read()
+    is_new = self._folder.is_new
     self._folder.create(self._workers)
     store = self._open_store(model, optimizer)
     self._folder.start = None  # which lets go of its tensors
     print(_opening_line(model, step, stage, self._folder.path), flush=True)
     periods = {name: config[name] for name in training.Schedule._fields}
     state = [*model.trainable_variables, *optimizer.variables]
+    # In a terminal, and with the median of steps as the time that is left.
+    bar = tqdm.tqdm(
+      initial=step,
+      total=self.plan[-1].last_step,
+      leave=False,
+      disable=None if self._workers.is_chief else True,
+      bar_format=_BAR,
+    )
     loop = training.Loop(
       functools.partial(make_steps, feed.batches),
       [v for v in state if v.dtype.is_floating],
       self._dataset.batch_size,
       store,
       training.Schedule(**{**periods, "stop_after_steps": stage.last_step}),
-      self._listener(stage, model),
+      self._listener(model, bar),
       start_step=step,
       skip_nonfinite=config["skip_nonfinite"],
       steps_per_call=training.steps_per_call(config["steps_per_call"]),
       agree_to_stop=lambda told: self._workers.total(int(told)) > 0,
+      max_seconds=max_seconds,
     )
-    with _explained_memory(), feed.explained_errors():
-      outcome = loop.run()
+    with bar, _explained_memory(), feed.explained_errors():
+      try:
+        outcome = loop.run()
+      except training.DivergedError:
+        if is_new and self._workers.is_chief:
+          self._folder.remove_if_empty()
+        raise
     self._workers.total(0)  # until the last checkpoint is whole
     outcome = outcome._replace(checkpoint=store.latest)
     _tell_end(outcome, self._folder.path)
@@ -233,9 +257,7 @@ class _Run:
       store.forget_best()  # the losses of this stage are of another model
     return store
 
-  def _listener(
-    self, stage: training.Stage, model: iodine.IODINE
-  ) -> _Validator:
+  def _listener(self, model: iodine.IODINE, bar: tqdm.tqdm[Any]) -> _Validator:
     """Returns what hears of the training; the first worker writes of it."""
     score = dict  # nobody asks for it
     if self._held_out:
@@ -248,7 +270,7 @@ class _Run:
     config_path = os.path.join(path, files.RUN_CONFIG)
     files.write_json(config_path, dict(self._config))
     draw = functools.partial(training.OverviewImages(model), self._example)
-    return _Logs(score, draw, path, stage.last_step, self._log_scalar)
+    return _Logs(score, draw, path, bar, self._log_scalar)
 
 
 def _read_first(
@@ -257,7 +279,9 @@ def _read_first(
   """Builds the data set and reads a batch; makes scenes and cache if needed."""
   make_data.ensure_dataset(config)
   dataset = common.build_dataset(config["data"], seed, config["model"])
-  return dataset, next(iter(dataset.batches("summary")))
+  common.tell_scenes(dataset)
+  with help.while_waiting("reading the first scenes"):
+    return dataset, next(iter(dataset.batches("summary")))
 
 
 def _shared(config: Config) -> str:
@@ -396,7 +420,7 @@ class _Logs(_Validator):
 
   draw: Callable[[], dict[str, tf.Tensor]]
   folder: str
-  last_step: int
+  bar: tqdm.tqdm[Any]
   log_scalar: LogScalar
 
   def __post_init__(self) -> None:
@@ -413,23 +437,45 @@ class _Logs(_Validator):
     reason = errors.message_of(lambda: write(step, values), kinds)
     if reason is not None:
       self._writes_events = False
-      print(
+      _say(
         "the training goes on without TensorBoard logs, which can no more be "
-        f"written ({reason}): make room before it saves in `{self.folder}`",
-        flush=True,
+        f"written ({reason}): make room before it saves in `{self.folder}`"
       )
 
   def rescue(self, step: int, reason: str | None) -> None:
     done = f"the state after step {step} is saved: {_go_on(self.folder)}"
     failed = f"the state after step {step} could not be saved ({reason})"
-    print(done if reason is None else failed, flush=True)
+    _say(done if reason is None else failed)
 
   def first_step(self) -> None:
     seconds = benchmark.seconds_since_start()
-    print(f"first step done {seconds:.1f} s after the start", flush=True)
+    _say(f"first step done {seconds:.1f} s after the start")
+
+  def pace(self, step: int, seconds_per_step: float) -> None:
+    num_steps = self.bar.total - step
+    seconds = num_steps * seconds_per_step
+    line = (
+      f"step {step}/{self.bar.total}: about {help.duration(seconds)} for the "
+      f"{num_steps:,} steps that are left, on this machine"
+    )
+    if seconds > _DAY and not tf.config.list_physical_devices("GPU"):
+      line += (
+        "; a smaller `image_dim`, the configs `quick` and `laptop`, or a GPU "
+        "make it shorter"
+      )
+    _say(line)
+
+  def advance(self, step: int) -> None:
+    self.bar.update(step - self.bar.n)
 
   def report(self, report: training.Report) -> None:
-    print(_progress_line(report, self.last_step), flush=True)
+    seconds = (self.bar.total - report.step) * report.seconds_per_step
+    left = f"{help.duration(seconds)} left"
+    self.bar.set_postfix_str(left, refresh=False)
+    _say(
+      f"step {report.step}/{self.bar.total}  {_scores_of(report.means)}  "
+      f"{report.images_per_second:.1f} images/s  {left}"
+    )
     speed = {"debug/images_per_second": report.images_per_second}
     self._events(self._writer.scalars, report.step, {**report.means, **speed})
     for name, scalar in (("loss", "total"), ("ari_nobg", "ari_nobg")):
@@ -446,7 +492,7 @@ class _Logs(_Validator):
     line = f"squared error {mse:.4f}, total {total:.1f}"
     if "ari_nobg" in scores:
       line = f"ARI-nobg {scores['ari_nobg']:.3f}, {line}"
-    print(f"validation at step {step}: {line}", flush=True)
+    _say(f"validation at step {step}: {line}")
     scores = {f"validation/{name}": value for name, value in scores.items()}
     self._events(self._writer.scalars, step, scores)
     for name, value in scores.items():
@@ -454,16 +500,18 @@ class _Logs(_Validator):
     return total
 
 
-def _progress_line(report: training.Report, last_step: int) -> str:
-  minutes, seconds = divmod(int(report.seconds_left), 60)
-  means = report.means
-  line = f"step {report.step}/{last_step}  loss {means['loss/total']:.1f}"
-  if "loss/ari" in means:
-    line += f"  ARI {means['loss/ari']:.3f}"
-    line += f"  ARI-nobg {means['loss/ari_nobg']:.3f}"
-  else:
-    line += f"  squared error {means['loss/mse']:.5f}"
+def _say(line: str) -> None:
+  """Prints a line above the bar."""
+  with tqdm.tqdm.external_write_mode():
+    print(line, flush=True)
+
+
+def _scores_of(means: dict[str, float]) -> str:
+  """Returns what a line of progress says of the means since the last one."""
+  loss = f"loss {means['loss/total']:.1f}"
+  if "loss/ari" not in means:
+    return f"{loss}  squared error {means['loss/mse']:.5f}"
   return (
-    f"{line}  {report.images_per_second:.1f} images/s"
-    f"  {minutes}:{seconds:02d} left"
+    f"{loss}  ARI {means['loss/ari']:.3f}"
+    f"  ARI-nobg {means['loss/ari_nobg']:.3f}"
   )

@@ -11,16 +11,18 @@ import abc
 import dataclasses
 import functools
 import os
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import tensorflow as tf
 
-from iodine import errors, kinds
+from iodine import kinds
 from iodine.modules import datasets
 from iodine.readers import (
   arrays,
   examples,
+  films,
   image_files,
   image_sets,
   layouts,
@@ -236,12 +238,16 @@ class ObjectsRoom(IODINEDataset):
 class _PlacedScenes(datasets.SceneDataset):
   """Base class of data sets whose scenes are at hand in any order.
 
-  `train` and `test` may also name what is below `path`. In training, there have
-  to be as many scenes as a batch has.
+  `train` and `test` may also name what is below `path`.
+
+  Attributes:
+    held_out: of a tenth of the scenes at most so many, the first, are the
+      subset "test", where neither `train` nor `test` says which; None: none.
   """
 
   train: datasets.Range | kinds.Path | None = None
   test: datasets.Range | kinds.Path | None = None
+  held_out: kinds.Count | None = None
 
   def __post_init__(self):
     super().__post_init__()
@@ -283,6 +289,21 @@ class _PlacedScenes(datasets.SceneDataset):
   def _training_source(self) -> Any:
     return self._choose(self.train)[0]
 
+  def ranges(self) -> tuple[Any, Any]:
+    """Returns which scenes are trained on and held out, as `train`, `test`."""
+    if self.held_out is None or self.train is not None or self.test is not None:
+      return super().ranges()
+    tenth = len(self._choose(None)[1]) // 10
+    number = min(tenth, self.held_out)
+    return ([number, None], [0, number]) if number else (None, None)
+
+  def about(self) -> str:
+    """Returns how many scenes there are, and what was skipped."""
+    split = self.train if isinstance(self.train, str) else None
+    source, places = self._choose(split)
+    size = "{} x {}".format(*self.image_size)
+    return f"{len(places):,} scenes in {source.title}, read as {size}"
+
   def _choose(self, chosen: Any) -> tuple[Any, np.ndarray]:
     """Returns a source, and the places in it that `train` or `test` chooses."""
     split = chosen if isinstance(chosen, str) else None
@@ -296,11 +317,6 @@ class _PlacedScenes(datasets.SceneDataset):
   def _open(self, subset: str | None) -> streams.PlaceStream:
     """Returns the scenes of a subset."""
     source, places = self._choose(self._range(subset))
-    if 0 < len(places) < self.batch_size and subset != "test":
-      raise errors.UserError(
-        f"{source.title} has too few scenes to train on, {len(places)} for a"
-        f" batch of {self.batch_size}: add some, or lower `batch_size`"
-      )
     name = "test" if subset == "test" else "train"
     return streams.PlaceStream(
       title=source.title,
@@ -315,6 +331,14 @@ class _PlacedScenes(datasets.SceneDataset):
 @dataclasses.dataclass(kw_only=True, eq=False)
 class _FileScenes(_PlacedScenes):
   """Base class of data sets of files of images; there are no factors."""
+
+  # What counts in folders.
+  suffixes: ClassVar[Sequence[str]] = image_files.SUFFIXES
+
+  def about(self) -> str:
+    """Returns how many scenes there are, and what else is in the folders."""
+    skipped = paths.skipped(self.path, self.suffixes)
+    return super().about() + (f"; skipped: {skipped}" if skipped else "")
 
   @abc.abstractmethod
   def _find_clips(self) -> list[image_sets.Clip]:
@@ -399,6 +423,8 @@ class Films(_FileScenes):
 
   frames: kinds.Positive | None = None
   stride: kinds.Positive = 1
+
+  suffixes: ClassVar[Sequence[str]] = films.SUFFIXES
 
   def _find_clips(self) -> list[image_sets.Clip]:
     return image_sets.find_clips(self.path, self.frames, self.stride)

@@ -463,9 +463,18 @@ class SceneDataset(abc.ABC):
       read=functools.partial(cache.take, arrays),
     )
 
+  def ranges(self) -> tuple[Any, Any]:
+    """Returns which scenes are trained on and held out, as `train`, `test`."""
+    return self.train, self.test
+
   def _range(self, subset: str | None) -> Any:
-    """Returns the option that says which scenes a subset has."""
-    return self.test if subset == "test" else self.train
+    """Returns which scenes a subset has."""
+    train, test = self.ranges()
+    return test if subset == "test" else train
+
+  def about(self) -> str | None:
+    """Returns what there is, a line; None where that takes long to know."""
+    return None
 
   def _batch(
     self,

@@ -20,6 +20,7 @@ from iodine.readers import image_files, paths
 # What the names of films end in; PyAV reads all but the first.
 _GIF = ".gif"
 _SUFFIXES = (_GIF, ".mp4", ".mov", ".avi", ".mkv", ".webm")
+SUFFIXES = (*image_files.SUFFIXES, *_SUFFIXES)
 
 
 class Film(NamedTuple):
@@ -46,9 +47,8 @@ def find(entry: str, value: Any) -> list[Film]:
     value: a GIF, a video, a folder, in which every folder with images is a
       film, as is every GIF or video; a glob; or a list of those.
   """
-  suffixes = (*image_files.SUFFIXES, *_SUFFIXES)
   remedy = "give a GIF, a video, a folder of frames, a glob, or a list of those"
-  found = paths.expand(entry, value, suffixes, remedy)
+  found = paths.expand(entry, value, SUFFIXES, remedy)
   films = {}
   for name, path in found.items():
     if path.lower().endswith(_SUFFIXES):

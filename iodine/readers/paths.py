@@ -5,6 +5,7 @@ One rule for `data.path`, `data.masks`, `images` and `films`.
 
 from __future__ import annotations
 
+import collections
 import fnmatch
 import glob
 import os
@@ -80,6 +81,23 @@ def expand(
         seen.add(real)
         found[name] = path
   return found
+
+
+def skipped(value: Any, suffixes: Sequence[str]) -> str:
+  """Returns how many files of folders do not count, such as "4 .txt".
+
+  Args:
+    value: see `expand`.
+    suffixes: as there.
+  """
+  others = collections.Counter(
+    os.path.splitext(path)[1] or "without a suffix"
+    for place in filter(os.path.isdir, entries(value))
+    for path in _walk(place)
+    if not _counts(path, suffixes) and os.path.basename(path)[0] != "."
+  )
+  shown = [f"{number} {kind}" for kind, number in sorted(others.items())]
+  return errors.join_some(shown, separator=", ")
 
 
 def _files_of(entry: str, place: str, suffixes: Sequence[str]) -> list[str]:

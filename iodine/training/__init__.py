@@ -5,6 +5,7 @@ from iodine.training.curriculum import Stage, plan
 from iodine.training.feeding import Feed
 from iodine.training.held_out import HeldOut
 from iodine.training.loop import (
+  DivergedError,
   Listener,
   Loop,
   Outcome,
@@ -26,6 +27,7 @@ from iodine.training.summaries import (
 )
 
 __all__ = [
+  "DivergedError",
   "Feed",
   "HeldOut",
   "Listener",

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from iodine import errors, evaluation
-from iodine.modules import iodine, types
+from iodine.modules import datasets, iodine, types
 
 
 class HeldOut:
@@ -78,6 +78,15 @@ def _check_held_out(dataset: types.DataSet) -> None:
   """Checks the ranges or names of a data set, where it has some."""
   # What has neither is anybody's, and its subsets are different ones.
   train, test = (getattr(dataset, name, name) for name in ("train", "test"))
+  if isinstance(dataset, datasets.SceneDataset):
+    train, test = dataset.ranges()
+  if test is None and getattr(dataset, "held_out", None) is not None:
+    print(
+      "there are fewer than ten scenes, none is held out: validations are on "
+      "those of the training",
+      flush=True,
+    )
+    return
   names = [isinstance(value, str) for value in (train, test)]
   if any(names):
     is_held_out = all(names) and train != test

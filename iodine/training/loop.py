@@ -5,10 +5,12 @@ Source: section B.3 of the paper and the original's `main.py`.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import math
 import signal
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -23,6 +25,8 @@ from iodine.training import step as step_lib
 _VITAL = ("loss/total", "debug/global_grad_norm")
 # Where reports are rarer, scalars are read and checked so often.
 _MAX_UNREAD = 100
+# Of so many intervals the pace is the median.
+_NUM_PACES = 21
 
 
 class Schedule(NamedTuple):
@@ -57,13 +61,13 @@ class Report(NamedTuple):
     means: mean of every scalar since the last report, without updates that
       were left out; debug/skipped_updates is their number.
     images_per_second: training images.
-    seconds_left: until the last step, at this pace.
+    seconds_per_step: a median, without what is done between steps.
   """
 
   step: int
   means: dict[str, float]
   images_per_second: float
-  seconds_left: float
+  seconds_per_step: float
 
 
 class Outcome(NamedTuple):
@@ -85,6 +89,12 @@ class Listener:
 
   def first_step(self) -> None:
     """Hears of the end of the first step, which makes the graph."""
+
+  def pace(self, step: int, seconds_per_step: float) -> None:
+    """Hears once what a step takes, as soon as that is known."""
+
+  def advance(self, step: int) -> None:
+    """Hears of every call of steps."""
 
   def report(self, report: Report) -> None:
     """Hears every `save_summaries_steps` and at the end."""
@@ -134,6 +144,7 @@ class Loop:
       where something is due before.
     agree_to_stop: from whether this process was told to stop to whether all
       that train together stop.
+    max_seconds: it ends after so long, wherever it is.
   """
 
   make_steps: Callable[[tf.Tensor], Mapping[str, tf.Tensor]]
@@ -146,6 +157,7 @@ class Loop:
   skip_nonfinite: int | None = None
   steps_per_call: int = 1
   agree_to_stop: Callable[[bool], bool] = bool
+  max_seconds: float = math.inf
 
   def __post_init__(self) -> None:
     self._step = self.start_step
@@ -155,6 +167,9 @@ class Loop:
     self._num_nonfinite = 0  # in a row
     self._since_report: list[dict[str, float]] = []
     self._since_save: list[dict[str, float]] = []
+    self._num_calls = 0
+    self._paces = collections.deque[float](maxlen=_NUM_PACES)
+    self._begun = self._read_at = time.monotonic()
     self._start_clock()
 
   def run(self) -> Outcome:
@@ -162,16 +177,23 @@ class Loop:
     last = self.schedule.stop_after_steps
     with _catch_signals() as caught:
       try:
-        while self._step < last and not self.agree_to_stop(bool(caught)):
-          is_first = self._step == self.start_step
+        while (
+          self._step < last
+          and not self._is_over()
+          and not self.agree_to_stop(bool(caught))
+        ):
           self._advance()
-          self._do_what_is_due(is_first)
+          self._do_what_is_due()
         self._save_state()
       except Exception as error:
         self._rescue(error)
         raise
-    told = caught or ([signal.SIGTERM] if self._step < last else [])
+    is_told = self._step < last and not self._is_over()
+    told = caught or ([signal.SIGTERM] if is_told else [])
     return Outcome(self._step, self.store.latest, told[0] if told else None)
+
+  def _is_over(self) -> bool:
+    return time.monotonic() - self._begun > self.max_seconds
 
   def _advance(self) -> None:
     """Makes steps up to the next at which something may be due."""
@@ -183,8 +205,10 @@ class Loop:
       self._unread.append(self.make_steps(tf.constant(num_steps)))
       unfinished.pop_all()
     self._step += num_steps
+    self._num_calls += 1
+    self.listener.advance(self._step)
 
-  def _do_what_is_due(self, is_first: bool) -> None:
+  def _do_what_is_due(self) -> None:
     """Reports, draws, validates and saves, each at its steps."""
     step, is_last = self._step, self._step == self.schedule.stop_after_steps
     report, save, images, validation = (
@@ -192,13 +216,16 @@ class Loop:
       for period in self.schedule[1:]
     )
     num_unread = len(self._unread) * self.steps_per_call
-    is_due = is_first or report or save or images or validation
+    is_due = self._num_calls <= 2 or report or save or images or validation
     if is_due or num_unread >= _MAX_UNREAD:
       self._read()
-    if is_first:
+    if self._num_calls == 1:
       self.listener.first_step()
+      self._paces.clear()
       if not report:
         self._start_clock()
+    elif self._num_calls == 2:
+      self.listener.pace(step, statistics.median(self._paces))
     if report:
       self._report()
     if images:
@@ -213,10 +240,14 @@ class Loop:
       mean_loss = _means(self._since_save).get("loss/total")
       self._save_state(None if validates else mean_loss)
       self._since_save.clear()
+    if not self._unread:
+      self._read_at = time.monotonic()
 
   def _read(self) -> None:
     """Reads the scalars of all steps so far, and checks them."""
     rows = _fetch(self._unread) if self._unread else []
+    if rows:
+      self._paces.append((time.monotonic() - self._read_at) / len(rows))
     for step, scalars in enumerate(rows, self._step - len(rows) + 1):
       is_finite = all(math.isfinite(scalars[name]) for name in _VITAL)
       self._num_nonfinite = 0 if is_finite else self._num_nonfinite + 1
@@ -234,10 +265,11 @@ class Loop:
     means = _means(self._since_report)
     if means:
       seconds = max(time.monotonic() - self._clock, 1e-9)
-      speed = max(self._step - self._clock_step, 1) / seconds
-      steps_left = self.schedule.stop_after_steps - self._step
+      num_images = max(self._step - self._clock_step, 1) * self.batch_size
+      # Of the first step alone nothing is known.
+      pace = statistics.median(self._paces or [seconds])
       self.listener.report(
-        Report(self._step, means, speed * self.batch_size, steps_left / speed)
+        Report(self._step, means, num_images / seconds, pace)
       )
       self._since_report.clear()
       self._start_clock()
@@ -252,7 +284,7 @@ class Loop:
 
   def _rescue(self, error: Exception) -> None:
     """Saves before an error ends the training; it stays the one raised."""
-    if self._step == self.start_step or isinstance(error, _DivergedError):
+    if self._step == self.start_step or isinstance(error, DivergedError):
       return
     reason = errors.message_of(self._save_state, (Exception,))
     if reason is None or _gist(reason) != _gist(str(error)):
@@ -287,12 +319,12 @@ class Loop:
       if self.store.latest
       else "there is no checkpoint yet, start again with a lower `learn_rate`"
     )
-    return _DivergedError(
+    return DivergedError(
       f"the training diverged at step {step} ({offending}): {remedy}"
     )
 
 
-class _DivergedError(errors.UserError):
+class DivergedError(errors.UserError):
   """A loss, a gradient or the state is no longer finite."""
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import filelock
 
 from iodine import checkpoints, errors, files, replicas
+from iodine.training import summaries
 
 LOCK_FILE = ".lock"
+_LOSS = "loss/total"
 
 
 @dataclasses.dataclass
@@ -103,6 +106,12 @@ class RunFolder:
     if not workers.is_chief:
       self.path = f"{stem}_{claimed or number}"
     self.is_new = False
+
+  def remove_if_empty(self) -> None:
+    """Removes a folder in which there is no checkpoint, nor a logged loss."""
+    has_some = checkpoints.latest(self.path) is not None
+    if not has_some and not summaries.read_scalars(self.path, [_LOSS]):
+      shutil.rmtree(self.path, ignore_errors=True)
 
 
 @contextlib.contextmanager
