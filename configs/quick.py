@@ -1,4 +1,4 @@
-"""A small IODINE for two minutes on a laptop; what `make run` trains.
+"""A small IODINE for a few minutes on a laptop; what `make run` trains.
 
   python main.py quickstart with quick
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import iodine
 import main
 from iodine import checkpoints
 from iodine.commands import common, experiment, make_data, quickstart
@@ -99,6 +101,9 @@ def test_results_go_where_they_are_told(trained, options, tmp_path):
   found = json.loads((tmp_path / "new/found.json").read_text())
   assert found["num_scenes"] == 7
   assert found["ari"].keys() == {"mean", "standard_error"}
+  assert found["checkpoint"] == f"{trained}/ckpt-2" and found["step"] == 2
+  assert found["version"] == iodine.__version__
+  assert found["config"]["data"]["path"] == options[-1].split("=")[1]
   assert sorted(os.listdir(tmp_path / "results")) == ["evaluation", "pictures"]
   for name in ("overview", "sequence", "samples"):
     png = (tmp_path / f"results/pictures/{name}.png").read_bytes()
@@ -233,10 +238,10 @@ def test_stages_are_what_continued_runs_would_be(options, tmp_path, capsys):
   assert lines == [
     f"continuing from {folder}/ckpt-1",
     f"stage 1 of 3, to step 2, with {json.dumps(stages[0]['model'])}",
-    "step 2/2",
+    "step 2/4",
     f"continuing from {folder}/ckpt-2",
     f"stage 2 of 3, to step 3, with {json.dumps(four_slots)}",
-    "step 3/3",
+    "step 3/4",
     f"continuing from {folder}/ckpt-3",
     "stage 3 of 3, to step 4",
     "step 4/4",
@@ -501,7 +506,10 @@ def test_both_kinds_of_checkpoint_evaluate_alike(
       # That of the training, which only one of them has beside it.
       *(f"pictures_dir={tmp_path}", "model.refinement_batch_size=2"),
     )
-    figures.append((tmp_path / f"{i}.json").read_text())
+    found = json.loads((tmp_path / f"{i}.json").read_text())
+    assert found.pop("checkpoint").startswith(str(checkpoint))
+    del found["config"]  # which names the checkpoint, too
+    figures.append(found)
   assert figures[0] == figures[1]
 
 
@@ -555,15 +563,92 @@ def test_quickstart_makes_everything_and_reuses_it(
 @pytest.mark.parametrize("path", ["/usr/bin:/bin", "/nowhere"])
 def test_folders_that_git_does_not_tell_of(path, tmp_path, monkeypatch):
   monkeypatch.setenv("PATH", path)  # without git, or with it and no repository
-  assert not experiment.git_tells(str(tmp_path))
+  assert experiment.git_refusal(str(tmp_path)) is not None
 
 
-def test_observers_that_cannot_be_used(capsys, options, monkeypatch):
+def test_a_commit_that_git_does_not_tell_is_told(
+  monkeypatch, trained, tmp_path, capsys
+):
+  refusal = "fatal: detected dubious ownership in repository at '/x'"
+  monkeypatch.setattr(main.ex, "git_refusal", refusal)
+  words = ("load_checkpoint", "with", f"checkpoint_dir={trained}")
+  run(*words)
+  assert "commit" not in capsys.readouterr().out
+  run("-F", tmp_path, *words)
+  out = capsys.readouterr().out
+  assert out.count("the commit is not recorded, as git refuses") == 1
+  assert "safe.directory" in out
+
+
+def test_observers_that_cannot_be_used(capsys, options, tmp_path, monkeypatch):
   message = fails_with_sentence(capsys, "-F", "/proc/no/such", *options)
   assert "/proc/no" in message
-  monkeypatch.setitem(sys.modules, "pymongo", None)
-  message = fails_with_sentence(capsys, "-m", "localhost:1:db", *options)
-  assert "pip install 'pymongo>=4'" in message
+  for name in ("pymongo", "hashfs", "tinydb", "sqlalchemy"):
+    monkeypatch.setitem(sys.modules, name, None)
+  for flag, package in (
+    (("-m", "localhost:1:db"), "'pymongo>=4'"),
+    (("-t", tmp_path), "tinydb tinydb-serialization hashfs"),
+    (("-s", f"sqlite:///{tmp_path}/db"), "sqlalchemy"),
+  ):
+    message = fails_with_sentence(capsys, *flag, *options)
+    assert f"`pip install {package}`" in message
+
+
+def test_pictures_do_not_ask_for_the_users_backend(trained, tmp_path):
+  backend = "module://matplotlib_inline.backend_inline"
+  place = f"checkpoint_dir={trained}"
+  result = subprocess.run(
+    [sys.executable, "main.py", "evaluate", "with", place]
+    + ["evaluation.num_scenes=2", f"results_dir={tmp_path}"],
+    cwd=ROOT,
+    env={**os.environ, "MPLBACKEND": backend},
+    capture_output=True,
+    text=True,
+  )
+  assert result.returncode == 0, result.stderr
+  # Nor is what TensorFlow says of processors and drivers shown.
+  assert not re.search("^[EIW][0-9]{4} ", result.stderr, re.MULTILINE)
+  assert (tmp_path / "pictures/overview.png").exists()
+
+
+def test_the_best_checkpoint_can_be_copied_alone(trained, tmp_path, capsys):
+  folder = shutil.copytree(f"{trained}/best", tmp_path / "copied")
+  run("load_checkpoint", "with", f"checkpoint_dir={folder}")
+  assert "global step: 2" in capsys.readouterr().out
+  model, config = checkpoints.restore_model(str(folder))
+  assert model.num_components == 3 and config["batch_size"] == 2
+
+
+def test_a_training_that_diverges_at_once_leaves_no_folder(
+  options, tmp_path, capsys
+):
+  absurd = ["learn_rate=1e9", "optimizer.max_gradient_norm=None"]
+  absurd += [f"checkpoint_dir={tmp_path}/run", "save_summaries_steps=50"]
+  words = (*options, *absurd, "stop_after_steps=50")
+  assert "diverged at step" in fails_with_sentence(capsys, *words)
+  assert os.listdir(tmp_path) == []
+
+
+def test_a_checkpoint_within_a_stage_is_shown_as_it_was_trained(
+  options, tmp_path, capsys
+):
+  slots = {"num_components": 4, "output_dist": {"num_components": 4}}
+  stages = [{"until": 5, "model": slots}]
+  words = [*options, f"stages={stages}", f"checkpoint_dir={tmp_path}/run"]
+  run(*words)
+  place = f"checkpoint_dir={tmp_path}/run_1"
+  capsys.readouterr()
+  run("evaluate", "with", place, "evaluation.num_scenes=2")
+  out = capsys.readouterr().out
+  assert "step 2 is in stage 1 of 2" in out and "stages are to come" in out
+  assert "unlike" not in out
+  assert checkpoints.restore_model(f"{tmp_path}/run_1")[0].num_components == 4
+  assert len(iodine.segment(helpers.noise([8, 8, 3]), tmp_path / "run_1").masks)
+  # To go on it is the training that it was.
+  run("with", place, "continue_run=True", "stop_after_steps=6")
+  out = capsys.readouterr().out
+  assert "stage 1 of 2, to step 5" in out and "unlike" not in out
+  assert checkpoints.restore_model(f"{tmp_path}/run_1")[0].num_components == 3
 
 
 def start(*words):

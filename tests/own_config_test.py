@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 import main
-from iodine import entries, errors, training
+from iodine import building, entries, errors, training
 from iodine.commands import common
 
 TINY = {"n_z": 4, "num_components": 2, "num_iters": 1, "channels": 4}
@@ -110,6 +110,40 @@ def test_the_learning_rate_follows_the_batch_size():
 def test_a_size_that_is_none_is_told_before_anything_follows(value):
   with pytest.raises(errors.UserError, match="`image_dim` is .*: give a list"):
     main.get_config(("own",), {"image_dim": value})
+
+
+@pytest.mark.parametrize(
+  "path, reader",
+  [
+    *(("photos", "Images"), ("a/b.npz", "Arrays"), ("A.HDF5", "Arrays")),
+    *(("a.h5", "Arrays"), ("a.gif", "Films"), ("a.mp4", "Films")),
+    (["a.png", "b.png"], "Images"),
+  ],
+)
+def test_a_path_says_what_reads_it(path, reader):
+  config = own((14, 14), **{"data.path": path})
+  assert config["data"]["constructor"] == f"iodine.modules.data.{reader}"
+  assert config["data"]["path"] == path
+  named = "iodine.modules.data.Films"
+  config = own((14, 14), **{"data.path": path, "data.constructor": named})
+  assert config["data"]["constructor"] == named
+
+
+def test_a_data_set_of_ones_own_gets_what_it_takes():
+  name = f"{__name__}.Scenes"
+  config = own((14, 14), **{"data.constructor": name, "data.path": "p"})
+  assert config["data"] == {"constructor": name, "path": "p", "batch_size": 16}
+  # What the user gives is never left out.
+  config = own((14, 14), **{"data.constructor": name, "data.crop": 3})
+  with pytest.raises(errors.UserError, match="`data.crop` is not an argument"):
+    building.build(config["data"], "data")
+
+
+class Scenes:
+  """Somebody's data set."""
+
+  def __init__(self, path: str, batch_size: int):
+    self.path, self.batch_size = path, batch_size
 
 
 def test_its_entries_are_its_own():

@@ -1,5 +1,7 @@
 """Scenes of one's own: images, films, arrays, and what can be wrong in them."""
 
+import collections
+import dataclasses
 import gc
 import os
 import shutil
@@ -423,8 +425,57 @@ def test_images_that_are_refused(tmp_path, photos):
   void = str(tmp_path / "void")
   assert "`data.path` is" in images_sentence(void)
   assert "`data.masks` is" in images_sentence(photos, masks=void)
-  save_image(tmp_path / "one/a.png", noise([8, 8, 3]))
-  assert "1 for a batch of 4" in images_sentence(str(tmp_path / "one"))
+
+
+def test_of_few_scenes_a_batch_has_some_twice(tmp_path):
+  for name in "abc":
+    save_image(tmp_path / f"{name}.png", noise([8, 8, 3], seed=ord(name)))
+  own = data.Images(path=str(tmp_path), batch_size=4, image_dim=[8, 8])
+  batches = own.batches("train")
+  images = [image for _ in range(3) for image in next(batches)["image"].numpy()]
+  counts = collections.Counter(image.tobytes() for image in images)
+  assert set(counts.values()) == {4} and len(counts) == 3
+
+
+@pytest.mark.parametrize(
+  "num_scenes, number", [(9, 0), (10, 1), (40, 4), (1200, 100)]
+)
+def test_a_tenth_is_held_out_and_at_most_so_many(tmp_path, num_scenes, number):
+  image = np.arange(num_scenes, dtype=np.float32)[:, None, None, None]
+  image = np.broadcast_to(image / 2048, [num_scenes, 2, 2, 1])
+  np.savez(tmp_path / "own.npz", image=image)
+  path = str(tmp_path / "own.npz")
+  own = data.Arrays(path=path, batch_size=1, held_out=100, grayscale=True)
+
+  def numbers(subset, **options):
+    batches = dataclasses.replace(own, **options)(subset)
+    found = [float(batch["image"][0, 0, 0, 0, 0]) for batch in batches]
+    return [round(2048 * x) for x in found]
+
+  assert numbers("test") == [*range(number or num_scenes)]
+  _, test = own.ranges()
+  assert test == ([0, number] if number else None)
+  options = {"shuffle_buffer": None}
+  first = next(iter(dataclasses.replace(own, **options)("train")))
+  assert round(2048 * float(first["image"][0, 0, 0, 0, 0])) == number
+  # Who says it is asked.
+  assert numbers("test", test=[3, 5]) == [3, 4]
+
+
+def test_what_there_is_and_what_is_skipped_is_told(tmp_path):
+  for name in ("a.png", "a.mask.png", "below/b.png", "below/b.mask.png"):
+    pixels = [8, 6] if "mask" in name else [8, 6, 3]
+    save_image(tmp_path / "p" / name, noise(pixels))
+  for name in ("a.txt", "below/b.txt", "below/notes", ".hidden"):
+    (tmp_path / "p" / name).write_text("x")
+  own = data.Images(path=str(tmp_path / "p"), batch_size=1, image_dim=[4, 5])
+  assert own.about() == (
+    f"2 scenes in `{tmp_path}/p`, read as 4 x 5; skipped: 2 .txt, 1 without a "
+    "suffix"
+  )
+  np.savez(tmp_path / "a.npz", image=noise([5, 8, 6, 3]))
+  own = data.Arrays(path=str(tmp_path / "a.npz"), batch_size=1)
+  assert own.about() == f"5 scenes in `{tmp_path}/a.npz`, read as 8 x 6"
 
 
 IMAGE = {"image": noise([5, 8, 8, 3])}

@@ -146,3 +146,18 @@ def test_the_versions_that_are_pinned_exist_everywhere(platform, tmp_path):
     ]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_the_two_commands_run_on_the_oldest_and_the_newest_python():
+  text = (ROOT / ".github/workflows/ci.yml").read_text()
+  assert re.findall("run: (make .*)", text) == ["make run", "make test"]
+  oldest, newest = re.findall(r'"(3\.\d+)"', text)
+  project = (ROOT / "pyproject.toml").read_text()
+  above = f"3.{int(newest[2:]) + 1}"
+  assert f'requires-python = ">={oldest},<{above}"' in project
+
+
+def test_the_citation_names_the_paper():
+  text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+  assert text.startswith("cff-version: 1.2.0\n")
+  assert "value: arXiv:1903.00450" in text and text.count("given-names") == 9

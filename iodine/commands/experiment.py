@@ -558,12 +558,13 @@ def _sentence(error: Exception) -> str | None:
   """Returns the sentence for what a user can mend; None for a bug."""
   if isinstance(error, errors.UserError):
     return str(error)
-  if isinstance(error, ModuleNotFoundError) and error.name in _OBSERVERS:
-    title, packages = _OBSERVERS[error.name]
-    return (
-      f"Sacred's {title} observer needs {error.name}: run `pip install "
-      f"{packages}`"
-    )
+  if isinstance(error, ModuleNotFoundError):
+    package = str(error.name).partition(".")[0]
+    if package in _OBSERVERS:
+      title, needed = _OBSERVERS[package]
+      return (
+        f"Sacred's {title} observer needs {package}: run `pip install {needed}`"
+      )
   if type(error).__module__.startswith("pymongo"):
     reason = str(error).split(",")[0]
     return (
