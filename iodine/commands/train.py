@@ -213,6 +213,7 @@ class _Run:
       leave=False,
       disable=None if self._workers.is_chief else True,
       bar_format=_BAR,
+      miniters=1,
     )
     loop = training.Loop(
       functools.partial(make_steps, feed.batches),
