@@ -408,10 +408,8 @@ class SceneDataset(abc.ABC):
     if "mask" not in batch:
       return batch
     size = self.image_size
-    return {
-      **batch,
-      "mask": folded(lambda x: resize_masks(x, size), batch["mask"]),
-    }
+    masks = folded(lambda x: resize_masks(x, size), batch["mask"])
+    return {**batch, "mask": masks}
 
   def _stream(self, subset: str | None) -> streams.Stream:
     """Returns the scenes of a subset, from the cache where there is one."""
@@ -493,17 +491,14 @@ class SceneDataset(abc.ABC):
       # In the background of a training. An `Assert` would be stateful.
       is_valid = validity.all_valid(batch, self._regressed)
       flag = tf.where(is_valid, 0.0, math.nan)
-      with tf.control_dependencies(
-        [tf.debugging.check_numerics(flag, _INVALID)]
-      ):
+      check = tf.debugging.check_numerics(flag, _INVALID)
+      with tf.control_dependencies([check]):
         return tf.nest.map_structure(tf.identity, batch)
 
     batches = stream.batches(order)
     batches = batches.map(finish, tf.data.AUTOTUNE, deterministic=True)
     if not is_test:
       batches = batches.apply(
-        tf.data.experimental.assert_cardinality(
-          tf.data.experimental.INFINITE_CARDINALITY
-        )
+        tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
       )
     return batches.prefetch(tf.data.AUTOTUNE)

@@ -18,7 +18,7 @@ import numpy as np
 import tqdm
 
 from iodine import errors
-from iodine.readers import films, image_files, paths
+from iodine.readers import films, image_files, paths, streams
 
 _MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
 _MOST_ENTITIES = 255
@@ -219,16 +219,17 @@ class FileSource:
       )
     return most
 
-  def read(self, place: int) -> tuple[np.ndarray, ...]:
-    """Reads one scene.
+  def read(self, place: int) -> streams.Scene:
+    """Reads one scene, a batch of one.
 
     Args:
       place: its number.
 
     Returns:
-      [T, H', W', 1 or 3] float32 in [0, 1], what is wanted of the image; and,
-      where there are masks, [T, H', W', 1] uint8, the numbers of the entities
-      in the order of their labels, and [L] float32, 1 for those that are there.
+      image [1, T, H', W', 1 or 3] float32 in [0, 1], what is wanted of it; and,
+      where there are masks, mask [1, T, 1, H', W', 1] uint8, the numbers of the
+      entities in the order of their labels, and visibility [1, L] float32, 1
+      for those that are there. There are no factors.
     """
     film, numbers = clip = self.clips[place]
     frames = films.read(film, numbers, self._framing)
@@ -240,8 +241,9 @@ class FileSource:
         f" `{self.clips[0].film.path}` has other ones: give all images one size"
         " by `image_dim`, such as `data.image_dim=[64,64]`"
       )
+    scene: streams.Scene = {"image": frames[np.newaxis], "factors": {}}
     if not self.has_masks:
-      return (frames,)
+      return scene
     masks = _read_masks(clip)
     size = image_files.read_size(film.frames[numbers[0]])
     if masks.shape[1:] != size:
@@ -249,10 +251,13 @@ class FileSource:
         f"the mask of `{film.path}` has {_size(masks.shape[1:])} pixels, but"
         f" its image {_size(size)}: give masks of the size of their images"
       )
-    labels, cut = _labels(masks), self._framing.cut_labels(masks)
-    entities = np.searchsorted(labels, cut[..., np.newaxis])
+    labels = _labels(masks)
+    entities = np.searchsorted(labels, self._framing.cut_labels(masks))
+    entities = entities[np.newaxis, :, np.newaxis, :, :, np.newaxis]
     visibility = np.arange(self.num_entities) < len(labels)
-    return frames, entities.astype(np.uint8), visibility.astype(np.float32)
+    scene["mask"] = entities.astype(np.uint8)
+    scene["visibility"] = visibility[np.newaxis].astype(np.float32)
+    return scene
 
   def are_in(self, folder: str) -> np.ndarray:
     """Returns [N] whether scenes are in a folder within the data set's."""

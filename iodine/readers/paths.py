@@ -5,9 +5,9 @@ One rule for `data.path`, `data.masks`, `images` and `films`.
 
 from __future__ import annotations
 
-import fnmatch
 import glob
 import os
+import pathlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
@@ -103,16 +103,10 @@ def _files_of(entry: str, place: str, suffixes: Sequence[str]) -> list[str]:
     if not found:
       found = [path for match in matches for path in _walk(match)]
     if is_deep:
-      found = [path for path in found if _ends_like(path, end)]
+      names = [name for name in end.split(os.sep) if name not in ("", "**")]
+      last = os.path.join(*names) if names else "*"
+      found = [path for path in found if pathlib.PurePath(path).match(last)]
   return [path for path in found if _counts(path, suffixes)]
-
-
-def _ends_like(path: str, pattern: str) -> bool:
-  """Returns whether the last parts of a path are as those of a pattern."""
-  wanted = [part for part in pattern.split(os.sep) if part not in ("", "**")]
-  parts = path.split(os.sep)
-  last = parts[max(len(parts) - len(wanted), 0) :]
-  return len(last) == len(wanted) and all(map(fnmatch.fnmatch, last, wanted))
 
 
 def _walk(folder: str) -> Iterator[str]:

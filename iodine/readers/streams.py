@@ -81,8 +81,21 @@ class Order:
     """Returns how many scenes are left out."""
     return self.skip_batches * self.batch_size
 
-  def choose_rows(self, scenes: tf.data.Dataset) -> tf.data.Dataset:
-    """Returns those scenes that are rows which are wanted."""
+  def scenes(
+    self,
+    epoch: Callable[[tf.Tensor], tf.data.Dataset],
+    position: Callable[[int], tuple[int, int]],
+  ) -> tf.data.Dataset:
+    """Returns the scenes of those rows that are wanted, one after another.
+
+    Args:
+      epoch: gives all scenes of an epoch, by its number.
+      position: gives the number of the epoch, and how many scenes of it are
+        left out, if so many of all are.
+    """
+    first, offset = (0, self.skip) if self.once else position(self.skip)
+    epochs = tf.data.Dataset.range(first, 1 if self.once else tf.int64.max)
+    scenes = epochs.flat_map(epoch).skip(offset)
     if self.num_rows == self.batch_size:
       return scenes
 
@@ -137,17 +150,38 @@ class RecordStream:
 
     What a record is read to is smaller than the record, so that it is read
     before it is shuffled, unless only some rows of the batches are wanted.
+
+    The order is a function of the seed and the number of the epoch alone, not
+    of TensorFlow's global seed. Scenes that are skipped are read, in parallel
+    to inflating the files, which takes longer; those of whole epochs are not.
     """
-    is_read = order.shuffle_buffer is not None
-    is_read &= order.num_rows == order.batch_size
-    if order.once:
-      scenes = self.epoch().skip(order.skip)
-    else:
-      scenes = self._repeated(self.read if is_read else None, order)
-    scenes = order.choose_rows(scenes)
-    if order.once or not is_read:
+    is_shuffled = order.shuffle_buffer is not None
+    is_read = is_shuffled and order.num_rows == order.batch_size
+    scenes = self.epoch()
+    if is_read:
       scenes = scenes.map(self.read, tf.data.AUTOTUNE, deterministic=True)
-    return scenes.batch(order.num_rows, drop_remainder=not order.once)
+    # Blanks take memory, too. Small buffers stay as they are: they decide the
+    # order.
+    most = max(self._most_scenes(), _SMALL_BUFFER)
+    buffer_size = min(order.shuffle_buffer or 0, most)
+
+    def epoch(number: tf.Tensor) -> tf.data.Dataset:
+      if not is_shuffled:
+        return scenes
+      # A shuffle is seeded by the pair (seed of the graph it is built in, own
+      # seed). Setting the former here, in the graph of this function, leaves
+      # the global seed as it is and makes the order independent of it. It must
+      # not be 0: TensorFlow would ask if the other seed, a tensor, is 0 too.
+      if not tf.executing_eagerly():
+        tf.random.set_seed(order.seed % (2**31 - 2) + 1)
+      # Later epochs are shuffled as in the original.
+      num_blanks = tf.where(number == 0, tf.cast(buffer_size, tf.int64), 0)
+      return shuffle(scenes, buffer_size, number, num_blanks)
+
+    chosen = order.scenes(epoch, self._position)
+    if not is_read:
+      chosen = chosen.map(self.read, tf.data.AUTOTUNE, deterministic=True)
+    return chosen.batch(order.num_rows, drop_remainder=not order.once)
 
   def epoch(self) -> tf.data.Dataset:
     """Returns the records (scalar strings) that pass, once and in order."""
@@ -159,41 +193,6 @@ class RecordStream:
     if self.bounds != (None, None):
       scenes = scenes.filter(self._passes)
     return scenes if self.limit is None else scenes.take(self.limit)
-
-  def _repeated(
-    self, read: Callable[[tf.Tensor], Scene] | None, order: Order
-  ) -> tf.data.Dataset:
-    """Returns epoch after epoch of scenes, or of records without `read`.
-
-    The order is a function of the seed and the number of the epoch alone, not
-    of TensorFlow's global seed. Scenes that are skipped are read, in parallel
-    to inflating the files, which takes longer; those of whole epochs are not.
-    """
-    records = self.epoch()
-    scenes = records
-    if read is not None:
-      scenes = records.map(read, tf.data.AUTOTUNE, deterministic=True)
-    first_epoch, offset = self._position(order.skip)
-    epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
-    if order.shuffle_buffer is None:
-      return epochs.flat_map(lambda _: scenes).skip(offset)
-    # Blanks take memory, too. Small buffers stay as they are: they decide the
-    # order.
-    most = max(self._most_scenes(), _SMALL_BUFFER)
-    buffer_size = min(order.shuffle_buffer, most)
-
-    def shuffled(number: tf.Tensor) -> tf.data.Dataset:
-      # A shuffle is seeded by the pair (seed of the graph it is built in, own
-      # seed). Setting the former here, in the graph of this function, leaves
-      # the global seed as it is and makes the order independent of it. It must
-      # not be 0: TensorFlow would ask if the other seed, a tensor, is 0 too.
-      if not tf.executing_eagerly():
-        tf.random.set_seed(order.seed % (2**31 - 2) + 1)
-      # Later epochs are shuffled as in the original.
-      num_blanks = tf.where(number == 0, tf.cast(buffer_size, tf.int64), 0)
-      return shuffle(scenes, buffer_size, number, num_blanks)
-
-    return epochs.flat_map(shuffled).skip(offset)
 
   def _position(self, skip: int) -> tuple[int, int]:
     """Returns the epoch, and the scenes to skip in it, to skip `skip` scenes.
@@ -287,23 +286,16 @@ class PlaceStream:
     """Returns batches of scenes."""
     self.require_scenes()
     places = tf.constant(self.places)
-    first_epoch, offset = divmod(order.skip, len(self.places))
 
     def epoch(number: tf.Tensor) -> tf.data.Dataset:
-      if order.shuffle_buffer is None:
-        return tf.data.Dataset.from_tensor_slices(places)
-      seed = tf.stack([tf.constant(order.seed, tf.int64), number])
-      return tf.data.Dataset.from_tensor_slices(
-        tf.random.experimental.stateless_shuffle(places, seed)
-      )
+      chosen = places
+      if order.shuffle_buffer is not None:
+        seed = tf.stack([tf.constant(order.seed, tf.int64), number])
+        chosen = tf.random.experimental.stateless_shuffle(places, seed)
+      return tf.data.Dataset.from_tensor_slices(chosen)
 
-    if order.once:
-      chosen = tf.data.Dataset.from_tensor_slices(places).skip(order.skip)
-    else:
-      # What is skipped are places, and no more than one epoch of them.
-      epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
-      chosen = epochs.flat_map(epoch).skip(offset)
-    chosen = order.choose_rows(chosen)
+    # What is skipped are places, and no more than one epoch of them.
+    chosen = order.scenes(epoch, lambda skip: divmod(skip, len(self.places)))
     batches = chosen.batch(order.num_rows, drop_remainder=not order.once)
     return batches.map(self._gather(), tf.data.AUTOTUNE, deterministic=True)
 
@@ -320,13 +312,12 @@ class PlaceStream:
     def read_or_nothing(places: np.ndarray) -> list[np.ndarray]:
       found: list[np.ndarray] = []
       with calls.one() as is_wanted:
-        problem = None
         if is_wanted:
           problem = errors.message_of(
             lambda: found.extend(tf.nest.flatten(self.read(places))),
             (errors.UserError, OSError),
           )
-      self._problem = problem or self._problem
+          self._problem = problem or self._problem
       return found or nothing
 
     def gather(places: tf.Tensor) -> Scene:
