@@ -252,10 +252,10 @@ class FileSource:
         f" its image {_size(size)}: give masks of the size of their images"
       )
     labels = _labels(masks)
-    entities = np.searchsorted(labels, self._framing.cut_labels(masks))
-    entities = entities[np.newaxis, :, np.newaxis, :, :, np.newaxis]
+    cut = self._framing.cut(masks[..., np.newaxis], reduce=image_files.middles)
+    entities = np.searchsorted(labels, cut).astype(np.uint8)
     visibility = np.arange(self.num_entities) < len(labels)
-    scene["mask"] = entities.astype(np.uint8)
+    scene["mask"] = entities[np.newaxis, :, np.newaxis]
     scene["visibility"] = visibility[np.newaxis].astype(np.float32)
     return scene
 
