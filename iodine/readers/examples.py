@@ -60,8 +60,12 @@ def parse(
     layout, except that "mask" is always [L, H, W, 1].
   """
   if names is None and is_worthwhile(layout):
-    return _parse_fast(record, layout)
-  return _parse_plain(record, layout, names)
+    scene = _parse_fast(record, layout)
+  else:
+    scene = _parse_plain(record, layout, names)
+  if layout.entities_last and "mask" in scene:
+    scene["mask"] = tf.transpose(scene["mask"], (2, 0, 1, 3))
+  return scene
 
 
 def is_worthwhile(layout: layouts.Layout) -> bool:
@@ -88,8 +92,6 @@ def _parse_plain(
       # decode_raw appends an axis for the bytes of a string: here always one.
       array = tf.io.decode_raw(scene[name], tf.uint8)
       scene[name] = tf.reshape(array, feature.shape)
-  if layout.entities_last and "mask" in scene:
-    scene["mask"] = tf.transpose(scene["mask"], (2, 0, 1, 3))
   return scene
 
 
@@ -111,8 +113,6 @@ def _parse_fast(
       values, layout.features.items(), strict=True
     )
   }
-  if layout.entities_last:
-    arrays["mask"] = tf.transpose(arrays["mask"], (2, 0, 1, 3))
   fits.set_shape([])
   return tf.cond(fits, lambda: arrays, lambda: _parse_plain(record, layout))
 
@@ -208,15 +208,11 @@ def _enter_values(
   record: bytes, position: int, end: int, feature: layouts.Feature
 ) -> int:
   """Returns where the values of a list from `position` to `end` begin."""
-  if feature.dtype == tf.uint8:
-    position, list_end = _enter(record, position, _FIELD_1)
-    width = _ELEMENT
-  else:
-    position, list_end = _enter(record, position, _FIELD_2)
-    _require(list_end == end)
-    position, list_end = _enter(record, position, _FIELD_1)
-    width = _FLOAT
-  _require(list_end == end)
+  is_bytes = feature.dtype == tf.uint8
+  for tag in [_FIELD_1] if is_bytes else [_FIELD_2, _FIELD_1]:
+    position, content_end = _enter(record, position, tag)
+    _require(content_end == end)
+  width = _ELEMENT if is_bytes else _FLOAT
   _require(end - position == width * math.prod(feature.shape))
   return position
 

@@ -118,13 +118,12 @@ def _walk(folder: str) -> Iterator[str]:
   seen = {os.path.realpath(folder)}
   for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
     yield from (os.path.join(place, name) for name in sorted(names))
-    there = {
-      name: os.path.realpath(os.path.join(place, name))
-      for name in sorted(folders)
-      if not name.startswith(".")
-    }
-    folders[:] = [name for name, real in there.items() if real not in seen]
-    seen.update(there.values())
+    for name in sorted(folders):
+      real = os.path.realpath(os.path.join(place, name))
+      if name.startswith(".") or real in seen:
+        folders.remove(name)
+      else:
+        seen.add(real)
 
 
 def _counts(path: str, suffixes: Sequence[str]) -> bool:

@@ -215,7 +215,9 @@ class RecordStream:
       os.path.getsize(file.path) * (_MOST_INFLATION if file.compression else 1)
       for file in self.opened
     )
-    return 1 + inflated // self.layout.num_bytes
+    # Masks have three bytes a pixel.
+    num_pixels = math.prod(self.layout.image_shape[:2])
+    return 1 + inflated // (3 * self.layout.num_entities * num_pixels)
 
   def require_scenes(self) -> None:
     """Checks that there is a scene, as repeating none would never end."""
