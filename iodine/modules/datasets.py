@@ -352,7 +352,7 @@ class SceneDataset(abc.ABC):
   def _find_invalid(self, stream: streams.Stream) -> str | None:
     """Reads scenes to find the file of one that is not valid, a sentence."""
     for part in stream.parts():
-      for batch in part.batches(streams.in_order(self.batch_size)):
+      for batch in part.batches(streams.Order(self.batch_size, once=True)):
         sentence = validity.explain(part.title, batch, self._regressed)
         if sentence is not None:
           return sentence
@@ -451,7 +451,7 @@ class SceneDataset(abc.ABC):
     place = os.path.join(os.path.expanduser(folder), name)
     with self._explained(stream):
       stream.require_scenes()
-      batches = stream.batches(streams.in_order(self.batch_size))
+      batches = stream.batches(streams.Order(self.batch_size, once=True))
       batches = batches.map(self._resize_mask, tf.data.AUTOTUNE)
       arrays = cache.open_or_make(place, batches, content)
     return streams.PlaceStream(
@@ -477,7 +477,7 @@ class SceneDataset(abc.ABC):
     is_test = subset == "test"
     order = streams.Order(
       self.batch_size,
-      rows or (0, self.batch_size),
+      rows,
       skip_batches,
       self.shuffle_buffer if subset == "train" else None,
       self.seed,

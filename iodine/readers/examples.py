@@ -185,7 +185,6 @@ def _are_single_bytes(elements: np.ndarray) -> bool:
 
 def _find_values(record: bytes, layout: layouts.Layout) -> dict[str, int]:
   """Returns where the values of the features begin, for those of the layout."""
-  features = {name.encode(): f for name, f in layout.features.items()}
   found: dict[str, int] = {}
   position, end = _enter(record, 0, _FIELD_1)
   _require(end == len(record))
@@ -194,9 +193,9 @@ def _find_values(record: bytes, layout: layouts.Layout) -> dict[str, int]:
     name, value = _enter(record, entry, _FIELD_1)
     list_start, value_end = _enter(record, value, _FIELD_2)
     _require(value_end == entry_end)
-    feature = features.get(record[name:value])
+    key = record[name:value].decode(errors="replace")
+    feature = layout.features.get(key)
     if feature is not None:
-      key = record[name:value].decode()
       _require(key not in found)
       found[key] = _enter_values(record, list_start, entry_end, feature)
     position = entry_end

@@ -82,8 +82,15 @@ def find_clips(path: object, num_frames: int | None, stride: int) -> list[Clip]:
     num_frames: T, of a clip; None for as many as the shortest film gives.
     stride: every so many frames of a film one is taken.
   """
-  found = [_with_masks(film) for film in films.find("data.path", path)]
+  found = films.find("data.path", path)
   found.sort(key=lambda film: paths.by_number(film.name))
+  # A GIF or a video is an image without a label image.
+  frames = {p: p for film in found for p in film.frames or (film.path,)}
+  matched = _match(frames, {p: p for film in found for p in film.masks})
+  found = [
+    film._replace(masks=tuple(m for p in film.frames for m in matched[p]))
+    for film in found
+  ]
   counts = [films.count(film) for film in found]
   if num_frames is None:
     num_frames = len(range(0, min(counts), stride))
@@ -95,24 +102,11 @@ def find_clips(path: object, num_frames: int | None, stride: int) -> list[Clip]:
       f" a stride of {stride}: lower `frames` or `stride`, or leave out such"
       " films"
     )
-  if len({bool(film.masks) for film in found}) > 1:
-    raise errors.UserError(
-      f"some films of {paths.title(path)} have masks and others none: add"
-      " label images for all frames, or remove all to train without"
-    )
   return [
     Clip(film, tuple(range(start, start + span, stride)))
     for film, count in zip(found, counts, strict=True)
     for start in range(0, count - span + 1, num_frames * stride)
   ]
-
-
-def _with_masks(film: films.Film) -> films.Film:
-  """Returns a film whose masks are those of its frames, in their order."""
-  frames, labels = ({p: p for p in part} for part in (film.frames, film.masks))
-  matched = _match(frames, labels)
-  masks = tuple(mask for frame in frames for mask in matched[frame])
-  return film._replace(masks=masks)
 
 
 def _match(

@@ -56,7 +56,7 @@ class Order:
 
   Attributes:
     batch_size: B.
-    rows: (start, stop), the rows of every batch that are wanted.
+    rows: (start, stop), the rows of every batch that are wanted; None: all.
     skip_batches: how many to leave out at the beginning.
     shuffle_buffer: number of records to shuffle among; None for no shuffling.
     seed: decides the order.
@@ -65,7 +65,7 @@ class Order:
   """
 
   batch_size: int
-  rows: tuple[int, int]
+  rows: tuple[int, int] | None = None
   skip_batches: int = 0
   shuffle_buffer: int | None = None
   seed: int = 0
@@ -74,7 +74,8 @@ class Order:
   @property
   def num_rows(self) -> int:
     """Returns how many rows of a batch are wanted."""
-    return self.rows[1] - self.rows[0]
+    start, stop = self.rows or (0, self.batch_size)
+    return stop - start
 
   @property
   def skip(self) -> int:
@@ -96,19 +97,15 @@ class Order:
     first, offset = (0, self.skip) if self.once else position(self.skip)
     epochs = tf.data.Dataset.range(first, 1 if self.once else tf.int64.max)
     scenes = epochs.flat_map(epoch).skip(offset)
-    if self.num_rows == self.batch_size:
+    if self.rows is None:
       return scenes
+    start, stop = self.rows
 
     def is_chosen(number: tf.Tensor, _: Any) -> tf.Tensor:
       row = number % self.batch_size
-      return (row >= self.rows[0]) & (row < self.rows[1])
+      return (row >= start) & (row < stop)
 
     return scenes.enumerate().filter(is_chosen).map(lambda _, scene: scene)
-
-
-def in_order(batch_size: int) -> Order:
-  """Returns the order of an epoch that is not shuffled."""
-  return Order(batch_size, (0, batch_size), once=True)
 
 
 @dataclasses.dataclass(kw_only=True)
