@@ -82,10 +82,8 @@ def crop(
   if crop_region is None:
     return image, mask
   (top, bottom), (left, right) = crop_region
-  return (
-    image[..., top:bottom, left:right, :],
-    mask[..., top:bottom, left:right, :],
-  )
+  region = (..., slice(top, bottom), slice(left, right), slice(None))
+  return image[region], mask[region]
 
 
 def resize(images: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
@@ -436,11 +434,9 @@ class SceneDataset(abc.ABC):
     """Returns the scenes of a subset by way of a cache in a folder."""
     # The first scenes of the training range are not kept a second time.
     stream = self._open("test" if subset == "test" else None)
-    options = {
-      field.name: getattr(self, field.name)
-      for field in dataclasses.fields(self)
-      if field.name not in _OTHER
-    }
+    options = dataclasses.asdict(self)
+    for option in _OTHER:
+      del options[option]
     options.update(
       constructor=type(self).__qualname__,
       scenes=self._range(subset),

@@ -115,11 +115,9 @@ def _open_hdf5(path: str, group: str | None) -> dict[str, Array]:
     if isinstance(item, h5py.Dataset) and item.shape:
       # What lies in one piece is mapped into memory.
       offset = item.id.get_offset()
-      found[name] = (
-        item
-        if offset is None
-        else np.memmap(path, item.dtype, "r", offset, item.shape)
-      )
+      found[name] = item
+      if offset is not None:
+        found[name] = np.memmap(path, item.dtype, "r", offset, item.shape)
 
   file[group or "/"].visititems(visit)
   return found
@@ -336,8 +334,7 @@ class ArraySource:
       )
     visibility = self._load(self._visibility, slice(None))
     sums = visibility.reshape(self.num_scenes, -1).sum(axis=1, dtype=float)
-    sums = sums[places]
-    return places[streams.are_within(sums, low, high)]
+    return places[streams.are_within(sums[places], low, high)]
 
   def read(self, places: np.ndarray) -> streams.Scene:
     """Reads a batch of scenes.

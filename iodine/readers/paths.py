@@ -63,8 +63,7 @@ def expand(
   places = entries(value)
   if not places:
     raise errors.UserError(f"`{entry}` is {value!r}: {remedy}")
-  seen: set[str] = set()
-  found: dict[str, str] = {}
+  found: dict[str, tuple[str, str]] = {}
   for place in places:
     files = sorted(_files_of(entry, place, suffixes), key=key)
     if not files:
@@ -72,14 +71,11 @@ def expand(
       raise errors.UserError(
         f"`{entry}` is `{place}`, where there is no file{kinds}: {remedy}"
       )
+    is_folder = len(places) == 1 and os.path.isdir(place)
     for path in files:
-      name, real = path, os.path.realpath(path)
-      if len(places) == 1 and os.path.isdir(place):
-        name = os.path.relpath(path, place)
-      if real not in seen:
-        seen.add(real)
-        found[name] = path
-  return found
+      name = os.path.relpath(path, place) if is_folder else path
+      found.setdefault(os.path.realpath(path), (name, path))
+  return dict(found.values())
 
 
 def _files_of(entry: str, place: str, suffixes: Sequence[str]) -> list[str]:

@@ -77,11 +77,6 @@ class Order:
     start, stop = self.rows or (0, self.batch_size)
     return stop - start
 
-  @property
-  def skip(self) -> int:
-    """Returns how many scenes are left out."""
-    return self.skip_batches * self.batch_size
-
   def scenes(
     self,
     epoch: Callable[[tf.Tensor], tf.data.Dataset],
@@ -94,7 +89,8 @@ class Order:
       position: gives the number of the epoch, and how many scenes of it are
         left out, if so many of all are.
     """
-    first, offset = (0, self.skip) if self.once else position(self.skip)
+    skip = self.skip_batches * self.batch_size
+    first, offset = (0, skip) if self.once else position(skip)
     epochs = tf.data.Dataset.range(first, 1 if self.once else tf.int64.max)
     scenes = epochs.flat_map(epoch).skip(offset)
     if self.rows is None:
@@ -427,5 +423,4 @@ def shuffle(
 
 def _count(dataset: tf.data.Dataset) -> int:
   """Returns the number of elements of a finite dataset, by reading it."""
-  start = tf.constant(0, tf.int64)
-  return int(dataset.reduce(start, lambda total, _: total + 1))
+  return int(dataset.reduce(np.int64(0), lambda total, _: total + 1))

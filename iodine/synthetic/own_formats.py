@@ -109,9 +109,8 @@ def write_npz(
 def _arrays(scene: entities.Scene) -> dict[str, np.ndarray]:
   """Returns what is written of a scene."""
   arrays = {"image": scene["image"], "mask": labels(scene)}
+  arrays["visibility"] = scene["visibility"]
   for name, value in scene.items():
-    if name == "visibility":
-      arrays[name] = value
-    elif name not in arrays:
+    if name not in arrays:
       arrays[f"factors/{name}"] = value.reshape(len(value), -1)
   return arrays
