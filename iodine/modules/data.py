@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import tensorflow as tf
+import tree
 
 from iodine import kinds
 from iodine.modules import datasets
@@ -80,37 +81,33 @@ class IODINEDataset(datasets.SceneDataset):
 
   def __post_init__(self):
     super().__post_init__()
-    self._layout = self._find_layout()
-    if self.stored_dim is not None:
-      self._layout = layouts.resized(self._layout, self.stored_dim)
     framing = image_files.Framing(None, self.crop_region, self.grayscale)
-    framing.region(self._layout.image_shape[:2])  # which it checks
+    framing.region(self.layout.image_shape[:2])  # which it checks
 
-  def _find_layout(self) -> layouts.Layout:
-    """Returns what the records hold, if they have the public files' size."""
-    variant = getattr(self, "dataset_variant", None)
-    return layouts.find_layout(self.layout_name, variant)
-
-  @property
+  @functools.cached_property
   def layout(self) -> layouts.Layout:
     """Returns what the records of the files hold."""
-    return self._layout
+    variant = getattr(self, "dataset_variant", None)
+    layout = layouts.find_layout(self.layout_name, variant)
+    if self.stored_dim is None:
+      return layout
+    return layouts.resized(layout, self.stored_dim)
 
   @property
   def generator_name(self) -> str | None:  # type: ignore[override]
     """Returns the name of the generator in `iodine.synthetic`, or None."""
-    return self._layout.generator_name
+    return self.layout.generator_name
 
   @property
   def num_true_objects(self) -> int:
     """Returns L, the entities per scene in the files, background included."""
     # Unlike the original, which says 6 for Tetrominoes: its files hold 4.
-    return self._layout.num_entities
+    return self.layout.num_entities
 
   @property
   def image_shape(self) -> tuple[int, int, int]:
     """Returns (H, W, C) of the images that come out."""
-    channels = 1 if self.grayscale else self._layout.image_shape[-1]
+    channels = 1 if self.grayscale else self.layout.image_shape[-1]
     return (*self.image_size, channels)
 
   def _open(self, subset: str | None) -> streams.RecordStream:
@@ -119,8 +116,8 @@ class IODINEDataset(datasets.SceneDataset):
     return streams.RecordStream(
       title=paths.title(self.path),
       limit=self._limit(subset),
-      opened=opening.open_files(self.path, self._layout),
-      layout=self._layout,
+      opened=opening.open_files(self.path, self.layout),
+      layout=self.layout,
       read=self._read,
       range_name="test" if subset == "test" else "train",
       scene_range=(start or 0, stop),
@@ -129,9 +126,9 @@ class IODINEDataset(datasets.SceneDataset):
 
   def _read(self, raw: tf.Tensor) -> streams.Scene:
     """Returns one scene of one frame as it is stored, cropped."""
-    scene = examples.parse(raw, self._layout)
+    scene = examples.parse(raw, self.layout)
     image, mask = crop(scene["image"], scene["mask"], self.crop_region)
-    entities = self._layout.num_entities
+    entities = self.layout.num_entities
     factors = {}
     for factor, names in self.factor_features.items():
       columns = [tf.reshape(scene[name], [entities, -1]) for name in names]
@@ -358,23 +355,17 @@ class _FileScenes(_PlacedScenes):
     self, source: image_sets.FileSource, places: np.ndarray
   ) -> streams.Scene:
     """Returns scenes in their final size: what is stored may have several."""
-    scenes = [self._resize(*source.read(place)) for place in places]
-    parts = map(np.concatenate, zip(*scenes, strict=True))
-    # Without masks there are only images.
-    names = ("image", "mask", "visibility")
-    return {**dict(zip(names, parts, strict=False)), "factors": {}}
-
-  def _resize(self, *parts: np.ndarray) -> list[np.ndarray]:
-    """Returns what `FileSource.read` gives of a scene, a batch of one."""
-    image, *truth = (part[np.newaxis] for part in parts)
-    if image.shape[2:] != self.image_shape:
-      image = self._resize_image(image).numpy()
-    if not truth:
-      return [image]
-    mask, visibility = truth
-    if mask.shape[2:4] != self.image_size:
-      mask = datasets.resize_masks(mask, self.image_size).numpy()
-    return [image, mask[:, :, np.newaxis], visibility]
+    scenes = []
+    for place in places:
+      scene = source.read(place)
+      if scene["image"].shape[2:] != self.image_shape:
+        image = self._resize_image(scene["image"])
+        scene = {**self._resize_mask(scene), "image": image}
+      scenes.append(scene)
+    batch: streams.Scene = tree.map_structure(
+      lambda *parts: np.concatenate(parts), *scenes
+    )
+    return batch
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)

@@ -82,10 +82,8 @@ def crop(
   if crop_region is None:
     return image, mask
   (top, bottom), (left, right) = crop_region
-  return (
-    image[..., top:bottom, left:right, :],
-    mask[..., top:bottom, left:right, :],
-  )
+  region = (..., slice(top, bottom), slice(left, right), slice(None))
+  return image[region], mask[region]
 
 
 def resize(images: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
@@ -352,7 +350,7 @@ class SceneDataset(abc.ABC):
   def _find_invalid(self, stream: streams.Stream) -> str | None:
     """Reads scenes to find the file of one that is not valid, a sentence."""
     for part in stream.parts():
-      for batch in part.batches(streams.in_order(self.batch_size)):
+      for batch in part.batches(streams.Order(self.batch_size, once=True)):
         sentence = validity.explain(part.title, batch, self._regressed)
         if sentence is not None:
           return sentence
@@ -408,10 +406,8 @@ class SceneDataset(abc.ABC):
     if "mask" not in batch:
       return batch
     size = self.image_size
-    return {
-      **batch,
-      "mask": folded(lambda x: resize_masks(x, size), batch["mask"]),
-    }
+    masks = folded(lambda x: resize_masks(x, size), batch["mask"])
+    return {**batch, "mask": masks}
 
   def _stream(self, subset: str | None) -> streams.Stream:
     """Returns the scenes of a subset, from the cache where there is one."""
@@ -438,11 +434,9 @@ class SceneDataset(abc.ABC):
     """Returns the scenes of a subset by way of a cache in a folder."""
     # The first scenes of the training range are not kept a second time.
     stream = self._open("test" if subset == "test" else None)
-    options = {
-      field.name: getattr(self, field.name)
-      for field in dataclasses.fields(self)
-      if field.name not in _OTHER
-    }
+    options = dataclasses.asdict(self)
+    for option in _OTHER:
+      del options[option]
     options.update(
       constructor=type(self).__qualname__,
       scenes=self._range(subset),
@@ -453,7 +447,7 @@ class SceneDataset(abc.ABC):
     place = os.path.join(os.path.expanduser(folder), name)
     with self._explained(stream):
       stream.require_scenes()
-      batches = stream.batches(streams.in_order(self.batch_size))
+      batches = stream.batches(streams.Order(self.batch_size, once=True))
       batches = batches.map(self._resize_mask, tf.data.AUTOTUNE)
       arrays = cache.open_or_make(place, batches, content)
     return streams.PlaceStream(
@@ -488,7 +482,7 @@ class SceneDataset(abc.ABC):
     is_test = subset == "test"
     order = streams.Order(
       self.batch_size,
-      rows or (0, self.batch_size),
+      rows,
       skip_batches,
       self.shuffle_buffer if subset == "train" else None,
       self.seed,
@@ -502,17 +496,14 @@ class SceneDataset(abc.ABC):
       # In the background of a training. An `Assert` would be stateful.
       is_valid = validity.all_valid(batch, self._regressed)
       flag = tf.where(is_valid, 0.0, math.nan)
-      with tf.control_dependencies(
-        [tf.debugging.check_numerics(flag, _INVALID)]
-      ):
+      check = tf.debugging.check_numerics(flag, _INVALID)
+      with tf.control_dependencies([check]):
         return tf.nest.map_structure(tf.identity, batch)
 
     batches = stream.batches(order)
     batches = batches.map(finish, tf.data.AUTOTUNE, deterministic=True)
     if not is_test:
       batches = batches.apply(
-        tf.data.experimental.assert_cardinality(
-          tf.data.experimental.INFINITE_CARDINALITY
-        )
+        tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
       )
     return batches.prefetch(tf.data.AUTOTUNE)

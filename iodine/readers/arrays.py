@@ -115,11 +115,9 @@ def _open_hdf5(path: str, group: str | None) -> dict[str, Array]:
     if isinstance(item, h5py.Dataset) and item.shape:
       # What lies in one piece is mapped into memory.
       offset = item.id.get_offset()
-      found[name] = (
-        item
-        if offset is None
-        else np.memmap(path, item.dtype, "r", offset, item.shape)
-      )
+      found[name] = item
+      if offset is not None:
+        found[name] = np.memmap(path, item.dtype, "r", offset, item.shape)
 
   file[group or "/"].visititems(visit)
   return found
@@ -142,31 +140,30 @@ def _map_member(
   path: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo
 ) -> Array:
   """Maps an array of an NPZ file; what is compressed is unpacked to disk."""
-  with archive.open(info) as content:
-    version = np.lib.format.read_magic(content)
+  if info.compress_type == zipfile.ZIP_STORED:
+    file: Any = open(path, "rb")  # noqa: SIM115
+    # After a header of its own, in which only names have no fixed length.
+    file.seek(info.header_offset + 26)
+    lengths = np.frombuffer(file.read(4), "<u2")
+    file.seek(int(lengths.sum()), os.SEEK_CUR)
+  else:
+    # Gone when nothing maps it any longer.
+    file = tempfile.TemporaryFile()  # noqa: SIM115
+    with archive.open(info) as content:
+      shutil.copyfileobj(content, file)
+    file.seek(0)
+  with file:
+    version = np.lib.format.read_magic(file)
     header = {
       (1, 0): np.lib.format.read_array_header_1_0,
       (2, 0): np.lib.format.read_array_header_2_0,
     }[version]
-    shape, is_fortran, dtype = header(content)
-    start = content.tell()
+    shape, is_fortran, dtype = header(file)
     if dtype.hasobject or not shape:
       # Python objects are not read, as they may run code.
       return np.broadcast_to(np.zeros([], dtype), shape)
-    if info.compress_type == zipfile.ZIP_STORED:
-      # After a header of its own, in which only names have no fixed length.
-      with open(path, "rb") as file:
-        file.seek(info.header_offset + 26)
-        lengths = np.frombuffer(file.read(4), "<u2")
-      start += info.header_offset + 30 + int(lengths.sum())
-      place: Any = path
-    else:
-      # Gone when nothing maps it any longer.
-      place = tempfile.TemporaryFile()  # noqa: SIM115
-      shutil.copyfileobj(content, place)
-      start = 0
-    order = "F" if is_fortran else "C"
-    return np.memmap(place, dtype, "r", start, shape, order)  # type: ignore
+    order: Any = "F" if is_fortran else "C"
+    return np.memmap(file, dtype, "r", file.tell(), shape, order)
 
 
 class ArraySource:
@@ -220,7 +217,7 @@ class ArraySource:
     self._whole_size = (shape[-3], shape[-2])
     self._region = framing.region(self._whole_size)
     self.stored_size = tuple(stop - start for start, stop in self._region)
-    self._repeats = 1 if framing.grayscale else 3 // shape[-1]
+    self._channels = shape[-1] if framing.grayscale else 3
     self._frames = range(shape[1] if self._is_film else 1)[::stride]
     self.num_frames = len(self._frames) if num_frames is None else num_frames
     if self.num_frames > len(self._frames):
@@ -234,7 +231,7 @@ class ArraySource:
     self._factors: dict[str, Array] = {}
     self.num_entities = 0
     if self._mask is not None:
-      self._has_stack, self._is_last = self._find_masks()
+      self._entity_axis = self._find_masks()
       self._factors = self._find_factors(arrays)
       self.num_entities = self._count_entities()
 
@@ -258,17 +255,19 @@ class ArraySource:
       raise self._misfit("image", self._image, need)
     return shape
 
-  def _find_masks(self) -> tuple[bool, bool]:
-    """Returns whether there is a mask for each entity, and in the last axis."""
+  def _find_masks(self) -> int | None:
+    """Returns the axis of the masks of entities; None of their numbers."""
     assert self._mask is not None
     lead = tuple(self._image.shape[: 2 if self._is_film else 1])
     shape, size = tuple(self._mask.shape), self._whole_size
     rest = shape[len(lead) :]
     if shape[: len(lead)] == lead and self._mask.dtype.kind in _NUMBERS:
       if rest in (size, (*size, 1)):
-        return False, False
-      if size in (rest[1:], rest[:-1]) or rest[1:] == (*size, 1):
-        return True, rest[1:3] != size
+        return None
+      if rest[1:] in (size, (*size, 1)):
+        return len(lead)
+      if rest[:-1] == size:
+        return -1
     need = f"numbers of objects {[*lead, *size]}, or a mask for each"
     raise self._misfit("mask", self._mask, need)
 
@@ -284,11 +283,10 @@ class ArraySource:
     if below or self._visibility is None:
       return below
     lead = self._visibility.shape[:2]
-    own = ("image", "mask", "visibility")
     return {
       name: array
       for name, array in numbers.items()
-      if name not in own and array.shape[:2] == lead
+      if name not in _OF_SCENES and array.shape[:2] == lead
     }
 
   def _count_entities(self) -> int:
@@ -303,9 +301,8 @@ class ArraySource:
         need = "numbers [scenes, entities] or [scenes, entities, numbers]"
         raise self._misfit(name, array, need)
     told = {name: tuple(array.shape[:2]) for name, array in known.items()}
-    if self._has_stack:
-      axis = -1 if self._is_last else 2 if self._is_film else 1
-      told["mask"] = (self.num_scenes, self._mask.shape[axis])
+    if self._entity_axis is not None:
+      told["mask"] = (self.num_scenes, self._mask.shape[self._entity_axis])
     if not told:
       most = max(
         float(np.max(self._load(self._mask, slice(start, start + _BLOCK))))
@@ -337,8 +334,7 @@ class ArraySource:
       )
     visibility = self._load(self._visibility, slice(None))
     sums = visibility.reshape(self.num_scenes, -1).sum(axis=1, dtype=float)
-    sums = sums[places]
-    return places[streams.are_within(sums, low, high)]
+    return places[streams.are_within(sums[places], low, high)]
 
   def read(self, places: np.ndarray) -> streams.Scene:
     """Reads a batch of scenes.
@@ -357,17 +353,16 @@ class ArraySource:
       image = image_files.to_unit(image, f"`image` of {self.title}")
     shape = (len(places), self.num_frames, *self._whole_size, -1)
     image = self._crop(image.reshape(shape))
-    if self._repeats > 1:
-      image = np.repeat(image, self._repeats, axis=-1)
+    image = image_files.to_channels(image, self._channels)
     if self._mask is None:
       return {"image": image, "factors": {}}
     mask = self._read_mask(places)
-    factors = {
-      name: _as_number(self._take(array, places)).reshape(
-        len(places), self.num_entities, -1
-      )
-      for name, array in self._factors.items()
-    }
+    factors = {}
+    for name, array in self._factors.items():
+      values = self._take(array, places)
+      dtype = np.uint8 if values.dtype == np.uint8 else np.float32
+      values = values.reshape(len(places), self.num_entities, -1)
+      factors[name] = values.astype(dtype, copy=False)
     return {
       "image": image,
       "mask": self._crop(mask),
@@ -399,11 +394,11 @@ class ArraySource:
   def _read_mask(self, places: np.ndarray) -> np.ndarray:
     assert self._mask is not None
     mask = self._take(self._mask, places, self._is_film)
-    lead = (len(places), self.num_frames)
-    if self._is_last:
+    if self._entity_axis == -1:
       mask = np.moveaxis(mask, -1, -3)
-    mask = mask.reshape(*lead, -1, *self._whole_size, 1)
-    if self._has_stack:
+    shape = (len(places), self.num_frames, -1, *self._whole_size, 1)
+    mask = mask.reshape(shape)
+    if self._entity_axis is not None:
       # Integers are 0 and 1, or 0 and 255.
       is_on = mask > (0.5 if mask.dtype.kind == "f" else 0)
       return 255 * is_on.astype(np.uint8)
@@ -424,16 +419,10 @@ class ArraySource:
     if self._visibility is not None:
       visibility = self._take(self._visibility, places).astype(np.float32)
       return visibility.reshape(len(places), self.num_entities)
-    if self._has_stack:
+    if self._entity_axis is not None:
       has_pixels = np.asarray(mask.any(axis=(1, 3, 4, 5)))
     else:
-      flat = mask.reshape(len(places), -1)
-      has_pixels = np.stack(
-        [np.bincount(row, minlength=self.num_entities) > 0 for row in flat]
-      )
+      has_pixels = np.zeros((len(places), self.num_entities), bool)
+      np.put_along_axis(has_pixels, mask.reshape(len(places), -1), True, axis=1)
     has_pixels[:, 0] = True  # the background
     return has_pixels.astype(np.float32)
-
-
-def _as_number(array: np.ndarray) -> np.ndarray:
-  return array if array.dtype == np.uint8 else array.astype(np.float32)

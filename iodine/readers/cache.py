@@ -12,11 +12,9 @@ Dimensions:
   H, W: rows and columns.
 """
 
-import contextlib
 import hashlib
 import os
 from collections.abc import Iterable
-from typing import Any
 
 import filelock
 import numpy as np
@@ -123,21 +121,17 @@ def _write(
   bar = tqdm.tqdm(
     desc=f"caching in {final}", unit="scenes", delay=_PATIENCE_SECONDS
   )
-  with contextlib.ExitStack() as stack:
-    stack.enter_context(bar)
-    writers: dict[str, Any] = {}
-    for batch in batches.prefetch(2).as_numpy_iterator():
+  with bar:
+    for number, batch in enumerate(batches.prefetch(2).as_numpy_iterator()):
       for path, part in tree.flatten_with_path(batch):
         name = "/".join(path)
         if name == _MASK and with_labels:
           name, part = _LABELS, _labels(part)
           if part is None:
             return False
-        if name not in writers:
-          writing.make_folder(os.path.dirname(_path(folder, name)))
-          file = open(_path(folder, name), "wb")  # noqa: SIM115
-          writers[name] = stack.enter_context(file)
-        writers[name].write(part.tobytes())
+        writing.make_folder(os.path.dirname(_path(folder, name)))
+        with open(_path(folder, name), "ab" if number else "wb") as file:
+          file.write(part.tobytes())
       bar.update(len(batch["image"]))
   return True
 
@@ -151,13 +145,10 @@ def _labels(masks: np.ndarray) -> np.ndarray | None:
   Returns:
     [B, T, 1, H, W, 1] uint8.
   """
-  is_on = masks == 255
-  is_exclusive = np.all(np.sum(is_on, axis=2, dtype=np.uint8) == 1)
-  if not is_exclusive or np.any((masks != 0) != is_on):
-    return None
-  numbers = np.arange(masks.shape[2], dtype=np.uint8)
-  labels = np.einsum("btlhwc,l->bthwc", is_on.view(np.uint8), numbers)
-  return labels[:, :, np.newaxis]
+  labels = masks.argmax(axis=2, keepdims=True).astype(np.uint8)
+  numbers = np.arange(masks.shape[2], dtype=np.uint8).reshape(-1, 1, 1, 1)
+  is_kept = np.array_equal(masks, (labels == numbers) * np.uint8(255))
+  return labels if is_kept else None
 
 
 def _path(folder: str, name: str) -> str:

@@ -60,8 +60,12 @@ def parse(
     layout, except that "mask" is always [L, H, W, 1].
   """
   if names is None and is_worthwhile(layout):
-    return _parse_fast(record, layout)
-  return _parse_plain(record, layout, names)
+    scene = _parse_fast(record, layout)
+  else:
+    scene = _parse_plain(record, layout, names)
+  if layout.entities_last and "mask" in scene:
+    scene["mask"] = tf.transpose(scene["mask"], (2, 0, 1, 3))
+  return scene
 
 
 def is_worthwhile(layout: layouts.Layout) -> bool:
@@ -88,8 +92,6 @@ def _parse_plain(
       # decode_raw appends an axis for the bytes of a string: here always one.
       array = tf.io.decode_raw(scene[name], tf.uint8)
       scene[name] = tf.reshape(array, feature.shape)
-  if layout.entities_last and "mask" in scene:
-    scene["mask"] = tf.transpose(scene["mask"], (2, 0, 1, 3))
   return scene
 
 
@@ -111,8 +113,6 @@ def _parse_fast(
       values, layout.features.items(), strict=True
     )
   }
-  if layout.entities_last:
-    arrays["mask"] = tf.transpose(arrays["mask"], (2, 0, 1, 3))
   fits.set_shape([])
   return tf.cond(fits, lambda: arrays, lambda: _parse_plain(record, layout))
 
@@ -125,11 +125,8 @@ def _read(record: Any, layout: layouts.Layout) -> list[Any]:
   try:
     # Bytes, or outside of graphs an array of no axes that holds them.
     serialized = np.asarray(record, object).item()
-    starts = _find_values(serialized, layout)
-    arrays = [
-      _read_values(serialized, starts[name], feature)
-      for name, feature in layout.features.items()
-    ]
+    found = _find_arrays(serialized, layout)
+    arrays = [found[name] for name in layout.features]
   except (_OtherLayoutError, KeyError):
     arrays = [
       np.zeros(feature.shape, feature.dtype.as_numpy_dtype)
@@ -137,21 +134,6 @@ def _read(record: Any, layout: layouts.Layout) -> list[Any]:
     ]
     return [np.bool_(False), *arrays]
   return [np.bool_(True), *arrays]
-
-
-def _read_values(
-  record: bytes, start: int, feature: layouts.Feature
-) -> np.ndarray:
-  """Returns the array whose values begin at `start`."""
-  size = math.prod(feature.shape)
-  if feature.dtype != tf.uint8:
-    floats = np.frombuffer(record, "<f4", size, start)
-    return floats.astype(np.float32).reshape(feature.shape)
-  elements = np.frombuffer(record, np.uint8, _ELEMENT * size, start)
-  _require(_are_single_bytes(elements))
-  return np.ascontiguousarray(elements[_ELEMENT - 1 :: _ELEMENT]).reshape(
-    feature.shape
-  )
 
 
 # What surrounds the values, and where: as words of eight bytes, of which
@@ -183,42 +165,45 @@ def _are_single_bytes(elements: np.ndarray) -> bool:
   return np.array_equal(rest & surrounding, expected)
 
 
-def _find_values(record: bytes, layout: layouts.Layout) -> dict[str, int]:
-  """Returns where the values of the features begin, for those of the layout."""
-  features = {name.encode(): f for name, f in layout.features.items()}
-  found: dict[str, int] = {}
+def _find_arrays(
+  record: bytes, layout: layouts.Layout
+) -> dict[str, np.ndarray]:
+  """Returns the arrays of the features, for those of the layout."""
+  found: dict[str, np.ndarray] = {}
   position, end = _enter(record, 0, _FIELD_1)
   _require(end == len(record))
   while position < end:
     entry, entry_end = _enter(record, position, _FIELD_1)
     name, value = _enter(record, entry, _FIELD_1)
     list_start, value_end = _enter(record, value, _FIELD_2)
-    _require(value_end == entry_end)
-    feature = features.get(record[name:value])
+    _require(value_end == entry_end <= end)
+    key = record[name:value].decode(errors="replace")
+    feature = layout.features.get(key)
     if feature is not None:
-      key = record[name:value].decode()
       _require(key not in found)
-      found[key] = _enter_values(record, list_start, entry_end, feature)
+      found[key] = _read_values(record, list_start, entry_end, feature)
     position = entry_end
   _require(position == end)
   return found
 
 
-def _enter_values(
+def _read_values(
   record: bytes, position: int, end: int, feature: layouts.Feature
-) -> int:
-  """Returns where the values of a list from `position` to `end` begin."""
-  if feature.dtype == tf.uint8:
-    position, list_end = _enter(record, position, _FIELD_1)
-    width = _ELEMENT
+) -> np.ndarray:
+  """Returns the array of the list from `position` to `end`."""
+  is_bytes = feature.dtype == tf.uint8
+  for tag in [_FIELD_1] if is_bytes else [_FIELD_2, _FIELD_1]:
+    position, content_end = _enter(record, position, tag)
+    _require(content_end == end)
+  size = math.prod(feature.shape)
+  _require(end - position == size * (_ELEMENT if is_bytes else _FLOAT))
+  if is_bytes:
+    elements = np.frombuffer(record, np.uint8, _ELEMENT * size, position)
+    _require(_are_single_bytes(elements))
+    values = np.ascontiguousarray(elements[_ELEMENT - 1 :: _ELEMENT])
   else:
-    position, list_end = _enter(record, position, _FIELD_2)
-    _require(list_end == end)
-    position, list_end = _enter(record, position, _FIELD_1)
-    width = _FLOAT
-  _require(list_end == end)
-  _require(end - position == width * math.prod(feature.shape))
-  return position
+    values = np.frombuffer(record, "<f4", size, position).astype(np.float32)
+  return values.reshape(feature.shape)
 
 
 def _enter(record: bytes, position: int, tag: int) -> tuple[int, int]:

@@ -22,6 +22,9 @@ _GIF = ".gif"
 _SUFFIXES = (_GIF, ".mp4", ".mov", ".avi", ".mkv", ".webm")
 SUFFIXES = (*image_files.SUFFIXES, *_SUFFIXES)
 
+# What imageio and PyAV raise for broken files, beside what Pillow does.
+_BROKEN = (AttributeError, ImportError, IndexError, request.InitializationError)
+
 
 class Film(NamedTuple):
   """Where a film is.
@@ -122,10 +125,4 @@ def _explained(path: str) -> Any:
   kind = "a film that can be read"
   if not path.lower().endswith(_GIF):
     kind += " (videos need PyAV, `pip install av`)"
-  others = (
-    request.InitializationError,
-    ImportError,
-    IndexError,
-    AttributeError,
-  )
-  return image_files.explained(path, kind, others)
+  return image_files.explained(path, kind, *_BROKEN)

@@ -9,26 +9,21 @@ import contextlib
 import os
 import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
-
-# `PIL.Image.open` would import them, in whatever thread reads first: a garbage
-# collection there that ends an iterator waits for the iterator's threads, and
-# these for the import.
-from PIL import (  # noqa: F401
-  BmpImagePlugin,
-  JpegImagePlugin,
-  PngImagePlugin,
-  TiffImagePlugin,
-  WebPImagePlugin,
-)
+from PIL import TiffImagePlugin, WebPImagePlugin  # noqa: F401
 
 from iodine import errors
 from iodine.readers import paths
+
+# `PIL.Image.open` would import these, and the two above, in whatever thread
+# reads first: a garbage collection there that ends an iterator waits for the
+# iterator's threads, and these for the import.
+PIL.Image.preinit()
 
 # What counts in a folder or a glob.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -50,7 +45,10 @@ _PHOTOGRAPH = 512
 _ROWS_OF_A_MEAN = 4
 
 # What Pillow raises for files that are broken in one way or another.
-_READ_ERRORS = (EOFError, OSError, SyntaxError, ValueError, struct.error)
+_READ_ERRORS = (
+  *(EOFError, OSError, SyntaxError, ValueError, struct.error),
+  PIL.Image.DecompressionBombError,
+)
 
 # The largest number of pixels of an image, in the place of Pillow's.
 _LIMIT = "IODINE_MAX_IMAGE_PIXELS"
@@ -175,16 +173,14 @@ def _upright_size(image: PIL.Image.Image) -> tuple[int, int]:
 
 
 def explained(
-  path: str,
-  kind: str = f"an image ({KINDS})",
-  others: tuple[type[Exception], ...] = (),
+  path: str, kind: str = f"an image ({KINDS})", *others: type[Exception]
 ) -> contextlib.AbstractContextManager[None]:
   """Raises a UserError where a file is not what it is said to be.
 
   Args:
     path: the file.
     kind: what it is said to be.
-    others: further errors that a reader raises for broken files.
+    *others: further errors that a reader raises for broken files.
   """
 
   def explain(error: Exception) -> str | None:
@@ -201,8 +197,7 @@ def explained(
       f"`{path}` is not {kind}, or a broken one: replace it or leave it out"
     )
 
-  too_large = PIL.Image.DecompressionBombError
-  return errors.as_user_error((*_READ_ERRORS, too_large, *others), explain)
+  return errors.as_user_error((*_READ_ERRORS, *others), explain)
 
 
 def _to_array(image: PIL.Image.Image) -> np.ndarray:
@@ -274,6 +269,27 @@ def center_region(
   return (top, top + new_height), (left, left + new_width)
 
 
+def means(pixels: np.ndarray, number: int, axis: int) -> np.ndarray:
+  """Returns means of so many parts of an axis, float32 in [0, 1].
+
+  Args:
+    pixels: uint8 or floating-point in [0, 1].
+    number: of the parts.
+    axis: negative.
+  """
+  starts = np.arange(number) * pixels.shape[axis] // number
+  sizes = np.diff(starts, append=pixels.shape[axis]).astype(np.float32)
+  sizes *= 255.0 if pixels.dtype == np.uint8 else 1.0
+  sums = np.add.reduceat(pixels, starts, axis, dtype=np.float32)
+  return sums / sizes.reshape([-1] + [1] * (-1 - axis))
+
+
+def middles(pixels: np.ndarray, number: int, axis: int) -> np.ndarray:
+  """Returns those in the middle of so many parts of an axis."""
+  middle = (2 * np.arange(number) + 1) * pixels.shape[axis] // (2 * number)
+  return np.take(pixels, middle, axis)
+
+
 class Framing(NamedTuple):
   """What a data set wants of its images.
 
@@ -323,16 +339,20 @@ class Framing(NamedTuple):
     return max(1, min(height // self.size[0], width // self.size[1]))
 
   def cut(
-    self, pixels: np.ndarray, image_size: Sequence[int] | None = None
+    self,
+    pixels: np.ndarray,
+    image_size: Sequence[int] | None = None,
+    reduce: Callable[[np.ndarray, int, int], np.ndarray] = means,
   ) -> np.ndarray:
-    """Cuts the region out of images, and averages photographs.
+    """Cuts the region out of images, and reduces photographs.
 
     Args:
-      pixels: [..., H', W', C], uint8 or floating-point in [0, 1].
+      pixels: [..., H', W', C].
       image_size: the size in which `region` is, if they are smaller.
+      reduce: gives so many rows or columns of pixels, from an axis.
 
     Returns:
-      The region; of photographs [..., H, W, C] float32 in [0, 1].
+      The region; of photographs [..., H, W, C].
     """
     size = pixels.shape[-3:-1]
     whole = image_size or size
@@ -343,30 +363,7 @@ class Framing(NamedTuple):
     pixels = pixels[..., rows, columns, :]
     if self.size is None or self.reduction(whole) == 1:
       return pixels
-    scale = 255.0 if pixels.dtype == np.uint8 else 1.0
-    means = _means(_means(pixels, self.size[0], -3), self.size[1], -2)
-    return means / np.float32(scale)
-
-  def cut_labels(self, labels: np.ndarray) -> np.ndarray:
-    """Does so for label images [T, H', W'], whose middle pixels count."""
-    size = labels.shape[1:]
-    (top, bottom), (left, right) = self.region(size)
-    labels = labels[:, top:bottom, left:right]
-    if self.size is None or self.reduction(size) == 1:
-      return labels
-    rows, columns = (
-      (2 * np.arange(number) + 1) * there // (2 * number)
-      for number, there in zip(self.size, labels.shape[1:], strict=True)
-    )
-    return labels[:, rows][:, :, columns]
-
-
-def _means(pixels: np.ndarray, number: int, axis: int) -> np.ndarray:
-  """Returns means of so many parts of an axis, float32."""
-  starts = np.arange(number) * pixels.shape[axis] // number
-  sizes = np.diff(starts, append=pixels.shape[axis]).astype(np.float32)
-  sums = np.add.reduceat(pixels, starts, axis, dtype=np.float32)
-  return sums / sizes.reshape([-1] + [1] * (-1 - axis))
+    return reduce(reduce(pixels, self.size[0], -3), self.size[1], -2)
 
 
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:

@@ -18,7 +18,7 @@ import numpy as np
 import tqdm
 
 from iodine import errors
-from iodine.readers import films, image_files, paths
+from iodine.readers import films, image_files, paths, streams
 
 _MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
 _MOST_ENTITIES = 255
@@ -82,8 +82,15 @@ def find_clips(path: object, num_frames: int | None, stride: int) -> list[Clip]:
     num_frames: T, of a clip; None for as many as the shortest film gives.
     stride: every so many frames of a film one is taken.
   """
-  found = [_with_masks(film) for film in films.find("data.path", path)]
+  found = films.find("data.path", path)
   found.sort(key=lambda film: paths.by_number(film.name))
+  # A GIF or a video is an image without a label image.
+  frames = {p: p for film in found for p in film.frames or (film.path,)}
+  matched = _match(frames, {p: p for film in found for p in film.masks})
+  found = [
+    film._replace(masks=tuple(m for p in film.frames for m in matched[p]))
+    for film in found
+  ]
   counts = [films.count(film) for film in found]
   if num_frames is None:
     num_frames = len(range(0, min(counts), stride))
@@ -95,24 +102,11 @@ def find_clips(path: object, num_frames: int | None, stride: int) -> list[Clip]:
       f" a stride of {stride}: lower `frames` or `stride`, or leave out such"
       " films"
     )
-  if len({bool(film.masks) for film in found}) > 1:
-    raise errors.UserError(
-      f"some films of {paths.title(path)} have masks and others none: add"
-      " label images for all frames, or remove all to train without"
-    )
   return [
     Clip(film, tuple(range(start, start + span, stride)))
     for film, count in zip(found, counts, strict=True)
     for start in range(0, count - span + 1, num_frames * stride)
   ]
-
-
-def _with_masks(film: films.Film) -> films.Film:
-  """Returns a film whose masks are those of its frames, in their order."""
-  frames, labels = ({p: p for p in part} for part in (film.frames, film.masks))
-  matched = _match(frames, labels)
-  masks = tuple(mask for frame in frames for mask in matched[frame])
-  return film._replace(masks=masks)
 
 
 def _match(
@@ -219,16 +213,17 @@ class FileSource:
       )
     return most
 
-  def read(self, place: int) -> tuple[np.ndarray, ...]:
-    """Reads one scene.
+  def read(self, place: int) -> streams.Scene:
+    """Reads one scene, a batch of one.
 
     Args:
       place: its number.
 
     Returns:
-      [T, H', W', 1 or 3] float32 in [0, 1], what is wanted of the image; and,
-      where there are masks, [T, H', W', 1] uint8, the numbers of the entities
-      in the order of their labels, and [L] float32, 1 for those that are there.
+      image [1, T, H', W', 1 or 3] float32 in [0, 1], what is wanted of it; and,
+      where there are masks, mask [1, T, 1, H', W', 1] uint8, the numbers of the
+      entities in the order of their labels, and visibility [1, L] float32, 1
+      for those that are there. There are no factors.
     """
     film, numbers = clip = self.clips[place]
     frames = films.read(film, numbers, self._framing)
@@ -240,8 +235,9 @@ class FileSource:
         f" `{self.clips[0].film.path}` has other ones: give all images one size"
         " by `image_dim`, such as `data.image_dim=[64,64]`"
       )
+    scene: streams.Scene = {"image": frames[np.newaxis], "factors": {}}
     if not self.has_masks:
-      return (frames,)
+      return scene
     masks = _read_masks(clip)
     size = image_files.read_size(film.frames[numbers[0]])
     if masks.shape[1:] != size:
@@ -249,10 +245,13 @@ class FileSource:
         f"the mask of `{film.path}` has {_size(masks.shape[1:])} pixels, but"
         f" its image {_size(size)}: give masks of the size of their images"
       )
-    labels, cut = _labels(masks), self._framing.cut_labels(masks)
-    entities = np.searchsorted(labels, cut[..., np.newaxis])
+    labels = _labels(masks)
+    cut = self._framing.cut(masks[..., np.newaxis], reduce=image_files.middles)
+    entities = np.searchsorted(labels, cut).astype(np.uint8)
     visibility = np.arange(self.num_entities) < len(labels)
-    return frames, entities.astype(np.uint8), visibility.astype(np.float32)
+    scene["mask"] = entities[np.newaxis, :, np.newaxis]
+    scene["visibility"] = visibility[np.newaxis].astype(np.float32)
+    return scene
 
   def are_in(self, folder: str) -> np.ndarray:
     """Returns [N] whether scenes are in a folder within the data set's."""

@@ -12,7 +12,6 @@ Dimensions:
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -55,16 +54,6 @@ class Layout:
   entities_last: bool = False
   generator_name: str | None = None
   config: str | None = None
-
-  @property
-  def num_bytes(self) -> int:
-    """Returns about how many bytes a record has; never more than it has."""
-    # A string takes two bytes beside its own.
-    sizes = {tf.uint8: 3, tf.float32: 4}
-    return sum(
-      sizes[feature.dtype] * math.prod(feature.shape)
-      for feature in self.features.values()
-    )
 
   @property
   def title(self) -> str:

@@ -74,7 +74,7 @@ def open_files(path: Any, layout: layouts.Layout) -> list[File]:
     with open(name, "rb") as content:
       is_gzip = content.read(2) == _GZIP
     files.append(File(name, "GZIP" if is_gzip else ""))
-    problem = _explain_record(files[-1], 0, layout)
+    problem = _find_problem(files[-1], layout, num_records=1)
     if problem:
       raise errors.UserError(problem)
   return files
@@ -114,29 +114,33 @@ def find_bad_record(
     None if every record can be read.
   """
   logging.warning("A record cannot be read: looking for it in all files.")
-  for file in files:
-    scenes = file.records().map(
-      lambda record: examples.parse(record, layout),
-      num_parallel_calls=tf.data.AUTOTUNE,
-      deterministic=True,
-    )
-    index = 0
-    try:
-      for _ in scenes:
-        index += 1
-    except RECORD_ERRORS:
-      return _explain_record(file, index, layout)
-  return None
+  problems = (_find_problem(file, layout) for file in files)
+  return next(filter(None, problems), None)
 
 
-def _explain_record(
-  file: File, index: int, layout: layouts.Layout
+def _find_problem(
+  file: File, layout: layouts.Layout, num_records: int = -1
 ) -> str | None:
-  """Returns what is wrong with a record, a sentence; None if nothing is."""
-  if not tf.io.gfile.exists(file.path):
-    return f"`{file.path}` is gone (No such file): put it back"
+  """Returns what is wrong in a file, a sentence; None if nothing is.
+
+  Args:
+    file: the file.
+    layout: what its records have to hold.
+    num_records: how many are looked at; -1: all.
+  """
+  index = 0
   try:
-    record = next(iter(file.records().skip(index).take(1)), None)
+    for record in file.records().take(num_records):
+      problem = _problem_of(record, layout)
+      if problem is not None:
+        return (
+          f"record {index} of `{file.path}` is not a scene of {layout.title},"
+          f" {_what_else(record) or f'({problem[:150]})'}: change the path, or"
+          " the data set and `dataset_variant`"
+        )
+      index += 1
+  except tf.errors.NotFoundError:
+    return f"`{file.path}` is gone (No such file): put it back"
   except tf.errors.DataLossError:
     # Compressed files are inflated in blocks, which fail as a whole.
     place = "in or soon after" if file.compression else "in"
@@ -145,20 +149,18 @@ def _explain_record(
       f" record {index} (counted from 0): check the path, or download or write"
       " it again"
     )
-  if record is None:
+  if not index:
     return f"`{file.path}` holds no complete record: download or write it again"
-  problem = _problem_of(record, layout)
-  if problem is None:
-    return None
-  # A layout with few features fits records with more: the fullest is meant.
+  return None
+
+
+def _what_else(record: tf.Tensor) -> str:
+  """Returns which layouts a record has, the end of a sentence."""
   fitting = [x for x in layouts.LAYOUTS if _problem_of(record, x) is None]
+  # A layout with few features fits records with more: the fullest is meant.
   most = max((len(x.features) for x in fitting), default=0)
   titles = [x.title for x in fitting if len(x.features) == most]
-  other = f"but of {' or '.join(titles)}" if titles else f"({problem[:150]})"
-  return (
-    f"record {index} of `{file.path}` is not a scene of {layout.title},"
-    f" {other}: change the path, or the data set and `dataset_variant`"
-  )
+  return f"but of {' or '.join(titles)}" if titles else ""
 
 
 def _problem_of(record: tf.Tensor, layout: layouts.Layout) -> str | None:

@@ -6,9 +6,9 @@ One rule for `data.path`, `data.masks`, `images` and `films`.
 from __future__ import annotations
 
 import collections
-import fnmatch
 import glob
 import os
+import pathlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
@@ -64,8 +64,7 @@ def expand(
   places = entries(value)
   if not places:
     raise errors.UserError(f"`{entry}` is {value!r}: {remedy}")
-  seen: set[str] = set()
-  found: dict[str, str] = {}
+  found: dict[str, tuple[str, str]] = {}
   for place in places:
     files = sorted(_files_of(entry, place, suffixes), key=key)
     if not files:
@@ -73,14 +72,11 @@ def expand(
       raise errors.UserError(
         f"`{entry}` is `{place}`, where there is no file{kinds}: {remedy}"
       )
+    is_folder = len(places) == 1 and os.path.isdir(place)
     for path in files:
-      name, real = path, os.path.realpath(path)
-      if len(places) == 1 and os.path.isdir(place):
-        name = os.path.relpath(path, place)
-      if real not in seen:
-        seen.add(real)
-        found[name] = path
-  return found
+      name = os.path.relpath(path, place) if is_folder else path
+      found.setdefault(os.path.realpath(path), (name, path))
+  return dict(found.values())
 
 
 def skipped(value: Any, suffixes: Sequence[str]) -> str:
@@ -121,16 +117,10 @@ def _files_of(entry: str, place: str, suffixes: Sequence[str]) -> list[str]:
     if not found:
       found = [path for match in matches for path in _walk(match)]
     if is_deep:
-      found = [path for path in found if _ends_like(path, end)]
+      names = [name for name in end.split(os.sep) if name not in ("", "**")]
+      last = os.path.join(*names) if names else "*"
+      found = [path for path in found if pathlib.PurePath(path).match(last)]
   return [path for path in found if _counts(path, suffixes)]
-
-
-def _ends_like(path: str, pattern: str) -> bool:
-  """Returns whether the last parts of a path are as those of a pattern."""
-  wanted = [part for part in pattern.split(os.sep) if part not in ("", "**")]
-  parts = path.split(os.sep)
-  last = parts[max(len(parts) - len(wanted), 0) :]
-  return len(last) == len(wanted) and all(map(fnmatch.fnmatch, last, wanted))
 
 
 def _walk(folder: str) -> Iterator[str]:
@@ -142,13 +132,12 @@ def _walk(folder: str) -> Iterator[str]:
   seen = {os.path.realpath(folder)}
   for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
     yield from (os.path.join(place, name) for name in sorted(names))
-    there = {
-      name: os.path.realpath(os.path.join(place, name))
-      for name in sorted(folders)
-      if not name.startswith(".")
-    }
-    folders[:] = [name for name, real in there.items() if real not in seen]
-    seen.update(there.values())
+    for name in sorted(folders):
+      real = os.path.realpath(os.path.join(place, name))
+      if name.startswith(".") or real in seen:
+        folders.remove(name)
+      else:
+        seen.add(real)
 
 
 def _counts(path: str, suffixes: Sequence[str]) -> bool:

@@ -56,7 +56,7 @@ class Order:
 
   Attributes:
     batch_size: B.
-    rows: (start, stop), the rows of every batch that are wanted.
+    rows: (start, stop), the rows of every batch that are wanted; None: all.
     skip_batches: how many to leave out at the beginning.
     shuffle_buffer: number of records to shuffle among; None for no shuffling.
     seed: decides the order.
@@ -65,7 +65,7 @@ class Order:
   """
 
   batch_size: int
-  rows: tuple[int, int]
+  rows: tuple[int, int] | None = None
   skip_batches: int = 0
   shuffle_buffer: int | None = None
   seed: int = 0
@@ -74,28 +74,34 @@ class Order:
   @property
   def num_rows(self) -> int:
     """Returns how many rows of a batch are wanted."""
-    return self.rows[1] - self.rows[0]
+    start, stop = self.rows or (0, self.batch_size)
+    return stop - start
 
-  @property
-  def skip(self) -> int:
-    """Returns how many scenes are left out."""
-    return self.skip_batches * self.batch_size
+  def scenes(
+    self,
+    epoch: Callable[[tf.Tensor], tf.data.Dataset],
+    position: Callable[[int], tuple[int, int]],
+  ) -> tf.data.Dataset:
+    """Returns the scenes of those rows that are wanted, one after another.
 
-  def choose_rows(self, scenes: tf.data.Dataset) -> tf.data.Dataset:
-    """Returns those scenes that are rows which are wanted."""
-    if self.num_rows == self.batch_size:
+    Args:
+      epoch: gives all scenes of an epoch, by its number.
+      position: gives the number of the epoch, and how many scenes of it are
+        left out, if so many of all are.
+    """
+    skip = self.skip_batches * self.batch_size
+    first, offset = (0, skip) if self.once else position(skip)
+    epochs = tf.data.Dataset.range(first, 1 if self.once else tf.int64.max)
+    scenes = epochs.flat_map(epoch).skip(offset)
+    if self.rows is None:
       return scenes
+    start, stop = self.rows
 
     def is_chosen(number: tf.Tensor, _: Any) -> tf.Tensor:
       row = number % self.batch_size
-      return (row >= self.rows[0]) & (row < self.rows[1])
+      return (row >= start) & (row < stop)
 
     return scenes.enumerate().filter(is_chosen).map(lambda _, scene: scene)
-
-
-def in_order(batch_size: int) -> Order:
-  """Returns the order of an epoch that is not shuffled."""
-  return Order(batch_size, (0, batch_size), once=True)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -137,17 +143,38 @@ class RecordStream:
 
     What a record is read to is smaller than the record, so that it is read
     before it is shuffled, unless only some rows of the batches are wanted.
+
+    The order is a function of the seed and the number of the epoch alone, not
+    of TensorFlow's global seed. Scenes that are skipped are read, in parallel
+    to inflating the files, which takes longer; those of whole epochs are not.
     """
-    is_read = order.shuffle_buffer is not None
-    is_read &= order.num_rows == order.batch_size
-    if order.once:
-      scenes = self.epoch().skip(order.skip)
-    else:
-      scenes = self._repeated(self.read if is_read else None, order)
-    scenes = order.choose_rows(scenes)
-    if order.once or not is_read:
+    is_shuffled = order.shuffle_buffer is not None
+    is_read = is_shuffled and order.num_rows == order.batch_size
+    scenes = self.epoch()
+    if is_read:
       scenes = scenes.map(self.read, tf.data.AUTOTUNE, deterministic=True)
-    return scenes.batch(order.num_rows, drop_remainder=not order.once)
+    # Blanks take memory, too. Small buffers stay as they are: they decide the
+    # order.
+    most = max(self._most_scenes(), _SMALL_BUFFER)
+    buffer_size = min(order.shuffle_buffer or 0, most)
+
+    def epoch(number: tf.Tensor) -> tf.data.Dataset:
+      if not is_shuffled:
+        return scenes
+      # A shuffle is seeded by the pair (seed of the graph it is built in, own
+      # seed). Setting the former here, in the graph of this function, leaves
+      # the global seed as it is and makes the order independent of it. It must
+      # not be 0: TensorFlow would ask if the other seed, a tensor, is 0 too.
+      if not tf.executing_eagerly():
+        tf.random.set_seed(order.seed % (2**31 - 2) + 1)
+      # Later epochs are shuffled as in the original.
+      num_blanks = tf.where(number == 0, tf.cast(buffer_size, tf.int64), 0)
+      return shuffle(scenes, buffer_size, number, num_blanks)
+
+    chosen = order.scenes(epoch, self._position)
+    if not is_read:
+      chosen = chosen.map(self.read, tf.data.AUTOTUNE, deterministic=True)
+    return chosen.batch(order.num_rows, drop_remainder=not order.once)
 
   def epoch(self) -> tf.data.Dataset:
     """Returns the records (scalar strings) that pass, once and in order."""
@@ -159,41 +186,6 @@ class RecordStream:
     if self.bounds != (None, None):
       scenes = scenes.filter(self._passes)
     return scenes if self.limit is None else scenes.take(self.limit)
-
-  def _repeated(
-    self, read: Callable[[tf.Tensor], Scene] | None, order: Order
-  ) -> tf.data.Dataset:
-    """Returns epoch after epoch of scenes, or of records without `read`.
-
-    The order is a function of the seed and the number of the epoch alone, not
-    of TensorFlow's global seed. Scenes that are skipped are read, in parallel
-    to inflating the files, which takes longer; those of whole epochs are not.
-    """
-    records = self.epoch()
-    scenes = records
-    if read is not None:
-      scenes = records.map(read, tf.data.AUTOTUNE, deterministic=True)
-    first_epoch, offset = self._position(order.skip)
-    epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
-    if order.shuffle_buffer is None:
-      return epochs.flat_map(lambda _: scenes).skip(offset)
-    # Blanks take memory, too. Small buffers stay as they are: they decide the
-    # order.
-    most = max(self._most_scenes(), _SMALL_BUFFER)
-    buffer_size = min(order.shuffle_buffer, most)
-
-    def shuffled(number: tf.Tensor) -> tf.data.Dataset:
-      # A shuffle is seeded by the pair (seed of the graph it is built in, own
-      # seed). Setting the former here, in the graph of this function, leaves
-      # the global seed as it is and makes the order independent of it. It must
-      # not be 0: TensorFlow would ask if the other seed, a tensor, is 0 too.
-      if not tf.executing_eagerly():
-        tf.random.set_seed(order.seed % (2**31 - 2) + 1)
-      # Later epochs are shuffled as in the original.
-      num_blanks = tf.where(number == 0, tf.cast(buffer_size, tf.int64), 0)
-      return shuffle(scenes, buffer_size, number, num_blanks)
-
-    return epochs.flat_map(shuffled).skip(offset)
 
   def _position(self, skip: int) -> tuple[int, int]:
     """Returns the epoch, and the scenes to skip in it, to skip `skip` scenes.
@@ -216,7 +208,9 @@ class RecordStream:
       os.path.getsize(file.path) * (_MOST_INFLATION if file.compression else 1)
       for file in self.opened
     )
-    return 1 + inflated // self.layout.num_bytes
+    # Masks have three bytes a pixel.
+    num_pixels = math.prod(self.layout.image_shape[:2])
+    return 1 + inflated // (3 * self.layout.num_entities * num_pixels)
 
   def require_scenes(self) -> None:
     """Checks that there is a scene, as repeating none would never end."""
@@ -287,23 +281,16 @@ class PlaceStream:
     """Returns batches of scenes."""
     self.require_scenes()
     places = tf.constant(self.places)
-    first_epoch, offset = divmod(order.skip, len(self.places))
 
     def epoch(number: tf.Tensor) -> tf.data.Dataset:
-      if order.shuffle_buffer is None:
-        return tf.data.Dataset.from_tensor_slices(places)
-      seed = tf.stack([tf.constant(order.seed, tf.int64), number])
-      return tf.data.Dataset.from_tensor_slices(
-        tf.random.experimental.stateless_shuffle(places, seed)
-      )
+      chosen = places
+      if order.shuffle_buffer is not None:
+        seed = tf.stack([tf.constant(order.seed, tf.int64), number])
+        chosen = tf.random.experimental.stateless_shuffle(places, seed)
+      return tf.data.Dataset.from_tensor_slices(chosen)
 
-    if order.once:
-      chosen = tf.data.Dataset.from_tensor_slices(places).skip(order.skip)
-    else:
-      # What is skipped are places, and no more than one epoch of them.
-      epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
-      chosen = epochs.flat_map(epoch).skip(offset)
-    chosen = order.choose_rows(chosen)
+    # What is skipped are places, and no more than one epoch of them.
+    chosen = order.scenes(epoch, lambda skip: divmod(skip, len(self.places)))
     batches = chosen.batch(order.num_rows, drop_remainder=not order.once)
     return batches.map(self._gather(), tf.data.AUTOTUNE, deterministic=True)
 
@@ -320,13 +307,12 @@ class PlaceStream:
     def read_or_nothing(places: np.ndarray) -> list[np.ndarray]:
       found: list[np.ndarray] = []
       with calls.one() as is_wanted:
-        problem = None
         if is_wanted:
           problem = errors.message_of(
             lambda: found.extend(tf.nest.flatten(self.read(places))),
             (errors.UserError, OSError),
           )
-      self._problem = problem or self._problem
+          self._problem = problem or self._problem
       return found or nothing
 
     def gather(places: tf.Tensor) -> Scene:
@@ -437,5 +423,4 @@ def shuffle(
 
 def _count(dataset: tf.data.Dataset) -> int:
   """Returns the number of elements of a finite dataset, by reading it."""
-  start = tf.constant(0, tf.int64)
-  return int(dataset.reduce(start, lambda total, _: total + 1))
+  return int(dataset.reduce(np.int64(0), lambda total, _: total + 1))

@@ -38,18 +38,6 @@ def labels(scene: entities.Scene) -> np.ndarray:
   return mask[..., 0].argmax(axis=axis).astype(np.uint8)
 
 
-def check_png_folder(folder: str | os.PathLike[str]) -> None:
-  """Raises a UserError where a folder has things in it that would be lost."""
-  files.check_replaceable(folder)
-  names = os.listdir(folder) if os.path.exists(folder) else []
-  others = [name for name in names if not _NAMES.fullmatch(name)]
-  if others:
-    raise errors.UserError(
-      f"`{os.fspath(folder)}` is there already and has other things in it "
-      f"({others[0]}): choose a new or an empty folder"
-    )
-
-
 def write_pngs(
   folder: str | os.PathLike[str],
   scenes: Iterable[entities.Scene],
@@ -65,9 +53,15 @@ def write_pngs(
     scenes: stills; colour images become RGB, others grey; see `labels`.
     num_scenes: how many; file names are in their order.
   """
-  check_png_folder(folder)
   width = max(5, len(str(num_scenes - 1)))
   with files.replaced_folder(folder) as temporary:
+    names = os.listdir(folder) if os.path.exists(folder) else []
+    others = [name for name in names if not _NAMES.fullmatch(name)]
+    if others:
+      raise errors.UserError(
+        f"`{os.fspath(folder)}` is there already and has other things in it "
+        f"({others[0]}): choose a new or an empty folder"
+      )
     for number, scene in enumerate(scenes):
       path = os.path.join(temporary, f"scene_{number:0{width}}")
       image = scene["image"]
@@ -115,9 +109,8 @@ def write_npz(
 def _arrays(scene: entities.Scene) -> dict[str, np.ndarray]:
   """Returns what is written of a scene."""
   arrays = {"image": scene["image"], "mask": labels(scene)}
+  arrays["visibility"] = scene["visibility"]
   for name, value in scene.items():
-    if name == "visibility":
-      arrays[name] = value
-    elif name not in arrays:
+    if name not in arrays:
       arrays[f"factors/{name}"] = value.reshape(len(value), -1)
   return arrays

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import collections
 import concurrent.futures
 import contextlib
+import functools
 import multiprocessing
 import os
 import signal
@@ -88,9 +88,9 @@ def _make_scenes(
   make_scene: registry.MakeScene, seed: int, num_scenes: int, num_workers: int
 ) -> Generator[entities.Scene, None, None]:
   """Yields the scenes in order, whoever draws them."""
+  draw = functools.partial(_draw, make_scene, seed)
   if num_workers == 1:
-    for index in range(num_scenes):
-      yield _draw(make_scene, seed, index)
+    yield from map(draw, range(num_scenes))
     return
   with concurrent.futures.ProcessPoolExecutor(
     num_workers,
@@ -98,14 +98,9 @@ def _make_scenes(
     multiprocessing.get_context("spawn"),
     initializer=_follow_parent,
   ) as pool:
-    pending: collections.deque[concurrent.futures.Future[entities.Scene]]
-    pending = collections.deque()
-    for index in range(num_scenes):
-      pending.append(pool.submit(_draw, make_scene, seed, index))
-      if len(pending) == _SCENES_PER_WORKER * num_workers:
-        yield pending.popleft().result()
-    while pending:
-      yield pending.popleft().result()
+    size = _SCENES_PER_WORKER * num_workers
+    for start in range(0, num_scenes, size):
+      yield from pool.map(draw, range(start, min(start + size, num_scenes)))
 
 
 def _draw(
