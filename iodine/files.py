@@ -181,6 +181,38 @@ def replaced_folder(
     os.rename(new, folder)
 
 
+@contextlib.contextmanager
+def unfinished(path: Path, made_from: str) -> Iterator[str]:
+  """Gives a folder beside `path`, which outlives an interruption.
+
+  It is gone at the end, and where something goes wrong.
+
+  Args:
+    path: what is being made.
+    made_from: what the content follows from. A folder of something else is
+      begun anew.
+  """
+  folder = f"{os.path.realpath(path)}.partial"
+  note = os.path.join(folder, MARK)
+  with _as_user_error(path):
+    check_replaceable(folder)
+    if os.path.exists(note):
+      with open(note, encoding="utf-8") as file:
+        if file.read() != made_from:
+          shutil.rmtree(folder)
+    write(note, made_from)
+  try:
+    yield folder
+  except BaseException as error:
+    has_some = len(os.listdir(folder)) > 1
+    if has_some and isinstance(error, KeyboardInterrupt):
+      print(f"what is made so far is in `{folder}`: the same command goes on")
+    else:
+      shutil.rmtree(folder)
+    raise
+  shutil.rmtree(folder)
+
+
 def write(path: Path, content: str | bytes) -> None:
   """Writes a file; its folder is made."""
   data = content.encode() if isinstance(content, str) else content

@@ -56,6 +56,52 @@ def test_both_formats_hold_the_pixels(name, tmp_path):
   assert len(arrays) == len(scene)
 
 
+@pytest.mark.parametrize("data_format", ["tfrecords", "png", "npz"])
+def test_what_is_interrupted_is_gone_on_with(
+  data_format, tmp_path, monkeypatch
+):
+  dataset = synthetic.DATASETS["tetrominoes"]
+  monkeypatch.setattr(writer, "_SECONDS_OF_A_PART", 2 * 0.001)
+  drawn = []
+
+  def make(path, seed=0, ends_at=None):
+    def draw(rng):
+      drawn.append(len(drawn))
+      if len(drawn) == ends_at:
+        raise KeyboardInterrupt
+      return dataset.make_scene(rng)
+
+    drawn.clear()
+    other = dataset._replace(make_scene=draw)
+    monkeypatch.setitem(synthetic.DATASETS, "tetrominoes", other)
+    synthetic.write_dataset(
+      "tetrominoes", path, 7, seed, num_workers=1, data_format=data_format
+    )
+
+  def content(path):
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return [(file.name, file.read_bytes()) for file in files]
+
+  make(tmp_path / "whole")
+  path, partial = tmp_path / "cut", tmp_path / "cut.partial"
+  with pytest.raises(KeyboardInterrupt):
+    make(path, ends_at=6)
+  assert len(list(partial.glob("0*"))) == 2 and not path.exists()
+  make(path)
+  # Two parts of two scenes were there.
+  assert len(drawn) == 3 and not partial.exists()
+  assert content(path) == content(tmp_path / "whole")
+  with pytest.raises(KeyboardInterrupt):
+    make(path, ends_at=6)
+  make(path, seed=1)
+  assert len(drawn) == 7 and content(path) != content(tmp_path / "whole")
+  # Without a part there is nothing to keep.
+  with pytest.raises(KeyboardInterrupt):
+    make(path, ends_at=2)
+  assert not partial.exists() and path.exists()
+
+
+
 def test_large_files_are_taken_for_downloaded_ones(tmp_path, monkeypatch):
   path = tmp_path / "scenes.tfrecords"
   write("tetrominoes", path, 1, "tfrecords")

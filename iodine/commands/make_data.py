@@ -6,7 +6,9 @@ import glob
 import os
 from typing import Any
 
-from iodine import config_files, errors, synthetic
+import filelock
+
+from iodine import config_files, errors, files, synthetic
 from iodine.commands import common
 
 Config = common.Config
@@ -106,5 +108,9 @@ def ensure_dataset(config: Config) -> None:
   path = config["generated_path"]
   is_generated = path is not None and config["data"].get("path") == path
   if is_generated and not os.path.exists(path):
-    # In the format that is read, whatever is written elsewhere.
-    run({**config, "data_format": None})
+    files.make_folder(os.path.dirname(path) or os.curdir)
+    # Of several processes that want the same scenes, one makes them.
+    with filelock.FileLock(f"{path}.lock"):
+      if not os.path.exists(path):
+        # In the format that is read, whatever is written elsewhere.
+        run({**config, "data_format": None})

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,31 +39,37 @@ def labels(scene: entities.Scene) -> np.ndarray:
   return mask[..., 0].argmax(axis=axis).astype(np.uint8)
 
 
+def check_pngs(folder: str | os.PathLike[str]) -> None:
+  """Raises a UserError where a folder has things in it that would be lost."""
+  files.check_replaceable(folder)
+  names = os.listdir(folder) if os.path.exists(folder) else []
+  others = [name for name in names if not _NAMES.fullmatch(name)]
+  if others:
+    raise errors.UserError(
+      f"`{os.fspath(folder)}` is there already and has other things in it "
+      f"({others[0]}): choose a new or an empty folder"
+    )
+
+
 def write_pngs(
   folder: str | os.PathLike[str],
   scenes: Iterable[entities.Scene],
+  first: int,
   num_scenes: int,
 ) -> None:
   """Writes `scene_00000.png` and its labels `scene_00000.mask.png`, and so on.
 
-  The folder comes into being when it is complete; one that was filled so
-  before is replaced.
+  The folder comes into being when it is complete.
 
   Args:
-    folder: new, empty, or filled so before.
+    folder: a new one.
     scenes: stills; colour images become RGB, others grey; see `labels`.
-    num_scenes: how many; file names are in their order.
+    first: the number of the first one; file names are in their order.
+    num_scenes: how many there are in all.
   """
   width = max(5, len(str(num_scenes - 1)))
   with files.replaced_folder(folder) as temporary:
-    names = os.listdir(folder) if os.path.exists(folder) else []
-    others = [name for name in names if not _NAMES.fullmatch(name)]
-    if others:
-      raise errors.UserError(
-        f"`{os.fspath(folder)}` is there already and has other things in it "
-        f"({others[0]}): choose a new or an empty folder"
-      )
-    for number, scene in enumerate(scenes):
+    for number, scene in enumerate(scenes, first):
       path = os.path.join(temporary, f"scene_{number:0{width}}")
       image = scene["image"]
       if image.shape[-1] == 1:
@@ -71,37 +78,62 @@ def write_pngs(
       PIL.Image.fromarray(labels(scene)).save(f"{path}.mask.png")
 
 
+def join_pngs(parts: Sequence[str], folder: str | os.PathLike[str]) -> None:
+  """Fills a folder, new or filled so before, with what is in others."""
+  with files.replaced_folder(folder) as temporary:
+    for part in parts:
+      shutil.copytree(part, temporary, dirs_exist_ok=True)
+
+
 def write_npz(
-  path: str | os.PathLike[str],
-  scenes: Iterable[entities.Scene],
-  num_scenes: int,
+  path: str | os.PathLike[str], scenes: Iterable[entities.Scene]
 ) -> None:
-  """Writes the arrays of all scenes to a NPZ file, without holding them.
+  """Writes the arrays of scenes to a NPZ file, which is not compressed.
 
   They are image [N, (T,) H, W, C] uint8; mask [N, (T,) H, W] uint8, see
-  `labels`; visibility [N, L] float32; and factors/<name> [N, L, n]. They are
-  not compressed, so that they can be mapped into memory. The file comes into
+  `labels`; visibility [N, L] float32; and factors/<name> [N, L, n].
+
+  Args:
+    path: the file.
+    scenes: stills or films, all of the same shapes.
+  """
+  rows = [_arrays(scene) for scene in scenes]
+  arrays: dict[str, Any] = {
+    name: np.stack([row[name] for row in rows]) for name in rows[0]
+  }
+  with files.replaced(path) as temporary, open(temporary, "wb") as file:
+    np.savez(file, **arrays)
+
+
+def join_npz(
+  parts: Sequence[str], path: str | os.PathLike[str], num_scenes: int
+) -> None:
+  """Writes one NPZ file of several, without holding them.
+
+  It is not compressed, so that it can be mapped into memory, and comes into
   being when it is complete.
 
   Args:
+    parts: files of `write_npz`.
     path: the file; its folder is made.
-    scenes: stills or films, all of the same shapes.
-    num_scenes: how many.
+    num_scenes: how many scenes all have.
   """
-  files.check_writable(path)
   with files.replaced(path) as temporary:
-    # The file takes one array after the other, and scenes come with all.
+    # The file takes one array after the other, and parts come with all.
     arrays: dict[str, Any] = {}
-    for number, scene in enumerate(scenes):
-      for name, value in _arrays(scene).items():
-        if number == 0:
-          arrays[name] = np.memmap(
-            f"{temporary}.{name.replace('/', '.')}",
-            value.dtype,
-            mode="w+",
-            shape=(num_scenes, *value.shape),
-          )
-        arrays[name][number] = value
+    start = 0
+    for part in parts:
+      with np.load(part) as found:
+        for name, value in found.items():
+          if start == 0:
+            arrays[name] = np.memmap(
+              f"{temporary}.{name.replace('/', '.')}",
+              value.dtype,
+              mode="w+",
+              shape=(num_scenes, *value.shape[1:]),
+            )
+          arrays[name][start : start + len(value)] = value
+        start += len(value)
     with open(temporary, "wb") as file:
       np.savez(file, **arrays)
 

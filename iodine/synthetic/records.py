@@ -6,7 +6,8 @@ This is the only module of the package that needs TensorFlow.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -51,20 +52,11 @@ def write(
 ) -> None:
   """Writes a TFRecord file, which comes into being once it is complete.
 
-  If anything is raised meanwhile, also by what draws the scenes, what was at
-  `path` before stays, and nothing else.
-
   Args:
     path: the file to write; folders that are missing are made.
     scenes: see `serialize`.
     compression: "GZIP", or "" for none.
   """
-  files.check_writable(path)
-  if os.path.exists(path) and os.path.getsize(path) > _MOST_REPLACED:
-    raise errors.UserError(
-      f"`{path}` is there already, of a size as the public files have, and is "
-      "not replaced: choose another place, or remove it"
-    )
   options = tf.io.TFRecordOptions(compression)
   # An OSError of what draws the scenes does not say that the disk refuses.
   with (
@@ -73,3 +65,21 @@ def write(
   ):
     for scene in scenes:
       writer.write(serialize(scene))
+
+
+def check(path: str | os.PathLike[str]) -> None:
+  """Checks early that a file can be written, and leaves nothing."""
+  files.check_writable(path)
+  if os.path.exists(path) and os.path.getsize(path) > _MOST_REPLACED:
+    raise errors.UserError(
+      f"`{path}` is there already, of a size as the public files have, and is "
+      "not replaced: choose another place, or remove it"
+    )
+
+
+def join(parts: Sequence[str], path: str | os.PathLike[str]) -> None:
+  """Writes one file of several, compressed ones, too, one after another."""
+  with files.replaced(path) as temporary, open(temporary, "wb") as whole:
+    for part in parts:
+      with open(part, "rb") as content:
+        shutil.copyfileobj(content, whole)

@@ -5,17 +5,22 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import functools
+import itertools
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tqdm
 
-from iodine import errors
+from iodine import errors, files
 from iodine.synthetic import entities, own_formats, registry
+
+# So much is lost by an interruption, of one core's work.
+_SECONDS_OF_A_PART = 2.0
 
 # Starting processes takes some seconds, more if the program that calls
 # imports TensorFlow: with less work than this they do not pay.
@@ -38,8 +43,9 @@ def write_dataset(
 
   The bytes depend on `name`, `num_scenes`, `seed` and `data_format`
   only. What is written appears when it is complete: if anything
-  goes wrong or the user interrupts, what was at `path` before is still there,
-  and nothing else.
+  goes wrong or the user interrupts, what was at `path` before is still there.
+  After an interruption `PATH.partial` has what was drawn, and the same call
+  goes on from it.
 
   Args:
     name: a key of `DATASETS`.
@@ -65,32 +71,80 @@ def write_dataset(
   if num_workers is None:
     pays = num_scenes * dataset.seconds_per_scene > _SECONDS_WORTH_WORKERS
     num_workers = (os.cpu_count() or 1) if pays else 1
-  # Closed, so that worker processes end with what interrupts the writing.
-  with contextlib.closing(
-    _make_scenes(dataset.make_scene, seed, num_scenes, num_workers)
-  ) as made:
-    scenes = tqdm.tqdm(
-      made, total=num_scenes, unit="scene", delay=1.0, disable=not progress
-    )
-    if data_format == "png":
-      own_formats.write_pngs(path, scenes, num_scenes)
-    elif data_format == "npz":
-      own_formats.write_npz(path, scenes, num_scenes)
-    else:
-      # Not at the top: worker processes import this module and need no
-      # TensorFlow.
-      from iodine.synthetic import records
+  form = _form_of(data_format, num_scenes)
+  form.check(path)
+  size = max(1, round(_SECONDS_OF_A_PART / dataset.seconds_per_scene))
+  made_from = f"{name} {seed} {num_scenes} {data_format}"
+  with files.unfinished(path, made_from) as folder:
+    starts = range(0, num_scenes, size)
+    parts = [os.path.join(folder, f"{start:09}") for start in starts]
+    there = sum(map(os.path.exists, parts))
+    numbers = range(min(there * size, num_scenes), num_scenes)
+    # Closed, so that worker processes end with what interrupts the writing.
+    with (
+      contextlib.closing(
+        _make_scenes(dataset.make_scene, seed, numbers, num_workers)
+      ) as made,
+      tqdm.tqdm(
+        made,
+        total=num_scenes,
+        initial=numbers.start,
+        unit="scene",
+        delay=1.0,
+        disable=not progress,
+      ) as bar,
+    ):
+      scenes = iter(bar)
+      for part, start in list(zip(parts, starts, strict=True))[there:]:
+        form.write(part, itertools.islice(scenes, size), start)
+    form.join(parts, path)
 
-      records.write(path, scenes)
+
+class _Form(NamedTuple):
+  """A way of writing scenes.
+
+  Attributes:
+    check: takes the path; checks early that it can be written.
+    write: takes a path, scenes and the number of the first; writes a part.
+    join: takes the paths of parts and the path; makes one of all.
+  """
+
+  check: Callable[[Any], None]
+  write: Callable[[str, Iterable[entities.Scene], int], None]
+  join: Callable[[Sequence[str], Any], None]
+
+
+def _form_of(data_format: str, num_scenes: int) -> _Form:
+  """Returns how so many scenes are written in a format."""
+  if data_format == "png":
+    return _Form(
+      own_formats.check_pngs,
+      functools.partial(own_formats.write_pngs, num_scenes=num_scenes),
+      own_formats.join_pngs,
+    )
+  if data_format == "npz":
+    return _Form(
+      files.check_writable,
+      lambda path, scenes, _: own_formats.write_npz(path, scenes),
+      functools.partial(own_formats.join_npz, num_scenes=num_scenes),
+    )
+  # Not at the top: worker processes import this module and need no TensorFlow.
+  from iodine.synthetic import records
+
+  return _Form(
+    records.check,
+    lambda path, scenes, _: records.write(path, scenes),
+    records.join,
+  )
 
 
 def _make_scenes(
-  make_scene: registry.MakeScene, seed: int, num_scenes: int, num_workers: int
+  make_scene: registry.MakeScene, seed: int, numbers: range, num_workers: int
 ) -> Generator[entities.Scene, None, None]:
   """Yields the scenes in order, whoever draws them."""
   draw = functools.partial(_draw, make_scene, seed)
   if num_workers == 1:
-    yield from map(draw, range(num_scenes))
+    yield from map(draw, numbers)
     return
   with concurrent.futures.ProcessPoolExecutor(
     num_workers,
@@ -99,8 +153,8 @@ def _make_scenes(
     initializer=_follow_parent,
   ) as pool:
     size = _SCENES_PER_WORKER * num_workers
-    for start in range(0, num_scenes, size):
-      yield from pool.map(draw, range(start, min(start + size, num_scenes)))
+    for start in range(0, len(numbers), size):
+      yield from pool.map(draw, numbers[start : start + size])
 
 
 def _draw(
