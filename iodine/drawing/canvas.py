@@ -12,13 +12,16 @@ from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
-from matplotlib import cm, colors
+from matplotlib import cm
 from matplotlib.axes import Axes
 from matplotlib.backends import backend_agg
 from matplotlib.figure import Figure
 
 from iodine import files
 from iodine.drawing import palette
+
+# What colours stand for: matplotlib's norm and cmap.
+Scale = dict[str, Any]
 
 PIXELS_PER_INCH = 100
 
@@ -31,9 +34,7 @@ _FRAME_MILLISECONDS = 700  # of GIFs
 def new_figure(width: float, height: float) -> Figure:
   """Makes a figure of that many pixels."""
   inches = (width / PIXELS_PER_INCH, height / PIXELS_PER_INCH)
-  figure = Figure(figsize=inches, dpi=PIXELS_PER_INCH)
-  backend_agg.FigureCanvasAgg(figure)
-  return figure
+  return Figure(figsize=inches, dpi=PIXELS_PER_INCH)
 
 
 def tile_size(image_shape: Sequence[int], target: int) -> tuple[int, int]:
@@ -84,13 +85,11 @@ class Tiles:
     axes.set(xticks=[], yticks=[])
     return axes
 
-  def add_color_bar(
-    self, row: int, column: int, norm: colors.Normalize, cmap: str
-  ) -> None:
+  def add_color_bar(self, row: int, column: int, scale: Scale) -> None:
     """Adds a colour bar where the tile of that place would begin."""
     left = self._left + column * (self._tile_width + _GAP)
     axes = self._axes(row, left, 10)
-    self.figure.colorbar(cm.ScalarMappable(norm, cmap), cax=axes)
+    self.figure.colorbar(cm.ScalarMappable(**scale), cax=axes)
     axes.tick_params(labelsize=7, length=2, pad=1)
     axes.locator_params(nbins=4)
 
@@ -120,23 +119,19 @@ def show(
   image: np.ndarray,
   title: str = "",
   color: np.ndarray | None = None,
+  scale: Scale | None = None,
 ) -> None:
   """Shows an image, with its title and frame in the colour of its slot.
 
   Args:
     axes: where.
-    image: [H, W, 1 or 3], cut to [0, 1].
+    image: [H, W, 1 or 3], cut to [0, 1], or [H, W] values.
     title: stands above it.
     color: RGB; None for a plain title and a thin frame.
+    scale: what the colours of values stand for.
   """
-  axes.imshow(to_rgb(image), interpolation="antialiased", aspect="auto")
-  decorate(axes, title, color)
-
-
-def decorate(
-  axes: Axes, title: str = "", color: np.ndarray | None = None
-) -> None:
-  """Adds what `show` adds to its image."""
+  shown = to_rgb(image) if image.ndim == 3 else image
+  axes.imshow(shown, aspect="auto", **(scale or {}))
   style: dict[str, Any] = {}
   frame: dict[str, Any] = {"linewidth": 0.5}
   if color is not None:

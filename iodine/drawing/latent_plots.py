@@ -127,16 +127,14 @@ def principal_components(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     the variance.
   """
   points = np.asarray(points, np.float64)
-  if not len(points):
-    return np.zeros([0, 2]), np.zeros(2)
-  centred = points - points.mean(axis=0)
-  _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
+  centred = points - points.sum(axis=0) / max(1, len(points))
+  # There are two directions, however few the points and their numbers.
+  padded = np.pad(centred, (0, 2))
+  _, lengths, directions = np.linalg.svd(padded, full_matrices=False)
   # What is left of equal points is rounding, and no direction.
-  lengths[lengths < 1e-9 * lengths.max(initial=0.0)] = 0.0
+  lengths[lengths < 1e-9 * lengths[0]] = 0.0
   directions[lengths == 0.0] = 0.0
-  missing = max(0, 2 - len(lengths))
-  lengths = np.pad(lengths, (0, missing))
-  directions = np.pad(directions, ((0, missing), (0, 0)))[:2]
+  directions = directions[:2, :-2]
   largest = np.abs(directions).argmax(axis=1)
   signs = np.where(directions[np.arange(2), largest] < 0, -1.0, 1.0)
   total = np.sum(lengths**2) or 1.0
