@@ -23,7 +23,7 @@ from iodine.drawing import palette
 # What colours stand for: matplotlib's norm and cmap.
 Scale = dict[str, Any]
 
-PIXELS_PER_INCH = 100
+_PIXELS_PER_INCH = 100
 
 # Between tiles, in pixels.
 _GAP = 8
@@ -33,8 +33,8 @@ _FRAME_MILLISECONDS = 700  # of GIFs
 
 def new_figure(width: float, height: float) -> Figure:
   """Makes a figure of that many pixels."""
-  inches = (width / PIXELS_PER_INCH, height / PIXELS_PER_INCH)
-  return Figure(figsize=inches, dpi=PIXELS_PER_INCH)
+  inches = (width / _PIXELS_PER_INCH, height / _PIXELS_PER_INCH)
+  return Figure(figsize=inches, dpi=_PIXELS_PER_INCH)
 
 
 def tile_size(image_shape: Sequence[int], target: int) -> tuple[int, int]:
@@ -70,25 +70,22 @@ class Tiles:
       above: room above every row, in pixels.
       margins: left and right of the tiles, in pixels.
     """
-    self._tile_width = tile[1]
+    self._step = tile[1] + _GAP
     self._heights, self._left = tuple(heights), margins[0]
     self._tops = np.cumsum(above) + np.cumsum([0, *heights[:-1]])
-    self._width = sum(margins) + columns * (tile[1] + _GAP) - _GAP
+    self._width = sum(margins) + columns * self._step - _GAP
     self._height = int(self._tops[-1]) + heights[-1] + _GAP
     self.figure = new_figure(self._width, self._height)
 
   def add(self, row: int, column: int, columns: int = 1) -> Axes:
     """Adds axes without ticks on a tile, or on several side by side."""
-    step = self._tile_width + _GAP
-    left = self._left + column * step
-    axes = self._axes(row, left, columns * step - _GAP)
+    axes = self._axes(row, column, columns * self._step - _GAP)
     axes.set(xticks=[], yticks=[])
     return axes
 
   def add_color_bar(self, row: int, column: int, scale: Scale) -> None:
     """Adds a colour bar where the tile of that place would begin."""
-    left = self._left + column * (self._tile_width + _GAP)
-    axes = self._axes(row, left, 10)
+    axes = self._axes(row, column, 10)
     self.figure.colorbar(cm.ScalarMappable(**scale), cax=axes)
     axes.tick_params(labelsize=7, length=2, pad=1)
     axes.locator_params(nbins=4)
@@ -102,11 +99,12 @@ class Tiles:
 
   def head(self, column: int, text: str) -> None:
     """Writes above everything, from a column on."""
-    left = self._left + column * (self._tile_width + _GAP)
+    left = self._left + column * self._step
     x, y = left / self._width, 1 - 5 / self._height
     self.figure.text(x, y, text, ha="left", va="top", fontsize=10)
 
-  def _axes(self, row: int, left: float, width: float) -> Axes:
+  def _axes(self, row: int, column: int, width: float) -> Axes:
+    left = self._left + column * self._step
     bottom = self._height - self._tops[row] - self._heights[row]
     width, height = width / self._width, self._heights[row] / self._height
     return self.figure.add_axes(

@@ -34,10 +34,8 @@ class Traversal(NamedTuple):
     values: [V] what they are set to, in standard deviations of the prior from
       its mean.
     inferred: [R] what they are in the scene, in the same unit.
-    recons: [R, V, H, W, C] the whole scene.
-    components: [R, V, H, W, C] the slot's component times its mask.
-    unchanged_recons: [H, W, C] with all latents as inferred.
-    unchanged_component: [H, W, C] of the slot, times its mask.
+    recons: [R, 1 + V, H, W, C] the whole scene, as inferred and then changed.
+    components: [R, 1 + V, H, W, C] the slot's component times its mask.
   """
 
   slot: int
@@ -48,8 +46,6 @@ class Traversal(NamedTuple):
   inferred: np.ndarray
   recons: np.ndarray
   components: np.ndarray
-  unchanged_recons: np.ndarray
-  unchanged_component: np.ndarray
 
 
 def traversal_plot(traversal: Traversal) -> Figure:
@@ -77,15 +73,15 @@ def traversal_plot(traversal: Traversal) -> Figure:
   color = palette.slot_colors(traversal.num_slots)[traversal.slot]
   by_itself = f"slot {traversal.slot + 1} by itself"
   titles = ["inferred", *(f"{value:+g}" for value in traversal.values)]
-  for start, text, unchanged, changed in (
-    (0, by_itself, traversal.unchanged_component, traversal.components),
-    (half + 1, "the whole scene", traversal.unchanged_recons, traversal.recons),
+  for start, text, images in (
+    (0, by_itself, traversal.components),
+    (half + 1, "the whole scene", traversal.recons),
   ):
     grid.head(
       start, f"{text}; latents set to so many standard deviations of the prior"
     )
     for r in range(num_rows):
-      for i, image in enumerate([unchanged, *changed[r]]):
+      for i, image in enumerate(images[r]):
         title = titles[i] if r == 0 else ""
         axes = grid.add(r, start + i)
         canvas.show(axes, image, title, color if i == 0 else None)

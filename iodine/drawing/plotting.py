@@ -129,8 +129,7 @@ def iterations_plot(
       # Titles in the first of the rows only.
       canvas.show(grid.add(row, column), image, title if t == 0 else "", color)
     for k in range(num_slots):
-      axes = grid.add(row + 1, 2 + k)
-      canvas.show(axes, logits[t, k], color=slots[k], scale=scale)
+      canvas.show(grid.add(row + 1, 2 + k), logits[t, k], "", slots[k], scale)
     grid.add_color_bar(row + 1, 2 + num_slots, scale)
   return grid.figure
 
