@@ -235,7 +235,8 @@ def divided(
   Args:
     strategy: where it runs.
     function: of nested tensors [B, ...], to a nest of such tensors. Its values
-      for an image may not depend on others.
+      for an image may not depend on others. What is returned raises a UserError
+      where replicas cannot have equal parts of a batch.
   """
   if strategy.num_replicas_in_sync == 1:
     return function
@@ -250,6 +251,7 @@ def divided(
     return context.all_gather(function(*own), axis=0)
 
   def all_parts(*whole: Any) -> Any:
+    check_batch_size(strategy, tf.nest.flatten(whole)[0].shape[0])
     gathered = strategy.run(part, args=whole)
     return tf.nest.map_structure(
       lambda x: strategy.experimental_local_results(x)[0], gathered

@@ -20,21 +20,21 @@ def test_every_metric_has_a_row_in_the_documentation():
   rows = re.findall(r"^\| `(.*?)`", table, re.M)
   names = [
     metric.name.replace("{}", "1" if "slot" in metric.name else "<factor>")
-    for metric in evaluation.STANDARD
+    for metric in catalogue.STANDARD
   ]
   assert sorted(rows) == sorted(names)
 
 
 def test_names_are_unique_and_meanings_are_lines():
-  names = [metric.name for metric in evaluation.STANDARD]
+  names = [metric.name for metric in catalogue.STANDARD]
   assert len(set(names)) == len(names)
-  for metric in evaluation.STANDARD:
+  for metric in catalogue.STANDARD:
     assert 0 < len(metric.meaning) <= 80 and "\n" not in metric.meaning
     assert metric.unit not in metric.title or not metric.unit
 
 
 def by_name(name):
-  (metric,) = [m for m in evaluation.STANDARD if m.name == name]
+  (metric,) = [m for m in catalogue.STANDARD if m.name == name]
   return metric
 
 
@@ -93,7 +93,7 @@ def test_a_slot_has_to_keep_its_object():
     "contingency": np.array([[kept, swapped]]),
     "frame": np.array([[[0, 1], [0, 1]]]),
   }
-  metrics = [m for m in evaluation.STANDARD if m.name in VIDEO_ARI]
+  metrics = [m for m in catalogue.STANDARD if m.name in VIDEO_ARI]
   truth, slots = [1] * 8 + [2] * 4, [1] * 8 + [2] * 4 + [2] * 8 + [1] * 4
   expected = sklearn.metrics.adjusted_rand_score(truth * 2, slots)
   for _, values in catalogue.measure(scores, metrics):

@@ -122,14 +122,13 @@ def make_curves(slots, steps=4, error=0.02):
   shape = [len(slots), steps]
   ari = np.sort(rng.uniform(0.2, 0.9, shape))
   mse = np.sort(rng.uniform(0.1, 0.2, shape))[:, ::-1]
-  return [
-    charts.SlotCurve(
-      k,
+  return {
+    k: (
       {"ari_nobg": ari[i], "mse": mse[i], "other": mse[i]},
       {name: np.full(steps, error) for name in ("ari_nobg", "mse")},
     )
     for i, k in enumerate(slots)
-  ]
+  }
 
 
 def draw(*arguments):

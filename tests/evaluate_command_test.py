@@ -57,7 +57,9 @@ def test_files_and_logs_say_the_same(evaluate, checkpoint, tmp_path, capsys):
   names = {name for name, value in metrics.items() if "mean" in str(value)}
   names -= {"per_iteration"}
   families = "kl/slot_1,kl/slot_2,kl/slot_3,accuracy/shape,r2/position,r2/color"
-  catalogued = {m.name for m in evaluation.STANDARD if "{}" not in m.name}
+  catalogued = {
+    m.name for m in evaluation.catalogue.STANDARD if "{}" not in m.name
+  }
   catalogued -= {"video_ari", "video_ari_nobg"}  # of sequential models only
   assert names == catalogued | set(families.split(","))
   for name in names:

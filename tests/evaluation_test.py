@@ -208,7 +208,7 @@ def test_evaluation_changes_no_state_and_is_repeated():
   before = [np.array(v) for v in model.variables]
   regressor = model.factor_evaluator
   assert any(v is regressor.mean_var["color"].m2 for v in model.variables)
-  score = evaluation.compile_scores(model, batch_size=2)
+  score = evaluation.compiled(model, evaluation.score_batch)
   first, again, other = (
     evaluation.evaluate(model, batches([2, 1]), 2, seed, seeds=2, score=score)
     for seed in (1, 1, 4)

@@ -114,27 +114,22 @@ def test_a_traversal_shows_the_arrays():
     kl=np.array([2.25, 1.0]),
     values=values,
     inferred=np.array([0.4, -1.2]),
-    recons=rng.uniform(size=[rows, 3, H, W, C]),
-    components=rng.uniform(size=[rows, 3, H, W, C]),
-    unchanged_recons=rng.uniform(size=[H, W, C]),
-    unchanged_component=rng.uniform(size=[H, W, C]),
+    recons=rng.uniform(size=[rows, 4, H, W, C]),
+    components=rng.uniform(size=[rows, 4, H, W, C]),
   )
   figure = latent_plots.traversal_plot(traversal)
   axes = iter(figure.axes)
-  for unchanged, changed in (
-    (traversal.unchanged_component, traversal.components),
-    (traversal.unchanged_recons, traversal.recons),
-  ):
+  for images in (traversal.components, traversal.recons):
     for r in range(rows):
       frame = next(axes)
-      assert_shows(frame, unchanged)
+      assert_shows(frame, images[r, 0])
       np.testing.assert_allclose(
         frame.spines["top"].get_edgecolor()[:3], palette.slot_colors(4)[2]
       )
       assert frame.get_title() == ("inferred" if r == 0 else "")
-      for v, title in enumerate(("-1", "+0.5", "+3")):
+      for v, title in enumerate(("-1", "+0.5", "+3"), start=1):
         tile = next(axes)
-        assert_shows(tile, changed[r, v])
+        assert_shows(tile, images[r, v])
         assert tile.get_title() == (title if r == 0 else "")
   assert not list(axes)
   written = [text.get_text() for text in figure.texts]

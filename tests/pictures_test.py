@@ -239,7 +239,7 @@ def test_decoding_in_chunks(model):
   decoded = evaluation.Decoder(model, batch_size=2)(z)
   for i in range(5):
     recons, components, mask = decode(model, z[i])
-    helpers.assert_near(decoded.recons[i], recons)  # float32
+    helpers.assert_near(decoded.reconstruction[i, 0], recons)  # float32
     helpers.assert_near(decoded.components[i], components)  # float32
     helpers.assert_near(decoded.masks[i], mask)  # float32
 
@@ -247,14 +247,15 @@ def test_decoding_in_chunks(model):
 def test_samples_come_from_the_prior(model):
   decoder = evaluation.Decoder(model, 4)
   decoded = evaluation.sample(decoder, 6, seed=3)
-  assert decoded.recons.shape == (6, 8, 8, 3)
+  assert decoded.reconstruction.shape == (6, 1, 8, 8, 3)
   again = evaluation.sample(decoder, 6, seed=3)
-  np.testing.assert_array_equal(decoded.recons, again.recons)
+  np.testing.assert_array_equal(decoded.reconstruction, again.reconstruction)
   for mask in decoded.masks:
     assert helpers.background_first(mask) == list(range(K))
   mixed = (decoded.masks * decoded.components).sum(axis=1)
-  helpers.assert_near(decoded.recons, mixed)  # float32
-  assert np.any(evaluation.sample(decoder, 6, seed=4).recons != decoded.recons)
+  helpers.assert_near(decoded.reconstruction[:, 0], mixed)  # float32
+  other = evaluation.sample(decoder, 6, seed=4)
+  assert np.any(other.reconstruction != decoded.reconstruction)
   drawn = []
 
   class Recorder(evaluation.Decoder):
@@ -279,24 +280,25 @@ def test_a_traversal_changes_one_latent_at_a_time(model, seen):
   )
   z = scene.info["latent"]["z_mean"][0, -1]
   recons, components, mask = decode(model, z)
-  helpers.assert_near(traversal.unchanged_recons, recons)  # float32
-  helpers.assert_near(
-    traversal.unchanged_component,
-    components[1] * mask[1],  # float32
-  )
+  for row in range(2):
+    helpers.assert_near(traversal.recons[row, 0], recons)  # float32
+    helpers.assert_near(
+      traversal.components[row, 0],
+      components[1] * mask[1],  # float32
+    )
   deviation = np.sqrt(np.log(2.0))
   kl = scene.latent_kl[1]
   assert list(traversal.latents) == sorted(range(Z), key=lambda i: -kl[i])[:2]
   np.testing.assert_array_equal(traversal.kl, np.sort(kl)[::-1][:2])
   for row, latent in enumerate(traversal.latents):
     helpers.assert_near(traversal.inferred[row], z[1, latent] / deviation)
-    for column, value in enumerate([-2.0, 1.5]):
+    for column, value in enumerate([-2.0, 1.5], start=1):
       changed = z.copy()
       changed[1, latent] = value * deviation
       recons, components, mask = decode(model, changed)
       found = traversal.recons[row, column]
       helpers.assert_near(found, recons)  # float32
-      assert np.any(found != traversal.unchanged_recons)
+      assert np.any(found != traversal.recons[row, 0])
       helpers.assert_near(
         traversal.components[row, column],
         components[1] * mask[1],  # float32

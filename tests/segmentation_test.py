@@ -14,6 +14,7 @@ import main
 from iodine import building, checkpoints, errors, segmentation
 from iodine.checkpoints import tf1
 from iodine.modules import data
+from iodine.segmentation import segmenter as segmenter_lib
 
 SEED = 3
 CONFIG = helpers.tiny_config({"data.image_dim": [8, 8], "seed": SEED})
@@ -144,7 +145,7 @@ def test_a_tf1_checkpoint_with_its_config():
   model.initialize(image.shape)
   tf1.restore(str(folder), model)
   film = tf.constant(image[None, None])
-  direct = segmentation.infer(model, film, config["seed"])
+  direct = segmenter_lib.infer(model, film, config["seed"])
   for name, value in direct.items():
     # A compiled graph and single operations round differently.
     helpers.assert_near(getattr(found, name), value[0, 0], 1e-5)

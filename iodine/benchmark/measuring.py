@@ -111,9 +111,7 @@ def _matrix_product() -> Callable[[], float]:
   """
   size = _MATRIX_SIZE
   # Operands are arguments, as a product of constants would be folded.
-  matrices = [
-    tf.random.stateless_uniform([size, size], [0, i]) for i in range(2)
-  ]
+  matrices = tf.unstack(tf.random.stateless_uniform([2, size, size], [0, 0]))
   product = tf.function(tf.matmul, autograph=False)
   product(*matrices)
   return lambda: 2 * size**3 / timed(lambda: product(*matrices))[1] / 1e9

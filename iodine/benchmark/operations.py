@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import opt_einsum
 import tensorflow as tf
 
 # Types that are not public, or not worth their length.
@@ -150,15 +151,9 @@ def _matrix_product(op: Operation) -> int:
 
 def _einsum(op: Operation) -> int:
   """Multiplies all labels' sizes, if some of them are summed over."""
-  terms, result = op.get_attr("equation").decode().split("->")
-  sizes: dict[str, int] = {}
-  for labels, tensor in zip(terms.split(","), op.inputs, strict=True):
-    num_others = tensor.shape.rank - len(labels.replace("...", ""))
-    # The axes behind an ellipsis are counted from the last one.
-    others = "".join(str(i) for i in reversed(range(num_others)))
-    labels = labels.replace("...", others)
-    for label, size in zip(labels, tensor.shape, strict=True):
-      sizes[label] = max(sizes.get(label, 1), size)
-  summed = [x for x in sizes if not x.isdigit() and x not in result]
-  is_product = len(op.inputs) > 1 and bool(summed)
-  return 2 * math.prod(sizes.values()) if is_product else 0
+  equation = op.get_attr("equation").decode()
+  shapes = [tuple(tensor.shape) for tensor in op.inputs]
+  _, path = opt_einsum.contract_path(equation, *shapes, shapes=True)
+  summed = set(path.size_dict) - set(path.output_subscript)
+  is_product = len(shapes) > 1 and bool(summed)
+  return 2 * math.prod(path.size_dict.values()) if is_product else 0

@@ -60,7 +60,23 @@ def measure(config: Config) -> dict[str, Any]:
       result[part] = _measure_inference(part, config, model, batch)
   if "input" in parts:
     result["input"] = _measure_input(config, dataset)
-  return {**result, **_circumstances(config, dataset, model)}
+  return {
+    **result,
+    # What the measurements depend on.
+    "batch_size": dataset.batch_size,
+    "num_components": model.num_components,
+    "num_iters": model.num_iters,
+    "image_shape": list(dataset.image_shape),
+    "num_parameters": sum(
+      v.shape.num_elements() for v in model.trainable_variables
+    ),
+    "model": config["model"],
+    # Of the training step only.
+    "jit_compile": devices.uses_xla(config["jit_compile"]),
+    "num_cores": os.cpu_count(),
+    "gpus": len(tf.config.list_physical_devices("GPU")),
+    **devices.describe(config),
+  }
 
 
 def _measure_training(
@@ -154,27 +170,6 @@ def _measure_input(
     }
     generated = _dataset({**config, "data": data})
     return {**measuring.measure_input(generated, steps), "source": source}
-
-
-def _circumstances(
-  config: Config, dataset: datasets.SceneDataset, model: iodine.IODINE
-) -> dict[str, Any]:
-  """Returns what the measurements depend on."""
-  return {
-    "batch_size": dataset.batch_size,
-    "num_components": model.num_components,
-    "num_iters": model.num_iters,
-    "image_shape": list(dataset.image_shape),
-    "num_parameters": sum(
-      v.shape.num_elements() for v in model.trainable_variables
-    ),
-    "model": config["model"],
-    # Of the training step only.
-    "jit_compile": devices.uses_xla(config["jit_compile"]),
-    "num_cores": os.cpu_count(),
-    "gpus": len(tf.config.list_physical_devices("GPU")),
-    **devices.describe(config),
-  }
 
 
 def _dataset(config: Config) -> datasets.SceneDataset:

@@ -48,6 +48,7 @@ def run(
   decoder = evaluation.Decoder(own.model, dataset.batch_size)
   folder = checkpoints.run_folder(opened.prefix)
   logged = training.read_scalars(folder, list(_LOGGED))
+  titles = evaluation.catalogue.TITLES
   page = report.write(
     config,
     opened,
@@ -59,7 +60,7 @@ def run(
     statistics,
     plot.draw(config, decoder, scenes, statistics),
     evaluate.trained_with(config),
-    {evaluation.TITLES[_LOGGED[tag]]: curve for tag, curve in logged.items()},
+    {titles[_LOGGED[tag]]: curve for tag, curve in logged.items()},
   )
   files.write(output, page)
   print(f"report: {output} ({len(page) / 1e6:.1f} MB)", flush=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
-from matplotlib import cm, colors
+from matplotlib import cm
 from matplotlib.axes import Axes
 from matplotlib.backends import backend_agg
 from matplotlib.figure import Figure
@@ -20,7 +20,10 @@ from matplotlib.figure import Figure
 from iodine import files
 from iodine.drawing import palette
 
-PIXELS_PER_INCH = 100
+# What colours stand for: matplotlib's norm and cmap.
+Scale = dict[str, Any]
+
+_PIXELS_PER_INCH = 100
 
 # Between tiles, in pixels.
 _GAP = 8
@@ -30,10 +33,8 @@ _FRAME_MILLISECONDS = 700  # of GIFs
 
 def new_figure(width: float, height: float) -> Figure:
   """Makes a figure of that many pixels."""
-  inches = (width / PIXELS_PER_INCH, height / PIXELS_PER_INCH)
-  figure = Figure(figsize=inches, dpi=PIXELS_PER_INCH)
-  backend_agg.FigureCanvasAgg(figure)
-  return figure
+  inches = (width / _PIXELS_PER_INCH, height / _PIXELS_PER_INCH)
+  return Figure(figsize=inches, dpi=_PIXELS_PER_INCH)
 
 
 def tile_size(image_shape: Sequence[int], target: int) -> tuple[int, int]:
@@ -69,28 +70,23 @@ class Tiles:
       above: room above every row, in pixels.
       margins: left and right of the tiles, in pixels.
     """
-    self._tile_width = tile[1]
+    self._step = tile[1] + _GAP
     self._heights, self._left = tuple(heights), margins[0]
     self._tops = np.cumsum(above) + np.cumsum([0, *heights[:-1]])
-    self._width = sum(margins) + columns * (tile[1] + _GAP) - _GAP
+    self._width = sum(margins) + columns * self._step - _GAP
     self._height = int(self._tops[-1]) + heights[-1] + _GAP
     self.figure = new_figure(self._width, self._height)
 
   def add(self, row: int, column: int, columns: int = 1) -> Axes:
     """Adds axes without ticks on a tile, or on several side by side."""
-    step = self._tile_width + _GAP
-    left = self._left + column * step
-    axes = self._axes(row, left, columns * step - _GAP)
+    axes = self._axes(row, column, columns * self._step - _GAP)
     axes.set(xticks=[], yticks=[])
     return axes
 
-  def add_color_bar(
-    self, row: int, column: int, norm: colors.Normalize, cmap: str
-  ) -> None:
+  def add_color_bar(self, row: int, column: int, scale: Scale) -> None:
     """Adds a colour bar where the tile of that place would begin."""
-    left = self._left + column * (self._tile_width + _GAP)
-    axes = self._axes(row, left, 10)
-    self.figure.colorbar(cm.ScalarMappable(norm, cmap), cax=axes)
+    axes = self._axes(row, column, 10)
+    self.figure.colorbar(cm.ScalarMappable(**scale), cax=axes)
     axes.tick_params(labelsize=7, length=2, pad=1)
     axes.locator_params(nbins=4)
 
@@ -103,11 +99,12 @@ class Tiles:
 
   def head(self, column: int, text: str) -> None:
     """Writes above everything, from a column on."""
-    left = self._left + column * (self._tile_width + _GAP)
+    left = self._left + column * self._step
     x, y = left / self._width, 1 - 5 / self._height
     self.figure.text(x, y, text, ha="left", va="top", fontsize=10)
 
-  def _axes(self, row: int, left: float, width: float) -> Axes:
+  def _axes(self, row: int, column: int, width: float) -> Axes:
+    left = self._left + column * self._step
     bottom = self._height - self._tops[row] - self._heights[row]
     width, height = width / self._width, self._heights[row] / self._height
     return self.figure.add_axes(
@@ -120,23 +117,19 @@ def show(
   image: np.ndarray,
   title: str = "",
   color: np.ndarray | None = None,
+  scale: Scale | None = None,
 ) -> None:
   """Shows an image, with its title and frame in the colour of its slot.
 
   Args:
     axes: where.
-    image: [H, W, 1 or 3], cut to [0, 1].
+    image: [H, W, 1 or 3], cut to [0, 1], or [H, W] values.
     title: stands above it.
     color: RGB; None for a plain title and a thin frame.
+    scale: what the colours of values stand for.
   """
-  axes.imshow(to_rgb(image), interpolation="antialiased", aspect="auto")
-  decorate(axes, title, color)
-
-
-def decorate(
-  axes: Axes, title: str = "", color: np.ndarray | None = None
-) -> None:
-  """Adds what `show` adds to its image."""
+  shown = to_rgb(image) if image.ndim == 3 else image
+  axes.imshow(shown, aspect="auto", **(scale or {}))
   style: dict[str, Any] = {}
   frame: dict[str, Any] = {"linewidth": 0.5}
   if color is not None:

@@ -17,6 +17,10 @@ from matplotlib.figure import Figure
 
 from iodine.drawing import canvas
 
+Arrays = Mapping[str, np.ndarray]
+# By the number of slots, means and errors [2, T] of a metric.
+_Lines = Mapping[int, np.ndarray]
+
 
 def metrics_plot(info: Mapping[str, Any], titles: Mapping[str, str]) -> Figure:
   """Draws losses and metrics over the iterations, three panels a row.
@@ -31,13 +35,14 @@ def metrics_plot(info: Mapping[str, Any], titles: Mapping[str, str]) -> Figure:
       be missing.
   """
   losses, metrics = info["losses"], info["metrics"]
-  values = {**losses, **metrics, "kl": losses["kl"].sum(axis=-1)}
-  means, spreads = {}, {}
-  for name in titles.keys() & values.keys():
-    array = np.atleast_2d(np.asarray(values[name], np.float64))
-    means[name] = array.mean(axis=0)
-    if len(array) > 1:
-      spreads[name] = array.std(axis=0, ddof=1)
+  kl = losses["kl"].sum(axis=-1)
+  values = {
+    name: np.atleast_2d(np.asarray(array, np.float64))
+    for name, array in {**losses, **metrics, "kl": kl}.items()
+    if name in titles
+  }
+  means = {name: x.mean(axis=0) for name, x in values.items()}
+  spreads = {n: x.std(axis=0, ddof=1) for n, x in values.items() if len(x) > 1}
   return evaluation_plot(
     means, spreads, titles, len(losses["recons"]), "standard deviation"
   )
@@ -137,29 +142,12 @@ def draw_smoothed(
 
 def _smooth(values: np.ndarray) -> np.ndarray:
   """Returns means over windows that end where the values do."""
-  half = len(values) // 40
-  sums = np.cumsum([0.0, *values])
-  places = np.arange(len(values))
-  first = np.maximum(places - half, 0)
-  last = np.minimum(places + half + 1, len(values))
-  return (sums[last] - sums[first]) / (last - first)
+  window = np.ones(2 * (len(values) // 40) + 1)
+  counts = np.convolve(np.ones(len(values)), window, "same")
+  return np.convolve(values, window, "same") / counts
 
 
 # ------------------------------------------------------ over slots and steps
-
-
-class SlotCurve(NamedTuple):
-  """Metrics over the iterations for one number of slots.
-
-  Attributes:
-    num_components: K.
-    means: by name, of which ari_nobg and mse are drawn; each [T].
-    errors: half the lengths of the error bars; the same shapes, nan for none.
-  """
-
-  num_components: int
-  means: Mapping[str, np.ndarray]
-  errors: Mapping[str, np.ndarray]
 
 
 class Trained(NamedTuple):
@@ -170,30 +158,37 @@ class Trained(NamedTuple):
 
 
 def generalisation_plot(
-  curves: Sequence[SlotCurve], trained: Trained, titles: Mapping[str, str]
+  curves: Mapping[int, tuple[Arrays, Arrays]],
+  trained: Trained,
+  titles: Mapping[str, str],
 ) -> Figure:
   """Draws ARI, if there is one, and error over iterations and over slots.
 
   Args:
-    curves: of equally many iterations; for a single one there is no axis of
-      slots.
+    curves: by the number of slots, means [T] by name, of which ari_nobg and mse
+      are drawn, and by the same names half the lengths of their error bars, nan
+      for none; for a single number there is no axis of slots.
     trained: is marked in every panel where it is in range.
     titles: of ari_nobg and mse.
   """
-  curves = sorted(curves, key=lambda curve: curve.num_components)
   num_columns = 1 if len(curves) == 1 else 2
-  names = [name for name in ("ari_nobg", "mse") if name in curves[0].means]
+  measured, _ = next(iter(curves.values()))
+  names = [name for name in ("ari_nobg", "mse") if name in measured]
   figure = canvas.new_figure(540 * num_columns, 360 * len(names))
   figure.set_layout_engine("constrained")
   grid = figure.subplots(
     len(names), num_columns, squeeze=False, sharex="col", sharey="row"
   )
   for row, name in zip(grid, names, strict=True):
-    _draw_over_iterations(row[0], name, curves, trained)
+    lines = {
+      k: np.array([means[name], np.nan_to_num(errors[name])])
+      for k, (means, errors) in sorted(curves.items())
+    }
+    _draw_over_iterations(row[0], lines, trained)
     row[0].set_ylabel(titles[name])
     if num_columns == 2:
-      _draw_over_slots(row[1], name, curves, trained)
-    _set_range(row[0], name, curves)
+      _draw_over_slots(row[1], lines, trained)
+    _set_range(row[0], name, lines)
   for axes, title in zip(grid[-1], ("refinements", "slots K"), strict=False):
     axes.set_xlabel(title)
   for axes in grid[0]:
@@ -205,52 +200,42 @@ def generalisation_plot(
   return figure
 
 
-def _draw_over_iterations(
-  axes: Axes, name: str, curves: Sequence[SlotCurve], trained: Trained
-) -> None:
-  steps = np.arange(len(curves[0].means[name]))
-  colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(curves)))
+def _draw_over_iterations(axes: Axes, lines: _Lines, trained: Trained) -> None:
+  steps = np.arange(next(iter(lines.values())).shape[1])
+  colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(lines)))
   # Side by side, so that error bars do not hide each other.
-  shifts = np.linspace(-0.12, 0.12, len(curves)) if len(curves) > 1 else [0.0]
-  for curve, color, shift in zip(curves, colors, shifts, strict=True):
-    is_trained = curve.num_components == trained.num_components
-    label = f"K = {curve.num_components}{', as trained' if is_trained else ''}"
-    x, mean, error = steps + shift, curve.means[name], curve.errors[name]
-    _draw_line(axes, x, mean, error, color=color, label=label)
+  shifts = np.linspace(-0.12, 0.12, len(lines)) if len(lines) > 1 else [0.0]
+  for (k, line), color, shift in zip(
+    lines.items(), colors, shifts, strict=True
+  ):
+    label = f"K = {k}{', as trained' if k == trained.num_components else ''}"
+    _draw_line(axes, steps + shift, line, color=color, label=label)
   if 0 < trained.num_iters < steps[-1]:
     _mark(axes, trained.num_iters, label="trained until here", zorder=0)
   axes.set_xticks(steps[:: max(1, len(steps) // 12)])
 
 
-def _draw_line(
-  axes: Axes, x: np.ndarray, mean: np.ndarray, error: np.ndarray, **style: Any
-) -> None:
-  error = np.nan_to_num(error)
-  axes.errorbar(x, mean, error, marker="o", markersize=4, capsize=2.5, **style)
+def _draw_line(axes: Axes, x: Any, line: np.ndarray, **style: Any) -> None:
+  axes.errorbar(x, *line, marker="o", markersize=4, capsize=2.5, **style)
   axes.grid(alpha=0.25)
 
 
-def _draw_over_slots(
-  axes: Axes, name: str, curves: Sequence[SlotCurve], trained: Trained
-) -> None:
-  slots = np.array([curve.num_components for curve in curves])
-  means = np.array([curve.means[name] for curve in curves])
-  errors = np.array([curve.errors[name] for curve in curves])
-  last = means.shape[1] - 1
+def _draw_over_slots(axes: Axes, lines: _Lines, trained: Trained) -> None:
+  slots, values = list(lines), np.stack(list(lines.values()), axis=1)
+  last = values.shape[-1] - 1
   steps = sorted({min(trained.num_iters, last), last})
   for step, color in zip(steps, ("tab:blue", "tab:red"), strict=False):
     trained_too = ", as trained" if step == trained.num_iters else ""
     label = f"after {step} refinements{trained_too}"
-    mean, error = means[:, step], errors[:, step]
-    _draw_line(axes, slots, mean, error, color=color, label=label)
+    _draw_line(axes, slots, values[..., step], color=color, label=label)
   if slots[0] <= trained.num_components <= slots[-1]:
     _mark(axes, trained.num_components, label="trained with", zorder=0)
   axes.set_xticks(slots)
 
 
-def _set_range(axes: Axes, name: str, curves: Sequence[SlotCurve]) -> None:
+def _set_range(axes: Axes, name: str, lines: _Lines) -> None:
   """Makes the axis logarithmic where the values are; ARI has a known top."""
-  values = np.concatenate([curve.means[name] for curve in curves])
+  values = np.array([mean for mean, _ in lines.values()])
   if name == "mse" and values.min() > 0 and values.max() > 10 * values.min():
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))

@@ -34,10 +34,8 @@ class Traversal(NamedTuple):
     values: [V] what they are set to, in standard deviations of the prior from
       its mean.
     inferred: [R] what they are in the scene, in the same unit.
-    recons: [R, V, H, W, C] the whole scene.
-    components: [R, V, H, W, C] the slot's component times its mask.
-    unchanged_recons: [H, W, C] with all latents as inferred.
-    unchanged_component: [H, W, C] of the slot, times its mask.
+    recons: [R, 1 + V, H, W, C] the whole scene, as inferred and then changed.
+    components: [R, 1 + V, H, W, C] the slot's component times its mask.
   """
 
   slot: int
@@ -48,8 +46,6 @@ class Traversal(NamedTuple):
   inferred: np.ndarray
   recons: np.ndarray
   components: np.ndarray
-  unchanged_recons: np.ndarray
-  unchanged_component: np.ndarray
 
 
 def traversal_plot(traversal: Traversal) -> Figure:
@@ -77,15 +73,15 @@ def traversal_plot(traversal: Traversal) -> Figure:
   color = palette.slot_colors(traversal.num_slots)[traversal.slot]
   by_itself = f"slot {traversal.slot + 1} by itself"
   titles = ["inferred", *(f"{value:+g}" for value in traversal.values)]
-  for start, text, unchanged, changed in (
-    (0, by_itself, traversal.unchanged_component, traversal.components),
-    (half + 1, "the whole scene", traversal.unchanged_recons, traversal.recons),
+  for start, text, images in (
+    (0, by_itself, traversal.components),
+    (half + 1, "the whole scene", traversal.recons),
   ):
     grid.head(
       start, f"{text}; latents set to so many standard deviations of the prior"
     )
     for r in range(num_rows):
-      for i, image in enumerate([unchanged, *changed[r]]):
+      for i, image in enumerate(images[r]):
         title = titles[i] if r == 0 else ""
         axes = grid.add(r, start + i)
         canvas.show(axes, image, title, color if i == 0 else None)
@@ -127,16 +123,14 @@ def principal_components(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     the variance.
   """
   points = np.asarray(points, np.float64)
-  if not len(points):
-    return np.zeros([0, 2]), np.zeros(2)
-  centred = points - points.mean(axis=0)
-  _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
+  centred = points - points.sum(axis=0) / max(1, len(points))
+  # There are two directions, however few the points and their numbers.
+  padded = np.pad(centred, (0, 2))
+  _, lengths, directions = np.linalg.svd(padded, full_matrices=False)
   # What is left of equal points is rounding, and no direction.
-  lengths[lengths < 1e-9 * lengths.max(initial=0.0)] = 0.0
+  lengths[lengths < 1e-9 * lengths[0]] = 0.0
   directions[lengths == 0.0] = 0.0
-  missing = max(0, 2 - len(lengths))
-  lengths = np.pad(lengths, (0, missing))
-  directions = np.pad(directions, ((0, missing), (0, 0)))[:2]
+  directions = directions[:2, :-2]
   largest = np.abs(directions).argmax(axis=1)
   signs = np.where(directions[np.arange(2), largest] < 0, -1.0, 1.0)
   total = np.sum(lengths**2) or 1.0

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from iodine.drawing import canvas, palette
 
 Info = Mapping[str, Any]
-_TitledImage = tuple[str, np.ndarray, np.ndarray | None]  # title, image, color
+_Tile = tuple[np.ndarray, str, np.ndarray | None]  # see `canvas.show`
 
 # Tiles are about so many pixels, and rows of at most so many tiles fit on a
 # screen.
@@ -50,19 +50,19 @@ def example_plot(
   image = _frame(info["data"]["image"][scene], iteration, info)
   outputs = {name: values[scene] for name, values in info["outputs"].items()}
   estimate = _estimate(outputs, iteration, mask_components)
-  tiles = [("image", image, None), *estimate]
+  tiles = [(image, "image", None), *estimate]
   rows = -(-len(tiles) // 8)
   columns = -(-len(tiles) // rows)
   tile = canvas.tile_size(image.shape, _TILE)
   grid = canvas.Tiles(columns, tile, [tile[0]] * rows, [30] * rows)
-  for i, (title, shown, color) in enumerate(tiles):
-    canvas.show(grid.add(i // columns, i % columns), shown, title, color)
+  for i, shown in enumerate(tiles):
+    canvas.show(grid.add(*divmod(i, columns)), *shown)
   return grid.figure
 
 
 def _estimate(
   outputs: Info, iteration: int, mask_components: bool
-) -> list[_TitledImage]:
+) -> list[_Tile]:
   """Returns reconstruction, mask and components of a scene's iteration."""
   masks = outputs["pred_mask"][iteration]
   components = outputs["components"][iteration]
@@ -70,12 +70,9 @@ def _estimate(
     components = components * masks
   slots = palette.slot_colors(len(masks))
   return [
-    ("reconstruction", outputs["recons"][iteration, 0], None),
-    ("mask", palette.mix(masks, slots), None),
-    *(
-      (f"slot {k + 1}", component, slots[k])
-      for k, component in enumerate(components)
-    ),
+    (outputs["recons"][iteration, 0], "reconstruction", None),
+    (palette.mix(masks, slots), "mask", None),
+    *((x, f"slot {k + 1}", slots[k]) for k, x in enumerate(components)),
   ]
 
 
@@ -118,44 +115,42 @@ def iterations_plot(
   )
   if len(truth) > 1:
     grid.write(0, "truth")
-  for column, (title, image, color) in truth.items():
-    canvas.show(grid.add(0, column), image, title, color)
+  for column, shown in truth.items():
+    canvas.show(grid.add(0, column), *shown)
   slots = palette.slot_colors(num_slots)
   logits = outputs["pred_mask_logits"][..., 0]
-  norm = colors.Normalize(logits.min(), logits.max())
+  scale = _scale(logits.min(), logits.max(), "viridis")
   for t in range(num_steps):
     row = 1 + 2 * t
     grid.write(row, f"iteration {t}")
     grid.write(row + 1, "mask logits")
     estimate = _estimate(outputs, t, mask_components)
-    for column, (title, image, color) in enumerate(estimate):
+    for column, (image, title, color) in enumerate(estimate):
       # Titles in the first of the rows only.
       canvas.show(grid.add(row, column), image, title if t == 0 else "", color)
     for k in range(num_slots):
-      axes = grid.add(row + 1, 2 + k)
-      axes.imshow(logits[t, k], norm=norm, cmap="viridis", aspect="auto")
-      canvas.decorate(axes, color=slots[k])
-    grid.add_color_bar(row + 1, 2 + num_slots, norm, "viridis")
+      canvas.show(grid.add(row + 1, 2 + k), logits[t, k], "", slots[k], scale)
+    grid.add_color_bar(row + 1, 2 + num_slots, scale)
   return grid.figure
 
 
-def _truth(info: Info, scene: int) -> dict[int, _TitledImage]:
+def _truth(info: Info, scene: int) -> dict[int, _Tile]:
   """Returns the first row of `iterations_plot`, by column."""
   image = _frame(info["data"]["image"][scene], -1, info)
-  row: dict[int, _TitledImage] = {0: ("image", image, None)}
+  row: dict[int, _Tile] = {0: (image, "image", None)}
   if "true_mask" not in info["data"]:
     return row
   true_mask = _frame(info["data"]["true_mask"][scene], -1, info)
   pred_mask = info["outputs"]["pred_mask"][scene, -1]
   slots = palette.match_entities(true_mask, pred_mask)
   entity_colors = palette.entity_colors(slots, len(pred_mask))
-  row[1] = ("true mask", palette.mix(true_mask, entity_colors), None)
+  row[1] = (palette.mix(true_mask, entity_colors), "true mask", None)
   free = itertools.count(2 + len(pred_mask))
   for number in np.flatnonzero(true_mask.any(axis=(1, 2, 3))):
     column = 2 + slots[number] if slots[number] >= 0 else next(free)
     title = f"object {number}" if number else "background"
     masked = image * true_mask[number]
-    row[int(column)] = (title, masked, entity_colors[number])
+    row[int(column)] = (masked, title, entity_colors[number])
   return row
 
 
@@ -178,15 +173,13 @@ class _InputRow(NamedTuple):
     title: stands to its left.
     tiles: [slots or channels, H, W] or [1 or slots, H, W, 3].
     per_slot: whether the tiles are those of the slots.
-    norm: what values the colours stand for.
-    cmap: their colour map.
+    scale: what the colours stand for.
   """
 
   title: str
   tiles: np.ndarray
   per_slot: bool
-  norm: colors.Normalize
-  cmap: str
+  scale: canvas.Scale
 
 
 def inputs_plot(info: Info, scene: int = 0, iteration: int = -1) -> Figure:
@@ -241,28 +234,32 @@ def inputs_plot(info: Info, scene: int = 0, iteration: int = -1) -> Figure:
 def _input_rows(name: str, values: np.ndarray) -> list[_InputRow]:
   """Returns the rows of one input [K or 1, H, W, channels]."""
   per_slot, channels = len(values) > 1, values.shape[-1]
-  norm, cmap = _color_scale(values)
+  scale = _fitting_scale(values)
   if channels == 3 and name in _COLORED:
-    norm = colors.Normalize(0.0, 1.0)
+    scale = _scale(0.0, 1.0, "gray")
     if name == "dcomponents":
       # Grey stands for zero.
-      norm = colors.Normalize(-_limit(values), _limit(values))
-      values = norm(values).data
-    return [_InputRow(name, values, per_slot, norm, "gray")]
+      scale = _scale(-_limit(values), _limit(values), "gray")
+      values = scale["norm"](values).data
+    return [_InputRow(name, values, per_slot, scale)]
   if not per_slot:
-    return [_InputRow(name, np.moveaxis(values[0], -1, 0), False, norm, cmap)]
+    return [_InputRow(name, np.moveaxis(values[0], -1, 0), False, scale)]
   titles = [f"{name} {c + 1}" for c in range(channels)]
   return [
-    _InputRow(title, values[..., c], True, norm, cmap)
+    _InputRow(title, values[..., c], True, scale)
     for c, title in enumerate(titles if channels > 1 else [name])
   ]
 
 
-def _color_scale(values: np.ndarray) -> tuple[colors.Normalize, str]:
-  """Returns what colours stand for; white is zero if there are two signs."""
+def _scale(low: float, high: float, cmap: str) -> canvas.Scale:
+  return {"norm": colors.Normalize(low, high), "cmap": cmap}
+
+
+def _fitting_scale(values: np.ndarray) -> canvas.Scale:
+  """Returns the colours of values; white is zero if there are two signs."""
   if (values < 0).any():
-    return colors.Normalize(-_limit(values), _limit(values)), "RdBu_r"
-  return colors.Normalize(0.0, _limit(values)), "viridis"
+    return _scale(-_limit(values), _limit(values), "RdBu_r")
+  return _scale(0.0, _limit(values), "viridis")
 
 
 def _limit(values: np.ndarray) -> float:
@@ -281,13 +278,10 @@ def _draw_input(
   slots = palette.slot_colors(len(row.tiles))
   for i, values in enumerate(row.tiles):
     axes = grid.add(place, i)
-    if values.ndim == 3:
-      canvas.show(axes, values)
-    else:
-      axes.imshow(values, norm=row.norm, cmap=row.cmap, aspect="auto")
-    if row.per_slot:
-      canvas.decorate(axes, f"slot {i + 1}" if titled else "", slots[i])
-  grid.add_color_bar(place, len(row.tiles), row.norm, row.cmap)
+    title = f"slot {i + 1}" if titled else ""
+    color = slots[i] if row.per_slot else None
+    canvas.show(axes, values, title, color, row.scale)
+  grid.add_color_bar(place, len(row.tiles), row.scale)
 
 
 def _draw_flat_input(
@@ -295,12 +289,12 @@ def _draw_flat_input(
 ) -> None:
   """Draws one flat input [K, features]: a line a slot."""
   grid.write(place, name, further=20)
-  norm, cmap = _color_scale(values)
+  scale = _fitting_scale(values)
   axes = grid.add(place, 0, columns)
-  axes.imshow(values, norm=norm, cmap=cmap, aspect="auto")
+  axes.imshow(values, aspect="auto", **scale)
   numbers = [str(k + 1) for k in range(len(values))]
   axes.set_yticks(range(len(values)), numbers, fontsize=8)
   slots = palette.slot_colors(len(values))
   for label, color in zip(axes.get_yticklabels(), slots, strict=True):
     label.set(**canvas.patch(color, 1.0))
-  grid.add_color_bar(place, columns, norm, cmap)
+  grid.add_color_bar(place, columns, scale)

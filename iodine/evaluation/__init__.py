@@ -1,9 +1,9 @@
 """Metrics over a data set, and what there is to see of a model."""
 
 from iodine.evaluation import catalogue, tables
-from iodine.evaluation.catalogue import STANDARD, TITLES, Metric, panels
+from iodine.evaluation.catalogue import Metric, panels
 from iodine.evaluation.decomposing import compiled, decompose_batches
-from iodine.evaluation.evaluator import Evaluation, compile_scores, evaluate
+from iodine.evaluation.evaluator import Evaluation, evaluate
 from iodine.evaluation.inspection import (
   Decoder,
   Scene,
@@ -18,8 +18,6 @@ from iodine.evaluation.pictures import Picture, draw, generalisation_plot
 from iodine.evaluation.scores import score_batch
 
 __all__ = [
-  "STANDARD",
-  "TITLES",
   "Decoder",
   "Evaluation",
   "Metric",
@@ -28,7 +26,6 @@ __all__ = [
   "SceneStatistics",
   "background_first",
   "catalogue",
-  "compile_scores",
   "compiled",
   "decompose_batches",
   "decompose_scenes",

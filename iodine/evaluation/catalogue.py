@@ -38,9 +38,8 @@ import numpy as np
 
 from iodine import building, errors
 from iodine.evaluation import scores as scores_lib
+from iodine.evaluation.scores import Arrays
 from iodine.modules import metrics as metrics_lib
-
-Arrays = dict[str, np.ndarray]
 
 
 class Metric(NamedTuple):
@@ -184,18 +183,14 @@ def _recall(counts: np.ndarray) -> float:
   return float(np.mean(best > 0.5))
 
 
-def _video_ari(first_entity: int) -> Callable[[Arrays], np.ndarray | None]:
+def _video_ari(scores: Arrays, first_entity: int) -> np.ndarray | None:
   """Computes the ARI of all pixels of all frames, as if of one image."""
-
-  def compute(scores: Arrays) -> np.ndarray | None:
-    if "contingency" not in scores or not scores["frame"].any():
-      return None
-    tables = scores["contingency"][..., first_entity:, :].sum(axis=2)
-    folded = tables.reshape(-1, *tables.shape[2:])
-    ari = metrics_lib.ari_of_contingency(folded)
-    return np.reshape(ari, tables.shape[:2])
-
-  return compute
+  if "contingency" not in scores or not scores["frame"].any():
+    return None
+  tables = scores["contingency"][..., first_entity:, :].sum(axis=2)
+  folded = tables.reshape(-1, *tables.shape[2:])
+  ari = metrics_lib.ari_of_contingency(folded)
+  return np.reshape(ari, tables.shape[:2])
 
 
 def _kl_of_slots(scores: Arrays) -> Arrays:
@@ -253,14 +248,14 @@ _OF_MASKS = (
     "video_ari",
     "video ARI",
     "ARI of all frames of a film together: a slot has to keep its object",
-    _video_ari(0),
+    lambda scores: _video_ari(scores, 0),
     of_films=True,
   ),
   Metric(
     "video_ari_nobg",
     "video ARI, foreground",
     "the same over the pixels of objects only: the field's video ARI, FG-ARI",
-    _video_ari(1),
+    lambda scores: _video_ari(scores, 1),
     of_films=True,
   ),
   Metric(

@@ -90,9 +90,8 @@ def scene_seeds(seed: int, first: int, size: int) -> tf.Tensor:
 
 def _pad(batch: Data, batch_size: int) -> Data:
   """Repeats the first scene of a batch until it has batch_size scenes."""
-  missing = batch_size - batch["image"].shape[0]
-  if not missing:
+  size = batch["image"].shape[0]
+  if size == batch_size:
     return batch
-  return tf.nest.map_structure(
-    lambda x: tf.concat([x, tf.repeat(x[:1], missing, axis=0)], axis=0), batch
-  )
+  rows = [*range(size), *[0] * (batch_size - size)]
+  return tf.nest.map_structure(lambda x: tf.gather(x, rows), batch)

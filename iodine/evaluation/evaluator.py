@@ -13,12 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from iodine import errors, replicas
+from iodine import errors
 from iodine.evaluation import catalogue, decomposing
 from iodine.evaluation import scores as scores_lib
 from iodine.modules import iodine
-
-Data = dict[str, Any]
 
 
 def finite(value: float | None) -> float | None:
@@ -122,29 +120,9 @@ class Evaluation(NamedTuple):
     return result
 
 
-def compile_scores(
-  model: iodine.IODINE,
-  batch_size: int,
-  strategy: tf.distribute.Strategy | None = None,
-) -> decomposing.Decompose:
-  """Compiles the scoring of a model, for several evaluations with one graph.
-
-  Args:
-    model: the model; changes of its variables are seen.
-    batch_size: how many scenes are decomposed at a time.
-    strategy: whose replicas share every batch; None for one device.
-
-  Raises:
-    errors.UserError: if a batch cannot be shared.
-  """
-  strategy = strategy or tf.distribute.get_strategy()
-  replicas.check_batch_size(strategy, batch_size)
-  return decomposing.compiled(model, scores_lib.score_batch, strategy)
-
-
 def evaluate(
   model: iodine.IODINE,
-  batches: Iterable[Data],
+  batches: Iterable[decomposing.Data],
   batch_size: int,
   seed: int = 0,
   num_scenes: int | None = None,
@@ -166,14 +144,14 @@ def evaluate(
       and so on.
     metrics: further ones beside the standard ones.
     strategy: whose replicas share every batch; None for one device.
-    score: what `compile_scores` returned, where it was called before.
+    score: `score_batch`, `compiled` before, for several evaluations with one
+      graph.
 
   Raises:
     errors.UserError: if there is no scene, a batch cannot be shared, or a
       metric gives no values for the scenes or has the name of another.
   """
-  if score is None:
-    score = compile_scores(model, batch_size, strategy)
+  score = score or decomposing.compiled(model, scores_lib.score_batch, strategy)
   metrics = (*catalogue.STANDARD, *metrics)
   results: list[scores_lib.Arrays] = []
   for numbers, decompose in decomposing.decompose_batches(
@@ -186,7 +164,8 @@ def evaluate(
       catalogue.measure(results[0], metrics)
   if not results:
     raise errors.UserError(decomposing.NO_SCENE)
-  return _summarize_all(scores_lib.join(results), model, metrics)
+  scores = tf.nest.map_structure(lambda *x: np.concatenate(x, 1), *results)
+  return _summarize_all(scores, model, metrics)
 
 
 def _summarize_all(
@@ -200,16 +179,13 @@ def _summarize_all(
   scenes: dict[str, list[float]] = {}
   measured = catalogue.measure(scores, metrics)
   for metric, values in measured:
-    if values.ndim == 2:
-      summaries[metric.name] = summarize(values, metric.needs_objects)
-      continue
-    steps = np.moveaxis(values, 2, 0)
-    per_iteration[metric.name] = [
-      summarize(step, metric.needs_objects) for step in steps
-    ]
-    summaries[metric.name] = per_iteration[metric.name][-1]
-    if metric.of_scenes:
-      scenes[metric.name] = steps[-1].mean(axis=0).tolist()
+    steps = np.moveaxis(np.atleast_3d(values), 2, 0)
+    over_time = [summarize(step, metric.needs_objects) for step in steps]
+    summaries[metric.name] = over_time[-1]
+    if values.ndim == 3:
+      per_iteration[metric.name] = over_time
+      if metric.of_scenes:
+        scenes[metric.name] = steps[-1].mean(axis=0).tolist()
   seeds, num_scenes = scores["mse"].shape[:2]
   return Evaluation(
     num_scenes,

@@ -17,8 +17,8 @@ import tensorflow_probability as tfp
 
 from iodine import errors
 from iodine.drawing import latent_plots
-from iodine.evaluation import decomposing
-from iodine.modules import distributions, factor_eval, iodine, utils
+from iodine.evaluation import decomposing, scores
+from iodine.modules import distributions, factor_eval, iodine, types, utils
 from iodine.modules import info as info_lib
 
 tfd = tfp.distributions
@@ -100,14 +100,16 @@ def decompose_scenes(
   ):
     done = numbers.stop
     chosen = [number for number in scenes if number in numbers]
-    num_here = min(num_scenes, done) - numbers.start
-    if not chosen and num_here <= 0:
+    counted = slice(max(0, min(num_scenes, done) - numbers.start))
+    if not chosen and not counted.stop:
       continue
-    inspected = decompose(seed)
+    inspected = to_numpy(decompose(seed))
     for number in chosen:
-      shown[number] = _scene(inspected, number, number - numbers.start)
-    if num_here > 0:
-      parts.append(_statistics(inspected, num_here))
+      row = number - numbers.start
+      info = _rows(inspected["info"], slice(row, row + 1))
+      shown[number] = Scene(number, info, inspected["latent_kl"][row])
+    if counted.stop:
+      parts.append(_rows(inspected["statistics"], counted))
   if not done and num_scenes:
     raise errors.UserError(decomposing.NO_SCENE)
   for number in scenes:
@@ -116,8 +118,7 @@ def decompose_scenes(
         f"there is no scene {number}: the test subset has {done} scenes, "
         "which count from 0"
       )
-  statistics = _join(parts) if parts else None
-  return [shown[number] for number in scenes], statistics
+  return [shown[number] for number in scenes], _join(parts) if parts else None
 
 
 def to_numpy(info: Info) -> Info:
@@ -140,97 +141,61 @@ def _order(info: Info) -> tf.Tensor:
 def _inspect(
   model: iodine.IODINE, data: dict[str, Any], seeds: tf.Tensor
 ) -> Info:
-  """Returns info of a batch, KL of its latents, latents of its objects."""
+  """Returns info of a batch, KL of its latents, and what statistics need."""
+  data = model.cut_frames(data)
   estimates, inputs = model.encode(data["image"], seed=seeds)
   info = model.describe(data, estimates, inputs, update=False)
   # These concern the batch with the copies that fill it up.
   del info["losses"]["total"]
   info.get("factor_regressor", {}).pop("metrics", None)
   if model.regresses(data):
-    info["losses"]["factor"] = _factor_loss(model, data, info)
+    info["losses"]["factor"] = scores.score(model, data, estimates)["factor"]
   order = _order(info)
   info = info_lib.reorder(info, order)
   prior = model.latent_dist.default_prior()
   # Independent's own divergence is the sum over the latents.
   kl = tfd.kl_divergence(estimates[-1].z_dist.distribution, prior.distribution)
-  inspected = {"info": info, "latent_kl": utils.reorder(kl, order)}
-  if "mask" not in data:
-    return inspected
-  true_mask = info["data"]["true_mask"][:, -1]
+  statistics = {"losses": info["losses"], "metrics": info["metrics"]}
+  if "mask" in data:
+    statistics |= _describe_objects(info)
+  latent_kl = utils.reorder(kl, order)
+  return {"info": info, "latent_kl": latent_kl, "statistics": statistics}
+
+
+def _describe_objects(info: Info) -> Info:
+  """Returns latents and factors of the entities, and which are objects."""
+  seen, true_mask = info["data"], info["data"]["true_mask"][:, -1]
   assignment = factor_eval.assign_slots(
-    true_mask, info["outputs"]["pred_mask"][:, -1], data["visibility"]
+    true_mask, info["outputs"]["pred_mask"][:, -1], seen["visibility"]
   )
   has_pixels = tf.reduce_max(true_mask, axis=[2, 3, 4]) > 0
-  is_entity = has_pixels & (data["visibility"] > 0)
-  # The background is not an object.
-  is_object = is_entity & (tf.range(is_entity.shape[1]) > 0)
+  is_entity = has_pixels & (seen["visibility"] > 0)
   means = info["latent"]["z_mean"][:, -1]
-  latents = tf.einsum("blk,bkz->blz", assignment, means)
-  return {**inspected, "latents": latents, "is_object": is_object}
+  return {
+    "latents": tf.einsum("blk,bkz->blz", assignment, means),
+    "factors": seen["factors"],
+    # The background is not an object.
+    "is_object": is_entity & (tf.range(is_entity.shape[1]) > 0),
+  }
 
 
-def _factor_loss(
-  model: iodine.IODINE, data: dict[str, Any], info: Info
-) -> tf.Tensor:
-  """Returns the factor loss [B, T] of every scene by itself."""
-  z, mask = info["latent"]["z"], info["outputs"]["pred_mask"]
-  losses = [
-    model.evaluate_factors(data, z[:, t], mask[:, t], t, False).entity_loss
-    for t in range(z.shape[1])
-  ]
-  visible = tf.reduce_sum(data["visibility"], axis=1, keepdims=True)
-  return tf.math.divide_no_nan(
-    tf.reduce_sum(tf.stack(losses, axis=1), axis=2), visible
-  )
-
-
-def _scene(inspected: Info, number: int, row: int) -> Scene:
-  """Returns one scene of a batch."""
-  info = tf.nest.map_structure(lambda x: x[row : row + 1], inspected["info"])
-  return Scene(number, to_numpy(info), inspected["latent_kl"][row].numpy())
-
-
-def _statistics(inspected: Info, size: int) -> Info:
-  """Returns what the first scenes of a batch add to the statistics."""
-
-  def cut(nested: Any) -> Any:
-    return tf.nest.map_structure(lambda x: x[:size].numpy(), nested)
-
-  info = inspected["info"]
-  kept = {"info": cut({name: info[name] for name in ("losses", "metrics")})}
-  if "is_object" in inspected:
-    is_object = cut(inspected["is_object"])
-    factors = cut(info["data"]["factors"])
-    kept["latents"] = cut(inspected["latents"])[is_object]
-    kept["factors"] = {name: x[is_object] for name, x in factors.items()}
-  return kept
+def _rows(nested: Any, rows: slice) -> Any:
+  return tf.nest.map_structure(lambda x: x[rows], nested)
 
 
 def _join(parts: Sequence[Info]) -> SceneStatistics:
   joined = tf.nest.map_structure(lambda *x: np.concatenate(x), *parts)
-  return SceneStatistics(
-    len(joined["info"]["losses"]["recons"]),
-    joined["info"],
-    joined.get("latents"),
-    joined.get("factors", {}),
-  )
+  info = {name: joined[name] for name in ("losses", "metrics")}
+  latents, factors = None, {}
+  if "latents" in joined:
+    chosen = joined["is_object"]
+    latents = joined["latents"][chosen]
+    factors = {name: x[chosen] for name, x in joined["factors"].items()}
+  num_scenes = len(info["losses"]["recons"])
+  return SceneStatistics(num_scenes, info, latents, factors)
 
 
 # --------------------------------------------------------- decoding latents
-
-
-class Decoded(NamedTuple):
-  """What latents look like.
-
-  Attributes:
-    recons: [N, H, W, C].
-    components: [N, K, H, W, C].
-    masks: [N, K, H, W, 1] probabilities.
-  """
-
-  recons: np.ndarray
-  components: np.ndarray
-  masks: np.ndarray
 
 
 class Decoder:
@@ -240,30 +205,24 @@ class Decoder:
     """Takes a model with variables, and how many images fit into memory."""
     self.model = model
     self._batch_size = batch_size
-    self._compiled = tf.function(self._decode, autograph=False)
-
-  def __call__(self, z: np.ndarray) -> Decoded:
-    """Decodes [N, K, Z] to N images."""
-    parts = []
-    for start in range(0, len(z), self._batch_size):
-      chunk = np.asarray(z[start : start + self._batch_size], np.float32)
-      size = len(chunk)
-      missing = [(0, self._batch_size - size), (0, 0), (0, 0)]
-      decoded = self._compiled(tf.constant(np.pad(chunk, missing)))
-      parts.append([tensor.numpy()[:size] for tensor in decoded])
-    return Decoded(*(np.concatenate(x) for x in zip(*parts, strict=True)))
-
-  def _decode(self, z: tf.Tensor) -> Decoded:
-    _, x_dist = self.model.decode(z)
-    rendering = distributions.render(x_dist)
-    return Decoded(
-      recons=rendering.reconstruction[:, 0],
-      components=rendering.components,
-      masks=rendering.masks,
+    self._compiled = tf.function(
+      lambda z: distributions.render(model.decode(z)[1]), autograph=False
     )
 
+  def __call__(self, z: np.ndarray) -> types.Rendering:
+    """Decodes [N, K, Z] to N images, in NumPy."""
+    # Always as many at a time, so that there is one graph.
+    missing = -len(z) % self._batch_size
+    padded = np.pad(np.asarray(z, np.float32), [(0, missing), (0, 0), (0, 0)])
+    chunks = np.split(padded, len(padded) // self._batch_size)
+    parts = [to_numpy(self._compiled(chunk)) for chunk in chunks]
+    whole = tf.nest.map_structure(lambda *x: np.concatenate(x), *parts)
+    return _rows(whole, slice(len(z)))
 
-def sample(decoder: Decoder, num_samples: int = 16, seed: int = 0) -> Decoded:
+
+def sample(
+  decoder: Decoder, num_samples: int = 16, seed: int = 0
+) -> types.Rendering:
   """Decodes latents that are sampled from the prior, see `background_first`."""
   model = decoder.model
   prior = model.latent_dist.default_prior()
@@ -286,10 +245,9 @@ def foreground_slot(masks: np.ndarray) -> int:
     Its number from 0; the largest one's where no other slot has a pixel.
   """
   owner = masks[..., 0].argmax(axis=0)
-  areas = np.bincount(owner.ravel(), minlength=len(masks))
-  order = np.argsort(-areas, kind="stable")
-  has_second = len(order) > 1 and areas[order[1]] > 0
-  return int(order[1] if has_second else order[0])
+  areas = np.bincount(owner.ravel())
+  owners = [k for k in np.argsort(-areas, kind="stable") if areas[k]]
+  return int(owners[:2][-1])
 
 
 def traverse(
@@ -318,12 +276,12 @@ def traverse(
   latents = np.argsort(-kl, kind="stable")[:num_latents]
   prior = decoder.model.latent_dist.default_prior()
   mean, deviation = prior.mean().numpy(), prior.stddev().numpy()
-  changed = np.tile(z, [len(latents), len(values), 1, 1])
+  changed = np.tile(z, [len(latents), 1 + len(values), 1, 1])
   for row, i in enumerate(latents):
-    changed[row, :, slot, i] = mean[i] + deviation[i] * np.asarray(values)
-  decoded = decoder(np.concatenate([z[None], changed.reshape(-1, *z.shape)]))
+    changed[row, 1:, slot, i] = mean[i] + deviation[i] * np.asarray(values)
+  decoded = decoder(changed.reshape(-1, *z.shape))
   own = decoded.components[:, slot] * decoded.masks[:, slot]
-  grid = (len(latents), len(values), *own.shape[1:])
+  grid = (*changed.shape[:2], *own.shape[1:])
   return latent_plots.Traversal(
     slot=slot,
     num_slots=len(z),
@@ -331,8 +289,6 @@ def traverse(
     kl=kl[latents],
     values=np.asarray(values),
     inferred=((z[slot] - mean) / deviation)[latents],
-    recons=decoded.recons[1:].reshape(grid),
-    components=own[1:].reshape(grid),
-    unchanged_recons=decoded.recons[0],
-    unchanged_component=own[0],
+    recons=decoded.reconstruction.reshape(grid),
+    components=own.reshape(grid),
   )

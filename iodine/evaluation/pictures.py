@@ -29,16 +29,12 @@ class Picture(NamedTuple):
   def file_name(self) -> str:
     """Returns what the file is called."""
     start = "" if self.scene is None else f"scene_{self.scene}_"
-    return f"{start}{self.kind}.{'gif' if self.is_animated else 'png'}"
-
-  @property
-  def is_animated(self) -> bool:
-    """Returns whether it is a GIF."""
-    return self.kind == "refinement"
+    suffix = "gif" if self.kind == "refinement" else "png"
+    return f"{start}{self.kind}.{suffix}"
 
   def encode(self) -> bytes:
     """Returns the content of the file."""
-    if self.is_animated:
+    if self.kind == "refinement":
       return canvas.gif(self.figures)
     return canvas.png(self.figures[0])
 
@@ -72,7 +68,9 @@ def draw(
   figure = charts.metrics_plot(statistics.info, catalogue.panels())
   yield Picture("metrics", None, [figure])
   samples = inspection.sample(decoder, seed=seed)
-  figure = latent_plots.samples_plot(samples.recons, samples.masks)
+  figure = latent_plots.samples_plot(
+    samples.reconstruction[:, 0], samples.masks
+  )
   yield Picture("samples", None, [figure])
   if statistics.latents is not None:
     regressor = decoder.model.factor_evaluator
@@ -86,11 +84,6 @@ def generalisation_plot(
   result: evaluator.Evaluation, trained: charts.Trained
 ) -> Figure:
   """Draws the curves of an evaluation with several numbers of slots."""
-  return charts.generalisation_plot(
-    [
-      charts.SlotCurve(r.num_components, r.means(), r.standard_errors())
-      for r in result.generalisation or (result,)
-    ],
-    trained,
-    catalogue.TITLES,
-  )
+  runs = result.generalisation or (result,)
+  curves = {r.num_components: (r.means(), r.standard_errors()) for r in runs}
+  return charts.generalisation_plot(curves, trained, catalogue.TITLES)

@@ -13,7 +13,7 @@ import numpy as np
 import sonnet as snt
 import tensorflow as tf
 
-from iodine.modules import distributions, factor_eval, iodine, metrics, utils
+from iodine.modules import distributions, iodine, metrics, types, utils
 
 Data = dict[str, Any]
 Arrays = dict[str, np.ndarray]
@@ -30,11 +30,7 @@ def score_batch(
     seed: of the samples, see `IODINE.__call__`.
 
   Returns:
-    ari, ari_nobg, mse, recons, num_active_slots [B, T], kl/slot [B, T, K],
-    contingency [B, T, L, K], total [B], and those of `_score_factors`; frame
-    [B, T], the number of the frame that an iteration is compared with. Without
-    masks there is no ari, ari_nobg and contingency. The
-    background's slot comes first, see `utils.background_first`.
+    What `score` does.
 
   Raises:
     errors.UserError: if a sequential model gets too few frames, or the factors
@@ -42,39 +38,55 @@ def score_batch(
   """
   data = model.cut_frames(data)
   estimates, _ = model.encode(data["image"], seed=seed)
+  return score(model, data, estimates)
+
+
+def score(
+  model: iodine.IODINE, data: Data, estimates: Sequence[types.Estimate]
+) -> dict[str, tf.Tensor]:
+  """Scores a batch that is encoded already.
+
+  Args:
+    model: the model.
+    data: the batch, see `IODINE.cut_frames`.
+    estimates: as `IODINE.encode` returns them.
+
+  Returns:
+    ari, ari_nobg, mse, recons, num_active_slots [B, T], kl/slot [B, T, K],
+    contingency [B, T, L, K], total [B], and those of `_score_factors`; frame
+    [B, T], the number of the frame that an iteration is compared with. Without
+    masks there is no ari, ari_nobg and contingency. The
+    background's slot comes first, see `utils.background_first`.
+
+  Raises:
+    errors.UserError: if the factors do not fit the regressor.
+  """
   frames = [model.frame_index(t) for t in range(len(estimates))]
   image, true_mask = _frames(data["image"], frames)[:, None], None
   if "mask" in data:
     true_mask = _frames(data["mask"], frames)
   renderings = [distributions.render(e.x_dist) for e in estimates]
-  mask = _fold_all(r.masks for r in renderings)
+  order = utils.background_first(renderings[-1].masks)
+  mask = _fold_all(utils.reorder(r.masks, order) for r in renderings)
   recons = _fold_all(r.reconstruction for r in renderings)
   folded = {
     **metrics.score(image, recons, true_mask, mask),
     "recons": _fold_all(e.re for e in estimates),
-    "kl/slot": _fold_all(e.kl for e in estimates),
+    "kl/slot": _fold_all(utils.reorder(e.kl, order) for e in estimates),
     "num_active_slots": metrics.num_active_groups(mask),
   }
-  per_slot = {"kl/slot": 2}
   if true_mask is not None:
     folded["contingency"] = metrics.mask_contingency(true_mask, mask)
-    per_slot["contingency"] = 3
-  regressor = model.factor_evaluator
-  if regressor is not None and data["factors"]:
-    z = _fold_all(e.z for e in estimates)
-    folded.update(_score_factors(regressor, data, z, true_mask, mask))
+  if model.regresses(data):
+    z = _fold_all(utils.reorder(e.z, order) for e in estimates)
+    folded |= _score_factors(model, data, z, true_mask, mask)
   scores = {
     name: tf.reshape(value, [-1, len(estimates), *value.shape[1:]])
     for name, value in folded.items()
   }
-  scores["frame"] = tf.zeros_like(scores["mse"]) + tf.constant(
-    frames, scores["mse"].dtype
-  )
+  scores["frame"] = tf.ones_like(scores["mse"]) * frames
   # Without the regressor's loss, which is a mean over the batch.
   scores["total"] = tf.add_n(model.weighted_losses(estimates, tf.identity))
-  order = utils.background_first(renderings[-1].masks)
-  for name, axis in per_slot.items():
-    scores[name] = utils.reorder(scores[name], order, axis)
   return scores
 
 
@@ -89,7 +101,7 @@ def _fold_all(tensors: Iterable[tf.Tensor]) -> tf.Tensor:
 
 
 def _score_factors(
-  regressor: factor_eval.FactorRegressor,
+  model: iodine.IODINE,
   data: Data,
   z: tf.Tensor,
   true_mask: tf.Tensor,
@@ -98,7 +110,7 @@ def _score_factors(
   """Scores of the factor regressor, with N = B * T.
 
   Args:
-    regressor: the regressor, whose statistics stay as they are.
+    model: the model; its regressor's statistics stay as they are.
     data: the batch.
     z: [N, K, Z].
     true_mask: [N, L, H, W, 1].
@@ -110,6 +122,8 @@ def _score_factors(
     the others squared errors residual/<factor> [N, n]; and of those
     target/<factor> [N, L, n].
   """
+  regressor = model.factor_evaluator
+  assert regressor is not None  # `IODINE.regresses` says so
   num_steps = z.shape[0] // data["visibility"].shape[0]
   visibility, factors = tf.nest.map_structure(
     lambda x: tf.repeat(x, num_steps, axis=0),
@@ -143,18 +157,9 @@ def to_numpy(sampled: Sequence[Mapping[str, tf.Tensor]], size: int) -> Arrays:
     sampled: the scores of each seed.
     size: B, how many scenes count.
   """
-  return {
-    name: np.stack([each[name][:size] for each in sampled]).astype(np.float64)
-    for name in sampled[0]
-  }
-
-
-def join(batches: Sequence[Arrays]) -> Arrays:
-  """Returns the scores [S, N, ...] of all scenes from those of each batch."""
-  return {
-    name: np.concatenate([batch[name] for batch in batches], axis=1)
-    for name in batches[0]
-  }
+  return tf.nest.map_structure(
+    lambda *x: np.stack(x)[:, :size].astype(np.float64), *sampled
+  )
 
 
 def r2(

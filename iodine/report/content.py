@@ -9,6 +9,7 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import sacred.utils
 from matplotlib.figure import Figure
 
 from iodine import checkpoints, devices, errors, evaluation
@@ -89,7 +90,7 @@ def write(
       for scene in scenes
     ],
     samples=page.Image(drawn["samples", None].encode(), captions.SAMPLES),
-    config=page.flatten(config),
+    config=dict(sacred.utils.iterate_flattened(config)),
     **charts_drawn,
   )
 

@@ -10,7 +10,6 @@ import base64
 import io
 import math
 import os
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jinja2
@@ -75,17 +74,6 @@ def render(**content: Any) -> str:
   )
   environment.filters["number"] = format_number
   return environment.get_template(_TEMPLATE).render(content)
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-  """Returns dotted names and values, as the command line takes them."""
-  entries: dict[str, str] = {}
-  for name, value in sorted(config.items()):
-    if isinstance(value, Mapping) and value:
-      entries |= flatten(value, f"{prefix}{name}.")
-    else:
-      entries[f"{prefix}{name}"] = str(value)
-  return entries
 
 
 def format_number(value: float | None) -> str:

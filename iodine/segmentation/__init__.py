@@ -1,12 +1,7 @@
 """Images and films from outside, decomposed: results as files, exports."""
 
 from iodine.segmentation.saved_model import export
-from iodine.segmentation.segmenter import (
-  Segmentation,
-  Segmenter,
-  infer,
-  segment,
-)
+from iodine.segmentation.segmenter import Segmentation, Segmenter, segment
 from iodine.segmentation.user_files import draw_film, overlay, overview, write
 
 __all__ = [
@@ -14,7 +9,6 @@ __all__ = [
   "Segmenter",
   "draw_film",
   "export",
-  "infer",
   "overlay",
   "overview",
   "segment",

@@ -6,7 +6,7 @@ original.
 
 from __future__ import annotations
 
-import os
+import pathlib
 
 import imageio.v3 as imageio
 import numpy as np
@@ -54,44 +54,40 @@ def write(
     found: the segmentation.
     original: the image or film that it is of, [..., 1 or 3] float32 in [0, 1].
   """
-  path = os.path.join(folder, "segmentation.npz")
-  np.savez_compressed(path, **found._asdict())
+  place = pathlib.Path(folder)
+  np.savez_compressed(place / "segmentation.npz", **found._asdict())
   if found.is_film:
-    _write_film(folder, found, original)
+    _write_film(place, found, original)
   else:
-    _write_image(folder, found, original)
+    _write_image(place, found, original)
 
 
 def _write_image(
-  folder: str, found: segmenter.Segmentation, original: np.ndarray
+  folder: pathlib.Path, found: segmenter.Segmentation, original: np.ndarray
 ) -> None:
   (top, bottom), (left, right) = found.region
   pixels = image_files.to_channels(original[top:bottom, left:right], 3)
-  _save_labels(os.path.join(folder, "mask.png"), found.labels(), found)
+  _save_labels(folder / "mask.png", found.labels(), found)
   whole = np.full(original.shape[:2], _NOT_SEEN, np.uint8)
   whole[top:bottom, left:right] = _labels(found, pixels.shape[:2])
-  _save_labels(os.path.join(folder, "mask_full.png"), whole, found)
+  _save_labels(folder / "mask_full.png", whole, found)
   for k in found.active_slots():
     opacity = _enlarge(found.masks[k, ..., None], pixels.shape[:2])
     cutout = np.concatenate([pixels, opacity], axis=-1)
-    path = os.path.join(folder, f"slot_{k + 1}.png")
-    PIL.Image.fromarray(_to_bytes(cutout)).save(path)
-  overlay(found, pixels).save(os.path.join(folder, "overlay.png"))
-  canvas.save(overview(found), os.path.join(folder, "overview.png"))
+    PIL.Image.fromarray(_to_bytes(cutout)).save(folder / f"slot_{k + 1}.png")
+  overlay(found, pixels).save(folder / "overlay.png")
+  canvas.save(overview(found), str(folder / "overview.png"))
 
 
 def _write_film(
-  folder: str, found: segmenter.Segmentation, frames: np.ndarray
+  folder: pathlib.Path, found: segmenter.Segmentation, frames: np.ndarray
 ) -> None:
   digits = max(3, len(str(len(frames))))
   for number, labels in enumerate(found.labels()):
-    path = os.path.join(folder, f"mask_{number:0{digits}}.png")
-    _save_labels(path, labels, found)
+    _save_labels(folder / f"mask_{number:0{digits}}.png", labels, found)
+  gif = draw_film(found, frames)
   imageio.imwrite(
-    os.path.join(folder, "film.gif"),
-    draw_film(found, frames),
-    duration=_FRAME_MILLISECONDS,
-    loop=0,
+    folder / "film.gif", gif, duration=_FRAME_MILLISECONDS, loop=0
   )
 
 
@@ -122,7 +118,7 @@ def _colors(found: segmenter.Segmentation) -> np.ndarray:
 
 
 def _save_labels(
-  path: str, labels: np.ndarray, found: segmenter.Segmentation
+  path: pathlib.Path, labels: np.ndarray, found: segmenter.Segmentation
 ) -> None:
   """Writes a label image [H, W] with the colours of the slots."""
   colors = np.zeros([256, 3])

@@ -59,7 +59,7 @@ class HeldOut:
       strategy: whose replicas share every batch. All workers call the function.
     """
     size = self._batch_size
-    score = evaluation.compile_scores(model, size, strategy)
+    score = evaluation.compiled(model, evaluation.score_batch, strategy)
 
     def scores() -> dict[str, float]:
       result = evaluation.evaluate(
