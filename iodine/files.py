@@ -201,16 +201,15 @@ def unfinished(path: Path, made_from: str) -> Iterator[str]:
         if file.read() != made_from:
           shutil.rmtree(folder)
     write(note, made_from)
-  try:
-    yield folder
-  except BaseException as error:
-    has_some = len(os.listdir(folder)) > 1
-    if has_some and isinstance(error, KeyboardInterrupt):
-      print(f"what is made so far is in `{folder}`: the same command goes on")
-    else:
-      shutil.rmtree(folder)
-    raise
-  shutil.rmtree(folder)
+  with contextlib.ExitStack() as at_the_end:
+    at_the_end.callback(shutil.rmtree, folder)
+    try:
+      yield folder
+    except KeyboardInterrupt:
+      if len(os.listdir(folder)) > 1:
+        print(f"what is made so far is in `{folder}`: the same command goes on")
+        at_the_end.pop_all()
+      raise
 
 
 def write(path: Path, content: str | bytes) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from iodine import errors
+from iodine import errors, synthetic
 from iodine.files import MARK as FOLDER_MARK
-from iodine.synthetic import DATASETS, records, write_dataset
+from iodine.synthetic import DATASETS, records, write_dataset, writer
 
 
 def write(name, path, num_scenes, data_format):
@@ -80,7 +80,8 @@ def test_what_is_interrupted_is_gone_on_with(
 
   def content(path):
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    return [(file.name, file.read_bytes()) for file in files]
+    names = [file.relative_to(path) for file in files if file.is_file()]
+    return [(name, (path / name).read_bytes()) for name in names]
 
   make(tmp_path / "whole")
   path, partial = tmp_path / "cut", tmp_path / "cut.partial"
@@ -99,7 +100,6 @@ def test_what_is_interrupted_is_gone_on_with(
   with pytest.raises(KeyboardInterrupt):
     make(path, ends_at=2)
   assert not partial.exists() and path.exists()
-
 
 
 def test_large_files_are_taken_for_downloaded_ones(tmp_path, monkeypatch):
