@@ -427,6 +427,34 @@ def test_images_that_are_refused(tmp_path, photos):
   assert "`data.masks` is" in images_sentence(photos, masks=void)
 
 
+def test_a_file_that_is_elsewhere_or_open_for_writing(tmp_path):
+  path = str(tmp_path / "own.h5")
+  found = sentence(data.Arrays(path=path, batch_size=2))
+  assert f"no file `{path}` here: say where it is by `data.path=`" in found
+  for reader in (data.Images, data.Films, data.Tetrominoes):
+    found = sentence(reader(path=path, batch_size=2))
+    assert f"`data.path` is `{path}`, where there is no file" in found
+    assert "by `data.path=`" in found
+  program = f"""
+import h5py
+with h5py.File({path!r}, "w") as file:
+  file["image"] = [[[[0, 0, 0]]]]
+  file.flush()
+  print("open", flush=True)
+  input()
+"""
+  with subprocess.Popen(
+    [sys.executable, "-c", program],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+  ) as process:
+    assert process.stdout.readline() == "open\n"
+    found = sentence(data.Arrays(path=path, batch_size=2))
+    process.communicate("\n")
+  assert f"another program has `{path}` open" in found
+
+
 def test_of_few_scenes_a_batch_has_some_twice(tmp_path):
   for name in "abc":
     save_image(tmp_path / f"{name}.png", noise([8, 8, 3], seed=ord(name)))

@@ -76,7 +76,10 @@ def open_file(path: str, group: str | None = None) -> dict[str, Array]:
   Returns:
     The arrays by name, such as `image` or `factors/color`.
   """
-  os.stat(path)  # h5py and zipfile would say less of it
+  if not os.path.exists(path):
+    raise errors.UserError(
+      f"there is no file `{path}` here: say where it is by `data.path=`"
+    )
   with _explained(path, group):
     if not os.path.isfile(path):
       raise OSError("it is no file")
@@ -96,15 +99,21 @@ def _explained(
   path: str, group: str | None = None
 ) -> contextlib.AbstractContextManager[None]:
   """Raises a UserError where a file is broken, at its beginning or within."""
-  return errors.as_user_error(
-    _READ_ERRORS,
-    lambda error: (
+
+  def explain(error: Exception) -> str:
+    if isinstance(error, BlockingIOError):
+      return (
+        f"another program has `{path}` open and may write to it: close it"
+        " there, or read a copy"
+      )
+    return (
       f"`{path}` is neither an NPZ nor an HDF5 file"
       f"{f' with a group `{group}`' if group else ''}, or a broken one"
       f" ({errors.reason(error)}): write it again, by `numpy.savez` or h5py, or"
       " correct `train` and `test`"
-    ),
-  )
+    )
+
+  return errors.as_user_error(_READ_ERRORS, explain)
 
 
 def _open_hdf5(path: str, group: str | None) -> dict[str, Array]:

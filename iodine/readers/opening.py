@@ -83,8 +83,8 @@ def open_files(path: Any, layout: layouts.Layout) -> list[File]:
 def _remedy(layout: layouts.Layout) -> str:
   """Returns the end of a sentence: where to get data of this layout."""
   remedy = (
-    "the public data sets are in the Google Cloud bucket"
-    " gs://multi-object-datasets (described at"
+    "say where the scenes are here by `data.path=`; the public data sets are in"
+    " the Google Cloud bucket gs://multi-object-datasets (described at"
     " github.com/google-deepmind/multi_object_datasets)"
   )
   if layout.config is None:

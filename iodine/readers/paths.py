@@ -39,7 +39,7 @@ def expand(
   entry: str,
   value: Any,
   suffixes: Sequence[str] = (),
-  remedy: str = "give a file, a folder, a glob, or a list of those",
+  remedy: str = "",
   key: Callable[[str], Any] = by_number,
 ) -> dict[str, str]:
   """Returns the files that paths mean, each real file once.
@@ -53,7 +53,7 @@ def expand(
     value: a path, a glob, or a list of those.
     suffixes: what names of files in folders and globs end in; () for any. A
       file that is named itself may be called anything.
-    remedy: what to do where there is nothing.
+    remedy: what to do where there is nothing; "": name something else.
     key: of a path, by which what a folder or a glob gives is sorted.
 
   Returns:
@@ -61,6 +61,10 @@ def expand(
     name of a file in a single folder is its path within that, of any other its
     path.
   """
+  remedy = remedy or (
+    f"say by `{entry}=` where there is a file or a folder, by a glob, or by a "
+    "list of those"
+  )
   places = entries(value)
   if not places:
     raise errors.UserError(f"`{entry}` is {value!r}: {remedy}")
