@@ -167,10 +167,13 @@ def test_folders_with_and_without_a_state_file(tmp_path):
     (tmp_path / "checkpoint").write_text(
       f'model_checkpoint_path: "{place}model.ckpt-11"\n'
     )
-    assert checkpoints.find(str(tmp_path)) == f"{tmp_path}/model.ckpt-11"
+    assert (
+      checkpoints.open_checkpoint(str(tmp_path)).prefix
+      == f"{tmp_path}/model.ckpt-11"
+    )
   os.remove(tmp_path / "checkpoint")
   with pytest.raises(errors.UserError, match="2 checkpoints and no state"):
-    checkpoints.find(str(tmp_path))
+    checkpoints.open_checkpoint(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -311,4 +314,7 @@ def test_an_exported_folder_can_be_moved(tmp_path):
   model, _ = build("tiny_clevr")
   tf1.export(tmp_path / "old/model.ckpt", model)
   shutil.move(tmp_path / "old", tmp_path / "new")
-  assert checkpoints.find(tmp_path / "new") == f"{tmp_path}/new/model.ckpt"
+  assert (
+    checkpoints.open_checkpoint(tmp_path / "new").prefix
+    == f"{tmp_path}/new/model.ckpt"
+  )

@@ -185,14 +185,6 @@ def assign(
     variables[name].assign(value)
 
 
-def find(path: Path) -> str:
-  """Returns the prefix of the checkpoint that `path` means.
-
-  Whoever reads it, too, is better served by `open_checkpoint`.
-  """
-  return open_checkpoint(path).prefix
-
-
 def check_name(path: str) -> None:
   """Checks that TensorFlow does not take a path for one of several.
 
@@ -206,7 +198,7 @@ def check_name(path: str) -> None:
     )
 
 
-def latest(folder: str) -> str | None:
+def latest(folder: str | os.PathLike[str]) -> str | None:
   """Returns the prefix of the newest checkpoint of a folder, None for none.
 
   It is not read; `open_checkpoint` may find it broken.
@@ -214,7 +206,7 @@ def latest(folder: str) -> str | None:
   return next(iter(candidates(folder)), None)
 
 
-def candidates(folder: str) -> list[str]:
+def candidates(folder: str | os.PathLike[str]) -> list[str]:
   """Returns the prefixes of a folder's checkpoints, newest first.
 
   That which the state file calls the newest comes first, then the others by

@@ -64,20 +64,15 @@ class CheckpointStore:
       for variable in tf2.variables_by_path(checkpoint).values()
       for part in getattr(variable, "values", [variable])
     ]
-    self._best_folder = os.path.join(folder, finding.BEST_FOLDER)
     if writes:
+      best_folder = os.path.join(folder, finding.BEST_FOLDER)
       self._latest = _manager(checkpoint, folder, _MAX_TO_KEEP)
-      self._best = _manager(checkpoint, self._best_folder, 1)
+      self._best = _manager(checkpoint, best_folder, 1)
 
   @property
   def latest(self) -> str | None:
     """Returns the prefix of the newest checkpoint, or None."""
     return finding.latest(self.folder)
-
-  @property
-  def best(self) -> str | None:
-    """Returns the prefix of the one with the lowest loss, or None."""
-    return finding.latest(self._best_folder)
 
   def save(self, mean_loss: float | None = None) -> str | None:
     """Writes a checkpoint under the optimizer's step; returns its prefix.
