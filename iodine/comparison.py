@@ -253,7 +253,9 @@ def compare(
     computed.update(_replay_step(model, optimizer, reference))
   new = sorted(computed.keys() - recorded.keys())
   computed = _as_recorded(reference.path, computed, recorded)
-  left_out = _settle_ties(computed, recorded, tolerance) | _names_of_r2(model)
+  left_out = _settle_ties(computed, recorded, tolerance)
+  for name in getattr(model.factor_evaluator, "mean_var", ()):
+    left_out.add(f"factor_regressor/metrics/{name}")
   deviations = [
     _deviation(name, computed[name], expected, tolerance)
     for name, expected in recorded.items()
@@ -362,12 +364,6 @@ def _find(table: Mapping[str, Any], name: str, otherwise: Any) -> Any:
   """Returns the value of the first pattern that a name fits."""
   found = (value for key, value in table.items() if re.match(key, name))
   return next(found, otherwise)
-
-
-def _names_of_r2(model: iodine.IODINE) -> set[str]:
-  evaluator = model.factor_evaluator
-  names = evaluator.mean_var if evaluator is not None else ()
-  return {f"factor_regressor/metrics/{name}" for name in names}
 
 
 def _settle_ties(computed: Arrays, recorded: Arrays, bound: float) -> set[str]:

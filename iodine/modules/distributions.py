@@ -119,10 +119,10 @@ class LocScaleDistribution(DistributionModule):
     self._scale_mode = scale
     self._scale_act = utils.get_activation(scale_act)
     self._loc_act = utils.get_activation(loc_act)
-    self._scale_val = float(scale_val)
     self._dist_kwargs = tuple((dist_kwargs or {}).items())
-    if scale == "fixed" and self._scale_val == -1.0:
-      self.scale = tf.Variable(0.1, name="scale")
+    if scale == "fixed":
+      is_trained = scale_val == -1.0
+      self.scale = tf.Variable(0.1, name="scale") if is_trained else scale_val
 
   @property
   def input_shape(self) -> tuple[int, ...]:
@@ -130,11 +130,7 @@ class LocScaleDistribution(DistributionModule):
     *leading, last = self.output_shape
     return (*leading, last if self._scale_mode == "fixed" else 2 * last)
 
-  def _scale(self, raw: tf.Tensor | None) -> tf.Tensor:
-    if self._scale_mode == "fixed":
-      if self._scale_val == -1.0:
-        return tf.convert_to_tensor(self.scale)
-      return tf.constant(self._scale_val)
+  def _scale(self, raw: tf.Tensor) -> tf.Tensor:
     if self._scale_act in _RAW_RANGES:
       raw = _clip(raw, *_RAW_RANGES[self._scale_act])
     activated = self._scale_act(raw)
@@ -147,10 +143,11 @@ class LocScaleDistribution(DistributionModule):
   def __call__(self, params: tf.Tensor) -> types.Distribution:
     """Maps [..., Z or 2Z] parameters -> distribution with event shape [Z]."""
     if self._scale_mode == "fixed":
-      loc, raw = params, None
+      loc, scale = params, tf.convert_to_tensor(self.scale, tf.float32)
     else:
       loc, raw = tf.split(params, 2, axis=-1)
-    loc, scale = self._loc_act(loc), self._scale(raw)
+      scale = self._scale(raw)
+    loc = self._loc_act(loc)
     dist = self._dist(loc=loc, scale=scale, **dict(self._dist_kwargs))
     return tfd.Independent(dist, reinterpreted_batch_ndims=1)
 

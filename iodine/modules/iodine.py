@@ -356,11 +356,8 @@ class IODINE(snt.Module):
     if batch_size is None:
       # FIDELITY: the mean over the batch, so gradients shrink with its size.
       return tf.reduce_mean(estimate.re) + self._weighted_kl(estimate)
-    return tf.reduce_sum(self.scene_losses(estimate)) / batch_size
-
-  def scene_losses(self, estimate: types.Estimate) -> tf.Tensor:
-    """Returns the loss [B] of every scene by one decode, factors left out."""
-    return estimate.re + self.kl_weight * tf.reduce_sum(estimate.kl, axis=1)
+    losses = estimate.re + self._weighted_kl(estimate, tf.identity)
+    return tf.reduce_sum(losses) / batch_size
 
   def _make_inputs(
     self,

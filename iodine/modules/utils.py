@@ -126,11 +126,7 @@ def reorder(values: tf.Tensor, order: tf.Tensor, axis: int = 1) -> tf.Tensor:
   return tf.gather(values, order, axis=axis, batch_dims=1)
 
 
-def flatten_dict(
-  nested: dict[str, Any], separator: str = "/"
-) -> dict[str, Any]:
+def flatten_dict(nested: dict[str, Any]) -> dict[str, Any]:
   """Joins the keys of nested dicts: {"a": {"b": 1}} -> {"a/b": 1}."""
-  return {
-    separator.join(map(str, path)): leaf
-    for path, leaf in tree.flatten_with_path(nested)
-  }
+  leaves = tree.flatten_with_path(nested)
+  return {"/".join(map(str, path)): leaf for path, leaf in leaves}
