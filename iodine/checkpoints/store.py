@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from iodine import errors, files
+from iodine import errors
 from iodine.checkpoints import finding, tf2
 from iodine.modules import iodine, types
 
@@ -165,14 +165,8 @@ def _manager(
   """Returns what keeps the newest few of a folder's checkpoints."""
   # TensorFlow's manager knows those of the state file alone, which may be lost,
   # or have been copied from another place, where it would remove some.
-  found = reversed(finding.candidates(folder))
-  names = [os.path.basename(prefix) for prefix in found]
+  names = [os.path.basename(x) for x in reversed(finding.candidates(folder))]
   if names:
     # It leaves those for ever that have no time.
-    lines = [f'model_checkpoint_path: "{names[-1]}"\n'] + [
-      f'all_model_checkpoint_paths: "{name}"\n'
-      "all_model_checkpoint_timestamps: 1.0\n"
-      for name in names
-    ]
-    files.write(os.path.join(folder, finding.STATE_FILE), "".join(lines))
+    finding.write_state(folder, names, [1.0] * len(names))
   return tf.train.CheckpointManager(checkpoint, folder, max_to_keep)

@@ -263,9 +263,5 @@ def export(
       shape_and_slices=[""] * len(tensors),
       tensors=[tf.convert_to_tensor(tensor) for tensor in tensors.values()],
     )
-  # The state file has a relative path, so that the folder can be moved.
-  files.write(
-    os.path.join(folder, finding.STATE_FILE),
-    f'model_checkpoint_path: "{name}"\nall_model_checkpoint_paths: "{name}"\n',
-  )
+  finding.write_state(folder, [name])
   return path
