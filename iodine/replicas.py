@@ -166,12 +166,10 @@ def scope(strategy: tf.distribute.Strategy) -> Iterator[None]:
   A replica changes its own copy; they stay equal since all make the same
   update. `snt.distribute.Replicator` does so for the devices of one machine.
   """
-  with strategy.scope():
+  with strategy.scope(), contextlib.ExitStack() as stack:
     if tf.distribute.has_strategy():
-      with tf.variable_creator_scope(_make_local_variable):
-        yield
-    else:
-      yield
+      stack.enter_context(tf.variable_creator_scope(_make_local_variable))
+    yield
 
 
 def _make_local_variable(

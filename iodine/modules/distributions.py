@@ -243,9 +243,8 @@ def score(x_dist: types.Distribution, x: tf.Tensor) -> types.MixtureScores:
     x: [B, 1, H, W, C].
   """
   component = x_dist.components_distribution.log_prob(tf.expand_dims(x, -2))
-  log_weight = tf.nn.log_softmax(
-    x_dist.mixture_distribution.logits_parameter(), axis=-1
-  )
+  logits = x_dist.mixture_distribution.logits_parameter()
+  log_weight = tf.nn.log_softmax(logits, axis=-1)
   return types.MixtureScores(
     component=component,
     log_weight=log_weight,
@@ -259,9 +258,8 @@ def render(x_dist: types.Distribution) -> types.Rendering:
   Args:
     x_dist: mixture with batch shape [B, 1, H, W] and event shape [C].
   """
-  log_weight = tf.nn.log_softmax(
-    x_dist.mixture_distribution.logits_parameter(), axis=-1
-  )
+  logits = x_dist.mixture_distribution.logits_parameter()
+  log_weight = tf.nn.log_softmax(logits, axis=-1)
   components = x_dist.components_distribution.mean()  # [B, 1, H, W, K, C]
   return types.Rendering(
     masks=utils.to_slots(tf.exp(log_weight)),

@@ -132,12 +132,8 @@ class ConvNet2D(snt.Module):
     steps = _per_layer(strides, num_layers, "strides")
     self._activation = utils.get_activation(activation)
     self._activate_final = activate_final
-    self.layers = [
-      Conv2D(channels, kernel, step)
-      for channels, kernel, step in zip(
-        output_channels, kernels, steps, strict=True
-      )
-    ]
+    layers = zip(output_channels, kernels, steps, strict=True)
+    self.layers = [Conv2D(*layer) for layer in layers]
 
   def __call__(self, x: tf.Tensor) -> tf.Tensor:
     """Maps [N, H, W, C] -> [N, H', W', output_channels[-1]]."""
@@ -237,18 +233,17 @@ class CNN(snt.Module):
     """Maps [N, H, W, C] -> [N, F]."""
     shapeguard.ShapeGuard().guard(image, "N, H, W, C")
     image = precision.to_compute_dtype(image, self._dtype)
-    return self._summarize(precision.to_float32(self.conv_net(image)))
+    return self._summarize(self.conv_net(image))
 
   def apply_to_slots(self, planes: Sequence[tf.Tensor]) -> tf.Tensor:
     """Does so for the slots' planes, [B * K, F]."""
     planes = [precision.to_compute_dtype(x, self._dtype) for x in planes]
-    return self._summarize(
-      precision.to_float32(self.conv_net.apply_to_slots(planes))
-    )
+    return self._summarize(self.conv_net.apply_to_slots(planes))
 
   def _summarize(self, maps: tf.Tensor) -> tf.Tensor:
     """Turns the last convolution's output into features."""
     sg = shapeguard.ShapeGuard()
+    maps = precision.to_float32(maps)
     if self._mode == "avg_pool":
       features = tf.reduce_mean(maps, axis=[1, 2])
     else:
@@ -441,10 +436,9 @@ class DeConv(PixelDecoder):
     x = self.mlp(z)
     x = tf.reshape(x, [x.shape[0], height, width, -1])
     x = precision.to_compute_dtype(x, self._dtype)
-    for i, layer in enumerate(self.layers):
-      x = layer(x)
-      if i < len(self.layers) - 1:
-        x = self._activation(x)
+    x = self.layers[0](x)
+    for layer in self.layers[1:]:
+      x = layer(self._activation(x))
     return sg.guard(precision.to_float32(x), "N, H, W, C")
 
 

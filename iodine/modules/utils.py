@@ -44,19 +44,17 @@ def get_activation(name: Activation) -> Callable[[tf.Tensor], tf.Tensor]:
 
   None means the identity.
   """
-  if callable(name):
-    return name
   return _named("activation", name or "identity", ACTIVATIONS)
 
 
 def get_distribution(name: str | type) -> Any:
   """Returns the location-scale family of that name, or the class itself."""
-  if isinstance(name, type):
-    return name
   return _named("distribution", name, DISTRIBUTIONS)
 
 
-def _named(what: str, name: str, choices: Mapping[str, Any]) -> Any:
+def _named(what: str, name: Any, choices: Mapping[str, Any]) -> Any:
+  if callable(name):
+    return name
   if name.lower() not in choices:
     raise errors.UnknownNameError(
       f"unknown {what} {name!r}: use one of {', '.join(choices)}"
