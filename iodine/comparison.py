@@ -27,6 +27,7 @@ from iodine.drawing import palette
 from iodine.modules import iodine, utils
 
 Arrays = dict[str, np.ndarray]
+Tensors = dict[str, tf.Tensor]
 
 # Bounds are float32 rounding and no more: changing the original's input by 1e-6
 # moves its own tensors by 1e-6 to 2e-5, gradients and moments add many of these
@@ -246,14 +247,16 @@ def compare(
     errors.UserError: if the reference is of another configuration.
   """
   recorded = reference.tensors
-  computed: Arrays = {}
+  tensors: Tensors = {}
   if reference.has_info:
-    computed.update(_replay_info(model, reference))
+    tensors.update(_replay_info(model, reference))
   if "z" in recorded:
-    computed.update(_replay_step(model, optimizer, reference))
-  new = sorted(computed.keys() - recorded.keys())
-  computed = _as_recorded(reference.path, computed, recorded)
-  left_out = _settle_ties(computed, recorded, tolerance) | _names_of_r2(model)
+    tensors.update(_replay_step(model, optimizer, reference))
+  new = sorted(tensors.keys() - recorded.keys())
+  computed = _as_recorded(reference.path, tensors, recorded)
+  left_out = _settle_ties(computed, recorded, tolerance)
+  for name in getattr(model.factor_evaluator, "mean_var", ()):
+    left_out.add(f"factor_regressor/metrics/{name}")
   deviations = [
     _deviation(name, computed[name], expected, tolerance)
     for name, expected in recorded.items()
@@ -262,20 +265,19 @@ def compare(
   return Comparison(deviations, new, computed)
 
 
-def _replay_info(model: iodine.IODINE, reference: Reference) -> Arrays:
+def _replay_info(model: iodine.IODINE, reference: Reference) -> Tensors:
   """Returns the flat `eval` that this model computes of recorded samples."""
   z = np.moveaxis(reference.tensors["latent/z"], 1, 0)
   _check_samples(model, reference, z)
   evaluate = tf.function(
     lambda data, z: model.eval(data, z=z, update=False), autograph=False
   )
-  info = utils.flatten_dict(evaluate(reference.data, tf.constant(z)))
-  return {name: value.numpy() for name, value in info.items()}
+  return utils.flatten_dict(evaluate(reference.data, tf.constant(z)))
 
 
 def _replay_step(
   model: iodine.IODINE, optimizer: optimizers.Adam, reference: Reference
-) -> Arrays:
+) -> Tensors:
   """Makes the training step; returns all that could have been recorded."""
   z, variables = reference.tensors["z"], model.trainable_variables
   _check_samples(model, reference, z)
@@ -300,7 +302,7 @@ def _replay_step(
   ]
   if lacking:
     raise _unfit(reference.path, *lacking)
-  return {name: np.asarray(value) for name, value in computed.items()}
+  return computed
 
 
 def _check_samples(
@@ -322,14 +324,14 @@ def _check_samples(
     )
 
 
-def _as_recorded(path: str, computed: Arrays, recorded: Arrays) -> Arrays:
+def _as_recorded(path: str, computed: Tensors, recorded: Arrays) -> Arrays:
   """Returns what is computed here of all that was recorded."""
   unknown = sorted(recorded.keys() - computed.keys())
   if unknown:
     raise _unfit(path, *(f"has {x}, which is not here" for x in unknown))
   result = {}
   for name, expected in recorded.items():
-    actual = computed[name]
+    actual = np.asarray(computed[name])
     if name.startswith("inputs/") and expected.shape[1] == 1:
       actual = actual[:, -1:]  # only the last iteration was kept
     if actual.shape != expected.shape:
@@ -362,12 +364,6 @@ def _find(table: Mapping[str, Any], name: str, otherwise: Any) -> Any:
   """Returns the value of the first pattern that a name fits."""
   found = (value for key, value in table.items() if re.match(key, name))
   return next(found, otherwise)
-
-
-def _names_of_r2(model: iodine.IODINE) -> set[str]:
-  evaluator = model.factor_evaluator
-  names = evaluator.mean_var if evaluator is not None else ()
-  return {f"factor_regressor/metrics/{name}" for name in names}
 
 
 def _settle_ties(computed: Arrays, recorded: Arrays, bound: float) -> set[str]:

@@ -22,7 +22,7 @@ from iodine.kinds import (
   Below,
   Count,
   Length,
-  Means,
+  Limit,
   NonNegative,
   Path,
   Positive,
@@ -203,7 +203,7 @@ PLOT: Table = {
     ),
     "slot": Entry(
       None,
-      Annotated[int, AtLeast(1), Means("as in the pictures")] | None,
+      Annotated[int, AtLeast(1), Limit("as in the pictures")] | None,
       "whose latents are traversed; None: of the second largest area",
     ),
     "num_scenes_for_map": Entry(64, Positive, "in `latents` and `metrics`"),

@@ -29,7 +29,7 @@ class Limit:
   """What a value has to be besides its type.
 
   Attributes:
-    text: says it, the end of "give an integer, ...".
+    text: says it, or what the value means, the end of "give an integer, ...".
     holds: returns whether it is so.
   """
 
@@ -58,11 +58,6 @@ def Length(least: int, most: int | None = None) -> Limit:
   return Limit(text, lambda x: least <= len(x) <= (most or len(x)))
 
 
-def Means(text: str) -> Limit:
-  """Returns what a value stands for, which limits nothing."""
-  return Limit(text)
-
-
 Positive = Annotated[int, AtLeast(1)]
 Count = Annotated[int, AtLeast(0)]
 PositiveFloat = Annotated[float, Above(0)]
@@ -70,7 +65,7 @@ NonNegative = Annotated[float, AtLeast(0)]
 # TensorFlow ends the process where a size has more than 31 bits.
 Size = Annotated[int, AtLeast(1), Below(2**31)]
 Sizes = Annotated[list[Size], Length(1)]
-Path = Annotated[str, Means("a path")]
+Path = Annotated[str, Limit("a path")]
 
 
 def _is_integer(value: Any) -> bool:
@@ -123,7 +118,6 @@ _PLAIN: dict[Any, tuple[Callable[[Any], bool], str]] = {
   dict: (lambda value: isinstance(value, Mapping), "a dict"),
   Mapping: (lambda value: isinstance(value, Mapping), "a dict"),
   types.NoneType: (lambda value: value is None, "None"),
-  None: (lambda value: value is None, "None"),
   Any: (
     _is_storable,
     "finite numbers, text of UTF-8, True, False, None, or lists and dicts of "

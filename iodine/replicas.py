@@ -159,13 +159,6 @@ def check_refinement_batch_size(
     )
 
 
-def num_local(strategy: tf.distribute.Strategy) -> int:
-  """Returns how many replicas this process has."""
-  if strategy.num_replicas_in_sync == 1:
-    return 1  # TensorFlow's default strategy has no devices
-  return len(strategy.extended.worker_devices)
-
-
 @contextlib.contextmanager
 def scope(strategy: tf.distribute.Strategy) -> Iterator[None]:
   """Has every replica keep a copy of the variables that are made here.
@@ -173,12 +166,10 @@ def scope(strategy: tf.distribute.Strategy) -> Iterator[None]:
   A replica changes its own copy; they stay equal since all make the same
   update. `snt.distribute.Replicator` does so for the devices of one machine.
   """
-  with strategy.scope():
+  with strategy.scope(), contextlib.ExitStack() as stack:
     if tf.distribute.has_strategy():
-      with tf.variable_creator_scope(_make_local_variable):
-        yield
-    else:
-      yield
+      stack.enter_context(tf.variable_creator_scope(_make_local_variable))
+    yield
 
 
 def _make_local_variable(
@@ -273,19 +264,17 @@ class Workers:
 
   def __init__(self, strategy: tf.distribute.Strategy):
     """Asks a strategy for them."""
-    self._num_local = num_local(strategy)
-    self.number = strategy.num_replicas_in_sync // self._num_local
+    num_replicas = strategy.num_replicas_in_sync
+    self._num_local = num_replicas
+    if num_replicas > 1:  # TensorFlow's default strategy has no devices
+      self._num_local = len(strategy.extended.worker_devices)
+    self.number = num_replicas // self._num_local
     self.is_chief = not getattr(strategy.cluster_resolver, "task_id", 0)
 
-    def add(value: tf.Tensor) -> tf.Tensor:
-      context = tf.distribute.get_replica_context()
-      # The argument itself is on no device.
-      value = tf.identity(value)
-      return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
-
     def add_all(value: tf.Tensor) -> tf.Tensor:
-      sums = strategy.run(add, args=(value,))
-      return strategy.experimental_local_results(sums)[0]
+      # The argument itself is on no device.
+      values = strategy.run(tf.identity, args=(value,))
+      return strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
 
     self._sum_of_replicas = tf.function(add_all, autograph=False)
 

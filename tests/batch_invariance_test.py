@@ -45,7 +45,9 @@ def scenes(path):
 
 def restore(**updates):
   """The shipped model, with entries of its config replaced."""
-  config = checkpoints.config_beside(checkpoints.find(pretrained.TETROMINOES))
+  config = checkpoints.config_beside(
+    checkpoints.open_checkpoint(pretrained.TETROMINOES).prefix
+  )
   config["model"].update(updates)
   return checkpoints.restore_model(
     pretrained.TETROMINOES, {**config, "batch_size": None}

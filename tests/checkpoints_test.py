@@ -157,13 +157,13 @@ def test_the_files_that_are_there_count(folder, content, newest):
   """The state file is lost, damaged, or of another place."""
   state = folder / "checkpoint"
   os.remove(state) if content is None else state.write_bytes(content)
-  assert checkpoints.find(folder) == f"{folder}/ckpt-{newest}"
+  assert checkpoints.open_checkpoint(folder).prefix == f"{folder}/ckpt-{newest}"
   model, optimizer = make_objects()
   store = checkpoints.CheckpointStore(str(folder), model, optimizer)
   assert store.restore() == store.latest == f"{folder}/ckpt-{newest}"
   optimizer.global_step.assign(13)
   store.save()
-  assert checkpoints.find(folder) == f"{folder}/ckpt-13"
+  assert checkpoints.open_checkpoint(folder).prefix == f"{folder}/ckpt-13"
   if newest == 12:  # all are known again, and pruned
     assert not list(folder.glob("ckpt-8*"))
 
@@ -192,7 +192,7 @@ def pipe(path):
 )
 def test_the_newest_that_can_be_read_is_used(folder, capsys, harm, end):
   harm(f"{folder}/ckpt-12{end}")
-  assert checkpoints.find(folder) == f"{folder}/ckpt-11"
+  assert checkpoints.open_checkpoint(folder).prefix == f"{folder}/ckpt-11"
   assert f"is used, `{folder}/ckpt-11`" in capsys.readouterr().out
   # Who names it means that one.
   with pytest.raises(errors.UserError, match="broken or incomplete"):

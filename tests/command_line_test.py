@@ -141,8 +141,10 @@ def test_make_data_for_every_config(tmp_path, words, file_name):
 
 
 def test_training_leaves_checkpoints_logs_and_config(trained):
-  assert checkpoints.find(trained).endswith("ckpt-2")
-  assert checkpoints.find(f"{trained}/best").endswith("ckpt-2")
+  assert checkpoints.open_checkpoint(trained).prefix.endswith("ckpt-2")
+  assert checkpoints.open_checkpoint(f"{trained}/best").prefix.endswith(
+    "ckpt-2"
+  )
   config = json.loads(pathlib.Path(trained, "config.json").read_text())
   assert config["n_z"] == 3
   values = helpers.event_values(trained)
@@ -202,7 +204,7 @@ def test_continue_run_goes_on_in_the_same_folder(options, tmp_path, capsys):
   out = capsys.readouterr().out
   assert "own seed 3 is used" in out
   assert f"continuing from {folder}/ckpt-2" in out
-  assert checkpoints.find(folder) == f"{folder}/ckpt-3"
+  assert checkpoints.open_checkpoint(folder).prefix == f"{folder}/ckpt-3"
   assert os.listdir(tmp_path) == ["run_1"]
   assert checkpoints.open_checkpoint(folder).seed == 3
   # Three steps at a stretch come to the same numbers.
@@ -557,7 +559,10 @@ def test_quickstart_makes_everything_and_reuses_it(
   run(*options)
   assert "already there" in capsys.readouterr().out
   assert os.path.getmtime(f"{tmp_path}/data/scenes") == written
-  assert checkpoints.find(f"{tmp_path}/run") == f"{tmp_path}/run/ckpt-2"
+  assert (
+    checkpoints.open_checkpoint(f"{tmp_path}/run").prefix
+    == f"{tmp_path}/run/ckpt-2"
+  )
 
 
 @pytest.mark.parametrize("path", ["/usr/bin:/bin", "/nowhere"])
@@ -686,7 +691,7 @@ def test_a_run_goes_on_by_its_folder_alone(trained, tmp_path, capsys):
   assert f"continuing from {folder}/ckpt-2" in out and "unlike" not in out
   config = json.loads((folder / "config.json").read_text())
   before = json.loads(pathlib.Path(trained, "config.json").read_text())
-  assert checkpoints.find(folder).endswith("ckpt-3")
+  assert checkpoints.open_checkpoint(folder).prefix.endswith("ckpt-3")
   assert config["model"] == before["model"] and config["data"] == before["data"]
   run(
     "with",
@@ -712,7 +717,9 @@ def test_ctrl_c_saves_and_leaves_with_130(options, tmp_path):
   out = "".join(lines)
   assert "Traceback" not in out
   assert "stopped by SIGINT" in out
-  step = int(checkpoints.find(f"{tmp_path}/run_1").rsplit("-", 1)[1])
+  step = int(
+    checkpoints.open_checkpoint(f"{tmp_path}/run_1").prefix.rsplit("-", 1)[1]
+  )
   assert f"at step {step};" in out
 
 
@@ -740,4 +747,6 @@ def test_training_on_real_scenes(tmp_path):
   words = [f"data.path={helpers.REAL_SCENES}", "batch_size=4", "num_iters=1"]
   words += ["stop_after_steps=1", "data.shuffle_buffer=10"]
   run("with", "tetrominoes", *words, f"checkpoint_dir={tmp_path}/real")
-  assert checkpoints.find(f"{tmp_path}/real_1").endswith("ckpt-1")
+  assert checkpoints.open_checkpoint(f"{tmp_path}/real_1").prefix.endswith(
+    "ckpt-1"
+  )

@@ -93,7 +93,7 @@ def test_a_save_that_is_killed_leaves_the_older_ones(
     left = moment
     with pytest.raises(KeyboardInterrupt):
       again.train(6, step=again.fake_step())
-    assert checkpoints.find(tmp_path / "run")[-1] in "56"
+    assert checkpoints.open_checkpoint(tmp_path / "run").prefix[-1] in "56"
     again = training_test.Run(tmp_path / "run")
     again.store.restore()
     again.train(7, step=again.fake_step(), save_checkpoint_steps=1)

@@ -180,13 +180,15 @@ def test_a_run_tells_what_it_runs_on_and_deterministic_kernels_change_nothing(
   )
   shown = capsys.readouterr().out
   assert "global step: 2" in shown and "unlike" not in shown
-  expected = helpers.checkpoint_tensors(checkpoints.find(folder))
+  expected = helpers.checkpoint_tensors(
+    checkpoints.open_checkpoint(folder).prefix
+  )
   try:
     again = train(five_scenes, tmp_path / "again", deterministic=True)
     assert tf_config.is_op_determinism_enabled()
   finally:
     tf_config.disable_op_determinism()
-  same = helpers.checkpoint_tensors(checkpoints.find(again))
+  same = helpers.checkpoint_tensors(checkpoints.open_checkpoint(again).prefix)
   helpers.assert_same_bits(same, expected)
 
 

@@ -147,31 +147,31 @@ def test_the_best_is_that_of_the_lowest_loss_on_held_out_scenes(tmp_path):
   step = run.fake_step(**{"loss/total": {n: 9.0 - n for n in range(1, 8)}})
   seen = losses(5.0, np.nan, 3.0, 4.0, 6.0, 3.0, 2.0)
   run.train(6, step=step, validate=seen, validate_every=1)
-  assert run.store.best == str(tmp_path / "best/ckpt-3")
+  assert checkpoints.latest(tmp_path / "best") == str(tmp_path / "best/ckpt-3")
   # A continued run knows it, though the step was not saved otherwise.
   again = validating(tmp_path)
   again.store.restore()
   seen = losses(*[3.5] * 7)
   again.train(7, step=again.fake_step(), validate=seen, validate_every=1)
-  assert again.store.best == str(tmp_path / "best/ckpt-3")
+  assert checkpoints.latest(tmp_path / "best") == str(tmp_path / "best/ckpt-3")
   again.store.save_if_best(2.5)
-  assert again.store.best == str(tmp_path / "best/ckpt-7")
+  assert checkpoints.latest(tmp_path / "best") == str(tmp_path / "best/ckpt-7")
 
 
 def test_a_run_may_begin_and_cease_to_validate(tmp_path):
   run = training_test.Run(tmp_path)
   run.train(2, step=run.fake_step())  # whose loss is 1
-  assert run.store.best == str(tmp_path / "best/ckpt-2")
+  assert checkpoints.latest(tmp_path / "best") == str(tmp_path / "best/ckpt-2")
   run = validating(tmp_path)
   run.store.restore()
   run.train(
     4, step=run.fake_step(), validate=losses(*[7.0] * 4), validate_every=4
   )
-  assert run.store.best == str(tmp_path / "best/ckpt-4")
+  assert checkpoints.latest(tmp_path / "best") == str(tmp_path / "best/ckpt-4")
   run = training_test.Run(tmp_path)
   run.store.restore()
   run.store.save(0.5)
-  assert run.store.best == str(tmp_path / "best/ckpt-4")
+  assert checkpoints.latest(tmp_path / "best") == str(tmp_path / "best/ckpt-4")
 
 
 def test_what_was_best_can_be_forgotten(tmp_path):
@@ -179,10 +179,10 @@ def test_what_was_best_can_be_forgotten(tmp_path):
   run.store.save_if_best(1.0)
   run.optimizer.global_step.assign(3)
   run.store.save_if_best(2.0)
-  assert run.store.best == str(tmp_path / "best/ckpt-0")
+  assert checkpoints.latest(tmp_path / "best") == str(tmp_path / "best/ckpt-0")
   run.store.forget_best()
   run.store.save_if_best(2.0)
-  assert run.store.best == str(tmp_path / "best/ckpt-3")
+  assert checkpoints.latest(tmp_path / "best") == str(tmp_path / "best/ckpt-3")
 
 
 def test_who_does_not_write_keeps_nothing(tmp_path):
@@ -233,7 +233,9 @@ def test_a_training_validates_in_all_its_stages(scenes, tmp_path, capsys):
   assert metrics["validation/total"]["steps"] == [2, 3]
   # Worse, but of the model that the config has.
   assert curves["validation/total"][1][1] > curves["validation/total"][0][1]
-  assert checkpoints.find(f"{tmp_path}/run_1/best").endswith("ckpt-3")
+  assert checkpoints.open_checkpoint(f"{tmp_path}/run_1/best").prefix.endswith(
+    "ckpt-3"
+  )
 
 
 @pytest.mark.parametrize(

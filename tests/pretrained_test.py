@@ -126,7 +126,7 @@ def test_it_is_small_and_says_how_it_was_made():
 def test_its_training_curve_is_beside_it():
   (curve,) = training.read_scalars(str(FOLDER), ["loss/ari_nobg"]).values()
   steps, values = zip(*curve, strict=True)
-  prefix = checkpoints.find(str(FOLDER))
+  prefix = checkpoints.open_checkpoint(str(FOLDER)).prefix
   assert prefix.endswith(f"ckpt-{steps[-1]}")
   assert len(steps) == len(set(steps)) and steps[0] < 1000
   assert min(values) < 0.1 and np.mean(values[-5:]) > 0.93  # 5 refinements

@@ -105,7 +105,10 @@ def test_every_kind_of_image_and_call_gives_the_same(
   shutil.move(tmp_path / "run/best/config.json", tmp_path / "run/config.json")
   assert_same(iodine.segment(path, tmp_path / "run/best"), expected)
   other = iodine.segment(
-    image, checkpoints.find(checkpoint), config=CONFIG, seed=SEED + 1
+    image,
+    checkpoints.open_checkpoint(checkpoint).prefix,
+    config=CONFIG,
+    seed=SEED + 1,
   )
   assert np.abs(other.latents - expected.latents).max() > 0.01
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import glob
 import os
+import pathlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,10 +84,6 @@ class Report(NamedTuple):
 
   status: dict[str, str]
   shapes: dict[str, tuple[int, ...]]
-
-  def names(self, status: str) -> list[str]:
-    """Returns the names of a status."""
-    return sorted(name for name, x in self.status.items() if x == status)
 
 
 Path = str | os.PathLike[str] | Opened
@@ -185,14 +182,6 @@ def assign(
     variables[name].assign(value)
 
 
-def find(path: Path) -> str:
-  """Returns the prefix of the checkpoint that `path` means.
-
-  Whoever reads it, too, is better served by `open_checkpoint`.
-  """
-  return open_checkpoint(path).prefix
-
-
 def check_name(path: str) -> None:
   """Checks that TensorFlow does not take a path for one of several.
 
@@ -206,7 +195,7 @@ def check_name(path: str) -> None:
     )
 
 
-def latest(folder: str) -> str | None:
+def latest(folder: str | os.PathLike[str]) -> str | None:
   """Returns the prefix of the newest checkpoint of a folder, None for none.
 
   It is not read; `open_checkpoint` may find it broken.
@@ -214,7 +203,7 @@ def latest(folder: str) -> str | None:
   return next(iter(candidates(folder)), None)
 
 
-def candidates(folder: str) -> list[str]:
+def candidates(folder: str | os.PathLike[str]) -> list[str]:
   """Returns the prefixes of a folder's checkpoints, newest first.
 
   That which the state file calls the newest comes first, then the others by
@@ -224,12 +213,9 @@ def candidates(folder: str) -> list[str]:
     errors.UserError: if the folder holds several, and neither a state file nor
       numbers tell which one is the newest.
   """
-  there = os.listdir(folder) if os.path.isdir(folder) else []
-  names = {n.removesuffix(_INDEX) for n in there if n.endswith(_INDEX)}
-  state, path = "", os.path.join(folder, STATE_FILE)
-  if os.path.isfile(path):
-    with open(path, encoding="utf-8", errors="replace") as file:
-      state = file.read()
+  names = {path.stem for path in pathlib.Path(folder).glob(f"*{_INDEX}")}
+  path = pathlib.Path(folder, STATE_FILE)
+  state = path.read_text("utf-8", "replace") if path.is_file() else ""
   newest = [os.path.basename(path) for path in _NEWEST.findall(state)]
   stems = {_numbered(name)[0] for name in names.intersection(newest) or names}
   if len(stems) > 1:
@@ -241,6 +227,18 @@ def candidates(folder: str) -> list[str]:
   found = [name for name in names if _numbered(name)[0] in stems]
   found.sort(key=lambda name: (name in newest, _numbered(name)), reverse=True)
   return [os.path.join(folder, name) for name in found]
+
+
+def write_state(
+  folder: str, names: Sequence[str], times: Sequence[float] | None = None
+) -> None:
+  """Writes a state file of checkpoints by their names, the newest last.
+
+  Its paths are relative, so that the folder can be moved.
+  """
+  make = tf.compat.v1.train.generate_checkpoint_state_proto
+  state = make(os.curdir, names[-1], names, times)
+  files.write(os.path.join(folder, STATE_FILE), str(state))
 
 
 def _numbered(name: str) -> tuple[str, int]:

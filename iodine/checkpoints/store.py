@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from iodine import errors, files
+from iodine import errors
 from iodine.checkpoints import finding, tf2
 from iodine.modules import iodine, types
 
@@ -64,20 +64,15 @@ class CheckpointStore:
       for variable in tf2.variables_by_path(checkpoint).values()
       for part in getattr(variable, "values", [variable])
     ]
-    self._best_folder = os.path.join(folder, finding.BEST_FOLDER)
     if writes:
+      best_folder = os.path.join(folder, finding.BEST_FOLDER)
       self._latest = _manager(checkpoint, folder, _MAX_TO_KEEP)
-      self._best = _manager(checkpoint, self._best_folder, 1)
+      self._best = _manager(checkpoint, best_folder, 1)
 
   @property
   def latest(self) -> str | None:
     """Returns the prefix of the newest checkpoint, or None."""
     return finding.latest(self.folder)
-
-  @property
-  def best(self) -> str | None:
-    """Returns the prefix of the one with the lowest loss, or None."""
-    return finding.latest(self._best_folder)
 
   def save(self, mean_loss: float | None = None) -> str | None:
     """Writes a checkpoint under the optimizer's step; returns its prefix.
@@ -174,14 +169,8 @@ def _manager(
   """Returns what keeps the newest few of a folder's checkpoints."""
   # TensorFlow's manager knows those of the state file alone, which may be lost,
   # or have been copied from another place, where it would remove some.
-  found = reversed(finding.candidates(folder))
-  names = [os.path.basename(prefix) for prefix in found]
+  names = [os.path.basename(x) for x in reversed(finding.candidates(folder))]
   if names:
     # It leaves those for ever that have no time.
-    lines = [f'model_checkpoint_path: "{names[-1]}"\n'] + [
-      f'all_model_checkpoint_paths: "{name}"\n'
-      "all_model_checkpoint_timestamps: 1.0\n"
-      for name in names
-    ]
-    files.write(os.path.join(folder, finding.STATE_FILE), "".join(lines))
+    finding.write_state(folder, names, [1.0] * len(names))
   return tf.train.CheckpointManager(checkpoint, folder, max_to_keep)

@@ -78,29 +78,23 @@ def model_variables(model: iodine.IODINE) -> Variables:
   return variables
 
 
-def slot_variables(
-  model: iodine.IODINE, optimizer: optimizers.Adam
-) -> Variables:
-  """Returns Adam's moments (`/Adam`, `/Adam_1`) by TF1 names."""
-  names = {id(x): name for name, x in model_variables(model).items()}
-  trainable = model.trainable_variables
-  optimizer.initialize(trainable)
-  variables = {}
-  for variable, m, v in zip(trainable, optimizer.m, optimizer.v, strict=True):
-    name = names[id(variable)]
-    variables[f"{name}/Adam"], variables[f"{name}/Adam_1"] = m, v
-  return variables
-
-
 def all_variables(
   model: iodine.IODINE, optimizer: optimizers.Adam
 ) -> Variables:
-  """Returns all that the original's training checkpoints hold, by names."""
-  return {
-    **model_variables(model),
-    **slot_variables(model, optimizer),
-    **{name: getattr(optimizer, name) for name in (*_POWERS, _GLOBAL_STEP)},
-  }
+  """Returns all that the original's training checkpoints hold, by names.
+
+  Adam's moments have those of the model's variables, and `/Adam` or `/Adam_1`.
+  """
+  variables = model_variables(model)
+  names = {id(variable): name for name, variable in variables.items()}
+  trainable = model.trainable_variables
+  optimizer.initialize(trainable)
+  for variable, m, v in zip(trainable, optimizer.m, optimizer.v, strict=True):
+    for slot, moment in zip(_SLOTS, (m, v), strict=True):
+      variables[f"{names[id(variable)]}/{slot}"] = moment
+  for name in (*_POWERS, _GLOBAL_STEP):
+    variables[name] = getattr(optimizer, name)
+  return variables
 
 
 def _linear(layer: Any, scope: str) -> Variables:
@@ -269,9 +263,5 @@ def export(
       shape_and_slices=[""] * len(tensors),
       tensors=[tf.convert_to_tensor(tensor) for tensor in tensors.values()],
     )
-  # The state file has a relative path, so that the folder can be moved.
-  files.write(
-    os.path.join(folder, finding.STATE_FILE),
-    f'model_checkpoint_path: "{name}"\nall_model_checkpoint_paths: "{name}"\n',
-  )
+  finding.write_state(folder, [name])
   return path

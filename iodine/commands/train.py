@@ -359,7 +359,8 @@ def _restore(
   """Restores what a run begins with, and says so."""
   report = checkpoints.restore(start, model, optimizer)
   kind = "the TF1 checkpoint " if start.is_tf1 else ""
-  fresh = ", Adam starts afresh" if report.names("left fresh") else ""
+  is_fresh = "left fresh" in report.status.values()
+  fresh = ", Adam starts afresh" if is_fresh else ""
   print(f"continuing from {kind}{start.prefix}{fresh}", flush=True)
 
 

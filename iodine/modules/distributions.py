@@ -119,10 +119,10 @@ class LocScaleDistribution(DistributionModule):
     self._scale_mode = scale
     self._scale_act = utils.get_activation(scale_act)
     self._loc_act = utils.get_activation(loc_act)
-    self._scale_val = float(scale_val)
     self._dist_kwargs = tuple((dist_kwargs or {}).items())
-    if scale == "fixed" and self._scale_val == -1.0:
-      self.scale = tf.Variable(0.1, name="scale")
+    if scale == "fixed":
+      is_trained = scale_val == -1.0
+      self.scale = tf.Variable(0.1, name="scale") if is_trained else scale_val
 
   @property
   def input_shape(self) -> tuple[int, ...]:
@@ -130,11 +130,7 @@ class LocScaleDistribution(DistributionModule):
     *leading, last = self.output_shape
     return (*leading, last if self._scale_mode == "fixed" else 2 * last)
 
-  def _scale(self, raw: tf.Tensor | None) -> tf.Tensor:
-    if self._scale_mode == "fixed":
-      if self._scale_val == -1.0:
-        return tf.convert_to_tensor(self.scale)
-      return tf.constant(self._scale_val)
+  def _scale(self, raw: tf.Tensor) -> tf.Tensor:
     if self._scale_act in _RAW_RANGES:
       raw = _clip(raw, *_RAW_RANGES[self._scale_act])
     activated = self._scale_act(raw)
@@ -147,10 +143,11 @@ class LocScaleDistribution(DistributionModule):
   def __call__(self, params: tf.Tensor) -> types.Distribution:
     """Maps [..., Z or 2Z] parameters -> distribution with event shape [Z]."""
     if self._scale_mode == "fixed":
-      loc, raw = params, None
+      loc, scale = params, tf.convert_to_tensor(self.scale, tf.float32)
     else:
       loc, raw = tf.split(params, 2, axis=-1)
-    loc, scale = self._loc_act(loc), self._scale(raw)
+      scale = self._scale(raw)
+    loc = self._loc_act(loc)
     dist = self._dist(loc=loc, scale=scale, **dict(self._dist_kwargs))
     return tfd.Independent(dist, reinterpreted_batch_ndims=1)
 
@@ -246,9 +243,8 @@ def score(x_dist: types.Distribution, x: tf.Tensor) -> types.MixtureScores:
     x: [B, 1, H, W, C].
   """
   component = x_dist.components_distribution.log_prob(tf.expand_dims(x, -2))
-  log_weight = tf.nn.log_softmax(
-    x_dist.mixture_distribution.logits_parameter(), axis=-1
-  )
+  logits = x_dist.mixture_distribution.logits_parameter()
+  log_weight = tf.nn.log_softmax(logits, axis=-1)
   return types.MixtureScores(
     component=component,
     log_weight=log_weight,
@@ -262,9 +258,8 @@ def render(x_dist: types.Distribution) -> types.Rendering:
   Args:
     x_dist: mixture with batch shape [B, 1, H, W] and event shape [C].
   """
-  log_weight = tf.nn.log_softmax(
-    x_dist.mixture_distribution.logits_parameter(), axis=-1
-  )
+  logits = x_dist.mixture_distribution.logits_parameter()
+  log_weight = tf.nn.log_softmax(logits, axis=-1)
   components = x_dist.components_distribution.mean()  # [B, 1, H, W, K, C]
   return types.Rendering(
     masks=utils.to_slots(tf.exp(log_weight)),

@@ -156,9 +156,10 @@ class FactorRegressor(snt.Module):
       entity_losses.append(tf.reduce_sum(error * assignment, axis=-1))
       predictions[factor] = tf.einsum("blk,bkn->bln", assignment, output)
       if kind == "categorical":
-        metrics[factor] = (
-          _num_right(target, predictions[factor], visibility) / num_visible
-        )
+        # Of visible entities; the predictions of others are zero.
+        classes = (tf.argmax(x, -1) for x in (target, predictions[factor]))
+        right = tf.cast(tf.equal(*classes), tf.float32) * visibility
+        metrics[factor] = tf.reduce_sum(right) / num_visible
       else:
         squares = tf.square(target[:, :, None] - output[:, None])
         squared_error = tf.reduce_sum(squares * assignment[..., None], axis=2)
@@ -223,11 +224,3 @@ def _error(target: tf.Tensor, output: tf.Tensor, kind: str) -> tf.Tensor:
   if kind == "categorical":
     return -tf.reduce_sum(target * tf.nn.log_softmax(output), axis=-1)
   return tf.reduce_sum(tf.square(target - output), axis=-1)
-
-
-def _num_right(
-  target: tf.Tensor, prediction: tf.Tensor, visibility: tf.Tensor
-) -> tf.Tensor:
-  """Returns the number of visible entities whose class is predicted."""
-  right = tf.equal(tf.argmax(target, axis=-1), tf.argmax(prediction, axis=-1))
-  return tf.reduce_sum(tf.cast(right, tf.float32) * visibility)

@@ -62,11 +62,8 @@ def images_to_grid(
   if border is not None:
     images = add_border(images, border)
   missing = grid_height * grid_width - images.shape[0]
-  images = tf.pad(
-    images,
-    [[0, missing], [0, 0], [0, 0], [0, 0]],
-    constant_values=0.0 if border is None else border,
-  )
+  paddings = [[0, missing], [0, 0], [0, 0], [0, 0]]
+  images = tf.pad(images, paddings, constant_values=border or 0.0)
   rows = tf.split(images, grid_height)
   return tf.concat([tf.concat(tf.unstack(row), axis=1) for row in rows], axis=0)
 
@@ -131,12 +128,9 @@ def iterations_image(
   sg.guard(images, "B, frames, 1, H, W, C")
   sg.guard(recons, "B, T, 1, H, W, C")
   sg.guard(masks, "B, T, K, H, W, 1")
-  missing = sg.T - sg.frames
-  if missing > 0:
-    last = tf.repeat(images[:, -1:], missing, axis=1)
-    images = tf.concat([images, last], axis=1)
+  frames = [min(t, sg.frames - 1) for t in range(sg.T)]
   colored = color_masks(tf.transpose(masks[..., 0], [0, 1, 3, 4, 2]))
-  rows = [images[:, : sg.T, 0], recons[:, :, 0], colored]
+  rows = [tf.gather(images, frames, axis=1)[:, :, 0], recons[:, :, 0], colored]
   tiles = tf.stack([add_border(to_rgb(row)) for row in rows], axis=1)
   tiles = tf.transpose(tiles[:max_scenes], [0, 1, 3, 2, 4, 5])
   scenes, num_rows, height, steps, width, _ = tiles.shape

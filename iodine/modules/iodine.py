@@ -356,11 +356,8 @@ class IODINE(snt.Module):
     if batch_size is None:
       # FIDELITY: the mean over the batch, so gradients shrink with its size.
       return tf.reduce_mean(estimate.re) + self._weighted_kl(estimate)
-    return tf.reduce_sum(self.scene_losses(estimate)) / batch_size
-
-  def scene_losses(self, estimate: types.Estimate) -> tf.Tensor:
-    """Returns the loss [B] of every scene by one decode, factors left out."""
-    return estimate.re + self.kl_weight * tf.reduce_sum(estimate.kl, axis=1)
+    losses = estimate.re + self._weighted_kl(estimate, tf.identity)
+    return tf.reduce_sum(losses) / batch_size
 
   def _make_inputs(
     self,
@@ -579,27 +576,22 @@ class IODINE(snt.Module):
     images = self.cut_frames(data)["image"][:num_images]
     estimates, _ = self.encode(images, seed=seed)
     renderings = [distributions.render(e.x_dist) for e in estimates]
-    order = utils.background_first(renderings[-1].masks)
-    renderings = [
-      r._replace(
-        masks=utils.reorder(r.masks, order),
-        components=utils.reorder(r.components, order),
-      )
-      for r in renderings
-    ]
     last = renderings[-1]
+    order = utils.background_first(last.masks)
+    masks = [utils.reorder(r.masks, order) for r in renderings]
+    components = utils.reorder(last.components, order)
     return {
       "overview": image_grids.diagnostic_image(
         images=self._frame(images, self.num_iters)[:, 0],
         recons=last.reconstruction[:, 0],
-        masks=tf.transpose(last.masks[..., 0], [0, 2, 3, 1]),
-        components=tf.transpose(last.components, [0, 2, 3, 1, 4]),
+        masks=tf.transpose(masks[-1][..., 0], [0, 2, 3, 1]),
+        components=tf.transpose(components, [0, 2, 3, 1, 4]),
         mask_components=mask_components,
       ),
       "sequence": image_grids.iterations_image(
         images[:, :, None],
         tf.stack([r.reconstruction for r in renderings], axis=1),
-        tf.stack([r.masks for r in renderings], axis=1),
+        tf.stack(masks, axis=1),
       ),
     }
 

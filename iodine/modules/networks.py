@@ -132,12 +132,8 @@ class ConvNet2D(snt.Module):
     steps = _per_layer(strides, num_layers, "strides")
     self._activation = utils.get_activation(activation)
     self._activate_final = activate_final
-    self.layers = [
-      Conv2D(channels, kernel, step)
-      for channels, kernel, step in zip(
-        output_channels, kernels, steps, strict=True
-      )
-    ]
+    layers = zip(output_channels, kernels, steps, strict=True)
+    self.layers = [Conv2D(*layer) for layer in layers]
 
   def __call__(self, x: tf.Tensor) -> tf.Tensor:
     """Maps [N, H, W, C] -> [N, H', W', output_channels[-1]]."""
@@ -237,18 +233,17 @@ class CNN(snt.Module):
     """Maps [N, H, W, C] -> [N, F]."""
     shapeguard.ShapeGuard().guard(image, "N, H, W, C")
     image = precision.to_compute_dtype(image, self._dtype)
-    return self._summarize(precision.to_float32(self.conv_net(image)))
+    return self._summarize(self.conv_net(image))
 
   def apply_to_slots(self, planes: Sequence[tf.Tensor]) -> tf.Tensor:
     """Does so for the slots' planes, [B * K, F]."""
     planes = [precision.to_compute_dtype(x, self._dtype) for x in planes]
-    return self._summarize(
-      precision.to_float32(self.conv_net.apply_to_slots(planes))
-    )
+    return self._summarize(self.conv_net.apply_to_slots(planes))
 
   def _summarize(self, maps: tf.Tensor) -> tf.Tensor:
     """Turns the last convolution's output into features."""
     sg = shapeguard.ShapeGuard()
+    maps = precision.to_float32(maps)
     if self._mode == "avg_pool":
       features = tf.reduce_mean(maps, axis=[1, 2])
     else:
@@ -294,8 +289,8 @@ class PixelDecoder(snt.Module):
     raise NotImplementedError
 
 
-def _set_last_channels(cnn_opt: Options, channels: int) -> Options:
-  """Returns the options with the number of channels as their last entry."""
+def _make_conv_net(cnn_opt: Options, channels: int) -> ConvNet2D:
+  """Returns a `ConvNet2D` of these options with so many channels at its end."""
   stated: Any = cnn_opt.get("output_channels")
   kinds.check("cnn_opt.output_channels", stated, _Channels)
   *hidden, last = stated
@@ -306,7 +301,7 @@ def _set_last_channels(cnn_opt: Options, channels: int) -> Options:
     )
   filled = {**cnn_opt, "output_channels": [*hidden, channels]}
   kinds.check_arguments("cnn_opt", ConvNet2D, filled)
-  return filled
+  return ConvNet2D(**filled)
 
 
 class BroadcastConv(PixelDecoder):
@@ -342,7 +337,7 @@ class BroadcastConv(PixelDecoder):
     """
     super().__init__(name=name, compute_dtype=compute_dtype)
     # Made once now, so that wrong options are found before there is an image.
-    layers = ConvNet2D(**_set_last_channels(cnn_opt, 1)).layers
+    layers = _make_conv_net(cnn_opt, 1).layers
     self.widest = max(layer.output_channels for layer in layers)
     self._cnn_opt = tuple(cnn_opt.items())
     self._coord_type = coord_type
@@ -350,9 +345,7 @@ class BroadcastConv(PixelDecoder):
     self.mlp = None if mlp_opt is None else _make_mlp(mlp_opt, True)
 
   def _make_layers(self, shape: tuple[int, ...]) -> None:
-    self.conv_net = ConvNet2D(
-      **_set_last_channels(dict(self._cnn_opt), shape[-1])
-    )
+    self.conv_net = _make_conv_net(dict(self._cnn_opt), shape[-1])
 
   def __call__(self, z: tf.Tensor) -> tf.Tensor:
     """Maps [N, F] -> [N, H, W, C] with the shape told before."""
@@ -403,20 +396,17 @@ class DeConv(PixelDecoder):
       errors.UserError: if `cnn_opt` or `mlp_opt` has a wrong argument.
     """
     super().__init__(name=name, compute_dtype=compute_dtype)
-    ConvNet2D(**_set_last_channels(cnn_opt, 1))
-    self._cnn_opt = tuple(cnn_opt.items())
+    # Of the same options, plain convolutions.
+    plain = _make_conv_net(cnn_opt, 1).layers
+    self._channels = tuple(layer.output_channels for layer in plain[:-1])
+    self._kernels = tuple(layer.kernel_shape for layer in plain)
+    self._strides = tuple(layer.stride for layer in plain)
     self._activation = utils.get_activation(cnn_opt.get("activation", "relu"))
-    num_layers = len(cnn_opt["output_channels"])
-    self._strides = _per_layer(cnn_opt.get("strides", 1), num_layers, "strides")
     self.mlp = _make_mlp(mlp_opt, True)
     self._num_features = int(mlp_opt["output_sizes"][-1])
 
   def _make_layers(self, shape: tuple[int, ...]) -> None:
-    options = _set_last_channels(dict(self._cnn_opt), shape[-1])
-    channels = options["output_channels"]
-    kernels = _per_layer(
-      options["kernel_shapes"], len(channels), "kernel_shapes"
-    )
+    channels = [*self._channels, shape[-1]]
     sizes = self._map_sizes(shape)
     positions = math.prod(sizes[0])
     if self._num_features % positions:
@@ -425,8 +415,10 @@ class DeConv(PixelDecoder):
         f"do not fill a first map of {sizes[0]}: make its last size a multiple "
         f"of {positions}, or change `image_dim`"
       )
-    layers = zip(channels, kernels, sizes[1:], self._strides, strict=True)
-    self.layers = [Conv2DTranspose(*layer) for layer in layers]
+    options = (channels, self._kernels, sizes[1:], self._strides)
+    self.layers = [
+      Conv2DTranspose(*layer) for layer in zip(*options, strict=True)
+    ]
 
   def _map_sizes(self, shape: tuple[int, ...]) -> list[tuple[int, int]]:
     """Returns height and width before the first layer and after every layer."""
@@ -444,10 +436,9 @@ class DeConv(PixelDecoder):
     x = self.mlp(z)
     x = tf.reshape(x, [x.shape[0], height, width, -1])
     x = precision.to_compute_dtype(x, self._dtype)
-    for i, layer in enumerate(self.layers):
-      x = layer(x)
-      if i < len(self.layers) - 1:
-        x = self._activation(x)
+    x = self.layers[0](x)
+    for layer in self.layers[1:]:
+      x = layer(self._activation(x))
     return sg.guard(precision.to_float32(x), "N, H, W, C")
 
 

@@ -44,19 +44,17 @@ def get_activation(name: Activation) -> Callable[[tf.Tensor], tf.Tensor]:
 
   None means the identity.
   """
-  if callable(name):
-    return name
   return _named("activation", name or "identity", ACTIVATIONS)
 
 
 def get_distribution(name: str | type) -> Any:
   """Returns the location-scale family of that name, or the class itself."""
-  if isinstance(name, type):
-    return name
   return _named("distribution", name, DISTRIBUTIONS)
 
 
-def _named(what: str, name: str, choices: Mapping[str, Any]) -> Any:
+def _named(what: str, name: Any, choices: Mapping[str, Any]) -> Any:
+  if callable(name):
+    return name
   if name.lower() not in choices:
     raise errors.UnknownNameError(
       f"unknown {what} {name!r}: use one of {', '.join(choices)}"
@@ -126,11 +124,7 @@ def reorder(values: tf.Tensor, order: tf.Tensor, axis: int = 1) -> tf.Tensor:
   return tf.gather(values, order, axis=axis, batch_dims=1)
 
 
-def flatten_dict(
-  nested: dict[str, Any], separator: str = "/"
-) -> dict[str, Any]:
+def flatten_dict(nested: dict[str, Any]) -> dict[str, Any]:
   """Joins the keys of nested dicts: {"a": {"b": 1}} -> {"a/b": 1}."""
-  return {
-    separator.join(map(str, path)): leaf
-    for path, leaf in tree.flatten_with_path(nested)
-  }
+  leaves = tree.flatten_with_path(nested)
+  return {"/".join(map(str, path)): leaf for path, leaf in leaves}

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import sonnet as snt
@@ -247,7 +246,8 @@ def broadcast_conv2d(
 
   Args:
     z: [N, Z] vectors, broadcast over the image.
-    planes: [H, W, P] constant channels behind them, such as coordinates.
+    planes: [H, W, P] constant channels behind them, such as coordinates,
+      float32.
     w: [k, k, Z + P, O] kernel.
     b: [O] bias.
     stride: in rows and columns.
@@ -257,55 +257,42 @@ def broadcast_conv2d(
   """
   kernel, _, _, outputs = w.shape
   num, size = z.shape
-  basis = _basis(_Hashable(planes), kernel, stride)
+  inside, matrix = _basis(planes.tobytes(), planes.shape, kernel, stride)
+  height, width, num_columns = matrix.shape
   taps = tf.reshape(w, [kernel * kernel, -1, outputs])
-  inside = tf.constant(basis.inside, w.dtype)
-  of_cases = tf.einsum("ct,tzo->czo", inside, taps[:, :size])
+  visible = tf.constant(inside, w.dtype)
+  of_cases = tf.einsum("ct,tzo->czo", visible, taps[:, :size])
   of_vectors = tf.einsum("nz,czo->nco", z, of_cases) + b
   of_planes = tf.reshape(taps[:, size:], [-1, outputs])
   coefficients = tf.concat(
     [of_vectors, tf.broadcast_to(of_planes, [num, *of_planes.shape])], axis=1
   )
-  y = tf.matmul(tf.constant(basis.matrix[None], w.dtype), coefficients)
-  return tf.reshape(y, [num, basis.height, basis.width, outputs])
-
-
-class _Basis(NamedTuple):
-  """What outputs of a convolution of vectors and planes are made of.
-
-  Attributes:
-    inside: [cases, k * k], 1 where a tap is inside of the image.
-    matrix: [H' * W', cases + k * k * P], the one-hot case of every position,
-      then what the taps see of the planes.
-    height: H'.
-    width: W'.
-  """
-
-  inside: np.ndarray
-  matrix: np.ndarray
-  height: int
-  width: int
-
-
-class _Hashable:
-  """An array that a cache can look up by its content."""
-
-  def __init__(self, array: np.ndarray):
-    self.array = array
-    self._content = (array.shape, array.dtype, array.tobytes())
-
-  def __eq__(self, other: object) -> bool:
-    return isinstance(other, _Hashable) and self._content == other._content
-
-  def __hash__(self) -> int:
-    return hash(self._content)
+  rows = tf.constant(matrix.reshape(1, -1, num_columns), w.dtype)
+  y = tf.matmul(rows, coefficients)
+  return tf.reshape(y, [num, height, width, outputs])
 
 
 @functools.lru_cache(maxsize=8)
-def _basis(planes: _Hashable, kernel: int, stride: int) -> _Basis:
-  height, width, num_planes = planes.array.shape
+def _basis(
+  content: bytes, shape: tuple[int, ...], kernel: int, stride: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns what outputs of a convolution of vectors and planes are made of.
+
+  Args:
+    content: of the planes, by which a cache can look them up.
+    shape: [H, W, P] of the planes.
+    kernel: k.
+    stride: in rows and columns.
+
+  Returns:
+    [cases, k * k], 1 where a tap is inside of the image; and [H', W', cases +
+    k * k * P], the one-hot case of every position, then what the taps see of
+    the planes.
+  """
+  planes = np.frombuffer(content, np.float32).reshape(shape)
+  height, width, num_planes = shape
   visible = np.concatenate(
-    [np.ones([height, width, 1], np.float32), planes.array], axis=-1
+    [np.ones([height, width, 1], np.float32), planes], axis=-1
   )
   padding = [_same_padding(size, kernel, stride) for size in (height, width)]
   windows = np.lib.stride_tricks.sliding_window_view(
@@ -317,7 +304,7 @@ def _basis(planes: _Hashable, kernel: int, stride: int) -> _Basis:
   one_hot = np.eye(len(inside), dtype=np.float32)[case.reshape(-1)]
   seen = windows[..., 1:].reshape(len(one_hot), -1)
   matrix = np.concatenate([one_hot, seen], axis=1)
-  return _Basis(inside, matrix, out_height, out_width)
+  return inside, matrix.reshape(out_height, out_width, -1)
 
 
 def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:

@@ -7,8 +7,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from iodine import replicas
-
 Data = dict[str, Any]
 
 
@@ -41,12 +39,12 @@ class Feed:
     self._is_ours = hasattr(dataset, "expand")
     self._skip_batches = skip_batches
     if strategy.num_replicas_in_sync > 1:
-      num_local = replicas.num_local(strategy)
       size = dataset.batch_size // strategy.num_replicas_in_sync
 
       def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        first = context.input_pipeline_id * num_local * size
-        own = self._read(first, first + num_local * size)
+        number = dataset.batch_size // context.num_input_pipelines
+        first = context.input_pipeline_id * number
+        own = self._read(first, first + number)
         # Told that it does not end, workers need not ask each other for more.
         return own.rebatch(size, drop_remainder=True).apply(
           tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
