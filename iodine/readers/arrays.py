@@ -149,18 +149,18 @@ def _map_member(
   path: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo
 ) -> Array:
   """Maps an array of an NPZ file; what is compressed is unpacked to disk."""
-  if info.compress_type == zipfile.ZIP_STORED:
-    file: Any = open(path, "rb")  # noqa: SIM115
-    # After a header of its own, in which only names have no fixed length.
-    file.seek(info.header_offset + 26)
-    lengths = np.frombuffer(file.read(4), "<u2")
-    file.seek(int(lengths.sum()), os.SEEK_CUR)
-  else:
-    # Gone when nothing maps it any longer.
-    file = tempfile.TemporaryFile()  # noqa: SIM115
-    with archive.open(info) as content:
+  with archive.open(info) as content:  # which checks the entry
+    if info.compress_type == zipfile.ZIP_STORED:
+      file: Any = open(path, "rb")  # noqa: SIM115
+      # After a header of its own, in which only names have no fixed length.
+      file.seek(info.header_offset + 26)
+      lengths = np.frombuffer(file.read(4), "<u2")
+      file.seek(int(lengths.sum()), os.SEEK_CUR)
+    else:
+      # Gone when nothing maps it any longer.
+      file = tempfile.TemporaryFile()  # noqa: SIM115
       shutil.copyfileobj(content, file)
-    file.seek(0)
+      file.seek(0)
   with file:
     version = np.lib.format.read_magic(file)
     header = {
