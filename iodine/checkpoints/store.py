@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from iodine import errors
+from iodine import errors, files
 from iodine.checkpoints import finding, tf2
 from iodine.modules import iodine, types
 
@@ -109,7 +109,7 @@ class CheckpointStore:
       config = os.path.join(self.folder, files.RUN_CONFIG)
       if os.path.exists(config):
         # So that it can be copied elsewhere alone.
-        shutil.copy(config, self._best_folder)
+        shutil.copy(config, self._best.directory)
 
   def forget_best(self) -> None:
     """Has the next loss be the lowest so far, where losses become others."""

@@ -50,8 +50,7 @@ def find(entry: str, value: Any) -> list[Film]:
     value: a GIF, a video, a folder, in which every folder with images is a
       film, as is every GIF or video; a glob; or a list of those.
   """
-  remedy = "give a GIF, a video, a folder of frames, a glob, or a list of those"
-  found = paths.expand(entry, value, SUFFIXES, remedy)
+  found = paths.expand(entry, value, SUFFIXES)
   films = {}
   for name, path in found.items():
     if path.lower().endswith(_SUFFIXES):
