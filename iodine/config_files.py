@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import glob
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -123,6 +124,34 @@ def require_checkpoint(path: str) -> None:
   raise errors.UserError(
     f"there is no checkpoint at `{path}`: {CHECKPOINT_REMEDY}"
   )
+
+
+def require_scenes(config: Config, names: Sequence[str]) -> None:
+  """Raises a UserError where there is no file of what a training reads.
+
+  Args:
+    config: the complete config.
+    names: the named configs that it is of.
+  """
+  path = get(config, "data.path")
+  is_ours = str(get(config, "data.constructor")).startswith("iodine.modules.")
+  if not is_ours or path is None or path == config["generated_path"]:
+    return
+  places = path if isinstance(path, (list, tuple)) else [path]
+  for place in places:
+    if not isinstance(place, str):
+      return  # which the data set says more of
+    place = os.path.expanduser(place)
+    if not os.path.exists(place) and not glob.glob(place):
+      stand_in = (
+        f"; `python main.py make_data with {' '.join(names)} num_scenes=1000 "
+        "seed=0` writes a stand-in for public data"
+      )
+      raise errors.UserError(
+        f"`data.path` is `{path}`, where there is no file: say where the "
+        "scenes are here by `data.path=`, docs/data.md says where to get some"
+        f"{'' if 'own' in names or not names else stand_in}"
+      )
 
 
 def check_complete(

@@ -113,6 +113,8 @@ main.ex.run_commandline(["main.py", *sys.argv[1:]])
     "segment",
     "segment with images=nowhere.png",
     "evaluate with checkpoint_dir=nowhere",
+    "with tetrominoes data.path=nowhere.tfrecords",
+    "with own data.path=nowhere",
     "with laptop n_z=0",
     "with laptop n_zz=3",
     "train",

@@ -297,6 +297,8 @@ class Experiment(sacred.Experiment):
       finally:
         self.named_configs.clear()
         self.named_configs.update(named)
+    if command_name == "train" and self._at_command_line:
+      config_files.require_scenes(run.config, named_configs)
     # A training tells what it does otherwise.
     if reading not in (None, _CONTINUED) and stored is not None:
       as_read = (
