@@ -149,30 +149,31 @@ def _map_member(
   path: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo
 ) -> Array:
   """Maps an array of an NPZ file; what is compressed is unpacked to disk."""
-  with archive.open(info) as content:  # which checks the entry
-    if info.compress_type == zipfile.ZIP_STORED:
-      file: Any = open(path, "rb")  # noqa: SIM115
-      # After a header of its own, in which only names have no fixed length.
-      file.seek(info.header_offset + 26)
-      lengths = np.frombuffer(file.read(4), "<u2")
-      file.seek(int(lengths.sum()), os.SEEK_CUR)
-    else:
-      # Gone when nothing maps it any longer.
-      file = tempfile.TemporaryFile()  # noqa: SIM115
-      shutil.copyfileobj(content, file)
-      file.seek(0)
-  with file:
-    version = np.lib.format.read_magic(file)
+  with archive.open(info) as content:
+    version = np.lib.format.read_magic(content)
     header = {
       (1, 0): np.lib.format.read_array_header_1_0,
       (2, 0): np.lib.format.read_array_header_2_0,
     }[version]
-    shape, is_fortran, dtype = header(file)
+    shape, is_fortran, dtype = header(content)
+    start = content.tell()
     if dtype.hasobject or not shape:
       # Python objects are not read, as they may run code.
       return np.broadcast_to(np.zeros([], dtype), shape)
-    order: Any = "F" if is_fortran else "C"
-    return np.memmap(file, dtype, "r", file.tell(), shape, order)
+    if info.compress_type == zipfile.ZIP_STORED:
+      # After a header of its own, in which only names have no fixed length.
+      with open(path, "rb") as file:
+        file.seek(info.header_offset + 26)
+        lengths = np.frombuffer(file.read(4), "<u2")
+      start += info.header_offset + 30 + int(lengths.sum())
+      place: Any = path
+    else:
+      # Gone when nothing maps it any longer.
+      place = tempfile.TemporaryFile()  # noqa: SIM115
+      shutil.copyfileobj(content, place)
+      start = 0
+    order = "F" if is_fortran else "C"
+    return np.memmap(place, dtype, "r", start, shape, order)  # type: ignore
 
 
 class ArraySource:
