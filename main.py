@@ -55,7 +55,9 @@ PRETRAINED = ("tetrominoes", "minutes", "pretrained")
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
 _NAMED_CONFIGS = (
   "clevr6",
+  "clevrtex",
   "multi_dsprites",
+  "objects_room",
   "tetrominoes",
   "minutes",
   "paper_data",

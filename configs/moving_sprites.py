@@ -37,6 +37,7 @@ def moving_sprites():
     "batch_size": batch_size,
     "frames": num_iters + 1,
     "image_dim": [24, 24],
+    "antialias": True,
     **base.split(10000),
   }
 

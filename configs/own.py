@@ -26,8 +26,8 @@ def _for_size(image_dim, *choices):
 
 def _reader_of(path):
   """Returns the data set that reads a path, by what its name ends in."""
-  ends = {".npz": "Arrays", ".h5": "Arrays", ".hdf5": "Arrays"}
-  ends.update({".gif": "Films", ".mp4": "Films", ".mov": "Films"})
+  ends = dict.fromkeys([".npz", ".npy", ".h5", ".hdf5"], "Arrays")
+  ends |= dict.fromkeys([".gif", ".mp4", ".mov"], "Films")
   name = ends.get(os.path.splitext(str(path))[1].lower(), "Images")
   return f"iodine.modules.data.{name}"
 
@@ -84,6 +84,7 @@ def own():
     "batch_size": batch_size,
     "image_dim": image_dim,
     "held_out": 100,  # at most, of a tenth of the scenes
+    "antialias": True,
   }
   data["constructor"] = _reader_of(data["path"])
 

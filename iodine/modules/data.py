@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 import tree
 
-from iodine import kinds
+from iodine import errors, kinds
 from iodine.modules import datasets
 from iodine.readers import (
   arrays,
@@ -99,8 +99,8 @@ class IODINEDataset(datasets.SceneDataset):
     return self.layout.generator_name
 
   @property
-  def num_true_objects(self) -> int:
-    """Returns L, the entities per scene in the files, background included."""
+  def num_stored_entities(self) -> int:
+    """Returns the entities per scene in the files, background included."""
     # Unlike the original, which says 6 for Tetrominoes: its files hold 4.
     return self.layout.num_entities
 
@@ -240,17 +240,23 @@ class _PlacedScenes(datasets.SceneDataset):
   Attributes:
     held_out: of a tenth of the scenes at most so many, the first, are the
       subset "test", where neither `train` nor `test` says which; None: none.
+    ignore_label: the number in label images of pixels that are not to count,
+      such as 255; None: all count.
+    antialias: average images that become half as large or smaller. Photographs
+      (512 rows and columns or more) always are. Off in older configs.
   """
 
   train: datasets.Range | kinds.Path | None = None
   test: datasets.Range | kinds.Path | None = None
   held_out: kinds.Count | None = None
+  ignore_label: kinds.Count | None = None
+  antialias: bool = False
 
   def __post_init__(self):
     super().__post_init__()
     self._found: dict[str | None, tuple[Any, np.ndarray]] = {}
     self._framing = image_files.Framing(
-      self.image_dim, self.crop_region, self.grayscale
+      self.image_dim, self.crop_region, self.grayscale, self.antialias
     )
 
   @abc.abstractmethod
@@ -274,8 +280,8 @@ class _PlacedScenes(datasets.SceneDataset):
     return (*self.image_size, 1 if self.grayscale else 3)
 
   @property
-  def num_true_objects(self) -> int:
-    """Returns L, the background included; 0 without masks."""
+  def num_stored_entities(self) -> int:
+    """Returns how many entities the scenes have as stored; 0 without masks."""
     return self._training_source().num_entities
 
   @property
@@ -327,15 +333,35 @@ class _PlacedScenes(datasets.SceneDataset):
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class _FileScenes(_PlacedScenes):
-  """Base class of data sets of files of images; there are no factors."""
+  """Base class of data sets of files of images; there are no factors.
+
+  Attributes:
+    masks: label images: a number or a colour for each object, 0 or black for
+      the background; or a file for each object. None: those beside the images,
+      `photo.mask.png` for `photo.png`, or `photo_1.mask.png` and so on, if
+      there are any; paths of images with the names of the photos; or a glob
+      with `{name}` (without a suffix, within `path`), `{folder}`, `{stem}` or
+      `{number}` of an image in it, such as "labels/{name}_flat.png".
+    mask_form: "labels", "colors" or "files" says which; None: as they look.
+    exclude: globs of names that are left out.
+  """
+
+  masks: datasets.Paths | None = None
+  mask_form: Literal[None, "labels", "colors", "files"] = None
+  exclude: datasets.Paths | None = None
 
   # What counts in folders.
   suffixes: ClassVar[Sequence[str]] = image_files.SUFFIXES
 
   def about(self) -> str:
-    """Returns how many scenes there are, and what else is in the folders."""
-    skipped = paths.skipped(self.path, self.suffixes)
-    return super().about() + (f"; skipped: {skipped}" if skipped else "")
+    """Returns how many there are, of what kinds, and what else is there."""
+    line, skipped = super().about(), paths.skipped(self.path, self.suffixes)
+    if skipped:
+      line += f"; skipped: {skipped}"
+    found = self._training_source().kinds()
+    if len(found) > 1:
+      line += f"; they are of several kinds: {errors.join_some(found, 3, ', ')}"
+    return line
 
   @abc.abstractmethod
   def _find_clips(self) -> list[image_sets.Clip]:
@@ -346,7 +372,9 @@ class _FileScenes(_PlacedScenes):
   ) -> tuple[image_sets.FileSource, np.ndarray]:
     if split is None:
       clips = self._find_clips()
-      source = image_sets.FileSource(self.path, clips, self._framing)
+      source = image_sets.FileSource(
+        self.path, clips, self._framing, self.mask_form, self.ignore_label
+      )
       return source, np.arange(source.num_scenes)
     source, places = self._choose(None)
     return source, places[source.are_in(split)]
@@ -380,19 +408,14 @@ class Images(_FileScenes):
   Attributes:
     path: a folder, whose subfolders count, too, a glob, or a list of files and
       of those. Images are in the order of their names.
-    masks: label images called as the photos are, as a path like that: a number
-      for each pixel, 0 for the background. None for those beside the photos,
-      `photo.mask.png` for `photo.png`, if there are any.
     train: [start, stop), or the name of a folder in `path`; None: all.
     test: the same for the subset "test".
 
   Others, and errors: see `datasets.SceneDataset`.
   """
 
-  masks: datasets.Paths | None = None
-
   def _find_clips(self) -> list[image_sets.Clip]:
-    return image_sets.find_photos(self.path, self.masks)
+    return image_sets.find_photos(self.path, self.masks, self.exclude)
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -418,7 +441,9 @@ class Films(_FileScenes):
   suffixes: ClassVar[Sequence[str]] = films.SUFFIXES
 
   def _find_clips(self) -> list[image_sets.Clip]:
-    return image_sets.find_clips(self.path, self.frames, self.stride)
+    return image_sets.find_clips(
+      self.path, self.frames, self.stride, self.masks, self.exclude
+    )
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -429,7 +454,9 @@ class Arrays(_PlacedScenes):
   `image_dim` is kept, after `crop_region`, and resized.
 
   Attributes:
-    path: the file; or a folder of files that `train` and `test` name.
+    path: the file, NPZ, HDF5 or NPY; or a folder of files that `train` and
+      `test` name.
+    masks: another file, with the masks; None: in the same one, if any.
     train: [start, stop), or the name of an HDF5 group or of a file in the
       folder; None: all.
     test: the same for the subset "test".
@@ -443,6 +470,7 @@ class Arrays(_PlacedScenes):
   """
 
   path: kinds.Path
+  masks: kinds.Path | None = None
   frames: kinds.Positive | None = None
   stride: kinds.Positive = 1
   min_num_objects: float | None = None
@@ -452,8 +480,9 @@ class Arrays(_PlacedScenes):
     path, group = os.path.expanduser(self.path), split
     if os.path.isdir(path) and split is not None:
       path, group = os.path.join(path, split), None
+    masks = arrays.Masks(self.masks, self.ignore_label, self.background)
     source = arrays.ArraySource(
-      path, group, self._framing, self.frames, self.stride
+      path, group, self._framing, self.frames, self.stride, masks
     )
     return source, np.arange(source.num_scenes)
 

@@ -191,6 +191,8 @@ class SceneDataset(abc.ABC):
     seed: decides the order of the training scenes.
     cache: a folder to keep decoded scenes in, made at the first use, see
       docs/data.md; None: decode them whenever they come.
+    background: numbers of the stored entities that are the background, which
+      become entity 0; none: the background is what belongs to no entity.
 
   Raises:
     UserError: an argument has a value that makes no sense.
@@ -207,6 +209,7 @@ class SceneDataset(abc.ABC):
   num_test_scenes: kinds.Positive | None = None
   seed: kinds.Count = 0
   cache: kinds.Path | None = None
+  background: Sequence[kinds.Count] = (0,)
 
   # Of which a config may ask `make_data`.
   generator_name: ClassVar[str | None] = None
@@ -217,8 +220,19 @@ class SceneDataset(abc.ABC):
 
   @property
   @abc.abstractmethod
+  def num_stored_entities(self) -> int:
+    """Returns how many entities the scenes have as stored; 0 without masks."""
+
+  @property
   def num_true_objects(self) -> int:
     """Returns L, the background included; 0 without masks."""
+    number = self.num_stored_entities
+    if number and not {*self.background} <= {*range(number)}:
+      raise errors.UserError(
+        f"`data.background` is {list(self.background)}, but there are {number} "
+        "entities: give numbers of some, which count from 0"
+      )
+    return number and number - len({*self.background}) + 1
 
   @property
   def num_frames(self) -> int:
@@ -387,6 +401,35 @@ class SceneDataset(abc.ABC):
         expanded["mask"] = resizing.scale_bytes(mask)
     return expanded
 
+  def _with_background(self, batch: dict[str, Any]) -> dict[str, Any]:
+    """Returns a batch as it is stored whose entity 0 is the background."""
+    ours = [*self.background]
+    if ours == [0] or "mask" not in batch:
+      return batch
+    numbers = range(self.num_stored_entities)
+    others = np.array([k for k in numbers if k not in ours], np.int32)
+    mask, visibility = batch["mask"], batch["visibility"]
+    if mask.shape[2] == 1:
+      table = np.full(256, streams.IGNORED, np.uint8)
+      table[ours or [streams.NOBODY]] = 0
+      table[others] = np.arange(len(others)) + 1
+      mask = tf.gather(table, tf.cast(mask, tf.int32))
+    elif ours:
+      own = tf.reduce_max(tf.gather(mask, ours, axis=2), 2, keepdims=True)
+      mask = tf.concat([own, tf.gather(mask, others, axis=2)], 2)
+    else:
+      mask = tf.concat([255 - tf.reduce_max(mask, 2, keepdims=True), mask], 2)
+
+    def with_first(values: tf.Tensor, otherwise: float) -> tf.Tensor:
+      first = tf.fill(tf.shape(values[:, :1]), tf.cast(otherwise, values.dtype))
+      if ours:  # of several, the first one's
+        first = values[:, ours[0] : ours[0] + 1]
+      return tf.concat([first, tf.gather(values, others, axis=1)], 1)
+
+    factors = {k: with_first(x, 0.0) for k, x in batch["factors"].items()}
+    visibility = with_first(visibility, 1.0)
+    return {**batch, "mask": mask, "visibility": visibility, "factors": factors}
+
   def _compact(self, batch: dict[str, Any]) -> dict[str, Any]:
     """Returns what `expand` takes of a batch as it is stored."""
     image = batch["image"]
@@ -490,7 +533,7 @@ class SceneDataset(abc.ABC):
     )
 
     def finish(batch: dict[str, Any]) -> dict[str, Any]:
-      batch = self._compact(batch)
+      batch = self._compact(self._with_background(batch))
       if not compact:
         batch = self.expand(batch)
       # In the background of a training. An `Assert` would be stateful.

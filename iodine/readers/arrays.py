@@ -7,7 +7,7 @@ What is understood, with N scenes and, of films, T frames:
   mask: numbers of entities [N, (T,) H, W] or [N, (T,) H, W, 1], 0 for the
     background; or one mask for each, [N, (T,) L, H, W], also with a last axis
     of 1, or [N, (T,) H, W, L].
-  visibility: [N, L] or [N, L, 1], 1 for the entities of a scene.
+  visibility: [N, L] or, of films, [N, L, T], 1 for the entities of a scene.
   factors/<name>: [N, L] or [N, L, n], for each entity.
 
 The last two are of use only beside masks. That is also the layout of
@@ -32,8 +32,8 @@ import tempfile
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -52,7 +52,6 @@ _CHUNK_CACHE = 128 * 1024**2
 # Scenes that are looked at together.
 _BLOCK = 256
 
-_MOST_ENTITIES = 255
 _NUMBERS = "buif"  # NumPy's kinds of types
 
 # What NumPy and h5py raise for files that are broken in one way or another.
@@ -70,7 +69,7 @@ def open_file(path: str, group: str | None = None) -> dict[str, Array]:
   """Opens the arrays of a file.
 
   Args:
-    path: an NPZ or HDF5 file.
+    path: an NPZ or HDF5 file; or an NPY file, whose array is the image.
     group: of an HDF5 file, to which names are relative; None for the whole.
 
   Returns:
@@ -83,6 +82,8 @@ def open_file(path: str, group: str | None = None) -> dict[str, Array]:
   with _explained(path, group):
     if not os.path.isfile(path):
       raise OSError("it is no file")
+    if path.endswith(".npy"):
+      return {"image": np.load(path, mmap_mode="r")}
     if h5py.is_hdf5(path):
       return _open_hdf5(path, group)
     if group is not None:
@@ -176,6 +177,20 @@ def _map_member(
     return np.memmap(place, dtype, "r", start, shape, order)  # type: ignore
 
 
+class Masks(NamedTuple):
+  """What there is to know of the masks of arrays.
+
+  Attributes:
+    path: of a file of their own, or None.
+    ignore_label: the number of pixels that are not to count, or None.
+    background: numbers of the entities that are the background.
+  """
+
+  path: str | None
+  ignore_label: int | None
+  background: Sequence[int]
+
+
 class ArraySource:
   """The scenes of arrays.
 
@@ -195,6 +210,7 @@ class ArraySource:
     framing: image_files.Framing,
     num_frames: int | None,
     stride: int,
+    masks: Masks,
   ):
     """Opens and checks the arrays.
 
@@ -204,10 +220,20 @@ class ArraySource:
       framing: what is wanted of the images.
       num_frames: of a clip, which begins with the film; None for all.
       stride: every so many frames of a film one is taken.
+      masks: what there is to know of them.
     """
     self.title, self.files = f"`{path}`", [path]
     found = open_file(path, group)
     arrays = {_ALIASES.get(name, name): array for name, array in found.items()}
+    if masks.path is not None:
+      others = open_file(os.path.expanduser(masks.path), group)
+      # The array of an `.npy` file has no name.
+      known = [others[x] for x in ("mask", "masks", "image") if x in others]
+      if not known:
+        raise errors.UserError(f"`{masks.path}` has no array `mask`: add it")
+      arrays["mask"] = known[0]
+      self.files.append(masks.path)
+    self._masks, self._told = masks, set[str]()
     if "image" not in arrays:
       raise errors.UserError(
         f"{self.title} has no array `image`, but"
@@ -225,7 +251,7 @@ class ArraySource:
     self.num_scenes = shape[0]
     self._is_film = len(shape) == 5
     self._whole_size = (shape[-3], shape[-2])
-    self._region = framing.region(self._whole_size)
+    self._framing, self._region = framing, framing.region(self._whole_size)
     self.stored_size = tuple(stop - start for start, stop in self._region)
     self._channels = shape[-1] if framing.grayscale else 3
     self._frames = range(shape[1] if self._is_film else 1)[::stride]
@@ -308,26 +334,29 @@ class ArraySource:
     for name, array in known.items():
       is_number = array.dtype.kind in _NUMBERS
       if len(array.shape) not in (2, 3) or not is_number:
-        need = "numbers [scenes, entities] or [scenes, entities, numbers]"
+        need = "numbers [scenes, entities], with numbers or frames behind"
         raise self._misfit(name, array, need)
     told = {name: tuple(array.shape[:2]) for name, array in known.items()}
     if self._entity_axis is not None:
       told["mask"] = (self.num_scenes, self._mask.shape[self._entity_axis])
     if not told:
-      most = max(
-        float(np.max(self._load(self._mask, slice(start, start + _BLOCK))))
-        for start in range(0, self.num_scenes, _BLOCK)
-      )
-      # Of NaN, one.
-      most = min(max(0.0, most), _MOST_ENTITIES)
+      most = 0.0
+      for start in range(0, self.num_scenes, _BLOCK):
+        block = self._load(self._mask, slice(start, start + _BLOCK))
+        counts = block != self._masks.ignore_label
+        # Of NaN, one.
+        most = max(most, float(np.max(block, initial=0, where=counts)))
+      most = min(most, streams.MOST_ENTITIES)
       told["mask"] = (self.num_scenes, 1 + int(most))
     counts = set(told.values())
     num_scenes, num = max(counts)
-    if len(counts) > 1 or num_scenes != self.num_scenes or num > _MOST_ENTITIES:
+    most = streams.MOST_ENTITIES
+    if len(counts) > 1 or num_scenes != self.num_scenes or num > most:
       raise errors.UserError(
         f"{self.title} has {self.num_scenes} images, and entities {told}: give"
         " all arrays [scenes, entities] of one size, the background among them,"
-        f" at most {_MOST_ENTITIES}"
+        f" at most {most}; where the largest number marks pixels that are not"
+        " to count, give it as `data.ignore_label`"
       )
     return num
 
@@ -342,8 +371,8 @@ class ArraySource:
         f"{self.title} has no array `visibility`, which `min_num_objects` and"
         " `max_num_objects` go by: add it, or set both to None"
       )
-    visibility = self._load(self._visibility, slice(None))
-    sums = visibility.reshape(self.num_scenes, -1).sum(axis=1, dtype=float)
+    visibility = self._of_any_frame(self._load(self._visibility, slice(None)))
+    sums = visibility.sum(axis=1, dtype=float)
     return places[streams.are_within(sums[places], low, high)]
 
   def read(self, places: np.ndarray) -> streams.Scene:
@@ -354,15 +383,15 @@ class ArraySource:
 
     Returns:
       image [B, T, H, W, C], uint8 or float32 in [0, 1]; and, where there are
-      masks, mask [B, T, L or 1, H, W, 1] uint8, 0 or 255 or numbers of
-      entities; visibility [B, L] float32; and the factors [B, L, n], float32 or
+      masks, mask [B, T, 1, H, W, 1] uint8, numbers of entities, NOBODY or
+      IGNORED; visibility [B, L] float32; and the factors [B, L, n], float32 or
       uint8.
     """
     image = self._take(self._image, places, self._is_film)
     if image.dtype != np.uint8:
       image = image_files.to_unit(image, f"`image` of {self.title}")
     shape = (len(places), self.num_frames, *self._whole_size, -1)
-    image = self._crop(image.reshape(shape))
+    image = self._cut(image.reshape(shape), image_files.means)
     image = image_files.to_channels(image, self._channels)
     if self._mask is None:
       return {"image": image, "factors": {}}
@@ -375,13 +404,15 @@ class ArraySource:
       factors[name] = values.astype(dtype, copy=False)
     return {
       "image": image,
-      "mask": self._crop(mask),
+      "mask": self._cut(mask, image_files.middles),
       "visibility": self._read_visibility(places, mask),
       "factors": factors,
     }
 
-  def _crop(self, pixels: np.ndarray) -> np.ndarray:
-    """Returns the region that is wanted of [..., H, W, C]."""
+  def _cut(self, pixels: np.ndarray, reduce: Any) -> np.ndarray:
+    """Returns the region that is wanted of [..., H, W, C], see `Framing`."""
+    if self._framing.antialias:
+      return self._framing.cut(pixels, reduce=reduce)
     (top, bottom), (left, right) = self._region
     return pixels[..., top:bottom, left:right, :]
 
@@ -410,29 +441,53 @@ class ArraySource:
     mask = mask.reshape(shape)
     if self._entity_axis is not None:
       # Integers are 0 and 1, or 0 and 255.
-      is_on = mask > (0.5 if mask.dtype.kind == "f" else 0)
-      return 255 * is_on.astype(np.uint8)
-    low, high = mask.min(), mask.max()
-    is_integer = mask.dtype.kind != "f" or not np.any(mask % 1)
+      return self._label(mask > (0.5 if mask.dtype.kind == "f" else 0))
+    is_ignored = mask == self._masks.ignore_label
+    numbers = np.where(is_ignored, 0, mask)
+    low, high = numbers.min(), numbers.max()
+    is_integer = mask.dtype.kind != "f" or not np.any(numbers % 1)
     if not (low >= 0 and high < self.num_entities and is_integer):
       raise errors.UserError(
         f"`mask` of {self.title} has numbers from {low} to {high}, where there"
         f" are {self.num_entities} entities: give integers from 0 to"
         f" {self.num_entities - 1}, 0 for the background"
       )
-    return mask.astype(np.uint8)
+    return np.where(is_ignored, streams.IGNORED, numbers).astype(np.uint8)
+
+  def _label(self, is_on: np.ndarray) -> np.ndarray:
+    """Maps masks of entities [B, T, L, H, W, 1] -> numbers, L = 1."""
+    numbers = np.full_like(is_on[:, :, :1], streams.NOBODY, np.uint8)
+    for k in range(is_on.shape[2]):
+      np.copyto(numbers, np.uint8(k), where=is_on[:, :, k : k + 1])
+    total = is_on.sum(axis=2, dtype=np.uint8)
+    if total.max() > 1:
+      self._tell("has masks that overlap: the later one wins")
+    if total.min() == 0 and 0 in self._masks.background:
+      self._tell(
+        "has pixels that belong to no mask, and mask 0 is taken for the "
+        "background: where none is stored give `data.background=[]`"
+      )
+    return numbers
+
+  def _tell(self, what: str) -> None:
+    """Says once what is found in the masks."""
+    if what not in self._told:
+      self._told.add(what)
+      print(f"{self.title} {what}", flush=True)
+
+  def _of_any_frame(self, visibility: np.ndarray) -> np.ndarray:
+    """Maps a visibility [B, L] or [B, L, T] -> [B, L]."""
+    return visibility.reshape(*visibility.shape[:2], -1).max(axis=-1)
 
   def _read_visibility(
     self, places: np.ndarray, mask: np.ndarray
   ) -> np.ndarray:
     """Returns the visibility, or else which entities have pixels."""
     if self._visibility is not None:
-      visibility = self._take(self._visibility, places).astype(np.float32)
-      return visibility.reshape(len(places), self.num_entities)
-    if self._entity_axis is not None:
-      has_pixels = np.asarray(mask.any(axis=(1, 3, 4, 5)))
-    else:
-      has_pixels = np.zeros((len(places), self.num_entities), bool)
-      np.put_along_axis(has_pixels, mask.reshape(len(places), -1), True, axis=1)
-    has_pixels[:, 0] = True  # the background
-    return has_pixels.astype(np.float32)
+      visibility = self._take(self._visibility, places)
+      return self._of_any_frame(visibility).astype(np.float32)
+    # With room for what is the number of no entity.
+    has_pixels = np.zeros((len(places), 256), np.float32)
+    np.put_along_axis(has_pixels, mask.reshape(len(places), -1), 1.0, axis=1)
+    has_pixels[:, list(self._masks.background)] = 1.0
+    return has_pixels[:, : self.num_entities]

@@ -33,13 +33,14 @@ class Film(NamedTuple):
     name: of the file or folder, within the folder that was searched.
     path: of a GIF or a video, or of the folder of its frames.
     frames: files of the frames, in order; none of a GIF or a video.
-    masks: label images that lie among them.
+    masks: files of the label images of each frame; where films are found, the
+      label images among the frames.
   """
 
   name: str
   path: str
   frames: tuple[str, ...] = ()
-  masks: tuple[str, ...] = ()
+  masks: tuple[Any, ...] = ()
 
 
 def find(entry: str, value: Any) -> list[Film]:

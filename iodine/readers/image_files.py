@@ -15,28 +15,35 @@ from typing import Any, NamedTuple
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
-from PIL import TiffImagePlugin, WebPImagePlugin  # noqa: F401
+from PIL import AvifImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401
 
 from iodine import errors
 from iodine.readers import paths
 
-# `PIL.Image.open` would import these, and the two above, in whatever thread
+# `PIL.Image.open` would import these, and those above, in whatever thread
 # reads first: a garbage collection there that ends an iterator waits for the
 # iterator's threads, and these for the import.
 PIL.Image.preinit()
 
 # What counts in a folder or a glob.
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+SUFFIXES = (
+  *(".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff"),
+)
 
 # A label image beside `photo.png` is `photo.mask.png`.
 MASK = ".mask"
 
 # Pillow's names of these formats, and ours.
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
-KINDS = "PNG, JPEG, WebP, BMP or TIFF"
+_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "TIFF")
+KINDS = "PNG, JPEG, WebP, AVIF, BMP or TIFF"
+# Those that keep every number.
+_EXACT_FORMATS = ("PNG", "BMP", "TIFF")
 
 # Of EXIF, and those by which an image lies on its side.
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
+
+# Of TIFF, and JPEG in it.
+_TIFF_COMPRESSION, _LOSSY = 259, (6, 7)
 
 # Photographs have more rows and columns than this, scenes of the public data
 # sets fewer.
@@ -115,18 +122,30 @@ def read_size(path: str) -> tuple[int, int]:
     return _upright_size(image)
 
 
-def read_labels(path: str) -> np.ndarray:
+def read_kind(path: str) -> str:
+  """Reads size and mode of an image, such as "64 x 64 RGB"."""
+  with explained(path), PIL.Image.open(path, formats=_FORMATS) as image:
+    height, width = _upright_size(image)
+    return f"{height} x {width} {image.mode}"
+
+
+def read_labels(path: str, has_colors: bool = True) -> np.ndarray:
   """Reads a label image: a number for each pixel, 0 for the background.
 
   Args:
     path: a PNG, BMP or TIFF file of one channel, of up to 16 bits, or with a
-      palette, whose indices count.
+      palette, whose indices count; or in colours, each of which stands for an
+      object, black for the background.
+    has_colors: whether it may be in colours.
 
   Returns:
     [H', W'] integers.
   """
-  image, _ = _open(path)
+  kind = "a label image (a PNG, BMP or TIFF: others change the numbers)"
+  image, _ = _open(path, formats=_EXACT_FORMATS, kind=kind)
   labels = np.asarray(image)
+  if has_colors and image.mode in ("RGB", "RGBA"):
+    return labels[..., :3].astype(np.int32) @ np.array([65536, 256, 1])
   if labels.ndim != 2 or labels.dtype.kind not in "bui" or labels.min() < 0:
     raise errors.UserError(
       f"`{path}` is no label image (mode {image.mode}, numbers from"
@@ -137,14 +156,27 @@ def read_labels(path: str) -> np.ndarray:
 
 
 def _open(
-  path: str, framing: Framing | None = None
+  path: str,
+  framing: Framing | None = None,
+  formats: tuple[str, ...] = _FORMATS,
+  kind: str = f"an image ({KINDS})",
 ) -> tuple[PIL.Image.Image, tuple[int, int]]:
   """Returns an image, upright, and its size (H', W').
 
   Of a JPEG that is wanted much smaller, a half, a quarter or an eighth of the
   rows and columns are decoded.
   """
-  with explained(path), PIL.Image.open(path, formats=_FORMATS) as image:
+  with explained(path, kind), PIL.Image.open(path, formats=formats) as image:
+    # In a JPEG further ones are previews, or a second eye's.
+    num_images = getattr(image, "n_frames", 1)
+    if num_images > 1 and image.format not in ("JPEG", "MPO"):
+      raise errors.UserError(
+        f"`{path}` has {num_images} images, of which one would be read: give"
+        " each a file of its own"
+      )
+    compression = getattr(image, "tag_v2", {}).get(_TIFF_COMPRESSION)
+    if formats is _EXACT_FORMATS and compression in _LOSSY:
+      raise ValueError("compression changes the numbers")
     limit = PIL.Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
       raise PIL.Image.DecompressionBombError  # of which Pillow allows twice
@@ -298,11 +330,13 @@ class Framing(NamedTuple):
       for all of it.
     crop_region: ((top, bottom), (left, right)), ends excluded; None for all.
     grayscale: whether images of one channel may stay so.
+    antialias: whether smaller ones than photographs are averaged, too.
   """
 
   size: Sequence[int] | None
   crop_region: Sequence[Sequence[int]] | None
   grayscale: bool
+  antialias: bool = False
 
   def region(
     self, image_size: Sequence[int]
@@ -325,16 +359,17 @@ class Framing(NamedTuple):
   def reduction(self, image_size: Sequence[int]) -> int:
     """Returns how many rows and columns of an image are averaged to one.
 
-    FIDELITY: more than one only of photographs. What is smaller is resized as
-    the original does it, which looks at four pixels for each, however many
-    there are.
+    FIDELITY: more than one only of photographs, unless `antialias` is given.
+    What is smaller is resized as the original does it, which looks at four
+    pixels for each, however many there are.
 
     Args:
       image_size: (H', W').
     """
     (top, bottom), (left, right) = self.region(image_size)
     height, width = bottom - top, right - left
-    if self.size is None or min(height, width) < _PHOTOGRAPH:
+    is_large = self.antialias or min(height, width) >= _PHOTOGRAPH
+    if self.size is None or not is_large:
       return 1
     return max(1, min(height // self.size[0], width // self.size[1]))
 

@@ -9,10 +9,13 @@ Dimensions:
 from __future__ import annotations
 
 import collections
+import fnmatch
 import functools
+import glob
 import os
+import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tqdm
@@ -21,7 +24,12 @@ from iodine import errors
 from iodine.readers import films, image_files, paths, streams
 
 _MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
-_MOST_ENTITIES = 255
+# Of a label image for one object: `photo_1` or, in a folder, `photo/1`.
+_OF_AN_OBJECT = re.compile(r"(.+)[_/\\-]\d+")
+# What many data sets have in label images for what is not to count.
+_VOID = 255
+# Images whose headers are read before a training.
+_MOST_LOOKED_AT = 200
 # Before a bar shows how far it is.
 _PATIENCE_SECONDS = 10
 
@@ -38,58 +46,53 @@ class Clip(NamedTuple):
   numbers: tuple[int, ...]
 
 
-def find_photos(path: object, masks: object = None) -> list[Clip]:
+def find_photos(
+  path: object, masks: Any = None, exclude: Any = None
+) -> list[Clip]:
   """Returns the photos of a data set, with their masks if there are any.
 
   Args:
     path: see `paths.expand`. Photos are in the order of their names.
-    masks: label images that are named as the photos are, with the folders these
-      are in as far as the label images have some, see `paths.expand`; None for
-      those beside the photos, `photo.mask.png` for `photo.png`. A photo is what
-      is none of them.
+    masks: see `_find_masks`. A photo is what is none of them.
+    exclude: globs of names that do not count.
   """
   found = paths.expand("data.path", path, image_files.SUFFIXES)
-  if masks is None:
-    labels = {n: p for n, p in found.items() if image_files.is_mask(p)}
-  else:
-    files = paths.expand("data.masks", masks, _MASK_SUFFIXES).values()
-    root = os.path.commonpath([os.path.dirname(file) for file in files])
-    labels = {os.path.relpath(file, root): file for file in files}
-  own = {os.path.realpath(file) for file in labels.values()}
-  photos = {
-    name: found[name]
-    for name in sorted(found, key=paths.by_number)
-    if os.path.realpath(found[name]) not in own
-    and not image_files.is_mask(found[name])
-  }
-  if not photos:
-    raise errors.UserError(
-      f"`data.path` is {paths.title(path)}, where there are label images only:"
-      " give the folder of the photos, too"
-    )
-  matched = _match(photos, labels)
+  photos, matched = _find_masks(path, _without(exclude, found), masks)
   return [
-    Clip(films.Film(name, file, (file,), matched[name]), (0,))
+    Clip(films.Film(name, file, (file,), matched[name][:1]), (0,))
     for name, file in photos.items()
   ]
 
 
-def find_clips(path: object, num_frames: int | None, stride: int) -> list[Clip]:
+def find_clips(
+  path: object,
+  num_frames: int | None,
+  stride: int,
+  masks: Any = None,
+  exclude: Any = None,
+) -> list[Clip]:
   """Returns the clips of films, one after the other, without an overlap.
 
   Args:
     path: see `films.find`.
     num_frames: T, of a clip; None for as many as the shortest film gives.
     stride: every so many frames of a film one is taken.
+    masks: see `_find_masks`.
+    exclude: globs of names of frames that do not count.
   """
   found = films.find("data.path", path)
   found.sort(key=lambda film: paths.by_number(film.name))
   # A GIF or a video is an image without a label image.
-  frames = {p: p for film in found for p in film.frames or (film.path,)}
-  matched = _match(frames, {p: p for film in found for p in film.masks})
+  images = {p: p for film in found for p in film.frames or (film.path,)}
+  images |= {p: p for film in found for p in film.masks}
+  frames, matched = _find_masks(path, _without(exclude, images), masks)
   found = [
-    film._replace(masks=tuple(m for p in film.frames for m in matched[p]))
+    film._replace(
+      frames=(own := tuple(p for p in film.frames if p in frames)),
+      masks=tuple(mask for p in own for mask in matched[p]),
+    )
     for film in found
+    if not film.frames or frames.keys() & {*film.frames}
   ]
   counts = [films.count(film) for film in found]
   if num_frames is None:
@@ -109,10 +112,105 @@ def find_clips(path: object, num_frames: int | None, stride: int) -> list[Clip]:
   ]
 
 
+def _without(exclude: Any, found: Mapping[str, str]) -> dict[str, str]:
+  """Returns {name: path} without those whose name or path a glob matches."""
+  globs = paths.entries(exclude)
+
+  def is_excluded(name: str) -> bool:
+    both = (name, os.path.basename(name))
+    return any(fnmatch.fnmatch(x, glob) for x in both for glob in globs)
+
+  return {name: path for name, path in found.items() if not is_excluded(name)}
+
+
+def _find_masks(
+  path: object, found: Mapping[str, str], masks: Any
+) -> tuple[dict[str, str], dict[str, tuple[tuple[str, ...], ...]]]:
+  """Returns which images are photos, sorted, and their masks.
+
+  Args:
+    path: what the user calls them.
+    found: {name: path} of all images.
+    masks: None for label images beside the photos, `photo.mask.png` for
+      `photo.png`, or `photo_1.mask.png` and so on, one for each object; a path
+      with the fields of `_fields`; or paths of label images, see
+      `paths.expand`, that are named as the photos are, with the folders these
+      are in as far as the label images have some.
+
+  Returns:
+    {name: path} of photos, and {name: files of its mask}, () without masks.
+  """
+  photos = {name: found[name] for name in sorted(found, key=paths.by_number)}
+  if isinstance(masks, str) and "{" in masks:
+    return _find_by_pattern(photos, masks)
+  if masks is None:
+    labels = {n: p for n, p in found.items() if image_files.is_mask(p)}
+  else:
+    files = list(paths.expand("data.masks", masks, _MASK_SUFFIXES).values())
+    root = os.path.commonpath([os.path.dirname(file) for file in files])
+    if [root] != [os.path.normpath(place) for place in paths.entries(masks)]:
+      # In a folder for one photo there are those of its objects.
+      is_photo = all(_stem(os.path.basename(x)).isdigit() for x in files)
+      root = os.path.dirname(root) if is_photo else root
+    labels = {os.path.relpath(file, root): file for file in files}
+  own = {os.path.realpath(file) for file in labels.values()}
+  photos = {
+    name: file
+    for name, file in photos.items()
+    if os.path.realpath(file) not in own and not image_files.is_mask(file)
+  }
+  if not photos:
+    raise errors.UserError(
+      f"`data.path` is {paths.title(path)}, where there are label images only:"
+      " give the folder of the photos, too"
+    )
+  return photos, _match(photos, labels)
+
+
+def _find_by_pattern(
+  photos: Mapping[str, str], pattern: str
+) -> tuple[dict[str, str], dict[str, tuple[tuple[str, ...], ...]]]:
+  """Returns the same, by a glob with the fields of `_fields`."""
+  matched = {}
+  try:
+    for name, file in photos.items():
+      place = os.path.expanduser(pattern.format(**_fields(name, file)))
+      matched[name] = tuple(sorted(glob.glob(place), key=paths.by_number))
+  except (KeyError, ValueError, IndexError) as error:
+    raise errors.UserError(
+      f"`data.masks` is `{pattern}` ({error}): in braces give one of"
+      f" {', '.join(_fields('', ''))}"
+    ) from error
+  own = {os.path.realpath(p) for files in matched.values() for p in files}
+  left = {n: p for n, p in photos.items() if os.path.realpath(p) not in own}
+  lacking = [file for name, file in left.items() if not matched[name]]
+  if lacking or not left:
+    raise errors.UserError(
+      f"`data.masks` is `{pattern}`, and {len(lacking)} of {len(left)} images"
+      f" have no such file, such as {paths.title(lacking[:1]) or 'none'}:"
+      " correct it, or leave other images out by `data.exclude`"
+    )
+  return left, {name: (matched[name],) for name in left}
+
+
+def _fields(name: str, path: str) -> dict[str, str]:
+  """Returns what `data.masks` may have in braces.
+
+  They are the name without its suffix, its folder and last part, and the number
+  at the end of that.
+  """
+  stem = _stem(name)
+  last = os.path.basename(stem)
+  fields = {"name": stem, "folder": os.path.dirname(path), "stem": last}
+  number = re.search(r"\d*$", last)
+  fields["number"] = number[0] if number else ""
+  return {key: glob.escape(value) for key, value in fields.items()}
+
+
 def _match(
   photos: Mapping[str, str], labels: Mapping[str, str]
-) -> dict[str, tuple[str, ...]]:
-  """Returns {name: the label image}, of each photo one, or of each none.
+) -> dict[str, tuple[tuple[str, ...], ...]]:
+  """Returns {name: files of its mask}, of each photo some, or of each none.
 
   Args:
     photos: {name: path}.
@@ -120,14 +218,25 @@ def _match(
   """
   if not labels:
     return dict.fromkeys(photos, ())
+  ends = {end for name in photos for end in _ends(_stem(name))}
   groups: dict[str, tuple[list[str], list[str]]]
   groups = collections.defaultdict(lambda: ([], []))
-  for name, path in labels.items():
-    groups[_stem(name).removesuffix(image_files.MASK)][1].append(path)
+  numbered = set()
+  for name in sorted(labels, key=paths.by_number):
+    stem = _stem(name).removesuffix(image_files.MASK)
+    if stem not in ends and (of_object := _OF_AN_OBJECT.fullmatch(stem)):
+      stem = of_object[1]
+      numbered.add(stem)
+    groups[stem][1].append(labels[name])
   stems = frozenset(groups)
   for name in photos:
-    groups[_shared_end(_stem(name), stems)][0].append(name)
-  wrong = [pair for pair in groups.values() if [*map(len, pair)] != [1, 1]]
+    end = next((x for x in _ends(_stem(name)) if x in stems), _stem(name))
+    groups[end][0].append(name)
+  wrong = [
+    (images, masks)
+    for stem, (images, masks) in groups.items()
+    if len(images) != 1 or not masks or (len(masks) > 1 > (stem in numbered))
+  ]
   if wrong:
     images, masks = wrong[0]
     raise errors.UserError(
@@ -136,18 +245,17 @@ def _match(
       f" {paths.title(masks) or 'no mask'}: give every image a label image of"
       " its own under the same name, or remove all masks to train without"
     )
-  return {images[0]: tuple(masks) for images, masks in groups.values()}
+  return {images[0]: (tuple(masks),) for images, masks in groups.values()}
 
 
 def _stem(name: str) -> str:
   return os.path.splitext(name)[0]
 
 
-def _shared_end(stem: str, stems: frozenset[str]) -> str:
-  """Returns as much of the end of a path as a label image is called by."""
+def _ends(stem: str) -> list[str]:
+  """Returns what a label image may be called by: ends of a path, long first."""
   parts = stem.split(os.sep)
-  ends = (os.sep.join(parts[i:]) for i in range(len(parts)))
-  return next((end for end in ends if end in stems), stem)
+  return [os.sep.join(parts[i:]) for i in range(len(parts))]
 
 
 class FileSource:
@@ -167,6 +275,8 @@ class FileSource:
     path: object,
     clips: Sequence[Clip],
     framing: image_files.Framing,
+    mask_form: str | None = None,
+    ignore_label: int | None = None,
   ):
     """Takes what is known of the scenes, without reading them.
 
@@ -175,18 +285,22 @@ class FileSource:
       clips: where each is; all have as many frames.
       framing: what is wanted of their images; without a size, all have that of
         the first.
+      mask_form: "labels", "colors" or "files"; None: as they look.
+      ignore_label: of pixels that are not to count; None: all count.
     """
     self.title = paths.title(path)
     self.files = [
       file
       for film, _ in clips
-      for file in (*(film.frames or [film.path]), *film.masks)
+      for file in (*(film.frames or [film.path]), *sum(film.masks, ()))
     ]
     self.clips = clips
     self.num_scenes = len(clips)
     self.num_frames = len(clips[0].numbers)
     self.has_masks = bool(clips[0].film.masks)
     self._framing = framing
+    self._mask_form, self._ignore_label = mask_form, ignore_label
+    self._told: set[str] = set()
 
   @functools.cached_property
   def stored_size(self) -> tuple[int, int]:
@@ -203,9 +317,9 @@ class FileSource:
     bar = tqdm.tqdm(
       self.clips, "counting objects", unit="scenes", delay=_PATIENCE_SECONDS
     )
-    counts = [len(_labels(_read_masks(clip))) for clip in bar]
+    counts = [len(self._labels(self._read_masks(clip))) for clip in bar]
     most = max(counts)
-    if most > _MOST_ENTITIES:
+    if most > streams.MOST_ENTITIES:
       path = self.clips[counts.index(most)].film.path
       raise errors.UserError(
         f"a mask of `{path}` has {most} different labels: give a label image,"
@@ -238,20 +352,32 @@ class FileSource:
     scene: streams.Scene = {"image": frames[np.newaxis], "factors": {}}
     if not self.has_masks:
       return scene
-    masks = _read_masks(clip)
+    masks = self._read_masks(clip)
     size = image_files.read_size(film.frames[numbers[0]])
     if masks.shape[1:] != size:
       raise errors.UserError(
         f"the mask of `{film.path}` has {_size(masks.shape[1:])} pixels, but"
         f" its image {_size(size)}: give masks of the size of their images"
       )
-    labels = _labels(masks)
+    labels = self._labels(masks)
     cut = self._framing.cut(masks[..., np.newaxis], reduce=image_files.middles)
     entities = np.searchsorted(labels, cut).astype(np.uint8)
+    if self._ignore_label is not None:
+      entities[cut == self._ignore_label] = streams.IGNORED
     visibility = np.arange(self.num_entities) < len(labels)
     scene["mask"] = entities[np.newaxis, :, np.newaxis]
     scene["visibility"] = visibility[np.newaxis].astype(np.float32)
     return scene
+
+  def kinds(self) -> list[str]:
+    """Returns sizes and modes of the images, of each the first one's name."""
+    # Of many every so many are looked at.
+    step = 1 + self.num_scenes // _MOST_LOOKED_AT
+    firsts = [clip.film.frames[:1] for clip in self.clips[::step]]
+    found: dict[str, str] = {}
+    for path in sum(firsts, ()):
+      found.setdefault(image_files.read_kind(path), path)
+    return [f"`{path}` ({kind})" for kind, path in found.items()]
 
   def are_in(self, folder: str) -> np.ndarray:
     """Returns [N] whether scenes are in a folder within the data set's."""
@@ -259,16 +385,41 @@ class FileSource:
     names = [f"{clip.film.name}/" for clip in self.clips]
     return np.array([name.startswith(start) for name in names])
 
+  def _read_masks(self, clip: Clip) -> np.ndarray:
+    """Returns whole label images [T, H', W'], of any integers."""
+    masks = clip.film.masks
+    return np.stack([self._read_mask(masks[i]) for i in clip.numbers])
 
-def _read_masks(clip: Clip) -> np.ndarray:
-  """Returns whole label images [T, H', W'], of any integers."""
-  masks = clip.film.masks
-  return np.stack([image_files.read_labels(masks[i]) for i in clip.numbers])
+  def _read_mask(self, files: Sequence[str]) -> np.ndarray:
+    """Returns a whole label image [H', W'] from its files."""
+    if self._mask_form != "files" and len(files) == 1:
+      return image_files.read_labels(files[0], self._mask_form != "labels")
+    objects = np.stack([image_files.read_labels(file) > 0 for file in files])
+    if objects.sum(axis=0).max() > 1:
+      self._tell(
+        f"masks of `{files[0]}` and others overlap: the later one wins"
+      )
+    numbers = np.arange(1, len(files) + 1).reshape(-1, 1, 1)
+    return (objects * numbers).max(axis=0)
 
+  def _labels(self, masks: np.ndarray) -> np.ndarray:
+    """Returns the labels that count, ascending; 0 always does."""
+    labels = np.union1d([0], masks)
+    if self._ignore_label is not None:
+      return labels[labels != self._ignore_label]
+    if labels[-1] == _VOID and _VOID - 1 not in labels:
+      self._tell(
+        f"label images of {self.title} have {_VOID} and no label next to it,"
+        " which is taken for an object: where it marks pixels that are not to"
+        f" count give `data.ignore_label={_VOID}`"
+      )
+    return labels
 
-def _labels(masks: np.ndarray) -> np.ndarray:
-  """Returns the labels that there are, ascending; 0 always counts."""
-  return np.union1d([0], masks)
+  def _tell(self, line: str) -> None:
+    """Says once what is found in the masks."""
+    if line[:20] not in self._told:
+      self._told.add(line[:20])
+      print(line, flush=True)
 
 
 def _size(size: Sequence[int]) -> str:

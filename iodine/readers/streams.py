@@ -28,6 +28,12 @@ from iodine.readers import examples, layouts, opening
 
 Scene = dict[str, Any]
 
+# In the place of an entity's number: pixels that belong to none, and those that
+# are not to count.
+NOBODY, IGNORED = 254, 255
+# So many have numbers.
+MOST_ENTITIES = 254
+
 # Blanks of so many scenes take no memory to speak of.
 _SMALL_BUFFER = 10_000
 # By how much the public files, which hold more masks than anything, are
