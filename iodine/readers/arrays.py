@@ -224,6 +224,10 @@ class ArraySource:
     """
     self.title, self.files = f"`{path}`", [path]
     found = open_file(path, group)
+    folders = {name.partition("/")[0] for name in found}
+    if len(folders) == 1 and not folders & found.keys():
+      # All of the file is in one group.
+      found = {name.partition("/")[2]: array for name, array in found.items()}
     arrays = {_ALIASES.get(name, name): array for name, array in found.items()}
     if masks.path is not None:
       others = open_file(os.path.expanduser(masks.path), group)
