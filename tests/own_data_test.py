@@ -324,6 +324,64 @@ def test_records_of_other_sizes_are_read(tmp_path, folder):
   np.testing.assert_array_equal(batch["mask"][0], scenes["mask"][0])
 
 
+# ------------------------------------------------- the layouts of others
+
+LABELS = noise([5, 6, 8], 3)  # every entity is in every scene
+STACK = LABELS[:, None] == np.arange(4)[:, None, None]  # [5, 4, 6, 8]
+UNIT = noise([5, 6, 8, 3]) / np.float32(255)
+
+
+@pytest.mark.parametrize(
+  "mask", [LABELS[..., None], LABELS, STACK[..., None]], ids=np.shape
+)
+def test_object_centric_library_is_read_as_it_is(tmp_path, mask):
+  """Its masks are [N, H, W, 1]; the other forms give the same."""
+  visibility = np.arange(4) <= np.arange(5)[:, None] % 4
+  factors = {
+    "color": noise([5, 4, 3], seed=1) / np.float32(7),
+    "x": noise([5, 4, 1], seed=2) / np.float32(7),
+    "scale": noise([5, 4], seed=3) / np.float32(7),
+    "shape": noise([5, 4, 1], seed=4),
+  }
+  path = str(tmp_path / "multidsprites-full.hdf5")
+  with h5py.File(path, "w") as file:
+    file.update({"image": noise([5, 6, 8, 3]), "mask": mask})
+    file["visibility"] = visibility.astype(np.float32)
+    file["num_actual_objects"] = visibility[:, 1:].sum(axis=1)[:, None]
+    file.update(factors)
+  (batch,) = data.Arrays(path=path, batch_size=5)("test")
+  expected = {
+    "image": UNIT[:, None],
+    "mask": STACK[:, None, ..., None].astype(np.float32),
+    "visibility": visibility.astype(np.float32),
+    "factors": {k: x.reshape(5, 4, -1) for k, x in factors.items()},
+  }
+  assert_same(batch, expected)
+
+
+def test_efficient_morl_is_read_by_its_groups(tmp_path):
+  path = str(tmp_path / "tetrominoes.h5")
+  is_there = STACK & (np.arange(4) < 3)[:, None, None]  # of 3 entities
+  subsets = {"train": [0, 1], "val": [2], "test": [3, 4]}
+  with h5py.File(path, "w") as file:
+    for name, part in subsets.items():
+      group = file.create_group(name)
+      group["imgs"] = noise([5, 6, 8, 3])[part]
+      # The background's is the first.
+      group["masks"] = 255 * is_there[part][..., None].astype(np.uint8)
+      group["factors"] = noise([len(part), 4, 9])
+  for name, part in subsets.items():
+    own = data.Arrays(path=path, batch_size=len(part), train=name, test=name)
+    visibility = np.array([[1, 1, 1, 0]] * len(part), np.float32)
+    expected = {
+      "image": UNIT[part][:, None],
+      "mask": is_there[part][:, None, ..., None].astype(np.float32),
+      "visibility": visibility,
+      "factors": {},
+    }
+    assert_same(take(own(None), 1) + list(own("test")), [expected] * 2)
+
+
 # ------------------------------------------------------------ what is wrong
 
 

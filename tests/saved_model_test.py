@@ -33,7 +33,8 @@ import tensorflow as tf
 
 folder, inputs, outputs = sys.argv[1:]
 model = tf.saved_model.load(folder)
-assert set(model.signatures) == {"segment", "decode"}
+assert {*model.signatures} == {
+  "segment", "segment_uint8", "serving_default", "decode"}
 given, results = np.load(inputs), {}
 for size in (1, 3):
   found = model.signatures["segment"](image=tf.constant(given["image"][:size]))
@@ -122,6 +123,38 @@ def test_samples_decode_to_the_reconstruction_that_came_with_them(exported):
   again = loaded.decode(there["latents"])
   np.testing.assert_array_equal(again["image"], there["reconstruction"])
   np.testing.assert_array_equal(again["masks"], there["masks"])
+
+
+def test_bytes_and_floats_of_an_image_give_the_same(exported):
+  loaded = tf.saved_model.load(exported)
+  image = helpers.noise([2, *SHAPE])
+  image[0, 0, 0] = [0, 128, 255]
+  unit = image.astype(np.float32) / np.float32(255)
+  expected = loaded.segment(unit)
+  call = loaded.signatures
+  for found in (
+    loaded.segment(image),
+    loaded.segment(image / 255),  # float64
+    call["segment"](image=tf.constant(unit)),
+    call["serving_default"](image=tf.constant(unit)),
+    call["segment_uint8"](image=tf.constant(image)),
+  ):
+    tf.nest.map_structure(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize("name", ["segment", "serving_default"])
+def test_floats_from_0_to_255_are_an_error(exported, name):
+  call = tf.saved_model.load(exported).signatures[name]
+  unit = np.full([2, *SHAPE], 0.5, np.float32)
+  unit[1, 7, 5, 2] = 1.5
+  call(image=tf.constant(unit))
+  sentence = r"give uint8, or divide it by 255; its largest number is\] \[{}\]"
+  for value, shown in ((1.75, r"1\.75"), (255, "255"), (np.nan, "nan")):
+    unit[1, 7, 5, 2] = value
+    with pytest.raises(
+      tf.errors.InvalidArgumentError, match=sentence.format(shown)
+    ):
+      call(image=tf.constant(unit))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,12 @@ from typing import Any
 import tensorflow as tf
 
 from iodine.modules import iodine
+from iodine.ops import resizing
 from iodine.segmentation import segmenter
+
+_LARGEST = 1.5  # images in [0, 1] that were resized may overshoot
+# A function of several types converts no array, and NumPy's are float64.
+_FLOATS = tf.float32, tf.float64, tf.float16
 
 
 def export(
@@ -20,10 +25,12 @@ def export(
   """Writes the SavedModel of a restored model into a folder.
 
   It has two functions, of a batch of any size B:
-  segment: images [B, H, W, C] in [0, 1] -> masks [B, K, H, W], components
-    [B, K, H, W, C], reconstruction [B, H, W, C], and latents, latents_mean,
-    latents_std [B, K, Z].
+  segment: images [B, H, W, C], uint8 or floats in [0, 1] -> masks
+    [B, K, H, W], components [B, K, H, W, C], reconstruction [B, H, W, C], and
+    latents, latents_mean, latents_std [B, K, Z].
   decode: latents [B, K, Z] -> image [B, H, W, C], masks and components.
+  The signatures of these names take float32. `serving_default` is `segment`,
+  and `segment_uint8` is the same of uint8.
 
   The images of a batch are decomposed one after the other, each as a batch of
   its own, as `segmenter.Segmenter` does it: the result for one depends on
@@ -37,6 +44,10 @@ def export(
   """
 
   def segment(images: tf.Tensor) -> dict[str, tf.Tensor]:
+    largest = tf.reduce_max(images)
+    sentence = "an image is not in [0, 1]: give uint8, or divide it by 255; its"
+    sentence += " largest number is"
+    tf.debugging.Assert(largest <= _LARGEST, [sentence, largest])
     found = segmenter.infer(model, images[:, None], seed)
     return {name: value[:, 0] for name, value in found.items()}
 
@@ -46,24 +57,34 @@ def export(
 
   latent_shape = (model.num_components, *model.latent_dist.output_shape)
   exported = tf.Module(name="iodine")
-  exported.segment, infer = _for_any_batch(segment, image_shape, "image")
-  exported.decode, _ = _for_any_batch(decode, latent_shape, "z")
+  exported.segment, infer, (of_floats, *_, of_bytes) = _for_any_batch(
+    segment, image_shape, "image", tf.uint8
+  )
+  exported.decode, _, (of_latents, *_) = _for_any_batch(
+    decode, latent_shape, "z"
+  )
   # Only these, not the factor regressor's, nor the model's own structure.
   exported.weights = infer.variables
-  tf.saved_model.save(
-    exported, folder, {"segment": exported.segment, "decode": exported.decode}
-  )
+  signatures = {
+    "segment": of_floats,
+    "serving_default": of_floats,
+    "segment_uint8": of_bytes,
+    "decode": of_latents,
+  }
+  tf.saved_model.save(exported, folder, signatures)
 
 
 def _for_any_batch(
   function: Callable[[tf.Tensor], dict[str, tf.Tensor]],
   shape: Sequence[int],
   name: str,
-) -> tuple[Any, Any]:
+  *others: tf.DType,
+) -> tuple[Any, Any, list[Any]]:
   """Compiles a function of [1, *shape], and one that maps it over [B, *shape].
 
   Returns:
-    The mapping one, whose argument is called `name`, and the other.
+    The mapping one, whose argument is called `name`, and the other; and the
+    first of each type, `_FLOATS` and then `others`. Bytes are scaled to [0, 1].
   """
   one = tf.function(
     function, [tf.TensorSpec([1, *shape], tf.float32)], autograph=False
@@ -73,13 +94,21 @@ def _for_any_batch(
     for key, output in one.structured_outputs.items()
   }
 
+  def of_one(x: tf.Tensor) -> dict[str, tf.Tensor]:
+    is_bytes = x.dtype == tf.uint8
+    x = resizing.scale_bytes(x) if is_bytes else tf.cast(x, tf.float32)
+    return {key: y[0] for key, y in one(x[None]).items()}
+
   def many(batch: tf.Tensor) -> dict[str, tf.Tensor]:
     return tf.map_fn(
-      lambda x: {key: y[0] for key, y in one(x[None]).items()},
+      of_one,
       batch,
       fn_output_signature=signature,
       parallel_iterations=1,  # more would take more memory, not less time
     )
 
-  specs = [tf.TensorSpec([None, *shape], tf.float32, name)]
-  return tf.function(many, specs, autograph=False), one
+  mapped = tf.function(many, autograph=False)
+  specs = [
+    tf.TensorSpec([None, *shape], dtype, name) for dtype in (*_FLOATS, *others)
+  ]
+  return mapped, one, [mapped.get_concrete_function(spec) for spec in specs]
