@@ -35,7 +35,11 @@ def evaluate(five_scenes, checkpoint, tmp_path):
       *(f"json_path={json_path}", f"pictures_dir={tmp_path}/pictures"),
       *options,
     )
-    return json.loads(json_path.read_text())
+    found = json.loads(json_path.read_text())
+    # What was evaluated; the rest are metrics.
+    for name in ("checkpoint", "step", "version", "config"):
+      assert found.pop(name)
+    return found
 
   return run
 

@@ -620,8 +620,6 @@ def test_files_of_another_kind_are_refused(tmp_path, folder):
   for name in ("own.npz", "groups.h5"):
     own = data.Arrays(path=str(folder / name), batch_size=2, train="val")
     assert "with a group `val`" in sentence(own)
-  with pytest.raises(FileNotFoundError):
-    data.Arrays(path=str(tmp_path / "nowhere.h5"), batch_size=2)()
 
 
 def test_files_that_are_damaged_in_the_middle(tmp_path, folder, film_folder):

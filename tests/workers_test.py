@@ -85,7 +85,9 @@ def test_a_killed_worker_ends_all_and_the_run_goes_on(tmp_path, five_scenes):
   whole = Workers(tmp_path / "whole", five_scenes)
   statuses, (chief, other) = whole.end()
   assert statuses == [0, 0]
-  first, second, *_ = chief.splitlines()
+  # On a busy machine it says that TensorFlow starts.
+  lines = [x for x in chief.splitlines() if not x.endswith(" ...")]
+  first, second, *_ = lines
   assert first.startswith("waiting for the workers {'worker': ['localhost:")
   assert (
     second == "on the CPU, float32; 2 replicas share every batch, 2 workers"

@@ -62,8 +62,7 @@ def expand(
     path.
   """
   remedy = remedy or (
-    f"say by `{entry}=` where there is a file or a folder, by a glob, or by a "
-    "list of those"
+    f"give a file, a folder, a glob, or a list of those by `{entry}=`"
   )
   places = entries(value)
   if not places:
