@@ -449,7 +449,7 @@ def test_a_process_ends_while_its_scenes_are_read(tmp_path):
     ("0.bmp", noise([8, 8, 3]), "`0.bmp`, `0.png` with"),
     ("0.mask.bmp", noise([8, 8], 2), "0.mask.bmp`, `"),
     ("5.mask.png", noise([7, 8], 2), "has 7 x 8 pixels, but its image 8 x 8"),
-    ("5.mask.png", noise([8, 8, 3], 2), "is no label image"),
+    ("5.mask.png", noise([8, 8, 2], 2), "is no label image"),
     ("0.mask.tif", np.full([8, 8], -1, np.int32), "0.mask.tif`"),
   ],
 )
@@ -579,7 +579,7 @@ ARRAYS = {
     "mask": OBJECTS,
     "visibility": np.full([5, 5], None),
   },
-  "at most 255": {**IMAGE, "mask": 2 * noise([5, 8, 8]).astype(int)},
+  "at most 254": {**IMAGE, "mask": 2 * noise([5, 8, 8]).astype(int)},
   "from -1 to -1": {**IMAGE, "mask": np.full([5, 8, 8], -1)},
   "from nan to nan": {**IMAGE, "mask": np.full([5, 8, 8], np.nan)},
   "entities {": {
