@@ -159,6 +159,7 @@ def save_tiny(name, image_shape=(8, 8, 3)):
 
 # Of each page something that its commands make.
 MADE = {
+  "masks": "runs/own_1/config.json",
   "data": "multi_object_datasets photos/scene_00023.mask.png",
   "own_data": "runs/own_1/report.html segments/scene_00023/overlay.png",
   "scaling": "runs/laptop_1/config.json",

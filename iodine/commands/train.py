@@ -181,21 +181,7 @@ class _Run:
       print(_stage_line(self.plan, stage), flush=True)
     # Scenes are read while the graph is made.
     feed = training.Feed(self._dataset, strategy, skip_batches=step)
-    train_step = training.compile_step(
-      model,
-      optimizer,
-      self._seed,
-      devices.uses_xla(config["jit_compile"]),
-      config["skip_nonfinite"] is not None,
-      strategy.num_replicas_in_sync,
-    )
-    make_steps = training.compile_steps(train_step, strategy, feed.expand)
-    # Whatever is wrong with the config shows here, before a folder is made.
-    with training.uninterrupted(), help.while_waiting("making the graph"):
-      if strategy.num_replicas_in_sync == 1:
-        train_step.get_concrete_function(self._example)
-      num_steps = tf.TensorSpec([], tf.int32)
-      make_steps.get_concrete_function(feed.batches, num_steps)
+    make_steps = self._make_graph(model, optimizer, feed)
     if self._held_out:
       with help.while_waiting("reading the scenes of the validation"):
         self._held_out.read()
@@ -206,15 +192,7 @@ class _Run:
     print(_opening_line(model, step, stage, self._folder.path), flush=True)
     periods = {name: config[name] for name in training.Schedule._fields}
     state = [*model.trainable_variables, *optimizer.variables]
-    # In a terminal, and with the median of steps as the time that is left.
-    bar = tqdm.tqdm(
-      initial=step,
-      total=self.plan[-1].last_step,
-      leave=False,
-      disable=None if self._workers.is_chief else True,
-      bar_format=_BAR,
-      miniters=1,
-    )
+    bar = self._make_bar(step)
     loop = training.Loop(
       functools.partial(make_steps, feed.batches),
       [v for v in state if v.dtype.is_floating],
@@ -239,6 +217,38 @@ class _Run:
     outcome = outcome._replace(checkpoint=store.latest)
     _tell_end(outcome, self._folder.path)
     return outcome
+
+  def _make_graph(
+    self, model: iodine.IODINE, optimizer: types.Optimizer, feed: training.Feed
+  ) -> Any:
+    """Returns the steps, compiled: what is wrong with the config shows here."""
+    config, strategy = self._config, self._strategy
+    train_step = training.compile_step(
+      model,
+      optimizer,
+      self._seed,
+      devices.uses_xla(config["jit_compile"]),
+      config["skip_nonfinite"] is not None,
+      strategy.num_replicas_in_sync,
+    )
+    make_steps = training.compile_steps(train_step, strategy, feed.expand)
+    with training.uninterrupted(), help.while_waiting("making the graph"):
+      if strategy.num_replicas_in_sync == 1:
+        train_step.get_concrete_function(self._example)
+      num_steps = tf.TensorSpec([], tf.int32)
+      make_steps.get_concrete_function(feed.batches, num_steps)
+    return make_steps
+
+  def _make_bar(self, step: int) -> tqdm.tqdm[Any]:
+    """Returns what moves with every step of all stages, in a terminal."""
+    return tqdm.tqdm(
+      initial=step,
+      total=self.plan[-1].last_step,
+      leave=False,
+      disable=None if self._workers.is_chief else True,
+      bar_format=_BAR,  # the time that is left is told by the median of steps
+      miniters=1,
+    )
 
   def _open_store(
     self, model: iodine.IODINE, optimizer: types.Optimizer
