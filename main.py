@@ -119,14 +119,14 @@ def get_config(
   return copy.deepcopy(dict(run.config))
 
 
-def _command(name: str, config: Config) -> Any:
+def _command(name: str, config: Config, room: str = "commands") -> Any:
   """Returns the module of a command; TensorFlow starts when one is run."""
   with (
     experiment.filtered_native_output(),
     help.while_waiting("starting TensorFlow"),
   ):
     importlib.import_module("iodine.devices").set_up(config)
-    return importlib.import_module(f"iodine.commands.{name}")
+    return importlib.import_module(f"iodine.{room}.{name}")
 
 
 def _check_images(updates: Mapping[str, Any]) -> None:
@@ -136,10 +136,12 @@ def _check_images(updates: Mapping[str, Any]) -> None:
     image_files.find(updates.get("images"))
 
 
-def _read(name: str, config: Config, *arguments: Any) -> Any:
+def _read(
+  name: str, config: Config, *arguments: Any, room: str = "commands"
+) -> Any:
   """Runs a command with the checkpoint that its config was read beside."""
   checkpoint = ex.checkpoint(config["checkpoint_dir"])
-  return _command(name, config).run(config, checkpoint, *arguments)
+  return _command(name, config, room).run(config, checkpoint, *arguments)
 
 
 @ex.main

@@ -25,6 +25,7 @@ LAYERS = [
   {"training", "segmentation", "report", "tf1_checkpoint"},
   {"benchmark", "comparison"},
   {"commands"},
+  {"studies"},
 ]
 
 # Within the model, from its records to the whole.
