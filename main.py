@@ -62,6 +62,8 @@ _NAMED_CONFIGS = (
   "quick",
   "laptop",
   "moving_sprites",
+  "cater",
+  "movi",
   "own",
   "pretrained",
   "sprites",

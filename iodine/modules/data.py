@@ -617,7 +617,7 @@ class TFDS(datasets.SceneDataset):
 
   def about(self) -> str:
     """Returns what is read."""
-    prepared, masks = self._prepared, "no masks: only scores without them"
+    prepared, masks = self._prepared, "without masks and their scores"
     if prepared.masks:
       masks = f"masks of `{prepared.masks}`"
     return f"{prepared.title}, images of `{prepared.image}`, {masks}"
@@ -641,7 +641,7 @@ class TFDS(datasets.SceneDataset):
       layout=layouts.Layout(prepared.title, None, (0, 0, 0), 0, {}),
       elements=prepared.elements(self._range(subset) or "train"),
       paths=prepared.files,
-      remedy=f"change `{name}`, or mend the data",
+      remedy=f"mend it, or change `{name}` or what else `data` says of it",
       read=self._read,
       range_name=name,
       num_clips=lambda scene: self._clips.count(tf.shape(scene["image"])[0]),
@@ -684,6 +684,7 @@ class TFDS(datasets.SceneDataset):
     method = tf.compat.v1.image.ResizeMethod.NEAREST_NEIGHBOR
     labels = tf.compat.v1.image.resize(labels, self.image_size, method)
     counts = tf.math.bincount(labels, minlength=number, maxlength=number)
+    counts = tf.ensure_shape(counts, [number])
     # The background is there even where nothing shows it.
     is_there = tf.concat([[True], counts[1:] > 0], axis=0)
     return {

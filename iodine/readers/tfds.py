@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from iodine import errors
@@ -181,20 +180,25 @@ def _check(found: Prepared) -> None:
   features = found.builder.info.features
   image = features[found.image]
   shape = image.shape if isinstance(image.shape, tuple) else ()
-  if len(shape) not in (3, 4) or image.dtype != np.uint8 or not shape[-1]:
+  if len(shape) not in (3, 4) or image.dtype.name != "uint8" or not shape[-1]:
     raise errors.UserError(
-      f"`{found.image}` of {found.title} is {image}, which are neither images"
-      " nor films of bytes: name others by `data.image=`"
+      f"`{found.image}` of {found.title} is `{_line(image)}`, which are"
+      " neither images nor films of bytes: name others by `data.image=`"
     )
   masks = features[found.masks] if found.masks else None
   if masks is not None and not (
     isinstance(masks.shape, tuple)
     and masks.shape[-3:] == (*shape[-3:-1], 1)
     and len(masks.shape) == len(shape)
-    and np.issubdtype(masks.dtype, np.integer)
+    and "int" in masks.dtype.name
   ):
     raise errors.UserError(
-      f"`{found.masks}` of {found.title} is {masks}, which are no label images"
-      f" of `{found.image}`, a number for each pixel: name others by"
-      " `data.masks=`"
+      f"`{found.masks}` of {found.title} is `{_line(masks)}`, which are no"
+      f" label images of `{found.image}`, a number for each pixel: name others"
+      " by `data.masks=`"
     )
+
+
+def _line(feature: Any) -> str:
+  """Returns what a feature is, in one line."""
+  return " ".join(str(feature).split())
