@@ -4,7 +4,6 @@ import os
 
 import helpers
 import numpy as np
-import PIL.Image
 import pytest
 import tensorflow as tf
 
@@ -208,37 +207,6 @@ def test_what_cater_is_not_written_as(data_format, tmp_path, capsys):
   assert "cater are films: write them as 'tfrecords'" in message
 
 
-SMALL = [
-  *("n_z=3", "num_components=3", "num_iters=1", "batch_size=2"),
-  "model.decoder.pixel_decoder.cnn_opt.output_channels=[4,None]",
-  "model.refinement_core.encoder_net.cnn_opt.output_channels=[4]",
-  *("data.image_dim=[16,16]", "stop_after_steps=2", "save_images_steps=2"),
-]
-
-
-def use(folder, image_size=16):
-  """Evaluates, draws, reports and segments with a run of films."""
-  run = f"checkpoint_dir={folder}/run_1"
-  small = ["evaluation.num_scenes=2", "plot.num_scenes_for_map=2"]
-  helpers.run_main(
-    "evaluate", "with", run, *small, f"json_path={folder}/e.json"
-  )
-  helpers.run_main("plot", "with", run, *small, "plot.scenes=[0]")
-  helpers.run_main("report", "with", run, *small, f"output={folder}/r.html")
-  frames = [
-    PIL.Image.fromarray(helpers.noise((image_size, image_size, 3), seed=i))
-    for i in range(2)
-  ]
-  frames[0].save(f"{folder}/film.gif", save_all=True, append_images=frames[1:])
-  helpers.run_main(
-    *("segment", "with", run, f"films={folder}/film.gif"),
-    f"output={folder}/segments",
-  )
-  assert os.listdir(f"{folder}/segments")
-  for name in ("e.json", "r.html", "run_1/plots"):
-    assert os.path.exists(f"{folder}/{name}"), name
-
-
 def test_the_config_from_data_to_segments(tmp_path, capsys, monkeypatch):
   monkeypatch.chdir(tmp_path)
   helpers.run_main(
@@ -246,16 +214,22 @@ def test_the_config_from_data_to_segments(tmp_path, capsys, monkeypatch):
     *("data_dir=multi_object_datasets", "seed=0"),
   )
   helpers.run_main(
-    *("with", "cater", *SMALL, "data.train=[16,None]", "data.test=[0,16]"),
+    *(
+      "with",
+      "cater",
+      *helpers.SMALL_FILMS,
+      "data.train=[16,None]",
+      "data.test=[0,16]",
+    ),
     "checkpoint_dir=run",
   )
   capsys.readouterr()
-  use(tmp_path)
+  helpers.use_films(tmp_path)
   assert "video_ari_nobg" in capsys.readouterr().out
 
 
 def test_the_config_with_stills(tmp_path, path):
-  options = [*SMALL, f"data.path={path}", "data.stills=True"]
+  options = [*helpers.SMALL_FILMS, f"data.path={path}", "data.stills=True"]
   helpers.run_main(
     *("with", "cater", *options, "model.sequential=False"),
     *("data.train=[16,None]", "data.test=[0,16]"),
