@@ -64,6 +64,8 @@ _NAMED_CONFIGS = (
   "quick",
   "laptop",
   "moving_sprites",
+  "cater",
+  "movi",
   "own",
   "pretrained",
   "sprites",

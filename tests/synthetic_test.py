@@ -22,7 +22,7 @@ from iodine.synthetic import (
 _LAYOUTS = {
   layout.generator_name: layout
   for layout in layouts.LAYOUTS
-  if layout.generator_name
+  if layout.generator_name and layout.num_frames is None
 }
 _NAMES = list(_LAYOUTS)
 _DSPRITES = [name for name in _NAMES if "dsprites" in name]

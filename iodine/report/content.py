@@ -110,15 +110,18 @@ def _facts(
   kind = "TF1, of the original" if opened.is_tf1 else "TF2"
   parameters = sum(v.shape.num_elements() for v in model.trainable_variables)
   first, last = config["seed"], config["seed"] + result.seeds - 1
-  path = getattr(dataset, "path", ())
+  path = getattr(dataset, "path", None) or getattr(dataset, "name", ())
   paths = [path] if isinstance(path, str) else path
+  test = getattr(dataset, "test", None)
+  if isinstance(dataset, datasets.SceneDataset):
+    test = dataset.ranges()[1]
   shown_paths = errors.join_some(paths, separator=", ")
   facts = {
     "checkpoint": f"{opened.prefix} ({kind})",
     "training step": f"{step:,}",
     "parameters": f"{parameters:,}",
     "data": f"{type(dataset).__name__}, {shown_paths}",
-    "test subset": _range(getattr(dataset, "test", None)),
+    "test subset": _range(test),
     "scenes": f"{result.num_scenes}, each once, {dataset.batch_size} a batch",
     "image": " × ".join(map(str, dataset.image_shape)),
     "slots": str(result.num_components),
