@@ -593,7 +593,7 @@ class TFDS(datasets.SceneDataset):
   download: bool = False
   image: str | None = None
   masks: str | None = None
-  num_entities: Annotated[int, kinds.AtLeast(1), kinds.Below(257)] = 24
+  num_entities: Annotated[int, kinds.AtLeast(1), kinds.Below(255)] = 24
   frames: kinds.Positive | None = None
   stride: kinds.Positive = 1
   stills: bool = False
@@ -619,8 +619,8 @@ class TFDS(datasets.SceneDataset):
     return self._clips.num_frames
 
   @property
-  def num_true_objects(self) -> int:
-    """Returns L, the background included; 0 without masks."""
+  def num_stored_entities(self) -> int:
+    """Returns how many entities the scenes have as stored; 0 without masks."""
     return self.num_entities if self._prepared.masks else 0
 
   @property
