@@ -110,7 +110,7 @@ def _facts(
   kind = "TF1, of the original" if opened.is_tf1 else "TF2"
   parameters = sum(v.shape.num_elements() for v in model.trainable_variables)
   first, last = config["seed"], config["seed"] + result.seeds - 1
-  path = getattr(dataset, "path", None) or getattr(dataset, "name", ())
+  path: Any = getattr(dataset, "path", None) or getattr(dataset, "name", ())
   paths = [path] if isinstance(path, str) else path
   test = getattr(dataset, "test", None)
   if isinstance(dataset, datasets.SceneDataset):
