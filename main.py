@@ -176,7 +176,7 @@ def train(
 
   outcome = command.run(_config, folder, ex.log_scalar, record)
   if outcome.interrupted_by:
-    raise KeyboardInterrupt(outcome.interrupted_by)
+    raise KeyboardInterrupt(outcome.interrupted_by, "told")
   return outcome.step
 
 

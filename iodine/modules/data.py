@@ -367,7 +367,12 @@ class _PlacedScenes(datasets.SceneDataset):
     split = self.train if isinstance(self.train, str) else None
     source, places = self._choose(split)
     size = "{} x {}".format(*self.image_size)
-    return f"{len(places):,} scenes in {source.title}, read as {size}"
+    count = f"{len(places):,} scene{'' if len(places) == 1 else 's'}"
+    line = f"{count} in {source.title}, read as {size}"
+    test = self.ranges()[1]
+    if self.held_out is not None and test is not None and test != self.test:
+      line += f", {test[1]} of them held out"
+    return line
 
   def _choose(self, chosen: Any) -> tuple[Any, np.ndarray]:
     """Returns a source, and the places in it that `train` or `test` chooses."""

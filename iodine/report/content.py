@@ -71,7 +71,7 @@ def write(
     title=f"IODINE on {type(dataset).__name__}",
     facts=_facts(config, opened, step, model, dataset, result),
     notes=captions.notes(
-      getattr(dataset, "test", "") is not None,
+      _test_subset(dataset, "") is not None,
       "factor" in result.metrics,
       result.left_out,
     ),
@@ -112,9 +112,7 @@ def _facts(
   first, last = config["seed"], config["seed"] + result.seeds - 1
   path: Any = getattr(dataset, "path", None) or getattr(dataset, "name", ())
   paths = [path] if isinstance(path, str) else path
-  test = getattr(dataset, "test", None)
-  if isinstance(dataset, datasets.SceneDataset):
-    test = dataset.ranges()[1]
+  test = _test_subset(dataset, None)
   shown_paths = errors.join_some(paths, separator=", ")
   facts = {
     "checkpoint": f"{opened.prefix} ({kind})",
@@ -198,3 +196,10 @@ def _charts(
     figure = charts.training_plot(logged, step)
     found["training"] = _chart(figure, captions.training(logged))
   return found
+
+
+def _test_subset(dataset: Any, otherwise: Any) -> Any:
+  """Returns which scenes are held out, as far as a data set tells."""
+  if isinstance(dataset, datasets.SceneDataset):
+    return dataset.ranges()[1]
+  return getattr(dataset, "test", otherwise)

@@ -20,7 +20,7 @@ from iodine import errors, files
 from iodine.synthetic import entities, own_formats, registry
 
 # So much is lost by an interruption, of one core's work.
-_SECONDS_OF_A_PART = 2.0
+_SECONDS_OF_A_PART = 1.0
 
 # Starting processes takes some seconds, more if the program that calls
 # imports TensorFlow: with less work than this they do not pay.
