@@ -37,7 +37,7 @@ with warnings.catch_warnings():
   import sacred
 
 import iodine
-from iodine import config_files, entries, nvidia
+from iodine import config_files, entries, errors, nvidia
 from iodine.commands import experiment, help
 
 # Before TensorFlow is imported: its start-up messages are not for users, unless
@@ -160,6 +160,10 @@ def train(
   A run of its own folder, with checkpoints, logs and the config. Ctrl-C saves.
   """
   config_files.require_experiment(model)
+  if _config["sweep"]:
+    raise errors.UserError(
+      "`sweep` is for the command of that name: `python main.py sweep with ...`"
+    )
   command = _command("train", _config)
   # Arguments so that Sacred knows their entries.
   del model, data, optimizer, environment
@@ -250,6 +254,16 @@ def report(_config: Config, output: str | None) -> Config:
 def benchmark(_config: Config) -> Config:
   """Measures speed, operations and memory; needs no data."""
   return _command("benchmark", _config).run(_config)
+
+
+@ex.command
+def sweep(_config: Config, model: Config, sweep: Config) -> Config:
+  """Trains many runs: seeds, or other entries with their values."""
+  del sweep  # an argument so that Sacred knows its entries
+  given = ex.given
+  config_files.require_experiment(model)
+  command = _command("sweep", _config, room="studies")
+  return command.run(_config, given, get_config)
 
 
 @ex.command(unobserved=True)

@@ -90,6 +90,13 @@ _USES: dict[str, tuple[tuple[str, ...], tuple[str, str]]] = {
     ("benchmark", "Devices", "json_path"),
     ("benchmark with tetrominoes", "benchmark with clevr6 batch_size=1"),
   ),
+  "sweep": (
+    ("sweep", "Training"),
+    (
+      "sweep with quick 'sweep.seed=[0,1,2]' checkpoint_dir=runs/seeds",
+      "sweep with laptop 'sweep.seed=[0,1]' 'sweep.model.kl_weight=[0.5,1.0]'",
+    ),
+  ),
   "quickstart": (
     ("checkpoint_dir",),
     ("quickstart with quick", "quickstart with quick stop_after_steps=500"),
