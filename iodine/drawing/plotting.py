@@ -146,7 +146,7 @@ def side_by_side_plot(runs: Sequence[tuple[str, Sequence[Info]]]) -> Figure:
   (_, first), *_ = runs
   image = _frame(first[0]["data"]["image"][0], -1, first[0])
   tile = canvas.tile_size(image.shape, _SMALL_TILE)
-  room = 20 + 6 * max(len(title) for title, _ in runs)
+  room = 24 + 7 * max(len(title) for title, _ in runs)
   grid = canvas.Tiles(
     2 * len(first),
     tile,
@@ -154,6 +154,7 @@ def side_by_side_plot(runs: Sequence[tuple[str, Sequence[Info]]]) -> Figure:
     above=[30, 40, *[8] * (len(runs) - 1)],
     margins=(max(95, room), 8),
   )
+  grid.write(0, "truth")
   for i, info in enumerate(first):
     image = _frame(info["data"]["image"][0], -1, info)
     canvas.show(grid.add(0, 2 * i), image, "image")

@@ -162,7 +162,7 @@ def as_table(rows: Mapping[str, Mapping[str, Any]], kind: str) -> str:
     name for name in METRICS if any(name in row for row in rows.values())
   ]
   cells = [
-    [label, row["n"], *(_cell(*row.get(name, (None, None))) for name in names)]
+    [label, row["n"], *(_cell(name, *row.get(name, ())) for name in names)]
     for label, row in rows.items()
   ]
   text = tabulate.tabulate(
@@ -175,11 +175,13 @@ def as_table(rows: Mapping[str, Mapping[str, Any]], kind: str) -> str:
   return text.replace("±", r"$\pm$") if kind.startswith("latex") else text
 
 
-def _cell(mean: float | None, deviation: float | None) -> str | None:
+def _cell(
+  name: str, mean: float | None = None, deviation: float | None = None
+) -> str | None:
   if mean is None:
     return None
-  text = f"{mean:.4f}" if abs(mean) < 0.1 else f"{mean:.3f}"
-  digits = len(text.partition(".")[2])
+  digits = 4 if name == "mse" else 3
+  text = f"{mean:.{digits}f}"
   return text if deviation is None else f"{text} ± {deviation:.{digits}f}"
 
 
