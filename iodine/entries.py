@@ -227,6 +227,28 @@ EVALUATION: Table = {
     ),
   },
 }
+SWEEP: Table = {
+  "sweep": Entry(
+    {}, dict, "entries, dotted ones too, with lists of their values", "call"
+  ),
+  "sweep_zip": Entry(
+    False, bool, "the lists side by side, not each value with each", "call"
+  ),
+  "sweep_parallel": Entry(
+    None, Positive | None, "runs at a time; None: 1 here, all by Slurm", "call"
+  ),
+  "sweep_launcher": Entry(
+    None, Literal[None, "slurm"], "None: this machine", "call"
+  ),
+  "sweep_slurm": Entry(
+    {}, dict, "partition, gpus, hours, and options of submitit", "call"
+  ),
+}
+GATHER: Table = {
+  "runs": Entry(
+    None, _Paths | None, "folders of runs or sweeps, globs, or a list", "call"
+  ),
+}
 RESULTS: Table = {
   "output": Entry(
     None, Path | None, "a folder, file or prefix to write", "call, writes"
@@ -255,6 +277,8 @@ SECTIONS: dict[str, Table] = {
   "benchmark": BENCHMARK,
   "plot, report": PLOT,
   "evaluate, report": EVALUATION,
+  "sweep": SWEEP,
+  "gather, compare_runs": GATHER,
   "Results": RESULTS,
 }
 ENTRIES: Table = {k: v for table in SECTIONS.values() for k, v in table.items()}

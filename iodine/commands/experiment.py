@@ -92,6 +92,26 @@ class Reading(NamedTuple):
   check: Callable[[Config], None]
 
 
+class Given(NamedTuple):
+  """What a call was given.
+
+  Attributes:
+    names: of named configs and config files.
+    updates: of the config, a nested dict.
+    trusted: what `--trust` names.
+  """
+
+  names: list[str]
+  updates: dict[str, Any]
+  trusted: str | None
+
+  @property
+  def words(self) -> list[str]:
+    """Returns it as words of a command line, after `with`."""
+    leaves = config_files.leaves(self.updates)
+    return [*self.names, *(f"{key}={value!r}" for key, value in leaves)]
+
+
 _CONTINUED = Reading((), False, lambda updates: None)
 
 
@@ -129,6 +149,7 @@ class Experiment(sacred.Experiment):
   _at_command_line = False
   _interrupted_by: int | None = None
   _opened: Any = None
+  given = Given([], {}, None)  # the last call
   git_refusal: str | None = None
 
   def records(self, *folders: str, packages: Iterable[str] = ()) -> None:
@@ -277,6 +298,8 @@ class Experiment(sacred.Experiment):
     """Makes a run of a config that was read, completed and checked."""
     updates = sacred_utils.convert_to_nested_dict(config_updates or {})
     updates = entries.with_integers(updates)
+    flag = (options or {}).get(trust_option.get_flag())
+    self.given = Given(list(named_configs), copy.deepcopy(updates), flag)
     command = self.commands.get(command_name)
     reading: Reading | None = getattr(command, "reading", None)
     # A run that goes on has its own config, where no other is named.

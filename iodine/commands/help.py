@@ -90,6 +90,27 @@ _USES: dict[str, tuple[tuple[str, ...], tuple[str, str]]] = {
     ("benchmark", "Devices", "json_path"),
     ("benchmark with tetrominoes", "benchmark with clevr6 batch_size=1"),
   ),
+  "sweep": (
+    ("sweep", "Training"),
+    (
+      "sweep with quick 'sweep.seed=[0,1,2]' checkpoint_dir=runs/seeds",
+      "sweep with laptop 'sweep.seed=[0,1]' 'sweep.model.kl_weight=[0.5,1.0]'",
+    ),
+  ),
+  "gather": (
+    ("gather, compare_runs", "output", "evaluate, report"),
+    (
+      "gather with runs=runs/tetrominoes_minutes",
+      "gather with 'runs=[runs/a_1,runs/b_1]' evaluation.num_scenes=320",
+    ),
+  ),
+  "compare_runs": (
+    ("gather, compare_runs", "evaluate, report", "json_path"),
+    (
+      "compare_runs with 'runs=[runs/a_1,runs/b_1]'",
+      "compare_runs with 'runs=[runs/a_1,runs/b_1]' seed=0 json_path=ab.json",
+    ),
+  ),
   "quickstart": (
     ("checkpoint_dir",),
     ("quickstart with quick", "quickstart with quick stop_after_steps=500"),

@@ -132,6 +132,49 @@ def training_plot(
   return figure
 
 
+def groups_plot(
+  panels: Mapping[str, Mapping[str, Sequence[Sequence[tuple[int, float]]]]],
+) -> Figure:
+  """Draws what groups of runs logged: means, and a band over the runs.
+
+  A band is one standard deviation wide on either side. Curves are means over
+  the nearest twentieth of the training, as in `training_plot`.
+
+  Args:
+    panels: {title: {group: curves}}, a curve being [(step, value)].
+  """
+  figure = canvas.new_figure(1000, 400)
+  figure.set_layout_engine("constrained")
+  grid = figure.subplots(1, len(panels), squeeze=False)
+  for axes, (title, groups) in zip(grid.flat, panels.items(), strict=True):
+    for label, curves in groups.items():
+      steps, values = _on_common_steps(curves)
+      mean = values.mean(axis=0)
+      (line,) = axes.plot(steps, mean, label=f"{label} (n = {len(values)})")
+      if len(values) > 1:
+        spread, color = values.std(axis=0, ddof=1), line.get_color()
+        edges = mean - spread, mean + spread
+        axes.fill_between(steps, *edges, color=color, alpha=0.2, linewidth=0)
+    axes.set_title(title, fontsize=10)
+    _label(axes, "step")
+  handles, labels = grid.flat[0].get_legend_handles_labels()
+  place = {"loc": "outside lower center", "ncols": 2}
+  figure.legend(handles, labels, fontsize=8, frameon=False, **place)
+  return figure
+
+
+def _on_common_steps(
+  curves: Sequence[Sequence[tuple[int, float]]],
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns steps [T] that all curves reach, and smooth values [n, T]."""
+  pairs = [np.array(curve, np.float64).T for curve in curves]
+  first = max(steps[0] for steps, _ in pairs)
+  last = min(steps[-1] for steps, _ in pairs)
+  steps = np.unique(np.concatenate([steps for steps, _ in pairs]))
+  steps = steps[(steps >= first) & (steps <= max(first, last))]
+  return steps, np.array([np.interp(steps, x, _smooth(y)) for x, y in pairs])
+
+
 def draw_smoothed(
   axes: Axes, x: np.ndarray, values: np.ndarray, label: str | None = None
 ) -> None:
