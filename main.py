@@ -229,6 +229,20 @@ def segment(_config: Config, images: Any, output: str | None) -> Config:
 
 
 @ex.command
+@ex.reads(*PRETRAINED)
+def encode(_config: Config, output: str | None) -> str:
+  """Writes the latents of many scenes to one file."""
+  return _read("encode", _config, output, room="studies")
+
+
+@ex.command
+@ex.reads(*PRETRAINED, unless="latents")
+def probe(_config: Config, latents: str | None) -> Config:
+  """Measures what latents tell of true factors, by scikit-learn."""
+  return _read("probe", _config, latents, room="studies")
+
+
+@ex.command
 @ex.reads(decomposes=False)
 def compare(_config: Config, reference: str | None) -> Config:
   """Compares a checkpoint with recorded tensors of the original."""

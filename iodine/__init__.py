@@ -27,11 +27,13 @@ if TYPE_CHECKING:
   from iodine import segmentation
   from iodine.modules.iodine import IODINE
   from iodine.segmentation import Segmenter
+  from iodine.studies.latents import read_latents
 
 __all__ = [
   "Segmenter",
   "build",
   "load_config",
+  "read_latents",
   "restore",
   "segment",
   "trust",
@@ -51,6 +53,10 @@ def __getattr__(name: str) -> Any:
     from iodine import segmentation
 
     return segmentation.Segmenter
+  if name == "read_latents":
+    from iodine.studies import latents
+
+    return latents.read_latents
   raise AttributeError(f"module `iodine` has no attribute `{name}`")
 
 

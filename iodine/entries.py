@@ -249,6 +249,33 @@ GATHER: Table = {
     None, _Paths | None, "folders of runs or sweeps, globs, or a list", "call"
   ),
 }
+ENCODE: Table = {
+  "encode": {
+    "masks": Entry(
+      "labels",
+      Literal["labels", "probabilities"],
+      "the slot of every pixel, or how likely each is",
+    ),
+  },
+}
+PROBE: Table = {
+  "latents": Entry(
+    None, Path | None, "a file of `encode`; None: it is made first", "call"
+  ),
+  "probe": {
+    "matching": Entry(
+      "masks",
+      Literal["masks", "loss"],
+      "by what slots are matched to objects",
+    ),
+    "seeds": Entry(3, Positive, "of splits and probes, from 0 on"),
+    "held_out": Entry(
+      0.25,
+      Annotated[float, Above(0), Below(1)],
+      "share of the scenes that probes are tested on",
+    ),
+  },
+}
 RESULTS: Table = {
   "output": Entry(
     None, Path | None, "a folder, file or prefix to write", "call, writes"
@@ -279,6 +306,8 @@ SECTIONS: dict[str, Table] = {
   "evaluate, report": EVALUATION,
   "sweep": SWEEP,
   "gather, compare_runs": GATHER,
+  "encode": ENCODE,
+  "probe": PROBE,
   "Results": RESULTS,
 }
 ENTRIES: Table = {k: v for table in SECTIONS.values() for k, v in table.items()}

@@ -85,11 +85,13 @@ class Reading(NamedTuple):
     shown: named configs where neither a config nor a checkpoint is given.
     decomposes: whether images are decomposed, as in the training then.
     check: told what the user gave, raises an error before TensorFlow starts.
+    unless: an entry; where the user gives it, no checkpoint is read.
   """
 
   shown: tuple[str, ...]
   decomposes: bool
   check: Callable[[Config], None]
+  unless: str | None = None
 
 
 class Given(NamedTuple):
@@ -177,6 +179,7 @@ class Experiment(sacred.Experiment):
     *shown: str,
     decomposes: bool = True,
     check: Callable[[Config], None] = lambda updates: None,
+    unless: str | None = None,
   ) -> Callable[[_Command], _Command]:
     """Marks a command that reads the checkpoint `checkpoint_dir`.
 
@@ -187,10 +190,11 @@ class Experiment(sacred.Experiment):
       *shown: named configs where neither a config nor a checkpoint is given.
       decomposes: whether images are decomposed, as in the training then.
       check: see `Reading`.
+      unless: see `Reading`.
     """
 
     def mark(command: _Command) -> _Command:
-      command.reading = Reading(shown, decomposes, check)  # type: ignore[attr-defined]
+      command.reading = Reading(shown, decomposes, check, unless)  # type: ignore[attr-defined]
       return command
 
     return mark
@@ -306,6 +310,8 @@ class Experiment(sacred.Experiment):
     continues = updates.get("continue_run") and command_name == "train"
     if continues and not named_configs:
       reading = _CONTINUED
+    elif reading is not None and updates.get(reading.unless or ""):
+      reading = None
     writes = _WRITES_TO.get(command_name or "", ())
     named = dict(self.named_configs)
     stored = None

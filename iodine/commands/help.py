@@ -65,6 +65,20 @@ _USES: dict[str, tuple[tuple[str, ...], tuple[str, str]]] = {
       "segment with checkpoint_dir=runs/own_1 images=photo.png output=out",
     ),
   ),
+  "encode": (
+    (*_TRAINED, "encode", "output", "results_dir"),
+    (
+      "encode with output=latents.h5 evaluation.num_scenes=32",
+      "encode with checkpoint_dir=runs/own_1 data.path=photos output=photos.h5",
+    ),
+  ),
+  "probe": (
+    (*_TRAINED, "probe", "output", *_RESULTS),
+    (
+      "probe with latents=latents.h5",
+      "probe with checkpoint_dir=runs/laptop_1 json_path=probe.json",
+    ),
+  ),
   "export_savedmodel": (
     ("checkpoint_dir", "output"),
     (

@@ -288,3 +288,25 @@ def _set_range(axes: Axes, name: str, lines: _Lines) -> None:
     axes.set_ylim(bottom=0)
   else:
     axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.02)
+
+
+def importance_plot(importance: np.ndarray, titles: Sequence[str]) -> Figure:
+  """Draws how much every latent says about factors, a row for each of these.
+
+  Args:
+    importance: [factors, latents], each row sums to 1.
+    titles: of the factors.
+  """
+  rows, columns = importance.shape
+  width, height = 210 + max(24 * columns, 200), 90 + 28 * rows
+  figure = canvas.new_figure(width, height)
+  axes = figure.add_axes(
+    (130 / width, 50 / height, (width - 210) / width, 28 * rows / height)
+  )
+  drawn = axes.imshow(importance, aspect="auto", vmin=0.0, cmap="viridis")
+  axes.set_yticks(range(rows), titles, fontsize=9)
+  axes.set_xticks(range(0, columns, max(1, columns // 16)))
+  axes.set_xlabel("latent", fontsize=9)
+  axes.set_title("importance", fontsize=10)
+  figure.colorbar(drawn, cax=axes.inset_axes((1.03, 0.0, 0.04, 1.0)))
+  return figure

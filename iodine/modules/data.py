@@ -430,6 +430,12 @@ class _FileScenes(_PlacedScenes):
       line += f"; they are of several kinds: {errors.join_some(found, 3, ', ')}"
     return line
 
+  def names(self, subset: str | None = "train") -> list[str]:
+    """Returns the photo or film of each scene of a subset."""
+    source, places = self._choose(self._range(subset))
+    chosen = places[: self._limit(subset)]
+    return [source.clips[place].film.path for place in chosen]
+
   @abc.abstractmethod
   def _find_clips(self) -> list[image_sets.Clip]:
     """Returns where all scenes are."""
