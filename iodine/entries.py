@@ -227,6 +227,11 @@ EVALUATION: Table = {
     ),
   },
 }
+PACK: Table = {
+  "pack_optimizer": Entry(
+    False, bool, "pack Adam's moments, too, to go on with them", "call"
+  ),
+}
 RESULTS: Table = {
   "output": Entry(
     None, Path | None, "a folder, file or prefix to write", "call, writes"
@@ -255,6 +260,7 @@ SECTIONS: dict[str, Table] = {
   "benchmark": BENCHMARK,
   "plot, report": PLOT,
   "evaluate, report": EVALUATION,
+  "pack": PACK,
   "Results": RESULTS,
 }
 ENTRIES: Table = {k: v for table in SECTIONS.values() for k, v in table.items()}

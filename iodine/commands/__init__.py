@@ -3,3 +3,5 @@
 Each has a function `run`, which gets plain config entries, prints what it does,
 and returns what it made. `main.py` wires them to the command line.
 """
+
+__all__ = ["common", "evaluate"]

@@ -65,6 +65,13 @@ _USES: dict[str, tuple[tuple[str, ...], tuple[str, str]]] = {
       "segment with checkpoint_dir=runs/own_1 images=photo.png output=out",
     ),
   ),
+  "pack": (
+    (*_TRAINED, "pack", "evaluate, report", "output"),
+    (
+      "pack with output=model.zip",
+      "pack with checkpoint_dir=runs/laptop_1/best output=laptop.zip",
+    ),
+  ),
   "export_savedmodel": (
     ("checkpoint_dir", "output"),
     (
