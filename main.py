@@ -222,6 +222,14 @@ def export_savedmodel(_config: Config, output: str | None) -> str:
 
 
 @ex.command
+@ex.reads(*PRETRAINED)
+def pack(_config: Config, output: str | None, pack_optimizer: bool) -> str:
+  """Packs a checkpoint, its config and pictures into one file to share."""
+  del pack_optimizer  # an argument so that Sacred knows its entry
+  return _read("pack", _config, output, room="studies")
+
+
+@ex.command
 @ex.reads(*PRETRAINED, check=_check_images)
 def segment(_config: Config, images: Any, output: str | None) -> Config:
   """Segments images of your own: masks, cut-outs, overlays."""

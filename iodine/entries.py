@@ -276,6 +276,11 @@ PROBE: Table = {
     ),
   },
 }
+PACK: Table = {
+  "pack_optimizer": Entry(
+    False, bool, "pack Adam's moments, too, to go on with them", "call"
+  ),
+}
 RESULTS: Table = {
   "output": Entry(
     None, Path | None, "a folder, file or prefix to write", "call, writes"
@@ -308,6 +313,7 @@ SECTIONS: dict[str, Table] = {
   "gather, compare_runs": GATHER,
   "encode": ENCODE,
   "probe": PROBE,
+  "pack": PACK,
   "Results": RESULTS,
 }
 ENTRIES: Table = {k: v for table in SECTIONS.values() for k, v in table.items()}

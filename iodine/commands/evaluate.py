@@ -66,7 +66,7 @@ def run(
     path = os.path.join(folder, "generalisation.png")
     canvas.save(evaluation.generalisation_plot(result, trained), path)
     print(f"curves: {path}", flush=True)
-  _write_pictures(own.model, next(iter(dataset.batches("test"))), folder)
+  write_pictures(own.model, next(iter(dataset.batches("test"))), folder)
   print(f"pictures: {folder}", flush=True)
   return result
 
@@ -264,7 +264,7 @@ def write_files(
       log_scalar(f"evaluation/{name}", each.mean, t)
 
 
-def _write_pictures(
+def write_pictures(
   model: iodine.IODINE, example: dict[str, Any], folder: str
 ) -> None:
   """Writes overview.png, sequence.png and samples.png."""

@@ -79,6 +79,13 @@ _USES: dict[str, tuple[tuple[str, ...], tuple[str, str]]] = {
       "probe with checkpoint_dir=runs/laptop_1 json_path=probe.json",
     ),
   ),
+  "pack": (
+    (*_TRAINED, "pack", "evaluate, report", "output"),
+    (
+      "pack with output=model.zip",
+      "pack with checkpoint_dir=runs/laptop_1/best output=laptop.zip",
+    ),
+  ),
   "export_savedmodel": (
     ("checkpoint_dir", "output"),
     (

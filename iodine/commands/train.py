@@ -455,6 +455,11 @@ class _Logs(_Validator):
         f"written ({reason}): make room before it saves in `{self.folder}`"
       )
 
+  def _scalars(self, step: int, values: dict[str, float]) -> None:
+    """Writes scalars, and tells them to whoever wants to hear of them."""
+    self._events(self._writer.scalars, step, values)
+    training.tell(step, values)
+
   def rescue(self, step: int, reason: str | None) -> None:
     done = f"the state after step {step} is saved: {_go_on(self.folder)}"
     failed = f"the state after step {step} could not be saved ({reason})"
@@ -491,7 +496,7 @@ class _Logs(_Validator):
       f"{report.images_per_second:.1f} images/s  {left}"
     )
     speed = {"debug/images_per_second": report.images_per_second}
-    self._events(self._writer.scalars, report.step, {**report.means, **speed})
+    self._scalars(report.step, {**report.means, **speed})
     for name, scalar in (("loss", "total"), ("ari_nobg", "ari_nobg")):
       # There is no ARI without masks.
       if f"loss/{scalar}" in report.means:
@@ -508,7 +513,7 @@ class _Logs(_Validator):
       line = f"ARI-nobg {scores['ari_nobg']:.3f}, {line}"
     _say(f"validation at step {step}: {line}")
     scores = {f"validation/{name}": value for name, value in scores.items()}
-    self._events(self._writer.scalars, step, scores)
+    self._scalars(step, scores)
     for name, value in scores.items():
       self.log_scalar(name, value, step)
     return total
