@@ -684,8 +684,12 @@ class TFDS(datasets.SceneDataset):
       remedy=f"mend it, or change `{name}` or what else `data` says of it",
       read=self._read,
       range_name=name,
-      num_clips=lambda scene: self._clips.count(tf.shape(scene["image"])[0]),
+      num_clips=self._count_clips,
     )
+
+  def _count_clips(self, stored: dict[str, tf.Tensor]) -> Any:
+    """Returns how many scenes an element gives."""
+    return self._clips.count(tf.shape(stored["image"])[0])
 
   def _read(self, raw: dict[str, Any]) -> streams.Scene:
     """Returns one scene in its final size, in bytes if it had that before."""
