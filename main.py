@@ -64,6 +64,8 @@ _NAMED_CONFIGS = (
   "quick",
   "laptop",
   "moving_sprites",
+  "cater",
+  "movi",
   "own",
   "pretrained",
   "sprites",
@@ -178,7 +180,7 @@ def train(
 
   outcome = command.run(_config, folder, ex.log_scalar, record)
   if outcome.interrupted_by:
-    raise KeyboardInterrupt(outcome.interrupted_by)
+    raise KeyboardInterrupt(outcome.interrupted_by, "told")
   return outcome.step
 
 

@@ -96,6 +96,45 @@ def model(
   }
 
 
+def film_model(
+  *,
+  n_z: int,
+  num_components: int,
+  num_iters: int,
+  recompute: bool,
+  compute_dtype: str,
+  factors: Factors | None,
+) -> Config:
+  """Returns `model` for films of 64x64: iteration t sees frame t.
+
+  Args:
+    n_z: see `model`.
+    num_components: see there.
+    num_iters: as many as a film has frames after the first.
+    recompute: see `model`.
+    compute_dtype: of the convolutions.
+    factors: see `model`.
+  """
+  return model(
+    n_z=n_z,
+    num_components=num_components,
+    num_iters=num_iters,
+    recompute=recompute,
+    sequential=True,
+    iter_loss_weight=1.0,  # every frame counts the same
+    coord_type="cos",
+    coord_freqs=3,
+    pixel_decoder=broadcast_conv([32] * 4, 5, compute_dtype),
+    encoder=cnn([32] * 3, 5, [128], compute_dtype),
+    refinement_head={
+      "constructor": "iodine.modules.refinement.PredictorCorrectorHead",
+      "hidden_sizes": [128],
+    },
+    factors=factors,
+    scale_val=0.1,
+  )
+
+
 def slots(num_components: int, **options: Any) -> Config:
   """Returns entries of `model` for so many slots, with other arguments."""
   return {

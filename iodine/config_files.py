@@ -11,6 +11,7 @@ import copy
 import dataclasses
 import glob
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
@@ -135,8 +136,12 @@ def require_scenes(config: Config, names: Sequence[str]) -> None:
   """
   path = get(config, "data.path")
   is_ours = str(get(config, "data.constructor")).startswith("iodine.modules.")
-  if not is_ours or path is None or path == config["generated_path"]:
+  if not is_ours or (path is not None and path == config["generated_path"]):
     return
+  if path is None and "own" in names:
+    raise errors.UserError(
+      "`data.path` is not set: give your images, as in `data.path=FOLDER`"
+    )
   places = path if isinstance(path, (list, tuple)) else [path]
   for place in places:
     if not isinstance(place, str):
@@ -256,12 +261,14 @@ def at_step(config: Config, step: int) -> tuple[dict[str, Any], str | None]:
   found = list(stages({"stages": [], **config}))
   for number, stage in enumerate(found, 1):
     if step <= stage.last_step:
+      is_cut = config.get("stop_after_steps", math.inf) <= step
+      rest = "" if is_cut else ", and later stages are to come"
       # Entries that hand a value on to the model.
       handed = {k: stage.changes[k] for k in stage.changes.keys() & config}
       return {**config, **handed, "model": stage.model}, (
         f"step {step} is in stage {number} of {len(found) + 1}, with "
-        f"{json.dumps(stage.changes)}: it is shown as it was trained then, and "
-        "later stages are to come"
+        f"{json.dumps(stage.changes)}: it is shown as it was trained then"
+        f"{rest}"
       )
   return dict(config), None
 

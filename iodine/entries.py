@@ -323,9 +323,9 @@ def flat(table: Table = ENTRIES, path: str = "") -> Iterator[tuple[str, Entry]]:
       yield from flat(entry, place)
 
 
-# `data.cache` is an argument of data sets.
+# `data.cache` and `data.download` are arguments of data sets.
 WRITES = (
-  "data.cache",
+  *("data.cache", "data.download"),
   *(name for name, entry in flat() if "writes" in entry.marks),
 )
 OF_CALL = tuple(name for name, entry in flat() if "call" in entry.marks)

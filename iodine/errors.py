@@ -60,10 +60,16 @@ def message_of(
 def reason(error: Exception) -> str:
   """Returns what an error says in one line, in the words of the system.
 
-  That is without the operation and the device that TensorFlow names.
+  That is without the operation and the device that TensorFlow names, and
+  without what a check of numbers adds.
   """
   line = str(error).strip().split("\n")[0]
-  words = re.sub(r"\{\{.*?\}\}\s*|\s*\[Op:.*", "", line)
+  words = re.sub(
+    r"\{\{.*?\}\}\s*|\s*\[Op:.*|\s:\sTensor had .*"
+    r"|Error in user-defined function.*?iterator: \S*: ",
+    "",
+    line,
+  )
   return getattr(error, "strerror", None) or words
 
 

@@ -645,7 +645,8 @@ def test_a_checkpoint_within_a_stage_is_shown_as_it_was_trained(
   capsys.readouterr()
   run("evaluate", "with", place, "evaluation.num_scenes=2")
   out = capsys.readouterr().out
-  assert "step 2 is in stage 1 of 2" in out and "stages are to come" in out
+  assert "step 2 is in stage 1 of 2" in out
+  assert "stages are to come" not in out  # it was to end there
   assert "unlike" not in out
   assert checkpoints.restore_model(f"{tmp_path}/run_1")[0].num_components == 4
   assert len(iodine.segment(helpers.noise([8, 8, 3]), tmp_path / "run_1").masks)
@@ -721,6 +722,8 @@ def test_ctrl_c_saves_and_leaves_with_130(options, tmp_path):
     checkpoints.open_checkpoint(f"{tmp_path}/run_1").prefix.rsplit("-", 1)[1]
   )
   assert f"at step {step};" in out
+  # One line, ready to paste, and nothing after it.
+  assert out.endswith(f"checkpoint_dir={tmp_path}/run_1`\n")
 
 
 def test_what_tensorflow_makes_of_a_signal_is_an_interruption(

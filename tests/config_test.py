@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import main
-from iodine import building, errors, pretrained, training
+from iodine import building, config_files, errors, pretrained, training
 from iodine.modules import data, refinement
 
 PAPER = {
@@ -301,3 +301,19 @@ def test_moving_sprites_make_a_step_frame_by_frame():
   np.testing.assert_array_equal(
     iterations["inputs"][1].spatial["image"], batch["image"][:, 1:2]
   )
+
+
+def test_named_configs_that_do_not_go_together_are_a_sentence():
+  with pytest.raises(errors.UserError, match="own, laptop do not go together"):
+    main.get_config(("own", "laptop"), {"data.path": "photos"})
+
+
+def test_a_checkpoint_within_a_stage_has_the_model_of_then():
+  config = main.get_config(("laptop",))
+  first, told = config_files.at_step(config, 2500)
+  assert first["num_components"] == first["model"]["num_components"] == 4
+  assert first["model"]["output_dist"]["num_components"] == 4
+  assert "step 2500 is in stage 1 of 4" in told
+  assert told.endswith("later stages are to come")
+  last, told = config_files.at_step(config, 20001)
+  assert (last, told) == (config, None)

@@ -67,7 +67,7 @@ def random_features(layout, rng):
   Floats are random bits: NaN with payloads, infinities, subnormal numbers.
   """
   features = {}
-  for name, (shape, dtype) in layout.features.items():
+  for name, (shape, dtype, _) in layout.features.items():
     size = int(np.prod(shape))
     if dtype == tf.uint8:
       features[name] = bytes_feature(rng.integers(0, 256, size).tolist())

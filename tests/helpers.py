@@ -235,6 +235,36 @@ def fails_with_sentence(capsys, *arguments):
   return line
 
 
+# Of a config that trains on films.
+SMALL_FILMS = [
+  *("n_z=3", "num_components=3", "num_iters=1", "batch_size=2"),
+  "model.decoder.pixel_decoder.cnn_opt.output_channels=[4,None]",
+  "model.refinement_core.encoder_net.cnn_opt.output_channels=[4]",
+  *("data.image_dim=[16,16]", "stop_after_steps=2", "save_images_steps=2"),
+]
+
+
+def use_films(folder, image_size=16):
+  """Evaluates, draws, reports and segments with a run of films."""
+  run = f"checkpoint_dir={folder}/run_1"
+  small = ["evaluation.num_scenes=2", "plot.num_scenes_for_map=2"]
+  run_main("evaluate", "with", run, *small, f"json_path={folder}/e.json")
+  run_main("plot", "with", run, *small, "plot.scenes=[0]")
+  run_main("report", "with", run, *small, f"output={folder}/r.html")
+  frames = [
+    PIL.Image.fromarray(noise((image_size, image_size, 3), seed=i))
+    for i in range(2)
+  ]
+  frames[0].save(f"{folder}/film.gif", save_all=True, append_images=frames[1:])
+  run_main(
+    *("segment", "with", run, f"films={folder}/film.gif"),
+    f"output={folder}/segments",
+  )
+  assert os.listdir(f"{folder}/segments")
+  for name in ("e.json", "r.html", "run_1/plots"):
+    assert os.path.exists(f"{folder}/{name}"), name
+
+
 def perturb(module, seed=0, stddev=0.1):
   """Adds noise to all variables, so that no bias or offset is trivial."""
   rng = np.random.default_rng(seed)

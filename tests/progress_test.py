@@ -14,7 +14,8 @@ from iodine.commands import help, train
 @pytest.mark.parametrize(
   "seconds, words",
   [
-    *((0.4, "0 seconds"), (119, "119 seconds"), (120, "2 minutes")),
+    *((0.4, "0 seconds"), (1, "1 second"), (119, "119 seconds")),
+    (120, "2 minutes"),
     *((5400, "90 minutes"), (7200, "2.0 hours"), (34920, "9.7 hours")),
     *((26.2 * 86400, "26 days"), (2.5 * 86400, "2.5 days")),
   ],
@@ -52,7 +53,7 @@ def test_a_hopeless_training_says_so(logs, capsys, monkeypatch):
   logs.pace(502, 22.6)
   line = capsys.readouterr().out
   assert line.startswith("step 502/100000: about 26 days for the 99,498 steps")
-  for remedy in ("`image_dim`", "`quick`", "`laptop`", "a GPU"):
+  for remedy in ("'image_dim=[14,14]'", "`quick`", "`laptop`", "a GPU"):
     assert remedy in line
   logs.pace(502, 0.1)
   assert "about 2.8 hours" in (line := capsys.readouterr().out)

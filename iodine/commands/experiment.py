@@ -36,6 +36,7 @@ Config = Mapping[str, Any]
 # named config adds all of its entries to the few defaults; what is misspelt is
 # found by `building` and by Sacred itself.
 _IDLE_WARNINGS = (
+  "Aborted after",
   "Added new config entry",
   "No observers have been added",
   "Failed after",
@@ -214,8 +215,10 @@ class Experiment(sacred.Experiment):
     except KeyboardInterrupt as interrupt:
       signal.signal(signal.SIGINT, errors.end_at_once)
       sys.stdout.flush()
-      print("interrupted", file=sys.stderr)
-      sys.exit(128 + int(interrupt.args[0] if interrupt.args else 2))
+      number, *told = interrupt.args or [signal.SIGINT]
+      if not told:
+        print("interrupted", file=sys.stderr)
+      sys.exit(128 + int(number))
     finally:
       for number, handler in previous.items():
         signal.signal(number, handler)
@@ -236,8 +239,11 @@ class Experiment(sacred.Experiment):
       print(f"error: {error}", file=sys.stderr)
       sys.exit(1)
     if text is not None:
-      print(text)
-      sys.exit(0)
+      with contextlib.suppress(BrokenPipeError):  # as by `| head`
+        print(text, flush=True)
+        sys.exit(0)
+      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+      sys.exit(1)
 
   def _interrupt(self, number: int, _: Any) -> None:
     """Makes a signal end a command as Ctrl-C does, cleaning up on the way."""
@@ -425,6 +431,13 @@ class Experiment(sacred.Experiment):
     except sacred_utils.ConfigAddedError as error:
       name = next(iter(error.__conflicting_configs__))
       raise errors.UserError(_unknown_entry(name, error.__config__)) from error
+    except TypeError as error:
+      if "item assignment" not in str(error):
+        raise
+      raise errors.UserError(
+        f"the named configs {', '.join(names)} do not go together: name one "
+        "experiment, and give entries on top of it"
+      ) from error
     except KeyError as error:
       if "not in preset" not in str(error):
         raise

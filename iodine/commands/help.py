@@ -239,4 +239,4 @@ def duration(seconds: float) -> str:
       number = seconds / size
       digits = 1 if unit != "minutes" and number < 10 else 0
       return f"{number:.{digits}f} {unit}"
-  return f"{seconds:.0f} seconds"
+  return f"{seconds:.0f} second{'' if round(seconds) == 1 else 's'}"

@@ -44,7 +44,7 @@ def make_data(
       f"`generator` is {generator!r}, which is no generator for this data set: "
       f"use one of {', '.join(synthetic.DATASETS)}, or the public files"
     )
-  path, data_format = _place(config["path"], data_dir, name, data_format)
+  path, data_format = _place(config.get("path"), data_dir, name, data_format)
   print(f"generating {num_scenes} scenes of {name}, seed {seed}", flush=True)
   synthetic.write_dataset(
     name, path, num_scenes, seed, data_format=data_format, progress=True
@@ -67,8 +67,8 @@ def _place(
   dataset = synthetic.DATASETS[name]
   suffix = os.path.splitext(str(read_path))[1]
   if data_format is None:
-    is_npz = dataset.is_film or (data_dir is None and suffix == ".npz")
-    data_format = "npz" if is_npz else "tfrecords"
+    is_npz = data_dir is None and suffix == ".npz"
+    data_format = "npz" if is_npz else dataset.formats[0]
   if data_dir is not None:
     if data_format == "png":
       return data_dir, data_format

@@ -392,10 +392,11 @@ def _opening_line(
 
 def _tell_end(outcome: training.Outcome, folder: str) -> None:
   """Says how a stage ended, and how to go on."""
+  line = f"checkpoint: {outcome.checkpoint}"
   if outcome.interrupted_by:
     name = outcome.interrupted_by.name
-    print(f"stopped by {name} at step {outcome.step}; {_go_on(folder)}")
-  print(f"checkpoint: {outcome.checkpoint}", flush=True)
+    line = f"stopped by {name} at step {outcome.step}; {_go_on(folder)}"
+  print(line, flush=True)
 
 
 def _go_on(folder: str) -> str:
@@ -472,10 +473,11 @@ class _Logs(_Validator):
     )
     if seconds > _DAY and not tf.config.list_physical_devices("GPU"):
       line += (
-        "; a smaller `image_dim`, the configs `quick` and `laptop`, or a GPU "
-        "make it shorter"
+        "; smaller images, such as `'image_dim=[14,14]'`, or a GPU make it "
+        "shorter, and the experiments `quick` and `laptop` are short"
       )
-    _say(line)
+    if num_steps:
+      _say(line)
 
   def advance(self, step: int) -> None:
     self.bar.update(step - self.bar.n)

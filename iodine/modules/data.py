@@ -2,7 +2,7 @@
 
 The four data sets of the paper's code, CLEVR, Multi-dSprites, Tetrominoes and
 the Objects Room, from files of records; and scenes of one's own: `Images`,
-`Films` and `Arrays`.
+`Films` and `Arrays`. CATER, and what TensorFlow Datasets has.
 
 Dimensions: see `iodine.modules.datasets`.
 """
@@ -10,9 +10,10 @@ Dimensions: see `iodine.modules.datasets`.
 import abc
 import dataclasses
 import functools
+import math
 import os
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -30,6 +31,7 @@ from iodine.readers import (
   opening,
   paths,
   streams,
+  tfds,
 )
 
 # Where the original has them.
@@ -232,6 +234,66 @@ class ObjectsRoom(IODINEDataset):
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
+class CATER(IODINEDataset):
+  """CATER with masks: films of 33 frames, 64x64.
+
+  A scene is a clip of `frames` frames; a film gives several, one after the
+  other, which are what `train` and `test` count. An entity is visible if it has
+  a pixel in one of them. A filter by number of objects lets through every scene
+  or none.
+
+  Factors, float32: position [B, L, 3], in the first frame.
+
+  Others, and errors: see `IODINEDataset`.
+
+  Attributes:
+    frames: T; None: all.
+    stride: every so many frames of a film one is taken.
+    stills: whether each of those is a scene of its own.
+  """
+
+  image_dim: datasets.ImageSize = (64, 64)
+  frames: kinds.Positive | None = None
+  stride: kinds.Positive = 1
+  stills: bool = False
+
+  layout_name: ClassVar[str] = "cater_with_masks"
+
+  def __post_init__(self):
+    super().__post_init__()
+    length, title = self.layout.num_frames, self.layout.title
+    self._clips = streams.cut_films(
+      title, length, self.frames, self.stride, self.stills
+    )
+
+  @property
+  def num_frames(self) -> int:
+    """Returns T, 1 for stills."""
+    return self._clips.num_frames
+
+  def _open(self, subset: str | None) -> streams.RecordStream:
+    """Opens the files and returns the scenes of a subset."""
+    count = self._clips.count(self.layout.num_frames)
+    stream = super()._open(subset)
+    return dataclasses.replace(stream, num_clips=lambda _: count)
+
+  def _read(self, raw: dict[str, tf.Tensor]) -> streams.Scene:
+    """Returns one scene as it is stored, cropped."""
+    scene = examples.parse(raw["record"], self.layout)
+    frames = self._clips.frames(raw["clip"])
+    image, mask = (tf.gather(scene[name], frames) for name in ("image", "mask"))
+    image, mask = crop(image, mask, self.crop_region)
+    has_pixel = tf.reduce_any(mask > 0, axis=[0, 2, 3, 4])
+    return {
+      "image": image,
+      # Whether ones are stored or 255.
+      "mask": tf.cast(mask > 0, tf.uint8) * 255,
+      "visibility": tf.cast(has_pixel, tf.float32),
+      "factors": {"position": scene["object_positions"][:, frames[0]]},
+    }
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
 class _PlacedScenes(datasets.SceneDataset):
   """Base class of data sets whose scenes are at hand in any order.
 
@@ -305,7 +367,12 @@ class _PlacedScenes(datasets.SceneDataset):
     split = self.train if isinstance(self.train, str) else None
     source, places = self._choose(split)
     size = "{} x {}".format(*self.image_size)
-    return f"{len(places):,} scenes in {source.title}, read as {size}"
+    count = f"{len(places):,} scene{'' if len(places) == 1 else 's'}"
+    line = f"{count} in {source.title}, read as {size}"
+    test = self.ranges()[1]
+    if self.held_out is not None and test is not None and test != self.test:
+      line += f", {test[1]} of them held out"
+    return line
 
   def _choose(self, chosen: Any) -> tuple[Any, np.ndarray]:
     """Returns a source, and the places in it that `train` or `test` chooses."""
@@ -495,3 +562,166 @@ class Arrays(_PlacedScenes):
     self, source: arrays.ArraySource, places: np.ndarray
   ) -> streams.Scene:
     return source.read(places)
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class TFDS(datasets.SceneDataset):
+  """What TensorFlow Datasets has, stills and films, such as CLEVR and MOVi.
+
+  Of every image the largest region in the middle with the proportions of
+  `image_dim` is kept, after `crop_region`, and resized. A film gives several
+  scenes, see `Films`.
+
+  Attributes:
+    name: such as "clevr:3.1.0" or "movi_a/128x128"; or the folder of a version
+      that is prepared.
+    data_dir: where prepared ones are; None: where TFDS keeps them.
+    download: whether to fetch and prepare what is missing.
+    image: the key of the images or films; None: "image" or "video".
+    masks: that of label images, a number for each pixel, 0 for the background;
+      None: "segmentations", if there are any.
+    num_entities: L, above all numbers in label images.
+    frames: T; None: as many as a film gives.
+    stride: every so many frames of a film one is taken.
+    stills: whether each of those is a scene of its own.
+    train: a split or a slice, such as "train[:90%]"; None: "train".
+    test: the same for the subset "test"; None: "test" or "validation", if there
+      is one.
+    path: of no use here.
+
+  Others, and errors: see `datasets.SceneDataset`.
+  """
+
+  name: str
+  path: Any = None
+  data_dir: kinds.Path | None = None
+  download: bool = False
+  image: str | None = None
+  masks: str | None = None
+  num_entities: Annotated[int, kinds.AtLeast(1), kinds.Below(255)] = 24
+  frames: kinds.Positive | None = None
+  stride: kinds.Positive = 1
+  stills: bool = False
+  train: str | None = None
+  test: str | None = None
+
+  @functools.cached_property
+  def _prepared(self) -> tfds.Prepared:
+    return tfds.prepare(
+      self.name, self.data_dir, self.download, self.image, self.masks
+    )
+
+  @functools.cached_property
+  def _clips(self) -> streams.Clips:
+    prepared = self._prepared
+    return streams.cut_films(
+      prepared.title, prepared.shape[0], self.frames, self.stride, self.stills
+    )
+
+  @property
+  def num_frames(self) -> int:
+    """Returns T, 1 for stills."""
+    return self._clips.num_frames
+
+  @property
+  def num_stored_entities(self) -> int:
+    """Returns how many entities the scenes have as stored; 0 without masks."""
+    return self.num_entities if self._prepared.masks else 0
+
+  @property
+  def image_size(self) -> tuple[int, int]:
+    """Returns (H, W) of the images that come out."""
+    if self.image_dim is not None:
+      return super().image_size
+    rows, columns = self._region(self._prepared.shape[1:3])
+    return rows[1] - rows[0], columns[1] - columns[0]
+
+  @property
+  def image_shape(self) -> tuple[int, int, int]:
+    """Returns (H, W, C) of the images that come out."""
+    channels = 1 if self.grayscale else self._prepared.shape[-1]
+    assert channels is not None
+    return (*self.image_size, channels)
+
+  def ranges(self) -> tuple[Any, Any]:
+    """Returns which scenes are trained on and held out, as `train`, `test`."""
+    splits = self._prepared.builder.info.splits
+    usual = [name for name in ("test", "validation") if name in splits]
+    return self.train or "train", self.test or next(iter(usual), None)
+
+  def about(self) -> str:
+    """Returns what is read."""
+    prepared, masks = self._prepared, "without masks and their scores"
+    if prepared.masks:
+      masks = f"masks of `{prepared.masks}`"
+    return f"{prepared.title}, images of `{prepared.image}`, {masks}"
+
+  def _region(self, size: Any) -> Any:
+    """Returns which rows and columns are kept of images (H', W')."""
+    framing = image_files.Framing(self.image_dim, self.crop_region, False)
+    if None not in tuple(size):
+      return framing.region(size)
+    raise errors.UserError(
+      f"the images of {self._prepared.title} have several sizes: give"
+      " `data.image_dim`"
+    )
+
+  def _open(self, subset: str | None) -> streams.ElementStream:
+    """Opens the data set and returns the scenes of a subset."""
+    prepared, name = self._prepared, "test" if subset == "test" else "train"
+    return streams.ElementStream(
+      title=prepared.title,
+      limit=self._limit(subset),
+      layout=layouts.Layout(prepared.title, None, (0, 0, 0), 0, {}),
+      elements=prepared.elements(self._range(subset) or "train"),
+      paths=prepared.files,
+      remedy=f"mend it, or change `{name}` or what else `data` says of it",
+      read=self._read,
+      range_name=name,
+      num_clips=lambda scene: self._clips.count(tf.shape(scene["image"])[0]),
+    )
+
+  def _read(self, raw: dict[str, Any]) -> streams.Scene:
+    """Returns one scene in its final size, in bytes if it had that before."""
+    stored, frames = raw["record"], self._clips.frames(raw["clip"])
+    size = stored["image"].shape[1:3]
+    if size.is_fully_defined():
+      region = self._region(size)
+    else:
+      found = tf.numpy_function(
+        lambda size: np.int64(self._region(size)),
+        [tf.shape(stored["image"])[1:3]],
+        tf.int64,
+      )
+      region = [tf.unstack(x, 2) for x in tf.unstack(found, 2)]
+    image = tf.gather(stored["image"], frames)
+    labels = tf.gather(stored.get("mask", stored["image"]), frames)
+    image, labels = crop(image, labels, region)
+    if self.grayscale or tuple(image.shape[1:3]) != self.image_size:
+      image = datasets.preprocess_image(image, self.image_size, self.grayscale)
+    scene: streams.Scene = {"image": image, "factors": {}}
+    if "mask" in stored:
+      scene.update(self._entities(tf.cast(labels, tf.int32)))
+    return scene
+
+  def _entities(self, labels: tf.Tensor) -> streams.Scene:
+    """Returns mask and visibility of labels [T, H', W', 1]."""
+    number = self.num_entities
+    is_known = tf.reduce_all((labels >= 0) & (labels < number))
+    # An `Assert` would be stateful.
+    check = tf.debugging.check_numerics(
+      tf.where(is_known, 0.0, math.nan),
+      f"a label beyond {number - 1}, the last of `data.num_entities`={number}",
+    )
+    with tf.control_dependencies([check]):
+      labels = tf.identity(labels)
+    method = tf.compat.v1.image.ResizeMethod.NEAREST_NEIGHBOR
+    labels = tf.compat.v1.image.resize(labels, self.image_size, method)
+    counts = tf.math.bincount(labels, minlength=number, maxlength=number)
+    counts = tf.ensure_shape(counts, [number])
+    # The background is there even where nothing shows it.
+    is_there = tf.concat([[True], counts[1:] > 0], axis=0)
+    return {
+      "mask": tf.cast(labels, tf.uint8)[:, tf.newaxis],
+      "visibility": tf.cast(is_there, tf.float32),
+    }

@@ -10,6 +10,7 @@ __all__ = [
   "layouts",
   "opening",
   "paths",
+  "tfds",
   "validity",
   "streams",
 ]

@@ -347,9 +347,10 @@ class ArraySource:
       most = 0.0
       for start in range(0, self.num_scenes, _BLOCK):
         block = self._load(self._mask, slice(start, start + _BLOCK))
-        counts = block != self._masks.ignore_label
+        if self._masks.ignore_label is not None:
+          block = block[block != self._masks.ignore_label]
         # Of NaN, one.
-        most = max(most, float(np.max(block, initial=0, where=counts)))
+        most = max(most, float(np.max(block, initial=0)))
       most = min(most, streams.MOST_ENTITIES)
       told["mask"] = (self.num_scenes, 1 + int(most))
     counts = set(told.values())
@@ -446,24 +447,32 @@ class ArraySource:
     if self._entity_axis is not None:
       # Integers are 0 and 1, or 0 and 255.
       return self._label(mask > (0.5 if mask.dtype.kind == "f" else 0))
-    is_ignored = mask == self._masks.ignore_label
-    numbers = np.where(is_ignored, 0, mask)
-    low, high = numbers.min(), numbers.max()
-    is_integer = mask.dtype.kind != "f" or not np.any(numbers % 1)
+    ignored, is_ignored = self._masks.ignore_label, np.False_
+    if ignored is not None:
+      is_ignored = mask == ignored
+      mask = np.where(is_ignored, 0, mask)
+    low, high = mask.min(), mask.max()
+    is_integer = mask.dtype.kind != "f" or not np.any(mask % 1)
     if not (low >= 0 and high < self.num_entities and is_integer):
       raise errors.UserError(
         f"`mask` of {self.title} has numbers from {low} to {high}, where there"
         f" are {self.num_entities} entities: give integers from 0 to"
         f" {self.num_entities - 1}, 0 for the background"
       )
-    return np.where(is_ignored, streams.IGNORED, numbers).astype(np.uint8)
+    numbers = mask.astype(np.uint8)
+    numbers[is_ignored] = streams.IGNORED
+    return numbers
 
   def _label(self, is_on: np.ndarray) -> np.ndarray:
     """Maps masks of entities [B, T, L, H, W, 1] -> numbers, L = 1."""
-    numbers = np.full_like(is_on[:, :, :1], streams.NOBODY, np.uint8)
-    for k in range(is_on.shape[2]):
-      np.copyto(numbers, np.uint8(k), where=is_on[:, :, k : k + 1])
     total = is_on.sum(axis=2, dtype=np.uint8)
+    ours = np.arange(is_on.shape[2], dtype=np.uint8)
+    if np.all(total == 1):
+      numbers = np.einsum("btlhwc,l->bthwc", is_on.view(np.uint8), ours)
+      return numbers[:, :, np.newaxis]
+    numbers = np.full_like(is_on[:, :, :1], streams.NOBODY, np.uint8)
+    for k in ours:
+      np.copyto(numbers, k, where=is_on[:, :, k : k + 1])
     if total.max() > 1:
       self._tell("has masks that overlap: the later one wins")
     if total.min() == 0 and 0 in self._masks.background:
@@ -490,8 +499,9 @@ class ArraySource:
     if self._visibility is not None:
       visibility = self._take(self._visibility, places)
       return self._of_any_frame(visibility).astype(np.float32)
-    # With room for what is the number of no entity.
-    has_pixels = np.zeros((len(places), 256), np.float32)
-    np.put_along_axis(has_pixels, mask.reshape(len(places), -1), 1.0, axis=1)
-    has_pixels[:, list(self._masks.background)] = 1.0
-    return has_pixels[:, : self.num_entities]
+    numbers = mask.reshape(len(places), -1)
+    are_there = [
+      np.any(numbers == k, axis=1) | (k in self._masks.background)
+      for k in range(self.num_entities)
+    ]
+    return np.stack(are_there, axis=1).astype(np.float32)

@@ -57,7 +57,7 @@ def parse(
 
   Returns:
     The arrays by name, float32 or uint8 (0 to 255), with the shapes of the
-    layout, except that "mask" is always [L, H, W, 1].
+    layout, except that "mask" is always [L, H, W, 1], of films [T, L, H, W, 1].
   """
   if names is None and is_worthwhile(layout):
     scene = _parse_fast(record, layout)
@@ -70,8 +70,11 @@ def parse(
 
 def is_worthwhile(layout: layouts.Layout) -> bool:
   """Returns whether scenes are large enough for `_parse_fast` to pay."""
-  features = layout.features.values()
-  sizes = [math.prod(f.shape) for f in features if f.dtype == tf.uint8]
+  sizes = [
+    math.prod(feature.shape)
+    for feature in layout.features.values()
+    if feature.dtype == tf.uint8 and not feature.is_packed
+  ]
   return sum(sizes) >= _WORTHWHILE
 
 
@@ -82,14 +85,16 @@ def _parse_plain(
   features = {name: layout.features[name] for name in names or layout.features}
   spec = {
     name: tf.io.FixedLenFeature(
-      feature.shape, tf.string if feature.dtype == tf.uint8 else feature.dtype
+      () if feature.is_packed else feature.shape,
+      tf.string if feature.dtype == tf.uint8 else feature.dtype,
     )
     for name, feature in features.items()
   }
   scene = tf.io.parse_single_example(record, spec)
   for name, feature in features.items():
     if feature.dtype == tf.uint8:
-      # decode_raw appends an axis for the bytes of a string: here always one.
+      # decode_raw appends an axis for the bytes of a string: of those that are
+      # not packed always one.
       array = tf.io.decode_raw(scene[name], tf.uint8)
       scene[name] = tf.reshape(array, feature.shape)
   return scene

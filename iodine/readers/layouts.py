@@ -2,8 +2,9 @@
 
 One record is one scene, a serialised `tf.train.Example`. Images, masks and
 some factors are stored with every array element as a byte string of length
-one, so a CLEVR scene is a list of 1.07 million strings. The layouts are those
-of github.com/google-deepmind/multi_object_datasets.
+one, so a CLEVR scene is a list of 1.07 million strings. Those of the films are
+one string each. The layouts are those of
+github.com/google-deepmind/multi_object_datasets.
 
 Dimensions:
   L: entities of a scene, the background among them (entity 0).
@@ -25,10 +26,12 @@ class Feature(NamedTuple):
     shape: shape of the array as stored.
     dtype: tf.float32, or tf.uint8 for arrays that are stored as one byte
       string per element.
+    is_packed: whether all of its bytes are one string instead.
   """
 
   shape: tuple[int, ...]
   dtype: tf.DType
+  is_packed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Layout:
     entities_last: the mask is stored [H, W, L, 1], not [L, H, W, 1].
     generator_name: of the generator in `iodine.synthetic`; None without one.
     config: the named config whose `make_data` writes such files, or None.
+    num_frames: of films, whose images and masks have an axis of them in front
+      and are packed; None of stills.
   """
 
   name: str
@@ -54,6 +59,7 @@ class Layout:
   entities_last: bool = False
   generator_name: str | None = None
   config: str | None = None
+  num_frames: int | None = None
 
   @property
   def title(self) -> str:
@@ -108,10 +114,11 @@ def resized(layout: Layout, size: Sequence[int]) -> Layout:
   frame, entities = tuple(size), (layout.num_entities,)
   image = (frame[0], frame[1], layout.image_shape[-1])
   mask = (*frame, *entities) if layout.entities_last else (*entities, *frame)
+  films = () if layout.num_frames is None else (layout.num_frames,)
   features = {
     **layout.features,
-    "image": Feature(image, tf.uint8),
-    "mask": Feature((*mask, 1), tf.uint8),
+    "image": Feature((*films, *image), tf.uint8, bool(films)),
+    "mask": Feature((*films, *mask, 1), tf.uint8, bool(films)),
   }
   return dataclasses.replace(layout, image_shape=image, features=features)
 
@@ -143,6 +150,16 @@ LAYOUTS: tuple[Layout, ...] = (
   _room("six_objects", 10),
   _room("empty_room", 4),
   _room("identical_color", 10),
+  _layout(
+    "cater_with_masks",
+    None,
+    (64, 64, 3),
+    11,
+    {"object_positions": (33, 3)},
+    generator_name="cater",
+    config="cater",
+    num_frames=33,
+  ),
 )
 
 

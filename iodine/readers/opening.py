@@ -12,7 +12,9 @@ from iodine.readers import examples, layouts, paths
 # Records, 3.2 MB each for CLEVR.
 _READ_AHEAD = 16
 
-_GZIP = b"\x1f\x8b"  # what such files begin with
+# What such files begin with.
+_GZIP = b"\x1f\x8b"
+_ZLIB = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 
 # What reading a damaged file, or a record of another layout, can raise. The
 # last, when TensorFlow quotes bytes of a record that are not text.
@@ -25,7 +27,7 @@ RECORD_ERRORS = (
 
 
 class File(NamedTuple):
-  """A data file. `compression` is "GZIP" or "" as `TFRecordDataset` has it."""
+  """A data file. `compression` is what `TFRecordDataset` calls it."""
 
   path: str
   compression: str
@@ -64,20 +66,28 @@ def open_files(path: Any, layout: layouts.Layout) -> list[File]:
     layout: what the records have to hold.
 
   Returns:
-    The files; gzip or not is decided by their first two bytes, because files
-    without compression circulate under the same names.
+    The files; how they are compressed is decided by their first bytes, because
+    files without compression circulate under the same names.
   """
   # Another order would be another training.
   found = paths.expand("data.path", path, (), _remedy(layout), key=str)
   files = []
   for name in found.values():
     with open(name, "rb") as content:
-      is_gzip = content.read(2) == _GZIP
-    files.append(File(name, "GZIP" if is_gzip else ""))
+      files.append(File(name, _compression(content.read(8))))
     problem = _find_problem(files[-1], layout, num_records=1)
     if problem:
       raise errors.UserError(problem)
   return files
+
+
+def _compression(head: bytes) -> str:
+  """Returns how a file is compressed that begins with these eight bytes."""
+  if head[:2] == _GZIP:
+    return "GZIP"
+  # Without compression they are the length of a record, which may be any, but
+  # not of gigabytes.
+  return "ZLIB" if head[:2] in _ZLIB and any(head[4:]) else ""
 
 
 def _remedy(layout: layouts.Layout) -> str:

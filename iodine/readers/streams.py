@@ -6,6 +6,7 @@ an epoch, and none is read but those that come.
 
 Dimensions:
   B: scenes of a batch.
+  T: frames of a scene.
   L: entities of a scene, the background among them (entity 0).
 """
 
@@ -15,10 +16,11 @@ import dataclasses
 import functools
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -110,6 +112,61 @@ class Order:
     return scenes.enumerate().filter(is_chosen).map(lambda _, scene: scene)
 
 
+class Clips(NamedTuple):
+  """How a film gives scenes, one after the other, without an overlap.
+
+  Attributes:
+    num_frames: T.
+    stride: every so many frames of the film one is taken.
+  """
+
+  num_frames: int
+  stride: int
+
+  def count(self, length: Any) -> Any:
+    """Returns how many scenes a film of so many frames gives."""
+    span = (self.num_frames - 1) * self.stride + 1
+    return (length - span) // (self.num_frames * self.stride) + 1
+
+  def frames(self, number: tf.Tensor) -> tf.Tensor:
+    """Returns the numbers of the frames of a scene [T], by its number."""
+    first = number * self.num_frames
+    return (first + tf.range(self.num_frames, dtype=first.dtype)) * self.stride
+
+
+def cut_films(
+  title: str,
+  length: int | None,
+  frames: int | None,
+  stride: int,
+  stills: bool = False,
+) -> Clips:
+  """Returns the scenes that films of a length give.
+
+  Args:
+    title: what the user calls them.
+    length: in frames; None: they differ.
+    frames: T; None: as many as a film gives.
+    stride: every so many frames of a film one is taken.
+    stills: whether T is 1.
+  """
+  if stills:
+    frames = 1
+  elif frames is None and length is not None:
+    frames = len(range(0, length, stride))
+  if frames is None:
+    raise errors.UserError(
+      f"the films of {title} are not all as long: give `data.frames`"
+    )
+  clips = Clips(frames, stride)
+  if length is not None and clips.count(length) < 1:
+    raise errors.UserError(
+      f"{title} has films of {length} frames, too few for {frames} at a stride"
+      f" of {stride}: lower `frames` or `stride`"
+    )
+  return clips
+
+
 @dataclasses.dataclass(kw_only=True)
 class RecordStream:
   """The scenes of records, one after another.
@@ -128,16 +185,19 @@ class RecordStream:
     bounds: smallest and largest sum of visibilities that passes the filter;
       None: no bound.
     limit: number of passing scenes after which an epoch ends; None: all.
+    num_clips: returns how many scenes a record gives, which `read` then takes
+      as {"record": it, "clip": the number of the scene in it}; None: it is one.
   """
 
   title: str
   opened: Sequence[opening.File]
   layout: layouts.Layout
-  read: Callable[[tf.Tensor], Scene]
+  read: Callable[[Any], Scene]
   range_name: str
   scene_range: tuple[int, int | None] = (0, None)
   bounds: tuple[float | None, float | None] = (None, None)
   limit: int | None = None
+  num_clips: Callable[[Any], Any] | None = None
 
   def __post_init__(self):
     # Known once a whole epoch was counted.
@@ -183,8 +243,10 @@ class RecordStream:
     return chosen.batch(order.num_rows, drop_remainder=not order.once)
 
   def epoch(self) -> tf.data.Dataset:
-    """Returns the records (scalar strings) that pass, once and in order."""
-    scenes = opening.read_files(self.opened)
+    """Returns what `read` takes of the scenes that pass, once and in order."""
+    scenes = self._records()
+    if self.num_clips is not None:
+      scenes = scenes.flat_map(self._clips)
     start, stop = self.scene_range
     scenes = scenes.skip(start)
     if stop is not None:
@@ -192,6 +254,16 @@ class RecordStream:
     if self.bounds != (None, None):
       scenes = scenes.filter(self._passes)
     return scenes if self.limit is None else scenes.take(self.limit)
+
+  def _records(self) -> tf.data.Dataset:
+    """Returns all records (scalar strings), once and in order."""
+    return opening.read_files(self.opened)
+
+  def _clips(self, record: Any) -> tf.data.Dataset:
+    """Returns the scenes of a record, see `num_clips`."""
+    assert self.num_clips is not None
+    numbers = tf.data.Dataset.range(tf.cast(self.num_clips(record), tf.int64))
+    return numbers.map(lambda number: {"record": record, "clip": number})
 
   def _position(self, skip: int) -> tuple[int, int]:
     """Returns the epoch, and the scenes to skip in it, to skip `skip` scenes.
@@ -214,9 +286,10 @@ class RecordStream:
       os.path.getsize(file.path) * (_MOST_INFLATION if file.compression else 1)
       for file in self.opened
     )
-    # Masks have three bytes a pixel.
+    # Masks have three bytes a pixel, of films one.
+    num_bytes = 3 if self.layout.num_frames is None else 1
     num_pixels = math.prod(self.layout.image_shape[:2])
-    return 1 + inflated // (3 * self.layout.num_entities * num_pixels)
+    return 1 + inflated // (num_bytes * self.layout.num_entities * num_pixels)
 
   def require_scenes(self) -> None:
     """Checks that there is a scene, as repeating none would never end."""
@@ -257,6 +330,61 @@ class RecordStream:
       scene = examples.parse(record, self.layout, ["visibility"])
       visibility = scene["visibility"]
     return are_within(tf.reduce_sum(visibility), *self.bounds)
+
+
+@dataclasses.dataclass(kw_only=True)
+class ElementStream(RecordStream):
+  """The scenes of a tf.data.Dataset, whose elements are the records.
+
+  Attributes:
+    elements: in an order that is always the same.
+    paths: files that they are in, as far as these are known.
+    remedy: what to do where there are none, or some cannot be read.
+  """
+
+  elements: tf.data.Dataset
+  paths: Sequence[str] = ()
+  remedy: str
+  opened: Sequence[opening.File] = ()
+
+  def _records(self) -> tf.data.Dataset:
+    return self.elements
+
+  def _most_scenes(self) -> int:
+    size = int(self.elements.cardinality())
+    return size if size > 0 and self.num_clips is None else sys.maxsize
+
+  def require_scenes(self) -> None:
+    """Checks that there is a scene, as repeating none would never end."""
+    self._has_scenes = self._has_scenes or _count(self.epoch().take(1)) > 0
+    if not self._has_scenes:
+      raise errors.UserError(
+        f"there is no scene in {self.title}: {self.remedy}"
+      )
+
+  @property
+  def files(self) -> list[str]:
+    """Returns the files that the scenes are in."""
+    return [*self.paths]
+
+  def find_problem(self) -> str | None:
+    """Returns what could not be read; all is read until then."""
+
+    def read_all() -> None:
+      with errors.as_user_error(
+        (*opening.RECORD_ERRORS, tf.errors.UnknownError),
+        lambda error: (
+          f"{self.title} has a scene that cannot be read"
+          f" ({errors.reason(error)}): {self.remedy}"
+        ),
+      ):
+        _count(self.epoch().map(self.read))
+
+    return errors.message_of(read_all)
+
+  def parts(self) -> Iterator["ElementStream"]:
+    """Yields the stream itself."""
+    yield self
 
 
 @dataclasses.dataclass(kw_only=True)

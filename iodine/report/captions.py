@@ -119,7 +119,7 @@ def notes(
   found = [f"{line[0].upper()}{line[1:]}." for line in left_out]
   if not has_test_subset:
     found.append(
-      "data.test is not set: these are all scenes of the file, seen in "
+      "No scenes are held out by data.test: these are all there are, seen in "
       "training or not."
     )
   if has_factors:

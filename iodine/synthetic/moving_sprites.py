@@ -8,6 +8,7 @@ throughout. The sprites are those of `multi_dsprites`, on dark grey.
 from __future__ import annotations
 
 import colorsys
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,6 +30,19 @@ MAX_GRAY = 0.2  # of the background
 MIN_VISIBLE_SHARE = 0.75
 
 
+class Kind(NamedTuple):
+  """What all films of a kind have, those of this file or others.
+
+  Attributes: see the constants above.
+  """
+
+  size: int = SIZE
+  num_frames: int = NUM_FRAMES
+  num_entities: int = NUM_ENTITIES
+  radius: float = RADIUS
+  min_visible_share: float = MIN_VISIBLE_SHARE
+
+
 def make_film(rng: np.random.Generator) -> entities.Scene:
   """Draws a film of 1 to 3 sprites; later ones pass in front.
 
@@ -41,53 +55,73 @@ def make_film(rng: np.random.Generator) -> entities.Scene:
     (in [0, 1]), shape [L, 1] (a key of `multi_dsprites.SHAPES`) and scale
     [L, 1], all float32.
   """
-  count = int(rng.integers(1, NUM_ENTITIES))
+  film, _ = draw(rng, Kind())
+  return film
+
+
+def draw(
+  rng: np.random.Generator, kind: Kind
+) -> tuple[entities.Scene, np.ndarray]:
+  """Draws a film, see `make_film`, and returns where its sprites are.
+
+  Args:
+    rng: where the randomness comes from.
+    kind: of the film.
+
+  Returns:
+    The film, and x and y of the sprites' centres in pixels [n, T, 2].
+  """
+  count = int(rng.integers(1, kind.num_entities))
   while True:
     shape = rng.integers(1, len(multi_dsprites.SHAPES), count, endpoint=True)
     scale = rng.choice(SCALES, count)
     orientation = rng.uniform(0, 2 * np.pi, count)
-    places = paths(rng, count).swapaxes(0, 1)
+    places = paths(rng, count, kind).swapaxes(0, 1)
     sprites = zip(shape, places, orientation, scale, strict=True)
-    covers = np.stack([_cover(*sprite) for sprite in sprites])
+    covers = np.stack([_cover(kind, *sprite) for sprite in sprites])
     mask = entities.owners(covers)
     shares = entities.shown(mask[0], count) / covers[:, 0].sum(axis=(1, 2))
-    if shares.min() >= MIN_VISIBLE_SHARE:
+    if shares.min() >= kind.min_visible_share:
       break
   gray = rng.uniform(0, MAX_GRAY)
-  color = entities.pad(_colors(rng, count), NUM_ENTITIES)
+  color = entities.pad(_colors(rng, count), kind.num_entities)
   color[0] = gray
-  return {
+  film = {
     "image": np.round(255 * color).astype(np.uint8)[mask],
     "mask": mask,
-    "visibility": entities.visibility(count, NUM_ENTITIES),
+    "visibility": entities.visibility(count, kind.num_entities),
     "color": color,
-    "shape": entities.pad(shape[:, None], NUM_ENTITIES),
-    "scale": entities.pad(scale[:, None], NUM_ENTITIES),
+    "shape": entities.pad(shape[:, None], kind.num_entities),
+    "scale": entities.pad(scale[:, None], kind.num_entities),
   }
+  return film, places
 
 
-def paths(rng: np.random.Generator, count: int) -> np.ndarray:
+def paths(
+  rng: np.random.Generator, count: int, kind: Kind | None = None
+) -> np.ndarray:
   """Draws where sprites are, which move straight on between the borders.
 
   Returns:
     [T, count, 2]: x and y of the centres in pixels, y growing downwards.
   """
-  room = SIZE - 2 * RADIUS
+  kind = kind or Kind()
+  room = kind.size - 2 * kind.radius
   start = rng.uniform(0, room, (count, 2))
   angle = rng.uniform(0, 2 * np.pi, count)
   speed = rng.uniform(*SPEEDS, count)[:, None]
   velocity = speed * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-  straight = start + velocity * np.arange(NUM_FRAMES)[:, None, None]
+  straight = start + velocity * np.arange(kind.num_frames)[:, None, None]
   # Folded at the borders, which reflect.
-  return RADIUS + room - np.abs(straight % (2 * room) - room)
+  return kind.radius + room - np.abs(straight % (2 * room) - room)
 
 
 def _cover(
-  shape: int, places: np.ndarray, orientation: float, scale: float
+  kind: Kind, shape: int, places: np.ndarray, orientation: float, scale: float
 ) -> np.ndarray:
   """Returns the pixels that a sprite at places [T, 2] covers, [T, H, W]."""
-  centers = np.arange(SIZE) + 0.5
-  offsets = (centers - places[:, :, None]) / (RADIUS * scale)
+  centers = np.arange(kind.size) + 0.5
+  offsets = (centers - places[:, :, None]) / (kind.radius * scale)
   x, y = offsets[:, 0, None, :], offsets[:, 1, :, None]
   return multi_dsprites.is_inside(shape, x, y, orientation)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from iodine.synthetic import (
+  cater,
   clevr,
   entities,
   moving_sprites,
@@ -28,13 +29,16 @@ class Dataset(NamedTuple):
       uint8 or float32 with the shape that the feature has in the file. A film
       has image [T, H, W, C] and mask [T, H, W].
     seconds_per_scene: about what a scene costs on one core.
-    is_film: whether scenes have several frames.
+    formats: in which scenes can be written, the usual one first.
+    is_packed: whether records hold all bytes of an array as one string, and
+      files are compressed by ZLIB, as CATER's.
   """
 
   stem: str
   make_scene: MakeScene
   seconds_per_scene: float
-  is_film: bool = False
+  formats: Sequence[str] = ("tfrecords", "npz", "png")
+  is_packed: bool = False
 
 
 _CLEVR = Dataset("clevr_with_masks_train", clevr.make_scene, 0.06)
@@ -52,6 +56,11 @@ DATASETS: dict[str, Dataset] = {
   "clevr6": _CLEVR,
   "clevr": _CLEVR,
   "moving_sprites": Dataset(
-    "moving_sprites", moving_sprites.make_film, 0.001, is_film=True
+    "moving_sprites", moving_sprites.make_film, 0.001, ("npz",)
+  ),
+  "cater": Dataset(
+    *("cater_with_masks_train", cater.make_film, 0.1),
+    formats=("tfrecords",),
+    is_packed=True,
   ),
 }

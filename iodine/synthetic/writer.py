@@ -20,7 +20,7 @@ from iodine import errors, files
 from iodine.synthetic import entities, own_formats, registry
 
 # So much is lost by an interruption, of one core's work.
-_SECONDS_OF_A_PART = 2.0
+_SECONDS_OF_A_PART = 1.0
 
 # Starting processes takes some seconds, more if the program that calls
 # imports TensorFlow: with less work than this they do not pay.
@@ -59,19 +59,19 @@ def write_dataset(
       processes, the script that calls must guard its own main code by
       `if __name__ == "__main__":`.
     data_format: "tfrecords", the public files'; "png" or "npz", see
-      `own_formats`; of films "npz" only.
+      `own_formats`. Of films there is one.
     progress: whether stderr shows how far it is.
   """
   dataset = registry.DATASETS[name]
-  if dataset.is_film and data_format != "npz":
+  if data_format not in dataset.formats:
     raise errors.UserError(
       f"`data_format` is {data_format!r}, and {name} are films: write them as "
-      "'npz'"
+      f"{dataset.formats[0]!r}"
     )
   if num_workers is None:
     pays = num_scenes * dataset.seconds_per_scene > _SECONDS_WORTH_WORKERS
     num_workers = (os.cpu_count() or 1) if pays else 1
-  form = _form_of(data_format, num_scenes)
+  form = _form_of(data_format, num_scenes, dataset.is_packed)
   form.check(path)
   size = max(1, round(_SECONDS_OF_A_PART / dataset.seconds_per_scene))
   made_from = f"{name} {seed} {num_scenes} {data_format}"
@@ -114,7 +114,7 @@ class _Form(NamedTuple):
   join: Callable[[Sequence[str], Any], None]
 
 
-def _form_of(data_format: str, num_scenes: int) -> _Form:
+def _form_of(data_format: str, num_scenes: int, is_packed: bool) -> _Form:
   """Returns how so many scenes are written in a format."""
   if data_format == "png":
     return _Form(
@@ -131,10 +131,11 @@ def _form_of(data_format: str, num_scenes: int) -> _Form:
   # Not at the top: worker processes import this module and need no TensorFlow.
   from iodine.synthetic import records
 
+  compression = "ZLIB" if is_packed else "GZIP"
   return _Form(
     records.check,
-    lambda path, scenes, _: records.write(path, scenes),
-    records.join,
+    lambda path, scenes, _: records.write(path, scenes, compression, is_packed),
+    functools.partial(records.join, compression=compression),
   )
 
 
