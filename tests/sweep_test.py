@@ -9,11 +9,12 @@ import sys
 import time
 
 import helpers
+import numpy as np
 import pytest
 
 import main
 from iodine import errors
-from iodine.studies import launching, sweep
+from iodine.studies import gather, launching, sweep
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -189,9 +190,24 @@ def test_interrupted_and_called_again_it_is_trainings_by_hand(scenes, tmp_path):
   )
   assert result.returncode == 0, result.stderr
   assert "continuing from" in log.read_text()
+  made = helpers.run_main("gather", "with", f"runs={root}", "plot.scenes=[1]")
+  evaluations = []
   for seed in (0, 1, 2):
     by_hand = words(scenes, tmp_path / f"hand{seed}", stop_after_steps=60)[1:]
     helpers.run_main(*by_hand, f"seed={seed}")
     expected = weights(tmp_path / f"hand{seed}_1/ckpt-60")
     found = weights(root / f"run_{seed + 1}/ckpt-60")
     helpers.assert_same_bits(found, expected)
+    json_path = tmp_path / f"{seed}.json"
+    place = [
+      f"checkpoint_dir={tmp_path}/hand{seed}_1",
+      f"json_path={json_path}",
+    ]
+    helpers.run_main("evaluate", "with", *place)
+    evaluations.append(json.loads(json_path.read_text()))
+  (row,) = made.result.values()
+  assert row["n"] == 3
+  for name in gather.METRICS:
+    means = [found[name]["mean"] for found in evaluations]
+    assert row[name] == (np.mean(means), np.std(means, ddof=1))
+  assert (root / "gathered/curves.png").exists()

@@ -120,11 +120,7 @@ def training_plot(
   for axes, (title, curve) in zip(grid.flat, curves.items(), strict=True):
     steps, values = np.array(curve, np.float64).T
     draw_smoothed(axes, steps, values)
-    # The first values of a loss may be far beyond all others.
-    ordinary = values[len(values) // 20 :]
-    if np.ptp(values) > 2 * np.ptp(ordinary) > 0:
-      room = 0.08 * np.ptp(ordinary)
-      axes.set_ylim(ordinary.min() - room, ordinary.max() + room)
+    _leave_out_first(axes, [values])
     _mark(axes, at_step)
     axes.set_title(title, fontsize=10)
     _label(axes, "step; dashed: this checkpoint")
@@ -155,6 +151,7 @@ def groups_plot(
         spread, color = values.std(axis=0, ddof=1), line.get_color()
         edges = mean - spread, mean + spread
         axes.fill_between(steps, *edges, color=color, alpha=0.2, linewidth=0)
+    _leave_out_first(axes, [line.get_ydata() for line in axes.lines])
     axes.set_title(title, fontsize=10)
     _label(axes, "step")
   handles, labels = grid.flat[0].get_legend_handles_labels()
@@ -173,6 +170,15 @@ def _on_common_steps(
   steps = np.unique(np.concatenate([steps for steps, _ in pairs]))
   steps = steps[(steps >= first) & (steps <= max(first, last))]
   return steps, np.array([np.interp(steps, x, _smooth(y)) for x, y in pairs])
+
+
+def _leave_out_first(axes: Axes, curves: Sequence[np.ndarray]) -> None:
+  """Leaves the first values of a loss out if they are far beyond the rest."""
+  values = np.concatenate(curves)
+  ordinary = np.concatenate([x[len(x) // 20 :] for x in curves])
+  if np.ptp(values) > 2 * np.ptp(ordinary) > 0:
+    room = 0.08 * np.ptp(ordinary)
+    axes.set_ylim(ordinary.min() - room, ordinary.max() + room)
 
 
 def draw_smoothed(

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 import tree
 
-from iodine import kinds
+from iodine import errors, kinds
 from iodine.modules import datasets
 from iodine.readers import (
   arrays,

@@ -53,7 +53,8 @@ def run(
   """
   rows = list_rows(given.updates.get("sweep", {}), config["sweep_zip"])
   updates = dict(config_files.leaves(given.updates))
-  updates = {k: v for k, v in updates.items() if not k.startswith("sweep")}
+  own = ("sweep", "continue_run")
+  updates = {k: v for k, v in updates.items() if not k.startswith(own)}
   root = updates.pop("checkpoint_dir", None) or _default_folder(given.names)
   checkpoints.check_name(root)
   configs = [get_config(given.names, {**updates, **row}) for row in rows]
