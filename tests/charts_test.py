@@ -1,5 +1,6 @@
 """Charts: what is in their axes, and what can be seen."""
 
+import helpers
 import numpy as np
 import pytest
 
