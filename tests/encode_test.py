@@ -2,13 +2,14 @@
 
 import json
 import os
+import tracemalloc
 
 import helpers
 import numpy as np
 import pytest
 
 import iodine
-from iodine import checkpoints, evaluation
+from iodine import checkpoints, errors, evaluation
 from iodine.commands import common
 from iodine.studies import encode, latents
 
@@ -113,3 +114,88 @@ def test_what_was_interrupted_goes_on(options, whole, tmp_path, monkeypatch):
   helpers.assert_same_bits(once, twice)
   helpers.run_main(*words)
   assert len(calls) == 4  # there already
+
+
+def test_photos_have_names_and_probabilities_may_be_kept(tmp_path):
+  for i in (2, 10, 1):
+    pixels = helpers.noise([8, 8, 3], seed=i)
+    helpers.save_image(tmp_path / f"photos/{i}.png", pixels)
+  words = [*helpers.TINY_OPTIONS, f"data.path={tmp_path}/photos"]
+  words += ["data.constructor=iodine.modules.data.Images"]
+  config = helpers.tiny_config({"data.image_dim": [8, 8]})
+  helpers.save_checkpoint(tmp_path / "run", config)
+  helpers.run_main(
+    *("encode", "with", "tetrominoes", *words, "encode.masks=probabilities"),
+    *(f"checkpoint_dir={tmp_path}/run", f"output={tmp_path}/found.h5"),
+  )
+  found = iodine.read_latents(tmp_path / "found.h5", lazy=True)
+  names = [os.path.basename(name) for name in found["names"][:]]
+  assert names == ["1.png", "2.png", "10.png"]
+  assert found["masks"].shape == (3, 3, 8, 8)
+  np.testing.assert_allclose(found["masks"][:].sum(axis=1), 1.0, atol=1e-5)
+  missing = {"entity", "labels", "visibility", "metrics/ari"}
+  assert not missing & found.keys() and "metrics/mse" in found
+  (tmp_path / "text.h5").write_text("a text")
+  for name in ("text.h5", "none.h5"):
+    with pytest.raises(errors.UserError, match="not a file of latents"):
+      iodine.read_latents(tmp_path / name)
+  with pytest.raises(errors.UserError, match="choose another `output`"):
+    latents.check(str(tmp_path / "text.h5"))
+
+
+def test_objects_come_before_the_background():
+  # The slots divide the background; one has an object.
+  table = [[40, 30, 20], [0, 9, 0], [0, 0, 0]]
+  assert list(encode.match_entities(np.array(table, float))) == [0, 1, -1]
+  table = [[1, 0], [5, 4], [6, 0]]
+  assert list(encode.match_entities(np.array(table, float))) == [-1, 1, 0]
+
+
+def encoded(options, scenes, folder, words=()):
+  """The most memory that Python allocated meanwhile, in bytes."""
+  tracemalloc.start()
+  helpers.run_main(
+    *("encode", *options, f"data.path={scenes}", f"output={folder}/found.h5"),
+    *("batch_size=16", *words),
+  )
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  return peak
+
+
+def test_memory_does_not_grow(options, tmp_path, monkeypatch):
+  monkeypatch.setattr(encode, "_PIECE_BYTES", 2**14)
+  scenes = helpers.make_scenes(tmp_path / "data", 320)
+  # What is imported and traced comes first.
+  encoded(options, scenes, tmp_path, ["evaluation.num_scenes=16"])
+  peaks = [
+    encoded(options, scenes, tmp_path, [f"evaluation.num_scenes={number}"])
+    for number in (32, 320)
+  ]
+  assert peaks[1] < 1.1 * peaks[0]
+  assert len(iodine.read_latents(tmp_path / "found.h5")["mean"]) == 320
+
+
+@pytest.mark.slow
+def test_ten_thousand_scenes_are_gone_on_with(options, tmp_path, monkeypatch):
+  monkeypatch.setattr(encode, "_PIECE_SECONDS", 2.0)
+  scenes = helpers.make_scenes(tmp_path / "data", 10_000)
+  rows_of, calls = encode._rows_of, []
+
+  def interrupted(*found):
+    calls.append(found[1])
+    if len(calls) == 400:
+      raise KeyboardInterrupt
+    return rows_of(*found)
+
+  with monkeypatch.context() as patch, pytest.raises(SystemExit):
+    patch.setattr(encode, "_rows_of", interrupted)
+    encoded(options, scenes, tmp_path)
+  peak = encoded(options, scenes, tmp_path)
+  assert peak < 2**28
+  found = iodine.read_latents(tmp_path / "found.h5")
+  os.mkdir(tmp_path / "whole")
+  encoded(options, scenes, tmp_path / "whole")
+  helpers.assert_same_bits(
+    found, iodine.read_latents(tmp_path / "whole/found.h5")
+  )

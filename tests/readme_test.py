@@ -91,6 +91,8 @@ def smaller_words(words):
   words += [*(() if "with" in words else ("with",)), *SMALLER.split()]
   if {"own", "quick"} & {*words}:  # of which many are held out
     words += ["data.train=[8,None]", "data.test=[0,8]"]
+  if {"encode", "probe"} & {*words}:  # a probe needs some objects
+    words.append("evaluation.num_scenes=24")
   if {"multi_dsprites", "clevr6"} & {*words} and words[1] != "make_data":
     words.append("data.image_dim=[16,16]")
   return words

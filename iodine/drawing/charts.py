@@ -304,15 +304,15 @@ def importance_plot(importance: np.ndarray, titles: Sequence[str]) -> Figure:
     titles: of the factors.
   """
   rows, columns = importance.shape
-  width, height = 210 + max(24 * columns, 200), 90 + 28 * rows
+  width, height = 250 + max(24 * columns, 200), 90 + 28 * rows
   figure = canvas.new_figure(width, height)
   axes = figure.add_axes(
-    (130 / width, 50 / height, (width - 210) / width, 28 * rows / height)
+    (130 / width, 50 / height, (width - 250) / width, 28 * rows / height)
   )
   drawn = axes.imshow(importance, aspect="auto", vmin=0.0, cmap="viridis")
   axes.set_yticks(range(rows), titles, fontsize=9)
   axes.set_xticks(range(0, columns, max(1, columns // 16)))
   axes.set_xlabel("latent", fontsize=9)
   axes.set_title("importance", fontsize=10)
-  figure.colorbar(drawn, cax=axes.inset_axes((1.03, 0.0, 0.04, 1.0)))
+  figure.colorbar(drawn, cax=axes.inset_axes((1.03, 0.0, 0.02, 1.0)))
   return figure

@@ -22,7 +22,7 @@ Found = Mapping[str, np.ndarray]
 
 _FILE_NAME = "probe.png"
 # Fewer objects than this say nothing.
-_LEAST_OBJECTS = 20
+_LEAST_OBJECTS = 10
 
 
 def run(
