@@ -120,9 +120,8 @@ def require_experiment(part: Any) -> None:
 
 def require_checkpoint(path: str) -> None:
   """Raises a UserError where there is no folder, checkpoint or packed one."""
-  if "://" in path or os.path.isdir(path) or os.path.exists(f"{path}.index"):
-    return
-  if files.is_packed(path):
+  is_there = os.path.isdir(path) or os.path.exists(f"{path}.index")
+  if "://" in path or is_there or files.is_packed(path):
     return
   raise errors.UserError(
     f"there is no checkpoint at `{path}`: {CHECKPOINT_REMEDY}"

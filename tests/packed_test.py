@@ -128,7 +128,7 @@ def test_it_is_opened_in_another_folder(run, made, cache, capsys, monkeypatch):
   assert set(os.listdir("pictures")) == PICTURES
   assert os.path.exists("evaluation")
   # It is not unpacked again, so that a place that cannot be written is enough.
-  monkeypatch.setattr(packed, "_extract", None)
+  monkeypatch.setattr(packed, "_check", None)
   iodine.restore("model.zip")
 
 
@@ -203,12 +203,12 @@ def link(name):
   "further",
   [
     *("../owned", "/owned", "a/../../owned", "folder/owned", "folder/"),
-    *("..", ".iodine", "C:owned", "a\\owned", "CONFIG.json", link("owned")),
+    *("..", ".iodine", "C:owned", "a\\owned", link("owned")),
   ],
 )
 def test_names_that_lead_elsewhere(made, capsys, cache, further):
   rewrite(made, "bad.zip", further=[further])
-  refused(capsys, cache, "which is not a plain file in no folder")
+  refused(capsys, cache, "MB, and '")
 
 
 def test_a_config_that_names_foreign_code(made, capsys, cache):
@@ -228,14 +228,14 @@ def test_a_config_that_names_foreign_code(made, capsys, cache):
 )
 def test_no_config(made, capsys, cache, content):
   rewrite(made, "bad.zip", lambda n, x: content if n == "config.json" else x)
-  refused(capsys, cache, "cannot be read (")
+  refused(capsys, cache, "is broken, fetch it again: ")
 
 
 @pytest.mark.parametrize("part", [0, 0.1, 0.5, 0.9, 0.999])
 def test_one_that_is_cut_off(made, capsys, cache, part):
   data = made.read_bytes()
   pathlib.Path("bad.zip").write_bytes(data[: int(part * len(data))])
-  refused(capsys, cache, "cannot be read (")
+  refused(capsys, cache, "is broken, fetch it again: ")
 
 
 def test_flipped_bytes_are_a_sentence_or_nothing(made, cache):
@@ -259,7 +259,7 @@ def test_bombs(made, capsys, cache, monkeypatch):
   with zipfile.ZipFile("bad.zip", "w", zipfile.ZIP_DEFLATED) as archive:
     archive.writestr("zeros", zeros)
   monkeypatch.setattr(packed, "_MOST_BYTES", 2**20)
-  refused(capsys, cache, "unpacks to 1 files of 4 MB, more than")
+  refused(capsys, cache, "has 4 MB, but `pack` writes plain files of 1 MB")
   # What says that it is smaller than it is, is not unpacked beyond that.
   with zipfile.ZipFile("bad.zip", "w", zipfile.ZIP_DEFLATED) as archive:
     archive.writestr("config.json", "{}")
@@ -270,10 +270,9 @@ def test_bombs(made, capsys, cache, monkeypatch):
     at = data.index(size)
     data[at : at + 4] = struct.pack("<L", 5)
   pathlib.Path("bad.zip").write_bytes(data)
-  refused(capsys, cache, "cannot be read (its zeros is broken): fetch")
-  monkeypatch.setattr(packed, "_MOST_FILES", 5)
-  rewrite(made, "bad.zip")
-  refused(capsys, cache, "unpacks to 8 files of")
+  refused(
+    capsys, cache, "is broken, fetch it again: its zeros is not what it was"
+  )
 
 
 def test_an_interruption_leaves_nothing(made, cache, monkeypatch):
@@ -281,7 +280,7 @@ def test_an_interruption_leaves_nothing(made, cache, monkeypatch):
     raise KeyboardInterrupt
 
   shutil.copy(made, "model.zip")
-  monkeypatch.setattr(packed.shutil, "copyfileobj", interrupt)
+  monkeypatch.setattr(shutil, "copyfileobj", interrupt)
   with pytest.raises(KeyboardInterrupt):
     packed.unpack("model.zip")
   assert not unpacked(cache)
@@ -306,10 +305,13 @@ def test_several_processes_at_once(made, cache):
 @pytest.mark.parametrize(
   "output, part",
   [
-    (None, "`output` is None: give the file to write, such as `output=model"),
+    (None, "`output` is None: give a file to write, not the"),
     ("model", "`output` is 'model'"),
     ("theirs.zip", "`theirs.zip` is there already"),
-    ("ours.zip", "`ours.zip` is the checkpoint itself"),
+    (
+      "ours.zip",
+      "`output` is 'ours.zip': give a file to write, not the checkpoint",
+    ),
   ],
 )
 def test_what_is_there_is_not_replaced(made, capsys, output, part):

@@ -11,36 +11,27 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import stat
 import zipfile
 import zlib
-from typing import IO
 
 import filelock
 
 from iodine import building, errors, files
 
-# The environment variable that says where packed models are unpacked.
-_PLACE = "IODINE_CACHE"
 _MOST_BYTES = 2**30
-_MOST_FILES = 100
 _NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 # What zipfile and json raise for files that are broken in one way or another.
 _READ_ERRORS = (
-  zipfile.BadZipFile,
-  zlib.error,
-  EOFError,
-  KeyError,
-  OSError,
-  RuntimeError,
-  ValueError,
+  *(zipfile.BadZipFile, zlib.error, EOFError, KeyError),
+  *(OSError, RuntimeError, ValueError),
 )
 
 
 def _place() -> str:
-  """Returns where packed models are unpacked."""
-  place = os.environ.get(_PLACE) or os.path.join("~", ".cache", "iodine-tf2")
+  """Returns where packed models are unpacked; the user may say it."""
+  default = os.path.join("~", ".cache", "iodine-tf2")
+  place = os.environ.get("IODINE_CACHE") or default
   return os.path.realpath(os.path.expanduser(place))
 
 
@@ -62,77 +53,52 @@ def unpack(path: str) -> str:
   if not files.is_packed(path):
     return path
   with open(path, "rb") as file:
-    folder = os.path.join(_place(), _hash(file))
+    digest = hashlib.sha256()
+    while block := file.read(2**20):
+      digest.update(block)
+    folder = os.path.join(_place(), digest.hexdigest()[:40])
     if os.path.exists(folder):
       return folder
     files.make_folder(_place())
+    broken = f"the packed model `{path}` is broken, fetch it again: "
     with (
       # Of several processes one unpacks, and the others wait.
       filelock.FileLock(f"{folder}.lock"),
-      errors.as_user_error(
-        _READ_ERRORS,
-        lambda error: (
-          f"the packed model `{path}` cannot be read ({errors.reason(error)}): "
-          "fetch it again"
-        ),
-      ),
+      errors.as_user_error(_READ_ERRORS, lambda e: broken + errors.reason(e)),
       zipfile.ZipFile(file) as archive,
     ):
       if not os.path.exists(folder):
         _check(archive, path)
-        _extract(archive, folder)
+        with files.replaced_folder(folder) as new:
+          archive.extractall(new)
   return folder
 
 
-def _hash(file: IO[bytes]) -> str:
-  digest = hashlib.sha256()
-  while block := file.read(2**20):
-    digest.update(block)
-  return digest.hexdigest()[:40]
-
-
 def _check(archive: zipfile.ZipFile, path: str) -> None:
-  """Checks what is in a file before it is unpacked."""
+  """Checks all that is in a file before it is unpacked."""
   members = archive.infolist()
+  wrong = [errors.shorten(x.filename, 80) for x in members if not _is_plain(x)]
   size = sum(member.file_size for member in members)
-  if size > _MOST_BYTES or len(members) > _MOST_FILES:
+  if wrong or size > _MOST_BYTES:
     raise errors.UserError(
-      f"the packed model `{path}` unpacks to {len(members):,} files of "
-      f"{size / 1e6:,.0f} MB, more than the {_MOST_FILES} of "
-      f"{_MOST_BYTES / 1e6:,.0f} MB that are taken: if you know who made it, "
-      "unpack it yourself and give the folder"
+      f"the packed model `{path}` has {size / 1e6:,.0f} MB"
+      f"{', and ' * bool(wrong)}{errors.join_some(wrong)}, but `pack` writes "
+      f"plain files of {_MOST_BYTES / 1e6:,.0f} MB at most: do not trust it"
     )
-  names = [member.filename.lower() for member in members]
-  for member in members:
-    is_file = stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG)
-    is_known = member.compress_type in (
-      zipfile.ZIP_STORED,
-      zipfile.ZIP_DEFLATED,
-    )
-    is_alone = names.count(member.filename.lower()) == 1
-    is_plain = is_file and is_known and is_alone
-    if not is_plain or not _NAME.fullmatch(member.filename):
-      raise errors.UserError(
-        f"the packed model `{path}` holds "
-        f"{errors.shorten(member.filename, 80)}, which is not a plain file in "
-        "no folder, as `pack` writes them: do not trust it"
-      )
   # No more is read than the stored sizes, whose checksums have to be right.
-  broken = archive.testzip()
-  if broken is not None:
-    raise zipfile.BadZipFile(f"its {broken} is broken")
+  if broken := archive.testzip():
+    raise zipfile.BadZipFile(f"its {broken} is not what it was")
   # The name of the file says more than that of the folder to come.
   config = json.loads(archive.read(files.RUN_CONFIG))
   building.check_trusted(config, f"`{files.RUN_CONFIG}` in `{path}`")
 
 
-def _extract(archive: zipfile.ZipFile, folder: str) -> None:
-  """Unpacks a file that was checked, all of it or nothing."""
-  with files.replaced_folder(folder) as new:
-    for member in archive.infolist():
-      target = os.path.join(new, member.filename)
-      with archive.open(member) as source, open(target, "xb") as file:
-        shutil.copyfileobj(source, file)
+def _is_plain(member: zipfile.ZipInfo) -> bool:
+  """Returns whether it is a file in no folder, no link and no folder itself."""
+  is_file = stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG)
+  # Of these zipfile reads a piece at a time.
+  is_known = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+  return bool(is_file and is_known and _NAME.fullmatch(member.filename))
 
 
 def pack(path: str, folder: str) -> None:
