@@ -33,14 +33,14 @@ class Evaluated(NamedTuple):
     config: the one that it was evaluated with.
     found: what `json_path` of `evaluate` has, and `scenes`: by the name of a
       metric the values of all scenes.
-    shown: decomposed scenes.
+    shown: decomposed scenes: of `Scene.info` what a picture of masks needs.
   """
 
   folder: str
   run_folder: str
   config: Config
   found: dict[str, Any]
-  shown: list[evaluation.Scene]
+  shown: list[dict[str, Any]]
 
   def mean(self, name: str) -> float | None:
     """Returns a metric over all scenes, None where it was not measured."""
@@ -97,7 +97,7 @@ def measure_once(
   name = os.path.join(_FOLDER, f"{_key(config, opened.prefix)}.json")
   path = common.results_path(config, opened.prefix, name)
   is_known = os.path.exists(path)
-  shown: list[evaluation.Scene] = []
+  shown: list[dict[str, Any]] = []
   if not is_known or scenes:
     files.check_folder(os.path.dirname(path))
     strategy = replicas.make_strategy(config)
@@ -109,13 +109,17 @@ def measure_once(
       files.write_json(path, {**found, "scenes": result.scenes})
     if scenes:
       own, *_ = models.values()
-      shown, _ = evaluation.decompose_scenes(
+      decomposed, _ = evaluation.decompose_scenes(
         own.model,
         dataset.batches("test"),
         dataset.batch_size,
         scenes,
         seed=config["seed"],
       )
+      for scene in decomposed:
+        outputs = scene.info["outputs"]
+        kept = {name: outputs[name] for name in ("recons", "pred_mask")}
+        shown.append({"data": scene.info["data"], "outputs": kept})
   # Also what was measured just now, so that it is the same the next time.
   found = json.loads(pathlib.Path(path).read_text("utf-8"))
   run_folder = checkpoints.run_folder(opened.prefix)

@@ -219,7 +219,7 @@ def _same_scenes(groups: Groups) -> list[tuple[str, list[plotting.Info]]]:
   result: list[tuple[str, list[plotting.Info]]] = []
   for label, members in groups.items():
     for each in members:
-      infos: list[plotting.Info] = [scene.info for scene in each.shown]
+      infos: list[plotting.Info] = list(each.shown)
       name = f"{os.path.basename(each.folder)}: {label}"
       pairs = zip(infos, result[0][1] if result else infos, strict=True)
       images = [(a["data"]["image"], b["data"]["image"]) for a, b in pairs]

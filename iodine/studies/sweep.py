@@ -204,6 +204,7 @@ def _train_all(
       ended = [pair for pair in running if pair[1].poll() is not None]
       running = [pair for pair in running if pair not in ended]
       for each, _ in ended:
+        progress.ended.add(each.folder)
         is_done = each.step() >= each.stop
         how = "done" if is_done else f"FAILED: {each.failure()}"
         progress.say(f"{each.folder}: {how}")
@@ -229,6 +230,7 @@ class _Progress:
     self._trainings, self._started = trainings, time.monotonic()
     self._first = self._done()
     self._is_told = False
+    self.ended: set[str] = set()  # whatever is missing in these folders
     total = sum(each.stop for each in trainings)
     self.bar = tqdm.tqdm(
       initial=self._first,
@@ -245,10 +247,15 @@ class _Progress:
   def _left(self) -> str:
     """Returns the time that is left, "" as long as nobody knows."""
     done = self._done()
-    if done <= self._first:
+    left = sum(
+      max(0, each.stop - each.reported_step())
+      for each in self._trainings
+      if each.folder not in self.ended
+    )
+    if done <= self._first or not left:
       return ""
     seconds = (time.monotonic() - self._started) / (done - self._first)
-    return f"about {help.duration(seconds * (self.bar.total - done))} left"
+    return f"about {help.duration(seconds * left)} left"
 
   def update(self) -> None:
     """Moves the bar; says the time that is left once it is known."""
