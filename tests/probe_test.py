@@ -126,6 +126,11 @@ def test_what_is_missing_is_said(monkeypatch, tmp_path, capsys):
   found = made_up(num_scenes=4)
   with pytest.raises(errors.UserError, match="encode more scenes"):
     probe.measure(found, {}, OPTIONS, "file")
+  alike = np.zeros([80, 4, 1], np.uint8)
+  alike[np.flatnonzero(np.random.default_rng(0).permutation(80) < 20)] = 1
+  found_alike = {**made_up(), "entities/factors/shape": alike}
+  with pytest.raises(errors.UserError, match="scikit-learn cannot probe"):
+    probe.measure(found_alike, {"shape": "categorical"}, OPTIONS, "file")
   bare = {k: v for k, v in found.items() if "factors" not in k}
   with pytest.raises(errors.UserError, match="no factors that differ"):
     probe.measure(bare, {}, OPTIONS, "file")

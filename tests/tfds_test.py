@@ -287,4 +287,4 @@ def test_missing_films_end_the_config_in_a_sentence(tmp_path, capsys):
     *(capsys, "with", "movi", *helpers.SMALL_FILMS),
     *(f"data.data_dir={tmp_path}", f"checkpoint_dir={tmp_path}/run"),
   )
-  assert "`data.name` is 'movi_a/128x128' cannot be read" in message
+  assert "`data.name` 'movi_a/128x128' cannot be read" in message

@@ -181,7 +181,21 @@ class _Run:
       print(_stage_line(self.plan, stage), flush=True)
     # Scenes are read while the graph is made.
     feed = training.Feed(self._dataset, strategy, skip_batches=step)
-    make_steps = self._make_graph(model, optimizer, feed)
+    train_step = training.compile_step(
+      model,
+      optimizer,
+      self._seed,
+      devices.uses_xla(config["jit_compile"]),
+      config["skip_nonfinite"] is not None,
+      strategy.num_replicas_in_sync,
+    )
+    make_steps = training.compile_steps(train_step, strategy, feed.expand)
+    # Whatever is wrong with the config shows here, before a folder is made.
+    with training.uninterrupted(), help.while_waiting("making the graph"):
+      if strategy.num_replicas_in_sync == 1:
+        train_step.get_concrete_function(self._example)
+      num_steps = tf.TensorSpec([], tf.int32)
+      make_steps.get_concrete_function(feed.batches, num_steps)
     if self._held_out:
       with help.while_waiting("reading the scenes of the validation"):
         self._held_out.read()
@@ -217,27 +231,6 @@ class _Run:
     outcome = outcome._replace(checkpoint=store.latest)
     _tell_end(outcome, self._folder.path)
     return outcome
-
-  def _make_graph(
-    self, model: iodine.IODINE, optimizer: types.Optimizer, feed: training.Feed
-  ) -> Any:
-    """Returns the steps, compiled: what is wrong with the config shows here."""
-    config, strategy = self._config, self._strategy
-    train_step = training.compile_step(
-      model,
-      optimizer,
-      self._seed,
-      devices.uses_xla(config["jit_compile"]),
-      config["skip_nonfinite"] is not None,
-      strategy.num_replicas_in_sync,
-    )
-    make_steps = training.compile_steps(train_step, strategy, feed.expand)
-    with training.uninterrupted(), help.while_waiting("making the graph"):
-      if strategy.num_replicas_in_sync == 1:
-        train_step.get_concrete_function(self._example)
-      num_steps = tf.TensorSpec([], tf.int32)
-      make_steps.get_concrete_function(feed.batches, num_steps)
-    return make_steps
 
   def _make_bar(self, step: int) -> tqdm.tqdm[Any]:
     """Returns what moves with every step of all stages, in a terminal."""

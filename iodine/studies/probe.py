@@ -130,9 +130,16 @@ def measure(
       )
     x = found["mean"][scene, slots[scene, number]]
     rows = [factor.at((scene, number)) for factor in factors]
-    for factor in rows:
-      scores[factor.name].append(probing.predict(x, factor, sides, seed))
-    all_importances.append(probing.importances(x, rows, sides, seed))
+    with errors.as_user_error(
+      (ValueError,),
+      lambda error: (
+        f"scikit-learn cannot probe `{path}` ({errors.reason(error)}): encode "
+        "more scenes, with factors that are numbers"
+      ),
+    ):
+      for factor in rows:
+        scores[factor.name].append(probing.predict(x, factor, sides, seed))
+      all_importances.append(probing.importances(x, rows, sides, seed))
     orders.append(probing.dci(all_importances[-1]))
   return {
     "matching": options["matching"],

@@ -143,7 +143,7 @@ def _standardised(factor: Factor, chosen: np.ndarray) -> np.ndarray:
     classes = np.unique(values[chosen])
     return (values == classes).astype(np.float64)
   seen = values[chosen]
-  return (values - seen.mean(axis=0)) / seen.std(axis=0)
+  return (values - seen.mean(axis=0)) / np.maximum(seen.std(axis=0), 1e-6)
 
 
 def predict(
