@@ -28,7 +28,7 @@ if __name__ == "__main__":
 import copy
 import importlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 with warnings.catch_warnings():
@@ -37,7 +37,7 @@ with warnings.catch_warnings():
   import sacred
 
 import iodine
-from iodine import config_files, entries, nvidia
+from iodine import config_files, entries, errors, nvidia
 from iodine.commands import experiment, help
 
 # Before TensorFlow is imported: its start-up messages are not for users, unless
@@ -162,6 +162,10 @@ def train(
   A run of its own folder, with checkpoints, logs and the config. Ctrl-C saves.
   """
   config_files.require_experiment(model)
+  if _config["sweep"]:
+    raise errors.UserError(
+      "`sweep` is for the command of that name: `python main.py sweep with ...`"
+    )
   command = _command("train", _config)
   # Arguments so that Sacred knows their entries.
   del model, data, optimizer, environment
@@ -218,10 +222,32 @@ def export_savedmodel(_config: Config, output: str | None) -> str:
 
 
 @ex.command
+@ex.reads(*PRETRAINED)
+def pack(_config: Config, output: str | None, pack_optimizer: bool) -> str:
+  """Packs a checkpoint, its config and pictures into one file to share."""
+  del pack_optimizer  # an argument so that Sacred knows its entry
+  return _read("pack", _config, output, room="studies")
+
+
+@ex.command
 @ex.reads(*PRETRAINED, check=_check_images)
 def segment(_config: Config, images: Any, output: str | None) -> Config:
   """Segments images of your own: masks, cut-outs, overlays."""
   return _read("segment", _config, images, output)
+
+
+@ex.command
+@ex.reads(*PRETRAINED)
+def encode(_config: Config, output: str | None) -> str:
+  """Writes the latents of many scenes to one file."""
+  return _read("encode", _config, output, room="studies")
+
+
+@ex.command
+@ex.reads(*PRETRAINED, unless="latents")
+def probe(_config: Config, latents: str | None) -> Config:
+  """Measures what latents tell of true factors, by scikit-learn."""
+  return _read("probe", _config, latents, room="studies")
 
 
 @ex.command
@@ -252,6 +278,48 @@ def report(_config: Config, output: str | None) -> Config:
 def benchmark(_config: Config) -> Config:
   """Measures speed, operations and memory; needs no data."""
   return _command("benchmark", _config).run(_config)
+
+
+@ex.command
+def sweep(_config: Config, model: Config, sweep: Config) -> Config:
+  """Trains many runs: seeds, or other entries with their values."""
+  del sweep  # an argument so that Sacred knows its entries
+  given = ex.given
+  config_files.require_experiment(model)
+  command = _command("sweep", _config, room="studies")
+  return command.run(_config, given, get_config)
+
+
+def _run_opener() -> Callable[[str], tuple[Config, Any]]:
+  """Returns what opens a run as `evaluate` does, with what this call gives."""
+  given = ex.given
+
+  def open_run(folder: str) -> tuple[Config, Any]:
+    updates = {**copy.deepcopy(given.updates), "checkpoint_dir": folder}
+    run = ex._create_run("evaluate", updates, given.names)
+    return copy.deepcopy(dict(run.config)), ex.checkpoint(folder)
+
+  return open_run
+
+
+@ex.command
+def gather(_config: Config) -> Config:
+  """Evaluates any set of runs into one table, with pictures."""
+  opener = _run_opener()
+  # Of a command that needs no scenes.
+  papers = {
+    name: dict(ex._create_run("benchmark", {}, (name,)).config)
+    for name in ("tetrominoes", "multi_dsprites", "clevr6")
+  }
+  command = _command("gather", _config, room="studies")
+  return command.run(_config, opener, papers)
+
+
+@ex.command
+def compare_runs(_config: Config) -> Config:
+  """Compares two runs scene by scene."""
+  command = _command("compare_runs", _config, room="studies")
+  return command.run(_config, _run_opener())
 
 
 @ex.command(unobserved=True)

@@ -27,11 +27,13 @@ if TYPE_CHECKING:
   from iodine import segmentation
   from iodine.modules.iodine import IODINE
   from iodine.segmentation import Segmenter
+  from iodine.studies.latents import read_latents
 
 __all__ = [
   "Segmenter",
   "build",
   "load_config",
+  "read_latents",
   "restore",
   "segment",
   "trust",
@@ -51,6 +53,10 @@ def __getattr__(name: str) -> Any:
     from iodine import segmentation
 
     return segmentation.Segmenter
+  if name == "read_latents":
+    from iodine.studies import latents
+
+    return latents.read_latents
   raise AttributeError(f"module `iodine` has no attribute `{name}`")
 
 
@@ -78,7 +84,8 @@ def restore(
   """Restores a model with the config that it was trained with.
 
   Args:
-    path: folder or prefix of a checkpoint, of this project or of the original.
+    path: folder or prefix of a checkpoint, of this project or of the original;
+      or a packed model.
     config: as `load_config` gives it; None for the `config.json` beside the
       checkpoint, which those of the original (TF1) do not have.
 
@@ -110,8 +117,8 @@ def segment(
     image: the path of an image file, a PIL image, or an array [H', W',
       C], uint8 or floating-point in [0, 1]. The largest region in its middle
       with the proportions of the model's images is resized to them.
-    checkpoint: folder or prefix of a checkpoint; that of the model which comes
-      with the project if it is not given.
+    checkpoint: folder or prefix of a checkpoint, or a packed model; the model
+      which comes with the project if it is not given.
     config: the config that the model was trained with, as `load_config`
       gives it; None for the `config.json` beside the checkpoint, which those
       of the original (TF1) do not have.

@@ -119,8 +119,9 @@ def require_experiment(part: Any) -> None:
 
 
 def require_checkpoint(path: str) -> None:
-  """Raises a UserError where there is neither a folder nor a checkpoint."""
-  if "://" in path or os.path.isdir(path) or os.path.exists(f"{path}.index"):
+  """Raises a UserError where there is no folder, checkpoint or packed one."""
+  is_there = os.path.isdir(path) or os.path.exists(f"{path}.index")
+  if "://" in path or is_there or files.is_packed(path):
     return
   raise errors.UserError(
     f"there is no checkpoint at `{path}`: {CHECKPOINT_REMEDY}"

@@ -227,6 +227,60 @@ EVALUATION: Table = {
     ),
   },
 }
+SWEEP: Table = {
+  "sweep": Entry(
+    {}, dict, "entries, dotted ones too, with lists of their values", "call"
+  ),
+  "sweep_zip": Entry(
+    False, bool, "the lists side by side, not each value with each", "call"
+  ),
+  "sweep_parallel": Entry(
+    None, Positive | None, "runs at a time; None: 1 here, all by Slurm", "call"
+  ),
+  "sweep_launcher": Entry(
+    None, Literal[None, "slurm"], "None: this machine", "call"
+  ),
+  "sweep_slurm": Entry(
+    {}, dict, "partition, gpus, hours, and options of submitit", "call"
+  ),
+}
+GATHER: Table = {
+  "runs": Entry(
+    None, _Paths | None, "folders of runs or sweeps, globs, or a list", "call"
+  ),
+}
+ENCODE: Table = {
+  "encode": {
+    "masks": Entry(
+      "labels",
+      Literal["labels", "probabilities"],
+      "the slot of every pixel, or how likely each is",
+    ),
+  },
+}
+PROBE: Table = {
+  "latents": Entry(
+    None, Path | None, "a file of `encode`; None: it is made first", "call"
+  ),
+  "probe": {
+    "matching": Entry(
+      "masks",
+      Literal["masks", "loss"],
+      "by what slots are matched to objects",
+    ),
+    "seeds": Entry(3, Positive, "of splits and probes, from 0 on"),
+    "held_out": Entry(
+      0.25,
+      Annotated[float, Above(0), Below(1)],
+      "share of the scenes that probes are tested on",
+    ),
+  },
+}
+PACK: Table = {
+  "pack_optimizer": Entry(
+    False, bool, "pack Adam's moments, too, to go on with them", "call"
+  ),
+}
 RESULTS: Table = {
   "output": Entry(
     None, Path | None, "a folder, file or prefix to write", "call, writes"
@@ -255,6 +309,11 @@ SECTIONS: dict[str, Table] = {
   "benchmark": BENCHMARK,
   "plot, report": PLOT,
   "evaluate, report": EVALUATION,
+  "sweep": SWEEP,
+  "gather, compare_runs": GATHER,
+  "encode": ENCODE,
+  "probe": PROBE,
+  "pack": PACK,
   "Results": RESULTS,
 }
 ENTRIES: Table = {k: v for table in SECTIONS.values() for k, v in table.items()}

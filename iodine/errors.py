@@ -64,12 +64,8 @@ def reason(error: Exception) -> str:
   without what a check of numbers adds.
   """
   line = str(error).strip().split("\n")[0]
-  words = re.sub(
-    r"\{\{.*?\}\}\s*|\s*\[Op:.*|\s:\sTensor had .*"
-    r"|Error in user-defined function.*?iterator: \S*: ",
-    "",
-    line,
-  )
+  added = r"|\s:\sTensor had .*|Error in user-defined .*?iterator: \S*: "
+  words = re.sub(r"\{\{.*?\}\}\s*|\s*\[Op:.*" + added, "", line)
   return getattr(error, "strerror", None) or words
 
 

@@ -27,6 +27,9 @@ _MARK_TEXT = (
 # What a checkpoint is read with; no result replaces it.
 RUN_CONFIG = "config.json"
 
+# How the name of a packed model ends.
+PACKED = ".zip"
+
 _PREFIX = ".iodine-"
 
 Path = str | os.PathLike[str]
@@ -43,6 +46,11 @@ def _as_user_error(
       "place with room that you may write to"
     ),
   )
+
+
+def is_packed(path: Path) -> bool:
+  """Returns whether a path is that of a packed model, a zip file."""
+  return os.fspath(path).lower().endswith(PACKED) and os.path.isfile(path)
 
 
 def make_folder(folder: Path) -> None:

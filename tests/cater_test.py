@@ -186,7 +186,7 @@ def test_records_of_another_layout_are_a_sentence(films, path, tmp_path):
 
 
 def test_too_many_frames_are_a_sentence(path):
-  with pytest.raises(errors.UserError, match="films of 33 frames, too few"):
+  with pytest.raises(errors.UserError, match="films have 33 frames, where"):
     data.CATER(path=path, batch_size=1, frames=12, stride=3)
 
 

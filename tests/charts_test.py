@@ -1,5 +1,6 @@
 """Charts: what is in their axes, and what can be seen."""
 
+import helpers
 import numpy as np
 import pytest
 
@@ -161,3 +162,11 @@ def test_a_single_scene_has_no_error_bars(error):
   without = draw(make_curves([4, 5], error=error), trained)
   assert num_pixels(without, red) > 0
   assert num_pixels(with_bars, red) > num_pixels(without, red) + 50
+
+
+def test_the_importance_of_latents_for_factors():
+  importance = np.array([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+  figure = charts.importance_plot(importance, ["shape", "color"])
+  axes = figure.axes[0]
+  helpers.assert_shows(axes, importance)
+  assert [x.get_text() for x in axes.get_yticklabels()] == ["shape", "color"]

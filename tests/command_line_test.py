@@ -395,7 +395,7 @@ def test_training_errors(capsys, options, tmp_path, updates, part):
     (["with", "quick", "checkpoint_dir=2024"], "./2024`"),
     (
       ["with", "own", "data.constructor=iodine.modules.data.Tetrominoes"],
-      "`data.path` is None: give",
+      "`data.path` is not set: give",
     ),
     (
       ["make_data", "with", "tetrominoes"]

@@ -89,8 +89,10 @@ def run_page(page):
 def smaller_words(words):
   """Returns a command, from its script on, made smaller."""
   words += [*(() if "with" in words else ("with",)), *SMALLER.split()]
-  if "own" in words:  # of which a hundred are held out
+  if {"own", "quick"} & {*words}:  # of which many are held out
     words += ["data.train=[8,None]", "data.test=[0,8]"]
+  if {"encode", "probe"} & {*words}:  # a probe needs some objects
+    words.append("evaluation.num_scenes=24")
   if {"multi_dsprites", "clevr6"} & {*words} and words[1] != "make_data":
     words.append("data.image_dim=[16,16]")
   return words
@@ -165,6 +167,8 @@ MADE = {
   "scaling": "runs/laptop_1/config.json",
 }
 MADE_SLOWLY = {
+  "studies": "runs/quick/gathered/scenes.png runs/quick/run_3/config.json "
+  "runs/rates/sweep.json difference.json",
   "performance": "benchmark.json bench_1.json bench_8.json",
   "results": "runs/laptop_sprites_1 runs/moving_sprites_1 runs/tetrominoes_on "
   "runs/pretrained iodine/checkpoints/tetrominoes_1/ckpt-1.index",

@@ -11,7 +11,12 @@ from iodine.checkpoints.finding import (
   open_checkpoint,
   run_folder,
 )
-from iodine.checkpoints.restoring import restore, restore_model
+from iodine.checkpoints.packed import is_unpacked, pack
+from iodine.checkpoints.restoring import (
+  restore,
+  restore_model,
+  without_optimizer,
+)
 from iodine.checkpoints.store import CheckpointStore
 from iodine.checkpoints.tf2 import variables_by_path
 from iodine.config_files import as_evaluated
@@ -24,11 +29,14 @@ __all__ = [
   "check_name",
   "config_beside",
   "config_path",
+  "is_unpacked",
   "latest",
   "open_checkpoint",
+  "pack",
   "restore",
   "restore_model",
   "run_folder",
   "tf1",
   "variables_by_path",
+  "without_optimizer",
 ]

@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from iodine import config_files, errors, files
+from iodine.checkpoints import packed
 
 BEST_FOLDER = "best"
 STATE_FILE = "checkpoint"
@@ -94,15 +95,15 @@ def open_checkpoint(path: Path) -> Opened:
 
   Args:
     path: a checkpoint prefix, or a folder, of which the newest that can be read
-      counts; where others are newer, that is printed. Or what this function
-      returned, which is returned as it is.
+      counts; where others are newer, that is printed. Or a packed model, which
+      is unpacked. Or what this function returned, which is returned as it is.
 
   Raises:
     errors.UserError: if there is none, or its files are broken.
   """
   if isinstance(path, Opened):
     return path
-  path = os.fspath(path)
+  path = packed.unpack(os.fspath(path))
   check_name(path)
   is_folder = os.path.isdir(path)
   found = candidates(path) if is_folder else [path]

@@ -94,5 +94,10 @@ def restore(
 
 
 def results_path(config: Config, prefix: str, name: str) -> str:
-  """Returns where results go: beside the checkpoint, or into `results_dir`."""
-  return os.path.join(config["results_dir"] or os.path.dirname(prefix), name)
+  """Returns where results go: beside the checkpoint, or into `results_dir`.
+
+  Those of a packed model go to the current folder.
+  """
+  is_unpacked = checkpoints.is_unpacked(prefix)
+  beside = os.curdir if is_unpacked else os.path.dirname(prefix)
+  return os.path.join(config["results_dir"] or beside, name)

@@ -66,7 +66,7 @@ def run(
     path = os.path.join(folder, "generalisation.png")
     canvas.save(evaluation.generalisation_plot(result, trained), path)
     print(f"curves: {path}", flush=True)
-  _write_pictures(own.model, next(iter(dataset.batches("test"))), folder)
+  write_pictures(own.model, next(iter(dataset.batches("test"))), folder)
   print(f"pictures: {folder}", flush=True)
   return result
 
@@ -221,6 +221,19 @@ def pictures_folder(config: Config, prefix: str, name: str = "pictures") -> str:
   return config["pictures_dir"] or common.results_path(config, prefix, name)
 
 
+def as_json(
+  config: Config, opened: checkpoints.Opened, result: evaluation.Evaluation
+) -> dict[str, Any]:
+  """Returns what `json_path` gets: metrics, and what they are of."""
+  return {
+    "checkpoint": opened.prefix,
+    "step": opened.step,
+    "version": project.__version__,
+    "config": config,
+    **result.as_json(),
+  }
+
+
 def write_files(
   config: Config,
   opened: checkpoints.Opened,
@@ -237,13 +250,7 @@ def write_files(
   """
   scenes_csv = config["evaluation"]["scenes_csv"]
   if config["json_path"] is not None:
-    about = {
-      "checkpoint": opened.prefix,
-      "step": opened.step,
-      "version": project.__version__,
-      "config": config,
-    }
-    files.write_json(config["json_path"], {**about, **result.as_json()})
+    files.write_json(config["json_path"], as_json(config, opened, result))
     print(f"metrics: {config['json_path']}", flush=True)
   if config["csv_path"] is not None:
     files.write(config["csv_path"], evaluation.tables.as_csv(result))
@@ -257,7 +264,7 @@ def write_files(
       log_scalar(f"evaluation/{name}", each.mean, t)
 
 
-def _write_pictures(
+def write_pictures(
   model: iodine.IODINE, example: dict[str, Any], folder: str
 ) -> None:
   """Writes overview.png, sequence.png and samples.png."""

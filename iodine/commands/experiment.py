@@ -85,11 +85,33 @@ class Reading(NamedTuple):
     shown: named configs where neither a config nor a checkpoint is given.
     decomposes: whether images are decomposed, as in the training then.
     check: told what the user gave, raises an error before TensorFlow starts.
+    unless: an entry; where the user gives it, no checkpoint is read.
   """
 
   shown: tuple[str, ...]
   decomposes: bool
   check: Callable[[Config], None]
+  unless: str | None = None
+
+
+class Given(NamedTuple):
+  """What a call was given.
+
+  Attributes:
+    names: of named configs and config files.
+    updates: of the config, a nested dict.
+    trusted: what `--trust` names.
+  """
+
+  names: list[str]
+  updates: dict[str, Any]
+  trusted: str | None
+
+  @property
+  def words(self) -> list[str]:
+    """Returns it as words of a command line, after `with`."""
+    leaves = config_files.leaves(self.updates)
+    return [*self.names, *(f"{key}={value!r}" for key, value in leaves)]
 
 
 _CONTINUED = Reading((), False, lambda updates: None)
@@ -129,6 +151,7 @@ class Experiment(sacred.Experiment):
   _at_command_line = False
   _interrupted_by: int | None = None
   _opened: Any = None
+  given = Given([], {}, None)  # the last call
   git_refusal: str | None = None
 
   def records(self, *folders: str, packages: Iterable[str] = ()) -> None:
@@ -156,6 +179,7 @@ class Experiment(sacred.Experiment):
     *shown: str,
     decomposes: bool = True,
     check: Callable[[Config], None] = lambda updates: None,
+    unless: str | None = None,
   ) -> Callable[[_Command], _Command]:
     """Marks a command that reads the checkpoint `checkpoint_dir`.
 
@@ -166,10 +190,11 @@ class Experiment(sacred.Experiment):
       *shown: named configs where neither a config nor a checkpoint is given.
       decomposes: whether images are decomposed, as in the training then.
       check: see `Reading`.
+      unless: see `Reading`.
     """
 
     def mark(command: _Command) -> _Command:
-      command.reading = Reading(shown, decomposes, check)  # type: ignore[attr-defined]
+      command.reading = Reading(shown, decomposes, check, unless)  # type: ignore[attr-defined]
       return command
 
     return mark
@@ -277,12 +302,16 @@ class Experiment(sacred.Experiment):
     """Makes a run of a config that was read, completed and checked."""
     updates = sacred_utils.convert_to_nested_dict(config_updates or {})
     updates = entries.with_integers(updates)
+    flag = (options or {}).get(trust_option.get_flag())
+    self.given = Given(list(named_configs), copy.deepcopy(updates), flag)
     command = self.commands.get(command_name)
     reading: Reading | None = getattr(command, "reading", None)
     # A run that goes on has its own config, where no other is named.
     continues = updates.get("continue_run") and command_name == "train"
     if continues and not named_configs:
       reading = _CONTINUED
+    elif reading is not None and updates.get(reading.unless or ""):
+      reading = None
     writes = _WRITES_TO.get(command_name or "", ())
     named = dict(self.named_configs)
     stored = None

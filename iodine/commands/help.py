@@ -65,6 +65,27 @@ _USES: dict[str, tuple[tuple[str, ...], tuple[str, str]]] = {
       "segment with checkpoint_dir=runs/own_1 images=photo.png output=out",
     ),
   ),
+  "encode": (
+    (*_TRAINED, "encode", "output", "results_dir"),
+    (
+      "encode with output=latents.h5 evaluation.num_scenes=32",
+      "encode with checkpoint_dir=runs/own_1 data.path=photos output=photos.h5",
+    ),
+  ),
+  "probe": (
+    (*_TRAINED, "probe", "output", *_RESULTS),
+    (
+      "probe with latents=latents.h5",
+      "probe with checkpoint_dir=runs/laptop_1 json_path=probe.json",
+    ),
+  ),
+  "pack": (
+    (*_TRAINED, "pack", "evaluate, report", "output"),
+    (
+      "pack with output=model.zip",
+      "pack with checkpoint_dir=runs/laptop_1/best output=laptop.zip",
+    ),
+  ),
   "export_savedmodel": (
     ("checkpoint_dir", "output"),
     (
@@ -89,6 +110,27 @@ _USES: dict[str, tuple[tuple[str, ...], tuple[str, str]]] = {
   "benchmark": (
     ("benchmark", "Devices", "json_path"),
     ("benchmark with tetrominoes", "benchmark with clevr6 batch_size=1"),
+  ),
+  "sweep": (
+    ("sweep", "Training"),
+    (
+      "sweep with quick 'sweep.seed=[0,1,2]' checkpoint_dir=runs/seeds",
+      "sweep with laptop 'sweep.seed=[0,1]' 'sweep.model.kl_weight=[0.5,1.0]'",
+    ),
+  ),
+  "gather": (
+    ("gather, compare_runs", "output", "evaluate, report"),
+    (
+      "gather with runs=runs/tetrominoes_minutes",
+      "gather with 'runs=[runs/a_1,runs/b_1]' evaluation.num_scenes=320",
+    ),
+  ),
+  "compare_runs": (
+    ("gather, compare_runs", "evaluate, report", "json_path"),
+    (
+      "compare_runs with 'runs=[runs/a_1,runs/b_1]'",
+      "compare_runs with 'runs=[runs/a_1,runs/b_1]' seed=0 json_path=ab.json",
+    ),
   ),
   "quickstart": (
     ("checkpoint_dir",),

@@ -181,7 +181,21 @@ class _Run:
       print(_stage_line(self.plan, stage), flush=True)
     # Scenes are read while the graph is made.
     feed = training.Feed(self._dataset, strategy, skip_batches=step)
-    make_steps = self._make_graph(model, optimizer, feed)
+    train_step = training.compile_step(
+      model,
+      optimizer,
+      self._seed,
+      devices.uses_xla(config["jit_compile"]),
+      config["skip_nonfinite"] is not None,
+      strategy.num_replicas_in_sync,
+    )
+    make_steps = training.compile_steps(train_step, strategy, feed.expand)
+    # Whatever is wrong with the config shows here, before a folder is made.
+    with training.uninterrupted(), help.while_waiting("making the graph"):
+      if strategy.num_replicas_in_sync == 1:
+        train_step.get_concrete_function(self._example)
+      num_steps = tf.TensorSpec([], tf.int32)
+      make_steps.get_concrete_function(feed.batches, num_steps)
     if self._held_out:
       with help.while_waiting("reading the scenes of the validation"):
         self._held_out.read()
@@ -217,27 +231,6 @@ class _Run:
     outcome = outcome._replace(checkpoint=store.latest)
     _tell_end(outcome, self._folder.path)
     return outcome
-
-  def _make_graph(
-    self, model: iodine.IODINE, optimizer: types.Optimizer, feed: training.Feed
-  ) -> Any:
-    """Returns the steps, compiled: what is wrong with the config shows here."""
-    config, strategy = self._config, self._strategy
-    train_step = training.compile_step(
-      model,
-      optimizer,
-      self._seed,
-      devices.uses_xla(config["jit_compile"]),
-      config["skip_nonfinite"] is not None,
-      strategy.num_replicas_in_sync,
-    )
-    make_steps = training.compile_steps(train_step, strategy, feed.expand)
-    with training.uninterrupted(), help.while_waiting("making the graph"):
-      if strategy.num_replicas_in_sync == 1:
-        train_step.get_concrete_function(self._example)
-      num_steps = tf.TensorSpec([], tf.int32)
-      make_steps.get_concrete_function(feed.batches, num_steps)
-    return make_steps
 
   def _make_bar(self, step: int) -> tqdm.tqdm[Any]:
     """Returns what moves with every step of all stages, in a terminal."""
@@ -455,6 +448,11 @@ class _Logs(_Validator):
         f"written ({reason}): make room before it saves in `{self.folder}`"
       )
 
+  def _scalars(self, step: int, values: dict[str, float]) -> None:
+    """Writes scalars, and tells them to whoever wants to hear of them."""
+    self._events(self._writer.scalars, step, values)
+    training.tell(step, values)
+
   def rescue(self, step: int, reason: str | None) -> None:
     done = f"the state after step {step} is saved: {_go_on(self.folder)}"
     failed = f"the state after step {step} could not be saved ({reason})"
@@ -491,7 +489,7 @@ class _Logs(_Validator):
       f"{report.images_per_second:.1f} images/s  {left}"
     )
     speed = {"debug/images_per_second": report.images_per_second}
-    self._events(self._writer.scalars, report.step, {**report.means, **speed})
+    self._scalars(report.step, {**report.means, **speed})
     for name, scalar in (("loss", "total"), ("ari_nobg", "ari_nobg")):
       # There is no ARI without masks.
       if f"loss/{scalar}" in report.means:
@@ -508,7 +506,7 @@ class _Logs(_Validator):
       line = f"ARI-nobg {scores['ari_nobg']:.3f}, {line}"
     _say(f"validation at step {step}: {line}")
     scores = {f"validation/{name}": value for name, value in scores.items()}
-    self._events(self._writer.scalars, step, scores)
+    self._scalars(step, scores)
     for name, value in scores.items():
       self.log_scalar(name, value, step)
     return total

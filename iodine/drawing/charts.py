@@ -120,16 +120,65 @@ def training_plot(
   for axes, (title, curve) in zip(grid.flat, curves.items(), strict=True):
     steps, values = np.array(curve, np.float64).T
     draw_smoothed(axes, steps, values)
-    # The first values of a loss may be far beyond all others.
-    ordinary = values[len(values) // 20 :]
-    if np.ptp(values) > 2 * np.ptp(ordinary) > 0:
-      room = 0.08 * np.ptp(ordinary)
-      axes.set_ylim(ordinary.min() - room, ordinary.max() + room)
+    _leave_out_first(axes, [values])
     _mark(axes, at_step)
     axes.set_title(title, fontsize=10)
     _label(axes, "step; dashed: this checkpoint")
   figure.tight_layout()
   return figure
+
+
+def groups_plot(
+  panels: Mapping[str, Mapping[str, Sequence[Sequence[tuple[int, float]]]]],
+) -> Figure:
+  """Draws what groups of runs logged: means, and a band over the runs.
+
+  A band is one standard deviation wide on either side. Curves are means over
+  the nearest twentieth of the training, as in `training_plot`.
+
+  Args:
+    panels: {title: {group: curves}}, a curve being [(step, value)].
+  """
+  figure = canvas.new_figure(1000, 400)
+  figure.set_layout_engine("constrained")
+  grid = figure.subplots(1, len(panels), squeeze=False)
+  for axes, (title, groups) in zip(grid.flat, panels.items(), strict=True):
+    for label, curves in groups.items():
+      steps, values = _on_common_steps(curves)
+      mean = values.mean(axis=0)
+      (line,) = axes.plot(steps, mean, label=f"{label} (n = {len(values)})")
+      if len(values) > 1:
+        spread, color = values.std(axis=0, ddof=1), line.get_color()
+        edges = mean - spread, mean + spread
+        axes.fill_between(steps, *edges, color=color, alpha=0.2, linewidth=0)
+    _leave_out_first(axes, [line.get_ydata() for line in axes.lines])
+    axes.set_title(title, fontsize=10)
+    _label(axes, "step")
+  handles, labels = grid.flat[0].get_legend_handles_labels()
+  place = {"loc": "outside lower center", "ncols": 2}
+  figure.legend(handles, labels, fontsize=8, frameon=False, **place)
+  return figure
+
+
+def _on_common_steps(
+  curves: Sequence[Sequence[tuple[int, float]]],
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns steps [T] that all curves reach, and smooth values [n, T]."""
+  pairs = [np.array(curve, np.float64).T for curve in curves]
+  first = max(steps[0] for steps, _ in pairs)
+  last = min(steps[-1] for steps, _ in pairs)
+  steps = np.unique(np.concatenate([steps for steps, _ in pairs]))
+  steps = steps[(steps >= first) & (steps <= max(first, last))]
+  return steps, np.array([np.interp(steps, x, _smooth(y)) for x, y in pairs])
+
+
+def _leave_out_first(axes: Axes, curves: Sequence[np.ndarray]) -> None:
+  """Leaves the first values of a loss out if they are far beyond the rest."""
+  values = np.concatenate(curves)
+  ordinary = np.concatenate([x[len(x) // 20 :] for x in curves])
+  if np.ptp(values) > 2 * np.ptp(ordinary) > 0:
+    room = 0.08 * np.ptp(ordinary)
+    axes.set_ylim(ordinary.min() - room, ordinary.max() + room)
 
 
 def draw_smoothed(
@@ -245,3 +294,25 @@ def _set_range(axes: Axes, name: str, lines: _Lines) -> None:
     axes.set_ylim(bottom=0)
   else:
     axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.02)
+
+
+def importance_plot(importance: np.ndarray, titles: Sequence[str]) -> Figure:
+  """Draws how much every latent says about factors, a row for each of these.
+
+  Args:
+    importance: [factors, latents], each row sums to 1.
+    titles: of the factors.
+  """
+  rows, columns = importance.shape
+  width, height = 250 + max(24 * columns, 200), 90 + 28 * rows
+  figure = canvas.new_figure(width, height)
+  axes = figure.add_axes(
+    (130 / width, 50 / height, (width - 250) / width, 28 * rows / height)
+  )
+  drawn = axes.imshow(importance, aspect="auto", vmin=0.0, cmap="viridis")
+  axes.set_yticks(range(rows), titles, fontsize=9)
+  axes.set_xticks(range(0, columns, max(1, columns // 16)))
+  axes.set_xlabel("latent", fontsize=9)
+  axes.set_title("importance", fontsize=10)
+  figure.colorbar(drawn, cax=axes.inset_axes((1.03, 0.0, 0.02, 1.0)))
+  return figure

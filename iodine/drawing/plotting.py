@@ -10,7 +10,7 @@ Source: the original's `iodine/modules/plotting.py` and notebook.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -132,6 +132,57 @@ def iterations_plot(
       canvas.show(grid.add(row + 1, 2 + k), logits[t, k], "", slots[k], scale)
     grid.add_color_bar(row + 1, 2 + num_slots, scale)
   return grid.figure
+
+
+def side_by_side_plot(runs: Sequence[tuple[str, Sequence[Info]]]) -> Figure:
+  """Draws the same scenes as several models decompose them, a row a model.
+
+  What is found of an object has its colour in the true mask, in every row.
+
+  Args:
+    runs: of each model its title, and what it makes of the scenes, each as from
+      `IODINE.eval` with B = 1.
+  """
+  (_, first), *_ = runs
+  image = _frame(first[0]["data"]["image"][0], -1, first[0])
+  tile = canvas.tile_size(image.shape, _SMALL_TILE)
+  room = 24 + 7 * max(len(title) for title, _ in runs)
+  grid = canvas.Tiles(
+    2 * len(first),
+    tile,
+    heights=[tile[0]] * (1 + len(runs)),
+    above=[30, 40, *[8] * (len(runs) - 1)],
+    margins=(max(95, room), 8),
+  )
+  grid.write(0, "truth")
+  for i, info in enumerate(first):
+    image = _frame(info["data"]["image"][0], -1, info)
+    canvas.show(grid.add(0, 2 * i), image, "image")
+    if "true_mask" in info["data"]:
+      true_mask = _frame(info["data"]["true_mask"][0], -1, info)
+      mixed = palette.mix(true_mask, palette.slot_colors(len(true_mask)))
+      canvas.show(grid.add(0, 2 * i + 1), mixed, "true mask")
+  for row, (title, infos) in enumerate(runs, 1):
+    grid.write(row, title)
+    for i, info in enumerate(infos):
+      shown = info["outputs"]["recons"][0, -1, 0]
+      mixed = palette.mix(info["outputs"]["pred_mask"][0, -1], _matched(info))
+      titles = ("reconstruction", "mask") if row == 1 else ("", "")
+      canvas.show(grid.add(row, 2 * i), shown, titles[0])
+      canvas.show(grid.add(row, 2 * i + 1), mixed, titles[1])
+  return grid.figure
+
+
+def _matched(info: Info) -> np.ndarray:
+  """Returns colours of the slots [K, 3], those of the entities they overlap."""
+  pred_mask = info["outputs"]["pred_mask"][0, -1]
+  if "true_mask" not in info["data"]:
+    return palette.slot_colors(len(pred_mask))
+  true_mask = _frame(info["data"]["true_mask"][0], -1, info)
+  slots = palette.match_entities(true_mask, pred_mask)
+  entities = np.full(len(pred_mask), -1)
+  entities[slots[slots >= 0]] = np.flatnonzero(slots >= 0)
+  return palette.entity_colors(entities, len(true_mask))
 
 
 def _truth(info: Info, scene: int) -> dict[int, _Tile]:

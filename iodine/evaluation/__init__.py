@@ -2,7 +2,11 @@
 
 from iodine.evaluation import catalogue, tables
 from iodine.evaluation.catalogue import Metric, panels
-from iodine.evaluation.decomposing import compiled, decompose_batches
+from iodine.evaluation.decomposing import (
+  NO_SCENE,
+  compiled,
+  decompose_batches,
+)
 from iodine.evaluation.evaluator import Evaluation, evaluate
 from iodine.evaluation.inspection import (
   Decoder,
@@ -15,9 +19,10 @@ from iodine.evaluation.inspection import (
   traverse,
 )
 from iodine.evaluation.pictures import Picture, draw, generalisation_plot
-from iodine.evaluation.scores import score_batch
+from iodine.evaluation.scores import score, score_batch
 
 __all__ = [
+  "NO_SCENE",
   "Decoder",
   "Evaluation",
   "Metric",
@@ -34,6 +39,7 @@ __all__ = [
   "generalisation_plot",
   "panels",
   "sample",
+  "score",
   "score_batch",
   "tables",
   "to_numpy",

@@ -48,6 +48,7 @@ def decompose_batches(
   batches: Iterable[Data],
   batch_size: int,
   num_scenes: int | None = None,
+  done: int = 0,
 ) -> Iterator[tuple[range, Callable[[int], Any]]]:
   """Decomposes scenes batch by batch, each of them once.
 
@@ -62,12 +63,12 @@ def decompose_batches(
     batches: batches of at most batch_size scenes.
     batch_size: how many scenes are decomposed at a time.
     num_scenes: stop after so many; None for all.
+    done: how many scenes came before these, of the same.
 
   Yields:
     Of each batch the numbers of its scenes that count, and a function that
     decomposes the batch with samples from a seed.
   """
-  done = 0
   for batch in batches:
     size = batch["image"].shape[0]
     if num_scenes is not None:

@@ -81,19 +81,19 @@ def as_csv(result: evaluator.Evaluation) -> str:
     for name, summary in run.metrics.items():
       if name not in run.per_iteration:
         rows.append([k, name, None, *map(evaluator.finite, summary)])
-  return _csv_text((*CSV_HEADERS, *evaluator.Summary._fields), rows)
+  return csv_text((*CSV_HEADERS, *evaluator.Summary._fields), rows)
 
 
 def scenes_as_csv(result: evaluator.Evaluation) -> str:
   """Returns a row for every scene, with its metrics of the final decode."""
   rows = zip(*result.scenes.values(), strict=True)
-  return _csv_text(
+  return csv_text(
     ["scene", *result.scenes],
     ([i, *map(evaluator.finite, row)] for i, row in enumerate(rows)),
   )
 
 
-def _csv_text(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def csv_text(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
   """Returns rows as text; None becomes an empty cell."""
   text = io.StringIO()
   writer = csv.writer(text, lineterminator="\n")

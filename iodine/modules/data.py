@@ -261,9 +261,8 @@ class CATER(IODINEDataset):
 
   def __post_init__(self):
     super().__post_init__()
-    length, title = self.layout.num_frames, self.layout.title
     self._clips = streams.cut_films(
-      title, length, self.frames, self.stride, self.stills
+      self.layout.num_frames, self.frames, self.stride, self.stills
     )
 
   @property
@@ -430,6 +429,12 @@ class _FileScenes(_PlacedScenes):
       line += f"; they are of several kinds: {errors.join_some(found, 3, ', ')}"
     return line
 
+  def names(self, subset: str | None = "train") -> list[str]:
+    """Returns the photo or film of each scene of a subset."""
+    source, places = self._choose(self._range(subset))
+    chosen = places[: self._limit(subset)]
+    return [source.clips[place].film.path for place in chosen]
+
   @abc.abstractmethod
   def _find_clips(self) -> list[image_sets.Clip]:
     """Returns where all scenes are."""
@@ -568,9 +573,8 @@ class Arrays(_PlacedScenes):
 class TFDS(datasets.SceneDataset):
   """What TensorFlow Datasets has, stills and films, such as CLEVR and MOVi.
 
-  Of every image the largest region in the middle with the proportions of
-  `image_dim` is kept, after `crop_region`, and resized. A film gives several
-  scenes, see `Films`.
+  Images are resized after `crop_region`, which keeps no proportions. A film
+  gives several scenes, see `Films`.
 
   Attributes:
     name: such as "clevr:3.1.0" or "movi_a/128x128"; or the folder of a version
@@ -594,6 +598,7 @@ class TFDS(datasets.SceneDataset):
 
   name: str
   path: Any = None
+  image_dim: datasets.ImageSize
   data_dir: kinds.Path | None = None
   download: bool = False
   image: str | None = None
@@ -613,10 +618,8 @@ class TFDS(datasets.SceneDataset):
 
   @functools.cached_property
   def _clips(self) -> streams.Clips:
-    prepared = self._prepared
-    return streams.cut_films(
-      prepared.title, prepared.shape[0], self.frames, self.stride, self.stills
-    )
+    length, *_ = self._prepared.shape
+    return streams.cut_films(length, self.frames, self.stride, self.stills)
 
   @property
   def num_frames(self) -> int:
@@ -629,19 +632,10 @@ class TFDS(datasets.SceneDataset):
     return self.num_entities if self._prepared.masks else 0
 
   @property
-  def image_size(self) -> tuple[int, int]:
-    """Returns (H, W) of the images that come out."""
-    if self.image_dim is not None:
-      return super().image_size
-    rows, columns = self._region(self._prepared.shape[1:3])
-    return rows[1] - rows[0], columns[1] - columns[0]
-
-  @property
   def image_shape(self) -> tuple[int, int, int]:
     """Returns (H, W, C) of the images that come out."""
     channels = 1 if self.grayscale else self._prepared.shape[-1]
-    assert channels is not None
-    return (*self.image_size, channels)
+    return (*self.image_size, channels or 3)
 
   def ranges(self) -> tuple[Any, Any]:
     """Returns which scenes are trained on and held out, as `train`, `test`."""
@@ -651,33 +645,21 @@ class TFDS(datasets.SceneDataset):
 
   def about(self) -> str:
     """Returns what is read."""
-    prepared, masks = self._prepared, "without masks and their scores"
-    if prepared.masks:
-      masks = f"masks of `{prepared.masks}`"
-    return f"{prepared.title}, images of `{prepared.image}`, {masks}"
-
-  def _region(self, size: Any) -> Any:
-    """Returns which rows and columns are kept of images (H', W')."""
-    framing = image_files.Framing(self.image_dim, self.crop_region, False)
-    if None not in tuple(size):
-      return framing.region(size)
-    raise errors.UserError(
-      f"the images of {self._prepared.title} have several sizes: give"
-      " `data.image_dim`"
-    )
+    title, image, masks = self._prepared.title, *self._prepared[1:]
+    read = f"masks of `{masks}`" if masks else "without masks and their scores"
+    return f"{title}, images of `{image}`, {read}"
 
   def _open(self, subset: str | None) -> streams.ElementStream:
     """Opens the data set and returns the scenes of a subset."""
-    prepared, name = self._prepared, "test" if subset == "test" else "train"
+    prepared = self._prepared
     return streams.ElementStream(
       title=prepared.title,
       limit=self._limit(subset),
-      layout=layouts.Layout(prepared.title, None, (0, 0, 0), 0, {}),
+      opened=[opening.File(path, "") for path in prepared.files],
+      layout=layouts.Layout(prepared.title, None, self.image_shape, 0, {}),
       elements=prepared.elements(self._range(subset) or "train"),
-      paths=prepared.files,
-      remedy=f"mend it, or change `{name}` or what else `data` says of it",
       read=self._read,
-      range_name=name,
+      range_name="test" if subset == "test" else "train",
       num_clips=self._count_clips,
     )
 
@@ -687,21 +669,11 @@ class TFDS(datasets.SceneDataset):
 
   def _read(self, raw: dict[str, Any]) -> streams.Scene:
     """Returns one scene in its final size, in bytes if it had that before."""
-    stored, frames = raw["record"], self._clips.frames(raw["clip"])
-    size = stored["image"].shape[1:3]
-    if size.is_fully_defined():
-      region = self._region(size)
-    else:
-      found = tf.numpy_function(
-        lambda size: np.int64(self._region(size)),
-        [tf.shape(stored["image"])[1:3]],
-        tf.int64,
-      )
-      region = [tf.unstack(x, 2) for x in tf.unstack(found, 2)]
-    image = tf.gather(stored["image"], frames)
-    labels = tf.gather(stored.get("mask", stored["image"]), frames)
-    image, labels = crop(image, labels, region)
-    if self.grayscale or tuple(image.shape[1:3]) != self.image_size:
+    frames = self._clips.frames(raw["clip"])
+    stored = {k: tf.gather(part, frames) for k, part in raw["record"].items()}
+    image = stored["image"]
+    image, labels = crop(image, stored.get("mask", image), self.crop_region)
+    if tuple(image.shape[1:3]) != self.image_size:
       image = datasets.preprocess_image(image, self.image_size, self.grayscale)
     scene: streams.Scene = {"image": image, "factors": {}}
     if "mask" in stored:
@@ -717,14 +689,12 @@ class TFDS(datasets.SceneDataset):
       tf.where(is_known, 0.0, math.nan),
       f"a label beyond {number - 1}, the last of `data.num_entities`={number}",
     )
-    with tf.control_dependencies([check]):
-      labels = tf.identity(labels)
     method = tf.compat.v1.image.ResizeMethod.NEAREST_NEIGHBOR
-    labels = tf.compat.v1.image.resize(labels, self.image_size, method)
-    counts = tf.math.bincount(labels, minlength=number, maxlength=number)
-    counts = tf.ensure_shape(counts, [number])
+    with tf.control_dependencies([check]):
+      labels = tf.compat.v1.image.resize(labels, self.image_size, method)
+    numbers = tf.range(number)
     # The background is there even where nothing shows it.
-    is_there = tf.concat([[True], counts[1:] > 0], axis=0)
+    is_there = tf.reduce_any(labels == numbers, axis=[0, 1, 2]) | (numbers == 0)
     return {
       "mask": tf.cast(labels, tf.uint8)[:, tf.newaxis],
       "visibility": tf.cast(is_there, tf.float32),

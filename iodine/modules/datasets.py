@@ -509,6 +509,14 @@ class SceneDataset(abc.ABC):
     train, test = self.ranges()
     return test if subset == "test" else train
 
+  def files(self, subset: str | None = "train") -> Sequence[str]:
+    """Returns the files that the scenes of a subset are in."""
+    return self._open(subset).files
+
+  def names(self, subset: str | None = "train") -> Sequence[str] | None:
+    """Returns a name for each scene of a subset; None where there is none."""
+    return None
+
   def about(self) -> str | None:
     """Returns what there is, a line; None where that takes long to know."""
     return None

@@ -135,34 +135,22 @@ class Clips(NamedTuple):
 
 
 def cut_films(
-  title: str,
-  length: int | None,
-  frames: int | None,
-  stride: int,
-  stills: bool = False,
+  length: int | None, frames: int | None, stride: int, stills: bool
 ) -> Clips:
   """Returns the scenes that films of a length give.
 
   Args:
-    title: what the user calls them.
     length: in frames; None: they differ.
     frames: T; None: as many as a film gives.
     stride: every so many frames of a film one is taken.
     stills: whether T is 1.
   """
-  if stills:
-    frames = 1
-  elif frames is None and length is not None:
-    frames = len(range(0, length, stride))
-  if frames is None:
+  number = 1 if stills else frames or len(range(0, length or 0, stride))
+  clips = Clips(number, stride)
+  if not number or (length is not None and clips.count(length) < 1):
     raise errors.UserError(
-      f"the films of {title} are not all as long: give `data.frames`"
-    )
-  clips = Clips(frames, stride)
-  if length is not None and clips.count(length) < 1:
-    raise errors.UserError(
-      f"{title} has films of {length} frames, too few for {frames} at a stride"
-      f" of {stride}: lower `frames` or `stride`"
+      f"the films have {length or 'several numbers of'} frames, where `frames`"
+      f" is {frames} and `stride` {stride}: give fewer"
     )
   return clips
 
@@ -337,50 +325,27 @@ class ElementStream(RecordStream):
   """The scenes of a tf.data.Dataset, whose elements are the records.
 
   Attributes:
-    elements: in an order that is always the same.
-    paths: files that they are in, as far as these are known.
-    remedy: what to do where there are none, or some cannot be read.
+    elements: in an order that is always the same; `opened` are their files, as
+      far as these are known.
   """
 
   elements: tf.data.Dataset
-  paths: Sequence[str] = ()
-  remedy: str
-  opened: Sequence[opening.File] = ()
 
   def _records(self) -> tf.data.Dataset:
     return self.elements
 
   def _most_scenes(self) -> int:
-    size = int(self.elements.cardinality())
-    return size if size > 0 and self.num_clips is None else sys.maxsize
-
-  def require_scenes(self) -> None:
-    """Checks that there is a scene, as repeating none would never end."""
-    self._has_scenes = self._has_scenes or _count(self.epoch().take(1)) > 0
-    if not self._has_scenes:
-      raise errors.UserError(
-        f"there is no scene in {self.title}: {self.remedy}"
-      )
-
-  @property
-  def files(self) -> list[str]:
-    """Returns the files that the scenes are in."""
-    return [*self.paths]
+    return sys.maxsize
 
   def find_problem(self) -> str | None:
     """Returns what could not be read; all is read until then."""
-
-    def read_all() -> None:
-      with errors.as_user_error(
-        (*opening.RECORD_ERRORS, tf.errors.UnknownError),
-        lambda error: (
-          f"{self.title} has a scene that cannot be read"
-          f" ({errors.reason(error)}): {self.remedy}"
-        ),
-      ):
-        _count(self.epoch().map(self.read))
-
-    return errors.message_of(read_all)
+    scenes = self.epoch().map(self.read)
+    problem = errors.message_of(lambda: _count(scenes), (tf.errors.OpError,))
+    return problem and (
+      f"{self.title} has a scene that cannot be read"
+      f" ({errors.reason(ValueError(problem))}): mend it, or change"
+      f" `{self.range_name}` or what else `data` says of it"
+    )
 
   def parts(self) -> Iterator["ElementStream"]:
     """Yields the stream itself."""

@@ -3,27 +3,18 @@
 Dimensions: T frames, H' W' size of a frame, C colour channels.
 """
 
+import contextlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from iodine import errors
 
-# What it raises for names, splits and folders that are not there, and where a
-# download fails.
-_ERRORS = (
-  *(AssertionError, KeyError, ValueError, OSError, RuntimeError),
-  tf.errors.OpError,
-)
-
 # What has a name before a colon, `huggingface:name`, would be fetched.
 _NAME = re.compile(r"[^:]+(:[\d.*]+)?")
-
-_IMAGES = ("image", "video")
-_MASKS = ("segmentations",)
 
 
 class Prepared(NamedTuple):
@@ -47,8 +38,7 @@ class Prepared(NamedTuple):
   @property
   def shape(self) -> tuple[int | None, ...]:
     """Returns (T, H', W', C), of which None differ; T is 1 for stills."""
-    shape = tuple(self.builder.info.features[self.image].shape)
-    return shape if len(shape) == 4 else (1, *shape)
+    return (1, *self.builder.info.features[self.image].shape)[-4:]
 
   @property
   def files(self) -> list[str]:
@@ -66,20 +56,12 @@ class Prepared(NamedTuple):
     import tensorflow_datasets as tfds
 
     keys = {"image": self.image, **({"mask": self.masks} if self.masks else {})}
-    with errors.as_user_error(
-      _ERRORS,
-      lambda error: (
-        f"{self.title} has no scenes of the split {split!r} that can be read"
-        f" ({errors.reason(error)}): name another by `data.train` and"
-        f" `data.test`, or {_remedy()}"
-      ),
-    ):
+    wanted = dict.fromkeys(keys.values(), True)
+    with _explained(f"{split!r} of {self.title}"):
       dataset = self.builder.as_dataset(
         split=split,
-        decoders=tfds.decode.PartialDecoding(
-          dict.fromkeys(keys.values(), True)
-        ),
-        # One file after the other. Those that are small would be kept.
+        decoders=tfds.decode.PartialDecoding(wanted),
+        # One file after the other, and none kept in memory.
         read_config=tfds.ReadConfig(
           interleave_cycle_length=1, try_autocache=False
         ),
@@ -114,91 +96,65 @@ def prepare(
     (ImportError,),
     lambda error: (
       f"`data.name` is {name!r}, which needs TensorFlow Datasets"
-      f" ({errors.reason(error)}): install it by `pip install -r"
-      " requirements-tfds.txt`"
+      f" ({errors.reason(error)}): `pip install -r requirements-tfds.txt`"
     ),
   ):
     import tensorflow_datasets as tfds
   folder = os.path.expanduser(name)
-  data_dir = None if data_dir is None else os.path.expanduser(data_dir)
-  with errors.as_user_error(
-    _ERRORS,
-    lambda error: (
-      f"`data.name` is {name!r}, which cannot be opened"
-      f" ({errors.reason(error)}): {_remedy()}"
-    ),
-  ):
+  with _explained(f"`data.name` {name!r}"):
     if tf.io.gfile.exists(os.path.join(folder, "dataset_info.json")):
       builder = tfds.builder_from_directory(folder)
-    elif not _NAME.fullmatch(name):
-      raise ValueError("it is neither `name:version` nor a prepared folder")
+    elif _NAME.fullmatch(name):
+      place = data_dir and os.path.expanduser(data_dir)
+      builder = tfds.builder(name, data_dir=place)
     else:
-      builder = tfds.builder(name, data_dir=data_dir)
+      raise ValueError("it is neither `name:version` nor a prepared folder")
     if download:
       builder.download_and_prepare()
-  features = builder.info.features
-  found = Prepared(
-    builder,
-    _key(features, "image", image, _IMAGES) or "",
-    _key(features, "masks", masks, _MASKS),
+  features = dict(builder.info.features.items())
+  image = image or ("image" if "image" in features else "video")
+  if masks is None and "segmentations" in features:
+    masks = "segmentations"
+  _check(features, "image", image, [3, 4], None)
+  if masks is not None:
+    rank = len(features[image].shape)
+    _check(features, "masks", masks, [rank], 1)
+  return Prepared(builder, image, masks)
+
+
+def _explained(what: str) -> contextlib.AbstractContextManager[None]:
+  """Raises a UserError where TFDS, which may raise anything, refuses."""
+  return errors.as_user_error(
+    (Exception,),
+    lambda error: (
+      f"{what} cannot be read ({errors.reason(error)}): say by"
+      " `data.data_dir=` where it is prepared (for MOVi"
+      " gs://kubric-public/tfds, or a copy), by `data.name=` or `data.train=`"
+      " and `data.test=` what there is, or by `data.download=True` to fetch it"
+    ),
   )
-  _check(found)
-  return found
 
 
-def _remedy() -> str:
-  """Returns what to do where a data set is not there, the end of a sentence."""
-  return (
-    "say by `data.data_dir=` where it is prepared (for MOVi"
-    " gs://kubric-public/tfds, or a copy of it), or name the folder of its"
-    " version by `data.name=`, or fetch it, if TFDS knows it, by"
-    " `data.download=True`"
-  )
-
-
-def _key(
+def _check(
   features: Mapping[str, Any],
   option: str,
-  given: str | None,
-  usual: Sequence[str],
-) -> str | None:
-  """Returns the key that an option means; None if there are no masks."""
-  keys = [
-    key for key in (usual if given is None else (given,)) if key in features
-  ]
-  if keys or (given is None and option == "masks"):
-    return keys[0] if keys else None
-  raise errors.UserError(
-    f"`data.{option}` is {given!r}, but the data set has"
-    f" {errors.join_some(sorted(features), most=20, separator=', ')}: name one"
-    " of those"
-  )
-
-
-def _check(found: Prepared) -> None:
-  """Checks that keys are of images or films, and of label images of those."""
-  features = found.builder.info.features
-  image = features[found.image]
-  shape = image.shape if isinstance(image.shape, tuple) else ()
-  if len(shape) not in (3, 4) or image.dtype.name != "uint8" or not shape[-1]:
-    raise errors.UserError(
-      f"`{found.image}` of {found.title} is `{_line(image)}`, which are"
-      " neither images nor films of bytes: name others by `data.image=`"
-    )
-  masks = features[found.masks] if found.masks else None
-  if masks is not None and not (
-    isinstance(masks.shape, tuple)
-    and masks.shape[-3:] == (*shape[-3:-1], 1)
-    and len(masks.shape) == len(shape)
-    and "int" in masks.dtype.name
+  key: str,
+  ranks: list[int],
+  channels: int | None,
+) -> None:
+  """Checks that a key is of integers of such a rank, and so many channels."""
+  feature: Any = features.get(key)
+  shape = getattr(feature, "shape", ())
+  if not (
+    isinstance(shape, tuple)
+    and len(shape) in ranks
+    and shape[-1] == (channels or shape[-1])
+    and feature.dtype.name
+    in ("uint8", *(["uint16", "int32"] if channels else []))
   ):
+    found = " ".join(str(feature).split())
     raise errors.UserError(
-      f"`{found.masks}` of {found.title} is `{_line(masks)}`, which are no"
-      f" label images of `{found.image}`, a number for each pixel: name others"
-      " by `data.masks=`"
+      f"`data.{option}` is {key!r}, which is `{found}` in the data set: name"
+      f" {'label images' if channels else 'images or films'} of"
+      f" {', '.join(sorted(features))}"
     )
-
-
-def _line(feature: Any) -> str:
-  """Returns what a feature is, in one line."""
-  return " ".join(str(feature).split())

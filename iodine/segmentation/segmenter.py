@@ -113,8 +113,8 @@ class Segmenter:
     """Restores a model, which refines as often as `evaluate` lets it.
 
     Args:
-      checkpoint: folder or prefix of a TF1 or TF2 checkpoint; that of the model
-        which comes with the project if it is not given.
+      checkpoint: folder or prefix of a TF1 or TF2 checkpoint, or a packed
+        model; the model which comes with the project if it is not given.
       config: the complete config, as `main.get_config` gives it; None for the
         `config.json` that a training leaves beside its checkpoints.
       seed: the latents are sampled from it; None for the config's.

@@ -11,6 +11,8 @@ from iodine.training.loop import (
   Outcome,
   Report,
   Schedule,
+  on_report,
+  tell,
   uninterrupted,
 )
 from iodine.training.step import (
@@ -41,10 +43,12 @@ __all__ = [
   "compile_step",
   "compile_steps",
   "compute_gradients",
+  "on_report",
   "plan",
   "read_scalars",
   "run_folder",
   "steps_per_call",
+  "tell",
   "train_step",
   "uninterrupted",
 ]

@@ -29,6 +29,33 @@ _MAX_UNREAD = 100
 _NUM_PACES = 21
 
 
+# What hears of reports besides the listener of a loop.
+_Hear = Callable[[int, Mapping[str, float]], None]
+_hearing: list[_Hear] = []
+
+
+def on_report(hear: _Hear) -> _Hear:
+  """Has a function hear of what TensorBoard gets, for trackers of your own.
+
+  It is called at every report and validation of all trainings from now on, in
+  the process that writes. An error of it ends the training, which is saved.
+
+  Args:
+    hear: takes the step and all scalars by their names in TensorBoard.
+
+  Returns:
+    The function, so that this can stand above it as `@training.on_report`.
+  """
+  _hearing.append(hear)
+  return hear
+
+
+def tell(step: int, scalars: Mapping[str, float]) -> None:
+  """Tells scalars to all functions that were given to `on_report`."""
+  for hear in _hearing:
+    hear(step, scalars)
+
+
 class Schedule(NamedTuple):
   """When a training does what, in steps.
 

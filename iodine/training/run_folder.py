@@ -49,13 +49,17 @@ class RunFolder:
     A continued run goes on in exactly `checkpoint_dir`; where that is one of a
     run's checkpoints, or its best one's folder, in the folder of that run. A
     new one, and one that goes on from a TF1 checkpoint, gets
-    `<checkpoint_dir>_<run_id>`, 1 if no observer gave an id.
+    `<checkpoint_dir>_<run_id>`, 1 if no observer gave an id. One that goes on
+    from a packed model gets that in the current folder.
     """
     checkpoints.check_name(checkpoint_dir)
     start = None
     if continue_run:
       start = checkpoints.open_checkpoint(checkpoint or checkpoint_dir)
-      if not start.is_tf1:
+      if checkpoints.is_unpacked(start.prefix):
+        name = os.path.basename(checkpoint_dir)
+        checkpoint_dir = name.removesuffix(files.PACKED)
+      elif not start.is_tf1:
         return cls(checkpoints.run_folder(start.prefix), start)
     path = f"{checkpoint_dir.rstrip('/')}_{run_id or 1}"
     return cls(path, start, is_new=True)

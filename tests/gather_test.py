@@ -1,0 +1,208 @@
+"""Any set of runs in one table, and two of them scene by scene."""
+
+import csv
+import json
+import math
+
+import helpers
+import numpy as np
+import PIL.Image
+import pytest
+
+import main
+from iodine.commands import evaluate
+from iodine.studies import compare_runs, evaluated, gather
+
+ROWS = {
+  "run_1": {"model.kl_weight": 1.0, "seed": 3},
+  "run_2": {"model.kl_weight": 1.0, "seed": 4},
+  "run_3": {"model.kl_weight": 2.0, "seed": 3},
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory, five_scenes):
+  """A sweep of three runs, whose models differ."""
+  root = tmp_path_factory.mktemp("runs") / "my_sweep"
+  for i, (name, row) in enumerate(ROWS.items()):
+    updates = {"data.path": five_scenes, "data.image_dim": [8, 8], **row}
+    config = helpers.tiny_config({**updates, "batch_size": 3})
+    helpers.save_checkpoint(root / name, config, step=100 + i)
+    (root / name / "config.json").write_text(json.dumps(config))
+  table = {"with": [], "entries": {}, "runs": ROWS}
+  (root / "sweep.json").write_text(json.dumps(table))
+  return root
+
+
+def by_hand(folder, path, *options):
+  """What `evaluate` writes of a run."""
+  place = f"checkpoint_dir={folder}"
+  pictures = f"results_dir={path.parent}"
+  helpers.run_main("evaluate", "with", place, f"json_path={path}", pictures)
+  return json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def gathered(root, tmp_path_factory):
+  output = tmp_path_factory.mktemp("gathered")
+  run = helpers.run_main(
+    *("gather", "with", f"runs={root}", f"output={output}", "plot.scenes=[0,4]")
+  )
+  return output, run.result
+
+
+def test_the_table_is_of_evaluations_by_hand(
+  root, gathered, tmp_path, monkeypatch, capsys
+):
+  output, result = gathered
+  first, second = (
+    by_hand(root / name, tmp_path / f"{name}.json")
+    for name in ("run_1", "run_2")
+  )
+  row = result["model.kl_weight=1.0"]
+  assert list(result)[1] == "model.kl_weight=2.0" and row["n"] == 2
+  for name in gather.METRICS:
+    pair = [x[name]["mean"] for x in (first, second)]
+    assert row[name] == (np.mean(pair), np.std(pair, ddof=1))
+  kept = list((root / "run_1/evaluations").glob("ckpt-100-*.json"))
+  (found,) = [json.loads(path.read_text()) for path in kept]
+  assert found["per_iteration"] == first["per_iteration"]
+  # What was evaluated is not evaluated again, under other entries it is.
+  measured = []
+  monkeypatch.setattr(evaluate, "measure", lambda *x: measured.append(x))
+  place = [f"output={tmp_path}/again", "plot.scenes=[]"]
+  again = helpers.run_main("gather", "with", f"runs={root}", *place).result
+  assert again == result and not measured
+  with pytest.raises(SystemExit):
+    helpers.run_main(
+      *("gather", "with", f"runs={root}", *place, "evaluation.num_scenes=2")
+    )
+  assert len(measured) == 1
+
+
+def test_files_are_there(root, gathered):
+  output, result = gathered
+  names = ["scenes.png", "table.csv", "table.md", "table.tex"]
+  assert sorted(path.name for path in output.iterdir()) == names
+  assert np.std(np.asarray(PIL.Image.open(output / "scenes.png"))) > 10
+  with open(output / "table.csv", newline="") as file:
+    rows = list(csv.DictReader(file))
+  assert float(rows[0]["ari_mean"]) == result[rows[0]["runs"]]["ari"][0]
+  assert rows[0]["folders"] == f"{root}/run_1 {root}/run_2"
+  assert rows[1]["ari_deviation"] == ""
+  markdown = (output / "table.md").read_text()
+  assert "| model.kl_weight=1.0 | 2 " in markdown and " ± " in markdown
+  latex = (output / "table.tex").read_text()
+  assert r"\toprule" in latex and r"kl\_weight=1.0" in latex
+  assert r" $\pm$ " in latex and "±" not in latex
+
+
+def test_differences_are_paired(root, tmp_path, capsys):
+  words = [f"runs=[{root}/run_1,{root}/run_3]", f"json_path={tmp_path}/a.json"]
+  result = helpers.run_main("compare_runs", "with", *words).result
+  assert f"{root}/run_3" in capsys.readouterr().out
+  first, second = (
+    evaluated.measure_once(f"{root}/{name}", opener()).found["scenes"]["mse"]
+    for name in ("run_1", "run_3")
+  )
+  each = np.subtract(first, second)
+  assert np.any(each != 0)
+  found = result["mse"]
+  assert found["difference"] == pytest.approx(np.mean(each), rel=1e-12)
+  error = np.std(each, ddof=1) / math.sqrt(5)
+  assert found["error"] == pytest.approx(error, rel=1e-12)
+  stored = json.loads((tmp_path / "a.json").read_text())
+  assert stored["mse"] == found and len(stored["runs"]) == 2
+  # Scenes without a value of both do not count.
+  some = compare_runs._compare([1.0, None, 3.0], [0.0, 1.0, 1.0])
+  assert (some["difference"], some["scenes"]) == (1.5, 2)
+  assert some["error"] == pytest.approx(0.5)
+
+
+def opener():
+  main.ex.given = main.ex.given._replace(names=[], updates={})
+  return main._run_opener()
+
+
+@pytest.mark.parametrize(
+  "words, part",
+  [
+    (["gather", "with", "seed=0"], "`runs` is not set"),
+    (["gather", "with", "runs=/no/such"], "no checkpoint of a run at `/no/su"),
+    (["gather", "with", "runs=/no/*"], "no checkpoint of a run at `/no/*`"),
+    (["compare_runs", "with", "runs={root}"], "`runs` has 3 runs: give two"),
+  ],
+)
+def test_mistakes(root, capsys, words, part):
+  words = [word.replace("{root}", str(root)) for word in words]
+  assert part in helpers.fails_with_sentence(capsys, *words)
+
+
+def test_other_scenes_are_not_compared(root, capsys, tmp_path):
+  path = tmp_path / "run"
+  path.mkdir()
+  for file in (root / "run_1").glob("c*"):
+    (path / file.name).write_bytes(file.read_bytes())
+  config = json.loads((path / "config.json").read_text())
+  config["data"]["test"] = [0, 4]
+  (path / "config.json").write_text(json.dumps(config))
+  words = ["compare_runs", "with", f"runs=[{root}/run_1,{path}]"]
+  assert "data.test" in helpers.fails_with_sentence(capsys, *words)
+
+
+def test_runs_are_found(root):
+  three = [f"{root}/run_{i}" for i in (1, 2, 3)]
+  assert evaluated.find(str(root)) == three == evaluated.find(f"{root}/run_*")
+  assert evaluated.find(f"['{root}/run_2', {root}]") == [
+    three[1],
+    three[0],
+    three[2],
+  ]
+  one = f"{root}/run_1/ckpt-100"
+  assert evaluated.find([one, f"{root}/run_1/"]) == [one, three[0]]
+
+
+def made_of(seed=0, **updates):
+  config = helpers.tiny_config({"seed": seed, **updates})
+  found = {"ari": {"mean": 0.5}}
+  return evaluated.Evaluated(f"runs/{seed}", "runs/x", config, found, [])
+
+
+def test_groups_are_what_differs_but_the_seed():
+  same = gather.group([made_of(0), made_of(1)], "tiny")
+  assert {k: len(v) for k, v in same.items()} == {"tiny": 2}
+  # What follows from another entry tells nothing.
+  runs = [made_of(0), made_of(1, n_z=4), made_of(2, n_z=4)]
+  groups = gather.group(runs, "tiny")
+  assert {k: len(v) for k, v in groups.items()} == {"n_z=3": 1, "n_z=4": 2}
+  runs.append(made_of(1, **{"n_z": 4, "model.kl_weight": 2.0}))
+  assert len(gather.group(runs, "tiny")) == 3
+
+
+def test_the_paper_stands_beside_its_own_model():
+  theirs = main.get_config(("tetrominoes",))
+  minutes = main.get_config(("tetrominoes", "minutes"))
+  assert gather._is_of_paper(minutes, theirs)
+  assert not gather._is_of_paper(main.get_config(("quick",)), theirs)
+  other = main.get_config(("tetrominoes",), {"num_components": 5})
+  assert not gather._is_of_paper(other, theirs)
+
+
+def test_curves_with_a_band(tmp_path):
+  from iodine.drawing import canvas, charts
+
+  noisy = np.random.default_rng(0).normal(size=[4, 60])
+  curves = [
+    [(10 * t, float(v)) for t, v in enumerate(x + i)]
+    for i, x in enumerate(noisy)
+  ]
+  panels = {"loss": {"a": curves[:2], "b": curves[3:]}, "ARI": {"a": curves}}
+  figure = charts.groups_plot(panels)
+  left, right = figure.axes
+  assert [len(x.collections) for x in (left, right)] == [1, 1]
+  assert left.lines[0].get_xdata()[-1] == 590
+  assert [t.get_text() for t in figure.legends[0].texts] == [
+    "a (n = 2)",
+    "b (n = 1)",
+  ]
+  canvas.save(figure, str(tmp_path / "curves.png"))
