@@ -56,7 +56,8 @@ def test_the_commands_run(tmp_path):
   assert "ckpt-2" in run(tmp_path, "with", "quick", *small)
   place = "checkpoint_dir=run_1"
   run(tmp_path, "load_checkpoint", "with", place)
-  run(tmp_path, "evaluate", "with", place, "evaluation.num_scenes=2")
+  few = ["evaluation.num_scenes=2", "data.test=[0,4]"]
+  run(tmp_path, "evaluate", "with", place, *few)
   helpers.save_image(tmp_path / "a.png", helpers.noise([20, 20, 3]))
   run(tmp_path, "segment", "with", place, "images=a.png")
   assert (tmp_path / "segments/a/overlay.png").exists()
