@@ -341,7 +341,8 @@ def sound_arrays():
 
 def read_arrays(path):
   framing = image_files.Framing(None, None, False)
-  source = array_files.ArraySource(path, None, framing, None, 1)
+  masks = array_files.Masks(None, None, (0,))
+  source = array_files.ArraySource(path, None, framing, None, 1, masks)
   return source.read(np.arange(source.num_scenes))["image"]
 
 

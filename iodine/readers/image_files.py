@@ -54,6 +54,7 @@ _ROWS_OF_A_MEAN = 4
 # What Pillow raises for files that are broken in one way or another.
 _READ_ERRORS = (
   *(EOFError, OSError, SyntaxError, ValueError, struct.error),
+  *(IndexError, KeyError, TypeError),  # where it looks for further pages
   PIL.Image.DecompressionBombError,
 )
 
