@@ -81,7 +81,10 @@ MODEL: Table = {
 }
 TRAINING: Table = {
   "checkpoint_dir": Entry(
-    "iodine/checkpoints/iodine", Path, "the run, or what to read", "call"
+    "iodine/checkpoints/iodine",
+    Path,
+    "the run, or what to read: left out, the model that comes along",
+    "call",
   ),
   "continue_run": Entry(
     False, bool, "go on in exactly `checkpoint_dir`", "call, writes"

@@ -653,7 +653,8 @@ def test_a_checkpoint_within_a_stage_is_shown_as_it_was_trained(
   # To go on it is the training that it was.
   run("with", place, "continue_run=True", "stop_after_steps=6")
   out = capsys.readouterr().out
-  assert "stage 1 of 2, to step 5" in out and "unlike" not in out
+  assert "stage 1 of 2, to step 5" in out
+  assert "unlike the run so far: stop_after_steps 6 (2 there)\n" in out
   assert checkpoints.restore_model(f"{tmp_path}/run_1")[0].num_components == 3
 
 
@@ -689,7 +690,8 @@ def test_a_run_goes_on_by_its_folder_alone(trained, tmp_path, capsys):
   place = f"checkpoint_dir={folder}"
   run("with", "continue_run=True", place, "stop_after_steps=3", "n_z=3")
   out = capsys.readouterr().out
-  assert f"continuing from {folder}/ckpt-2" in out and "unlike" not in out
+  assert f"continuing from {folder}/ckpt-2" in out
+  assert "unlike the run so far: stop_after_steps 3 (2 there)\n" in out
   config = json.loads((folder / "config.json").read_text())
   before = json.loads(pathlib.Path(trained, "config.json").read_text())
   assert checkpoints.open_checkpoint(folder).prefix.endswith("ckpt-3")

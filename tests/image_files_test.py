@@ -157,7 +157,7 @@ def test_no_more_of_a_jpeg_is_decoded_than_is_wanted(
     return load(image)
 
   monkeypatch.setattr(PIL.ImageFile.ImageFile, "load", spy)
-  assert image_files.read_size(str(path)) == (1280, 1800) and not sizes
+  assert image_files.read_header(str(path))[0] == (1280, 1800) and not sizes
   found = image_files.read(path, FRAMING)
   assert sizes[0] == [640, 900]  # a half
   monkeypatch.undo()

@@ -54,7 +54,8 @@ def test_labels_say_whose_colour_shows_in_every_frame(films):
 
 
 def test_sprites_go_straight_on_and_bounce_off_the_border():
-  low, high = moving_sprites.RADIUS, moving_sprites.SIZE - moving_sprites.RADIUS
+  kind = moving_sprites.KIND
+  low, high = kind.radius, kind.size - kind.radius
   bounces = 0
   for seed in range(20):
     places = moving_sprites.paths(np.random.default_rng(seed), 3)

@@ -207,9 +207,13 @@ def test_a_continued_run_says_what_is_another_now(folder, empty_folder, capsys):
   ]
   run("with", "tetrominoes", *same, "stop_after_steps=1")
   (line,) = unlike(capsys)
-  assert line == (
-    "unlike the run so far: data.shuffle_buffer 2 (nothing there)"
+  assert line.startswith(
+    "unlike the run so far: data.shuffle_buffer 2 (nothing there); "
   )
+  run("with", "tetrominoes", *same, "stop_after_steps=2")
+  assert unlike(capsys) == [
+    "unlike the run so far: stop_after_steps 2 (1 there)"
+  ]
   run("with", "tetrominoes", *same, "stop_after_steps=2")
   assert unlike(capsys) == []
   run("with", "tetrominoes", *same, "batch_size=2", "stop_after_steps=3")

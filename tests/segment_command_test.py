@@ -68,6 +68,7 @@ def test_every_image_gets_its_folder(checkpoint, photos, capsys):
     "json_path=metrics.json",
   )
   lines = capsys.readouterr().out.splitlines()
+  assert not any("replaced" in x or "skipped" in x for x in lines)
   # Those called alike are numbered, but for the name that another one has.
   expected = {
     "photos/cat.jpg": "segments/cat_2",
@@ -95,7 +96,15 @@ def test_every_image_gets_its_folder(checkpoint, photos, capsys):
   # A second run replaces what the first one wrote, to the bit the same.
   (photos / "segments/dog/slot_9.png").write_bytes(b"")  # of more slots
   content = (photos / "segments/dog/overlay.png").read_bytes()
-  segment(checkpoint, "images=photos/sub", "output=segments/")
+  os.rename("segments", "photos/sub/segments")
+  (photos / "photos/sub/old.heic").touch()
+  # What a result is made of is not a photo.
+  segment(checkpoint, "images=photos/sub", "output=photos/sub/segments/")
+  os.rename("photos/sub/segments", "segments")
+  out = capsys.readouterr().out
+  assert (
+    "skipped: 1 .heic\n" in out and "results of before are replaced: 1" in out
+  )
   assert "slot_9.png" not in os.listdir("segments/dog")
   assert (photos / "segments/dog/overlay.png").read_bytes() == content
 

@@ -229,10 +229,10 @@ def test_clevr_has_no_masks():
 @pytest.mark.parametrize(
   "options, part",
   [
-    ({"image": "film"}, "or films of metadata, segmentations, video"),
+    ({"image": "film"}, "another one of metadata, segmentations, video"),
     ({"image": "metadata"}, "is 'metadata', which is `FeaturesDict"),
     ({"masks": "depth"}, "`data.masks` is 'depth', which is `None`"),
-    ({"masks": "video"}, "'video', which is `Video.*: name label images of"),
+    ({"masks": "video"}, "'video', which is `Video.*: name another one of"),
     ({"frames": 8}, "have 7 frames, where `frames` is 8"),
     ({"test": "tst"}, "Unknown split 'tst'"),
     ({"test": "train[:0]"}, "corresponds to no data"),

@@ -179,7 +179,7 @@ def measure(
   options = config["evaluation"]
   own, *_ = models.values()
   print(f"evaluating {own.prefix}", flush=True)
-  if isinstance(dataset, datasets.SceneDataset) and dataset.ranges()[1] is None:
+  if datasets.ranges_of(dataset)[1] is None:
     print(
       "no scenes are held out by `data.test`: these are all there are, seen in "
       "training or not",

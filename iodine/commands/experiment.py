@@ -304,6 +304,7 @@ class Experiment(sacred.Experiment):
     updates = entries.with_integers(updates)
     flag = (options or {}).get(trust_option.get_flag())
     self.given = Given(list(named_configs), copy.deepcopy(updates), flag)
+    self._opened = None  # that of a command which came to nothing
     command = self.commands.get(command_name)
     reading: Reading | None = getattr(command, "reading", None)
     # A run that goes on has its own config, where no other is named.

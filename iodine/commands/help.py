@@ -167,12 +167,14 @@ def answer(
     return f"iodine-tf2 {iodine.__version__}"
   asks = not words or {"-h", "--help"} & {*words} or words[0] == "help"
   named = [word for word in words if word in commands]
+  chosen = [word for word in words if word in configs]
+  if asks and named:
+    return of_command(named[0], commands[named[0]])
+  if asks and chosen:
+    whole = f"{program()} print_config with {chosen[0]}"
+    return f"{configs[chosen[0]]}\n\n`{whole}` lists all of its entries."
   if asks:
-    return (
-      of_command(named[0], commands[named[0]])
-      if named
-      else overview(commands, configs)
-    )
+    return overview(commands, configs)
   first, *rest = words
   if first.startswith("-") or first == "with":
     return None
@@ -229,7 +231,7 @@ def _entries(use: str) -> dict[str, str]:
   """Returns {entry = default: meaning} of a section or a single entry."""
   table = entries.SECTIONS.get(use) or {use: entries.ENTRIES[use]}
   return {
-    name if name == "seed" else f"{name} = {entry.default!r}": entry.about
+    name if name in _TRAINED else f"{name} = {entry.default!r}": entry.about
     for name, entry in entries.flat(table)
   }
 

@@ -17,7 +17,7 @@ import tqdm
 from iodine import checkpoints, errors, files, segmentation
 from iodine.commands import common
 from iodine.readers import films as film_files
-from iodine.readers import image_files
+from iodine.readers import image_files, paths
 
 Config = common.Config
 
@@ -58,6 +58,10 @@ def run(
   output = output or _OUTPUT
   folders = _folders(list(readers), output)
   files.check_folder(output)
+  if skipped := paths.skipped(images, image_files.SUFFIXES):
+    print(f"skipped: {skipped}", flush=True)
+  if replaced := sum(map(os.path.isdir, folders)):
+    print(f"results of before are replaced: {replaced}", flush=True)
   if json_path is not None:
     files.check_writable(json_path, "{")
   originals = _read(list(readers.values()))
@@ -94,8 +98,8 @@ def _check_batch_size(config: Config, size: int) -> None:
 def _find(images: Any, films: Any) -> dict[str, Callable[[], np.ndarray]]:
   """Returns what reads each image or film, by its path."""
   if films is None:
-    paths = image_files.find(images)
-    return {path: functools.partial(image_files.read, path) for path in paths}
+    found = image_files.find(images)
+    return {path: functools.partial(image_files.read, path) for path in found}
   if images is not None:
     raise errors.UserError(
       "`images` and `films` are both set: decompose them one after the other"
@@ -106,9 +110,9 @@ def _find(images: Any, films: Any) -> dict[str, Callable[[], np.ndarray]]:
   }
 
 
-def _folders(paths: Sequence[str], output: str) -> list[str]:
+def _folders(originals: Sequence[str], output: str) -> list[str]:
   """Returns a folder for each image or film, none of them twice."""
-  stems = [pathlib.PurePath(os.path.abspath(path)).stem for path in paths]
+  stems = [pathlib.PurePath(os.path.abspath(path)).stem for path in originals]
   counts = collections.Counter(stems)
   taken = set(stems)
   folders = []
@@ -121,7 +125,7 @@ def _folders(paths: Sequence[str], output: str) -> list[str]:
     taken.add(name)
     folders.append(os.path.join(output, name))
   places = {os.path.realpath(folder): folder for folder in folders}
-  for path in paths:
+  for path in originals:
     real = pathlib.PurePath(os.path.realpath(path))
     for above in map(str, (real, *real.parents)):
       if above in places:

@@ -349,7 +349,7 @@ def _tell_changes(config: Config, prefix: str) -> None:
   found = config_files.differences(
     config,
     stored,
-    ("data", "model", "optimizer", "stages", *environment),
+    ("data", "model", "optimizer", "stages", "stop_after_steps", *environment),
     ("data.cache", "data.seed", "model.refinement_batch_size"),
   )
   if found:

@@ -414,17 +414,17 @@ class SceneDataset(abc.ABC):
       table[ours or [streams.NOBODY]] = 0
       table[others] = np.arange(len(others)) + 1
       mask = tf.gather(table, tf.cast(mask, tf.int32))
-    elif ours:
-      own = tf.reduce_max(tf.gather(mask, ours, axis=2), 2, keepdims=True)
-      mask = tf.concat([own, tf.gather(mask, others, axis=2)], 2)
     else:
-      mask = tf.concat([255 - tf.reduce_max(mask, 2, keepdims=True), mask], 2)
+      own = tf.gather(mask, ours or numbers, axis=2)
+      own = tf.reduce_max(own, 2, keepdims=True)
+      own = own if ours else 255 - own
+      mask = tf.concat([own, tf.gather(mask, others, axis=2)], 2)
 
     def with_first(values: tf.Tensor, otherwise: float) -> tf.Tensor:
-      first = tf.fill(tf.shape(values[:, :1]), tf.cast(otherwise, values.dtype))
       if ours:  # of several, the first one's
-        first = values[:, ours[0] : ours[0] + 1]
-      return tf.concat([first, tf.gather(values, others, axis=1)], 1)
+        return tf.gather(values, [ours[0], *others], axis=1)
+      first = tf.fill(tf.shape(values[:, :1]), tf.cast(otherwise, values.dtype))
+      return tf.concat([first, values], 1)
 
     factors = {k: with_first(x, 0.0) for k, x in batch["factors"].items()}
     visibility = with_first(visibility, 1.0)
@@ -558,3 +558,14 @@ class SceneDataset(abc.ABC):
         tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
       )
     return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def ranges_of(dataset: Any) -> Sequence[Any]:
+  """Returns `ranges` of a data set.
+
+  Of one that tells neither `train` nor `test`, the names of the subsets, which
+  are different ones.
+  """
+  if isinstance(dataset, SceneDataset):
+    return dataset.ranges()
+  return [getattr(dataset, name, name) for name in ("train", "test")]

@@ -237,7 +237,7 @@ class ArraySource:
         raise errors.UserError(f"`{masks.path}` has no array `mask`: add it")
       arrays["mask"] = known[0]
       self.files.append(masks.path)
-    self._masks, self._told = masks, set[str]()
+    self._masks = masks
     if "image" not in arrays:
       raise errors.UserError(
         f"{self.title} has no array `image`, but"
@@ -474,19 +474,13 @@ class ArraySource:
     for k in ours:
       np.copyto(numbers, k, where=is_on[:, :, k : k + 1])
     if total.max() > 1:
-      self._tell("has masks that overlap: the later one wins")
+      streams.tell(f"{self.title} has masks that overlap: the later one wins")
     if total.min() == 0 and 0 in self._masks.background:
-      self._tell(
-        "has pixels that belong to no mask, and mask 0 is taken for the "
-        "background: where none is stored give `data.background=[]`"
+      streams.tell(
+        f"{self.title} has pixels that belong to no mask, and mask 0 is taken"
+        " for the background: where none is stored give `data.background=[]`"
       )
     return numbers
-
-  def _tell(self, what: str) -> None:
-    """Says once what is found in the masks."""
-    if what not in self._told:
-      self._told.add(what)
-      print(f"{self.title} {what}", flush=True)
 
   def _of_any_frame(self, visibility: np.ndarray) -> np.ndarray:
     """Maps a visibility [B, L] or [B, L, T] -> [B, L]."""

@@ -117,17 +117,10 @@ def read(image: Any, framing: Framing | None = None) -> np.ndarray:
   return to_unit(image, title)
 
 
-def read_size(path: str) -> tuple[int, int]:
-  """Reads (H', W') of an upright image, without its pixels."""
+def read_header(path: str) -> tuple[tuple[int, int], str]:
+  """Reads (H', W') of an upright image and Pillow's mode, not its pixels."""
   with explained(path), PIL.Image.open(path, formats=_FORMATS) as image:
-    return _upright_size(image)
-
-
-def read_kind(path: str) -> str:
-  """Reads size and mode of an image, such as "64 x 64 RGB"."""
-  with explained(path), PIL.Image.open(path, formats=_FORMATS) as image:
-    height, width = _upright_size(image)
-    return f"{height} x {width} {image.mode}"
+    return _upright_size(image), image.mode
 
 
 def read_labels(path: str, has_colors: bool = True) -> np.ndarray:

@@ -33,6 +33,9 @@ _MOST_LOOKED_AT = 200
 # Before a bar shows how far it is.
 _PATIENCE_SECONDS = 10
 
+# {name: files of the mask of each frame}, () without masks.
+_Matched = dict[str, tuple[tuple[str, ...], ...]]
+
 
 class Clip(NamedTuple):
   """Where a scene is.
@@ -125,7 +128,7 @@ def _without(exclude: Any, found: Mapping[str, str]) -> dict[str, str]:
 
 def _find_masks(
   path: object, found: Mapping[str, str], masks: Any
-) -> tuple[dict[str, str], dict[str, tuple[tuple[str, ...], ...]]]:
+) -> tuple[dict[str, str], _Matched]:
   """Returns which images are photos, sorted, and their masks.
 
   Args:
@@ -169,7 +172,7 @@ def _find_masks(
 
 def _find_by_pattern(
   photos: Mapping[str, str], pattern: str
-) -> tuple[dict[str, str], dict[str, tuple[tuple[str, ...], ...]]]:
+) -> tuple[dict[str, str], _Matched]:
   """Returns the same, by a glob with the fields of `_fields`."""
   matched = {}
   try:
@@ -207,9 +210,7 @@ def _fields(name: str, path: str) -> dict[str, str]:
   return {key: glob.escape(value) for key, value in fields.items()}
 
 
-def _match(
-  photos: Mapping[str, str], labels: Mapping[str, str]
-) -> dict[str, tuple[tuple[str, ...], ...]]:
+def _match(photos: Mapping[str, str], labels: Mapping[str, str]) -> _Matched:
   """Returns {name: files of its mask}, of each photo some, or of each none.
 
   Args:
@@ -300,7 +301,6 @@ class FileSource:
     self.has_masks = bool(clips[0].film.masks)
     self._framing = framing
     self._mask_form, self._ignore_label = mask_form, ignore_label
-    self._told: set[str] = set()
 
   @functools.cached_property
   def stored_size(self) -> tuple[int, int]:
@@ -353,7 +353,7 @@ class FileSource:
     if not self.has_masks:
       return scene
     masks = self._read_masks(clip)
-    size = image_files.read_size(film.frames[numbers[0]])
+    size, _ = image_files.read_header(film.frames[numbers[0]])
     if masks.shape[1:] != size:
       raise errors.UserError(
         f"the mask of `{film.path}` has {_size(masks.shape[1:])} pixels, but"
@@ -376,7 +376,8 @@ class FileSource:
     firsts = [clip.film.frames[:1] for clip in self.clips[::step]]
     found: dict[str, str] = {}
     for path in sum(firsts, ()):
-      found.setdefault(image_files.read_kind(path), path)
+      size, mode = image_files.read_header(path)
+      found.setdefault(f"{_size(size)} {mode}", path)
     return [f"`{path}` ({kind})" for kind, path in found.items()]
 
   def are_in(self, folder: str) -> np.ndarray:
@@ -396,9 +397,7 @@ class FileSource:
       return image_files.read_labels(files[0], self._mask_form != "labels")
     objects = np.stack([image_files.read_labels(file) > 0 for file in files])
     if objects.sum(axis=0).max() > 1:
-      self._tell(
-        f"masks of `{files[0]}` and others overlap: the later one wins"
-      )
+      streams.tell(f"{self.title} has masks that overlap: the later one wins")
     numbers = np.arange(1, len(files) + 1).reshape(-1, 1, 1)
     return (objects * numbers).max(axis=0)
 
@@ -408,18 +407,12 @@ class FileSource:
     if self._ignore_label is not None:
       return labels[labels != self._ignore_label]
     if labels[-1] == _VOID and _VOID - 1 not in labels:
-      self._tell(
+      streams.tell(
         f"label images of {self.title} have {_VOID} and no label next to it,"
         " which is taken for an object: where it marks pixels that are not to"
         f" count give `data.ignore_label={_VOID}`"
       )
     return labels
-
-  def _tell(self, line: str) -> None:
-    """Says once what is found in the masks."""
-    if line[:20] not in self._told:
-      self._told.add(line[:20])
-      print(line, flush=True)
 
 
 def _size(size: Sequence[int]) -> str:

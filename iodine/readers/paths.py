@@ -15,6 +15,9 @@ from typing import Any, NoReturn
 
 from iodine import errors
 
+# In the folder that `segment` writes of an image.
+_RESULT = "segmentation.npz"
+
 
 def by_number(name: str) -> list[Any]:
   """Returns a key for sorting by which `frame_9` is before `frame_10`."""
@@ -134,7 +137,9 @@ def _walk(folder: str) -> Iterator[str]:
 
   seen = {os.path.realpath(folder)}
   for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
-    yield from (os.path.join(place, name) for name in sorted(names))
+    # What was made of an image is none to read, but where it is asked for.
+    if place == folder or _RESULT not in names:
+      yield from (os.path.join(place, name) for name in sorted(names))
     for name in sorted(folders):
       real = os.path.realpath(os.path.join(place, name))
       if name.startswith(".") or real in seen:

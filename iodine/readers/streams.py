@@ -112,6 +112,12 @@ class Order:
     return scenes.enumerate().filter(is_chosen).map(lambda _, scene: scene)
 
 
+@functools.cache
+def tell(line: str) -> None:
+  """Says once what was found in scenes."""
+  print(line, flush=True)
+
+
 class Clips(NamedTuple):
   """How a film gives scenes, one after the other, without an overlap.
 

@@ -115,10 +115,10 @@ def prepare(
   image = image or ("image" if "image" in features else "video")
   if masks is None and "segmentations" in features:
     masks = "segmentations"
-  _check(features, "image", image, [3, 4], None)
+  _check(features, "image", image, ["uint8"], 3, 4)
   if masks is not None:
     rank = len(features[image].shape)
-    _check(features, "masks", masks, [rank], 1)
+    _check(features, "masks", masks, ["uint8", "uint16", "int32"], rank)
   return Prepared(builder, image, masks)
 
 
@@ -139,22 +139,18 @@ def _check(
   features: Mapping[str, Any],
   option: str,
   key: str,
-  ranks: list[int],
-  channels: int | None,
+  dtypes: list[str],
+  *ranks: int,
 ) -> None:
-  """Checks that a key is of integers of such a rank, and so many channels."""
+  """Checks that a key is of such types and ranks, and masks of one channel."""
   feature: Any = features.get(key)
-  shape = getattr(feature, "shape", ())
-  if not (
-    isinstance(shape, tuple)
-    and len(shape) in ranks
-    and shape[-1] == (channels or shape[-1])
-    and feature.dtype.name
-    in ("uint8", *(["uint16", "int32"] if channels else []))
-  ):
+  shape = getattr(feature, "shape", None)  # of several features a dict
+  fits = isinstance(shape, tuple) and len(shape) in ranks
+  if fits and option == "masks":
+    fits = shape[-1] == 1
+  if not (fits and feature.dtype.name in dtypes):
     found = " ".join(str(feature).split())
     raise errors.UserError(
       f"`data.{option}` is {key!r}, which is `{found}` in the data set: name"
-      f" {'label images' if channels else 'images or films'} of"
-      f" {', '.join(sorted(features))}"
+      f" another one of {', '.join(sorted(features))}"
     )

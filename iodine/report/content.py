@@ -71,7 +71,7 @@ def write(
     title=f"IODINE on {type(dataset).__name__}",
     facts=_facts(config, opened, step, model, dataset, result),
     notes=captions.notes(
-      _test_subset(dataset, "") is not None,
+      datasets.ranges_of(dataset)[1] is not None,
       "factor" in result.metrics,
       result.left_out,
     ),
@@ -112,14 +112,13 @@ def _facts(
   first, last = config["seed"], config["seed"] + result.seeds - 1
   path: Any = getattr(dataset, "path", None) or getattr(dataset, "name", ())
   paths = [path] if isinstance(path, str) else path
-  test = _test_subset(dataset, None)
   shown_paths = errors.join_some(paths, separator=", ")
   facts = {
     "checkpoint": f"{opened.prefix} ({kind})",
     "training step": f"{step:,}",
     "parameters": f"{parameters:,}",
     "data": f"{type(dataset).__name__}, {shown_paths}",
-    "test subset": _range(test),
+    "test subset": _range(datasets.ranges_of(dataset)[1]),
     "scenes": f"{result.num_scenes}, each once, {dataset.batch_size} a batch",
     "image": " × ".join(map(str, dataset.image_shape)),
     "slots": str(result.num_components),
@@ -196,10 +195,3 @@ def _charts(
     figure = charts.training_plot(logged, step)
     found["training"] = _chart(figure, captions.training(logged))
   return found
-
-
-def _test_subset(dataset: Any, otherwise: Any) -> Any:
-  """Returns which scenes are held out, as far as a data set tells."""
-  if isinstance(dataset, datasets.SceneDataset):
-    return dataset.ranges()[1]
-  return getattr(dataset, "test", otherwise)

@@ -14,33 +14,32 @@ import numpy as np
 
 from iodine.synthetic import entities, multi_dsprites
 
-SIZE = 24
-NUM_FRAMES = 10
-NUM_ENTITIES = 4
 SCALES = np.linspace(0.75, 1.0, 3, dtype=np.float32)
-
-# At scale 1 a sprite just fits a circle of this radius in pixels. It bounces
-# where that circle meets the border, whatever its own scale.
-RADIUS = 4.5
 SPEEDS = (0.5, 1.5)  # pixels a frame
 MAX_GRAY = 0.2  # of the background
-
-# Anew where a sprite shows less of itself in the first frame. Later ones may
-# hide it.
-MIN_VISIBLE_SHARE = 0.75
 
 
 class Kind(NamedTuple):
   """What all films of a kind have, those of this file or others.
 
-  Attributes: see the constants above.
+  Attributes:
+    size: rows and columns of a frame.
+    num_frames: T.
+    num_entities: L.
+    radius: in pixels. At scale 1 a sprite just fits a circle of it. It bounces
+      where that circle meets the border, whatever its own scale.
+    min_visible_share: films are drawn anew where a sprite shows less of itself
+      in the first frame. Later ones may hide it.
   """
 
-  size: int = SIZE
-  num_frames: int = NUM_FRAMES
-  num_entities: int = NUM_ENTITIES
-  radius: float = RADIUS
-  min_visible_share: float = MIN_VISIBLE_SHARE
+  size: int = 24
+  num_frames: int = 10
+  num_entities: int = 4
+  radius: float = 4.5
+  min_visible_share: float = 0.75
+
+
+KIND = Kind()
 
 
 def make_film(rng: np.random.Generator) -> entities.Scene:
@@ -55,7 +54,7 @@ def make_film(rng: np.random.Generator) -> entities.Scene:
     (in [0, 1]), shape [L, 1] (a key of `multi_dsprites.SHAPES`) and scale
     [L, 1], all float32.
   """
-  film, _ = draw(rng, Kind())
+  film, _ = draw(rng, KIND)
   return film
 
 
@@ -98,14 +97,13 @@ def draw(
 
 
 def paths(
-  rng: np.random.Generator, count: int, kind: Kind | None = None
+  rng: np.random.Generator, count: int, kind: Kind = KIND
 ) -> np.ndarray:
   """Draws where sprites are, which move straight on between the borders.
 
   Returns:
     [T, count, 2]: x and y of the centres in pixels, y growing downwards.
   """
-  kind = kind or Kind()
   room = kind.size - 2 * kind.radius
   start = rng.uniform(0, room, (count, 2))
   angle = rng.uniform(0, 2 * np.pi, count)

@@ -76,10 +76,7 @@ def _size(batch: dict[str, Any]) -> int:
 
 def _check_held_out(dataset: types.DataSet) -> None:
   """Checks the ranges or names of a data set, where it has some."""
-  # What has neither is anybody's, and its subsets are different ones.
-  train, test = (getattr(dataset, name, name) for name in ("train", "test"))
-  if isinstance(dataset, datasets.SceneDataset):
-    train, test = dataset.ranges()
+  train, test = datasets.ranges_of(dataset)
   if test is None and getattr(dataset, "held_out", None) is not None:
     print(
       "there are fewer than ten scenes, none is held out: validations are on "
