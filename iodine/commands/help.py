@@ -171,8 +171,8 @@ def answer(
   if asks and named:
     return of_command(named[0], commands[named[0]])
   if asks and chosen:
-    whole = f"{program()} print_config with {chosen[0]}"
-    return f"{configs[chosen[0]]}\n\n`{whole}` lists all of its entries."
+    command = f"{program()} print_config with {chosen[0]}"
+    return f"{configs[chosen[0]]}\n\n`{command}` lists all of its entries."
   if asks:
     return overview(commands, configs)
   first, *rest = words

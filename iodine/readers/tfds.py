@@ -144,7 +144,7 @@ def _check(
 ) -> None:
   """Checks that a key is of such types and ranks, and masks of one channel."""
   feature: Any = features.get(key)
-  shape = getattr(feature, "shape", None)  # of several features a dict
+  shape: Any = getattr(feature, "shape", None)  # of several features a dict
   fits = isinstance(shape, tuple) and len(shape) in ranks
   if fits and option == "masks":
     fits = shape[-1] == 1
