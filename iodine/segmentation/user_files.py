@@ -26,6 +26,7 @@ _NOT_SEEN = 255  # in mask_full.png
 _SIZE_PER_LINE_WIDTH = 300  # of the borders between slots
 _MIN_FILM_HEIGHT = 256  # in pixels
 _FRAME_MILLISECONDS = 200
+_MOST_SHOWN = 4  # images in a notebook
 
 
 def write(
@@ -179,6 +180,15 @@ def overview(found: segmenter.Segmentation) -> Figure:
     },
   }
   return plotting.example_plot(info)
+
+
+def png(found: segmenter.Segmentation) -> bytes:
+  """Encodes `overview`, of several images or frames those of the first."""
+  shown = [found]
+  if found.is_film:
+    shown = [found.at(i) for i in range(min(_MOST_SHOWN, len(found.masks)))]
+  rows = [canvas.pixels(overview(each)) for each in shown]
+  return imageio.imwrite("<bytes>", np.concatenate(rows), extension=".png")
 
 
 def _enlarge(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
