@@ -206,13 +206,15 @@ def test_docs_evaluation(empty_folder):
 
 
 def test_docs_comparing(empty_folder):
+  shutil.copytree(ROOT / "tests/golden", "tests/golden")
   golden = ROOT / "tests/golden/tiny_clevr"
   np.savez("reference.npz", **np.load(golden / "info.npz"))
   case = json.loads((golden / "case.json").read_text())
   updates = [f"{k}={v}" for k, v in case["config_updates"].items()]
   for line in commands("docs/comparing.md"):
     words = shlex.split(line.replace("CHECKPOINT", str(golden)))[1:]
-    main.ex.run_commandline(words + updates)
+    is_named = "CHECKPOINT" not in line
+    main.ex.run_commandline(words + ([] if is_named else updates))
   assert json.loads(pathlib.Path("comparison.json").read_text())["passed"]
   assert os.path.exists("tf1/model.ckpt.index")
 

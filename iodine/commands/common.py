@@ -40,7 +40,7 @@ def build_dataset(
   return dataset
 
 
-def in_memory(scenes: Any, **options: Any) -> types.DataSet:
+def in_memory(scenes: Any, **options: Any) -> datasets.SceneDataset:
   """Returns the data set of what Python code has.
 
   Args:

@@ -13,6 +13,7 @@ import tqdm
 import iodine as project
 from iodine import (
   checkpoints,
+  config_files,
   errors,
   evaluation,
   files,
@@ -91,7 +92,7 @@ def from_python(
       batch_size=batch_size,
       image_dim=[height, width],
       grayscale=channels == 1,
-      antialias=True,
+      antialias=config_files.get(config, "data.antialias", False),
     )
     batches = dataset.batches("test")
   elif config is not None:

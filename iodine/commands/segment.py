@@ -190,7 +190,7 @@ def _write(
   described = []
   for (path, folder, original), each in zip(batch, found, strict=True):
     with files.replaced_folder(folder) as temporary:
-      segmentation.write(temporary, each._replace(source=path), original)
+      segmentation.write(temporary, each, original)
     slots = [k + 1 for k in each.active_slots()]
     squares = np.square(each.image - each.reconstruction)
     mse = float(squares.mean(dtype=np.float64))

@@ -67,6 +67,7 @@ def from_python(
     )
   else:
     model, config = trained, {**config, "stages": []}
+  config_files.check_complete(config)
   config = config_files.as_trained(config)
   if steps is not None:
     kinds.check("steps", steps, kinds.Positive)

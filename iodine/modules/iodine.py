@@ -16,7 +16,7 @@ import shapeguard
 import sonnet as snt
 import tensorflow as tf
 
-from iodine import errors, kinds, memory
+from iodine import errors, kinds
 from iodine.modules import (
   decoder,
   distributions,
@@ -30,6 +30,7 @@ from iodine.modules import (
   types,
   utils,
 )
+from iodine.ops import memory
 
 Data = dict[str, Any]
 

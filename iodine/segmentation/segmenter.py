@@ -79,12 +79,8 @@ class Segmentation(NamedTuple):
 
   def at(self, number: int) -> Segmentation:
     """Returns one frame of a film, or one image of a batch, from 0."""
-    arrays = {
-      name: value[number]
-      for name, value in self._asdict().items()
-      if isinstance(value, np.ndarray)
-    }
-    return self._replace(**arrays)
+    arrays = {k: x[number] for k, x in _arrays(self).items()}
+    return Segmentation(**{**self._asdict(), **arrays})
 
   def labels(self) -> np.ndarray:
     """Returns the slots of the largest masks, from 0, [H, W] int64."""
@@ -93,6 +89,12 @@ class Segmentation(NamedTuple):
   def active_slots(self) -> list[int]:
     """Returns the slots, from 0, whose mask is the largest somewhere."""
     return np.unique(self.labels()).tolist()
+
+
+def _arrays(found: Segmentation) -> dict[str, np.ndarray]:
+  """Returns the fields that are arrays."""
+  fields = found._asdict().items()
+  return {k: x for k, x in fields if isinstance(x, np.ndarray)}
 
 
 class Segmenter:
@@ -318,12 +320,9 @@ def decompose(
   found = segmenter(np.asarray(images), seed)
   if isinstance(found, Segmentation):
     return found
-  arrays = {
-    name: np.stack([getattr(each, name) for each in found])
-    for name, value in found[0]._asdict().items()
-    if isinstance(value, np.ndarray)
-  }
-  return found[0]._replace(**arrays)
+  batch = [each._asdict() for each in found]
+  stacked = {k: np.stack([x[k] for x in batch]) for k in _arrays(found[0])}
+  return Segmentation(**{**batch[0], **stacked})
 
 
 @functools.lru_cache(_MOST_KEPT)

@@ -34,7 +34,7 @@ def write(
 ) -> None:
   """Writes all files of one image or film.
 
-  segmentation.npz: the fields of `found`.
+  segmentation.npz: the fields of `found` but for its source.
 
   Of an image:
   mask.png: [H, W] with a palette: the index is the slot, from 0, and the
@@ -56,7 +56,9 @@ def write(
     original: the image or film that it is of, [..., 1 or 3] float32 in [0, 1].
   """
   place = pathlib.Path(folder)
-  np.savez_compressed(place / "segmentation.npz", **found._asdict())
+  arrays = found._asdict()
+  del arrays["source"]
+  np.savez_compressed(place / "segmentation.npz", **arrays)
   if found.is_film:
     _write_film(place, found, original)
   else:
