@@ -229,9 +229,10 @@ def evaluate(
   Args:
     model: a model with variables; the path of a checkpoint; or a config, whose
       `checkpoint_dir` is one.
-    data: images, a dict of arrays, or a data set, see `train`, all of whose
-      scenes (`data.test` of a data set) count; None for the held-out scenes of
-      the checkpoint's config. Without masks there is no ARI.
+    data: images [N, H', W', 1 or 3], a dict of arrays, or a data set, see
+      `train`. All scenes count, of a data set those of `data.test`. None for
+      the held-out scenes of the checkpoint's config. Without masks there is no
+      ARI.
     num_scenes: stop after so many; None for all.
     seeds: how often the latents are sampled: from seed, seed + 1 and so on.
     seed: see `seeds`.
