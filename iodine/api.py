@@ -65,7 +65,7 @@ def restore(
       checkpoint, which those of the original (TF1) do not have.
 
   Returns:
-    (model, config)
+    (model, config); the model is for images [B, H, W, C], see `decompose`.
 
   Raises:
     iodine.errors.UserError: if the checkpoint or the config is missing or
