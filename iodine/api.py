@@ -30,6 +30,10 @@ __all__ = [
 ]
 
 
+# At most, of a tenth of the scenes of arrays.
+_HELD_OUT = 100
+
+
 def load_config(
   name: str | Sequence[str], updates: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -129,7 +133,7 @@ def segment(
   """
   from iodine import segmentation
 
-  return segmentation.segment(images, checkpoint, config, seed, batch_size)
+  return segmentation.opened(checkpoint, config, batch_size)(images, seed)
 
 
 def decompose(
@@ -211,9 +215,35 @@ def train(
     >>> iodine.train(config, images, steps=1, on_report=print)
     Training up to step 1: runs/tiny_1/ckpt-1
   """
+  from iodine import config_files, devices, errors, kinds, training
+  from iodine.commands import common
   from iodine.commands import train as command
 
-  return command.from_python(config_or_model, data, steps, on_report, config)
+  model = None
+  if isinstance(config_or_model, Mapping):
+    config = config_or_model
+  elif config is None:
+    raise errors.UserError(
+      "a model does not say how it is trained: give `config=`, too, as "
+      "`iodine.restore` or `iodine.load_config` returns it"
+    )
+  else:
+    model, config = config_or_model, {**config, "stages": []}
+  config_files.check_complete(config)
+  run = config_files.as_trained(config)
+  if steps is not None:
+    kinds.check("steps", steps, kinds.Positive)
+    run["stop_after_steps"] = steps
+  if data is not None:
+    data, run["data"] = common.in_memory(
+      data, run["data"], held_out=_HELD_OUT, seed=run["seed"]
+    )
+  devices.set_up(run)
+  folder = training.run_folder.RunFolder.find(
+    run["checkpoint_dir"], None, run["continue_run"]
+  )
+  with training.heard_by(on_report):
+    return command.run(run, folder, dataset=data, model=model)
 
 
 def evaluate(
@@ -253,6 +283,30 @@ def evaluate(
     >>> round(result.metrics["ari_nobg"].mean, 3)
     1.0
   """
+  from iodine import checkpoints, errors, evaluation
+  from iodine.commands import common
   from iodine.commands import evaluate as command
 
-  return command.from_python(model, data, num_scenes, seeds, seed, batch_size)
+  config = model if isinstance(model, Mapping) else None
+  if config is not None or isinstance(model, (str, os.PathLike)):
+    path = model if config is None else config["checkpoint_dir"]
+    model, config = checkpoints.restore_model(path, config, evaluated=True)
+  if data is not None:
+    height, width, channels = model.output_dist.output_shape
+    dataset, _ = common.in_memory(
+      data,
+      {} if config is None else config["data"],
+      batch_size=batch_size,
+      image_dim=[height, width],
+      grayscale=channels == 1,
+    )
+    batches = dataset.batches("test")
+  elif config is not None:
+    dataset, batches = command.open_scenes(config)
+  else:
+    raise errors.UserError(
+      "a model does not say what it is evaluated on: give `data`, too"
+    )
+  return evaluation.evaluate(
+    model, batches, dataset.batch_size, seed, num_scenes, seeds
+  )

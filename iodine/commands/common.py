@@ -15,6 +15,9 @@ Config = Mapping[str, Any]
 # A prefix or a folder; or what `checkpoints.open_checkpoint` returned.
 Checkpoint = str | os.PathLike[str] | checkpoints.Opened
 
+# What of any `data` arrays in memory are read by, too.
+_OF_ARRAYS = ("batch_size", "image_dim", "grayscale", "antialias")
+
 
 def build_dataset(
   config: Config, seed: int, model: Config | None = None, dataset: Any = None
@@ -40,20 +43,27 @@ def build_dataset(
   return dataset
 
 
-def in_memory(scenes: Any, **options: Any) -> datasets.SceneDataset:
-  """Returns the data set of what Python code has.
+def in_memory(
+  scenes: Any, config: Config, **options: Any
+) -> tuple[datasets.SceneDataset, Config]:
+  """Returns the data set of what Python code has, and its config.
 
   Args:
     scenes: images [N, H, W, C]; a dict of arrays, see `readers.arrays`; or a
       data set, which is returned as it is.
-    **options: of `data.Arrays`.
+    config: of a data set, by which images are read.
+    **options: further ones, of `data.Arrays`.
   """
   if callable(scenes):
     kinds.check("data", scenes, types.DataSet)
-    return scenes
+    return scenes, config
   arrays = scenes if isinstance(scenes, Mapping) else {"image": scenes}
-  options["path"] = {name: np.asarray(x) for name, x in arrays.items()}
-  return data.Arrays(**options)
+  arrays = {name: np.asarray(x) for name, x in arrays.items()}
+  known = {k: config[k] for k in _OF_ARRAYS if k in config}
+  options = {"image_dim": None, **known, **options}
+  name = "iodine.modules.data.Arrays"
+  stored = {"constructor": name, "path": "an array in memory", **options}
+  return data.Arrays(path=arrays, **options), stored
 
 
 def tell_scenes(dataset: datasets.SceneDataset) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ import tqdm
 import iodine as project
 from iodine import (
   checkpoints,
-  config_files,
   errors,
   evaluation,
   files,
@@ -70,40 +69,6 @@ def run(
   write_pictures(own.model, next(iter(dataset.batches("test"))), folder)
   print(f"pictures: {folder}", flush=True)
   return result
-
-
-def from_python(
-  model: Any,
-  scenes: Any,
-  num_scenes: int | None,
-  seeds: int,
-  seed: int,
-  batch_size: int,
-) -> evaluation.Evaluation:
-  """Evaluates as the command does, see `iodine.evaluate`."""
-  config = model if isinstance(model, Mapping) else None
-  if config is not None or isinstance(model, (str, os.PathLike)):
-    path = model if config is None else config["checkpoint_dir"]
-    model, config = checkpoints.restore_model(path, config, evaluated=True)
-  if scenes is not None:
-    height, width, channels = model.output_dist.output_shape
-    dataset = common.in_memory(
-      scenes,
-      batch_size=batch_size,
-      image_dim=[height, width],
-      grayscale=channels == 1,
-      antialias=config_files.get(config, "data.antialias", False),
-    )
-    batches = dataset.batches("test")
-  elif config is not None:
-    dataset, batches = open_scenes(config)
-  else:
-    raise errors.UserError(
-      "a model does not say what it is evaluated on: give `data`, too"
-    )
-  return evaluation.evaluate(
-    model, batches, dataset.batch_size, seed, num_scenes, seeds
-  )
 
 
 def check(config: Config) -> None:

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -22,7 +22,6 @@ from iodine import (
   devices,
   errors,
   files,
-  kinds,
   replicas,
   training,
 )
@@ -36,53 +35,11 @@ LogScalar = Callable[[str, float, int], None]
 _DAY = 86400  # seconds
 _BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} steps{postfix}"
 
-# Of arrays from Python: what of `data` says how images are read, what stands
-# for their path, and how many are held out at most, of a tenth.
-_OF_ARRAYS = {"batch_size", "image_dim", "grayscale", "antialias"}
-_IN_MEMORY = "an array in memory"
-_HELD_OUT = 100
-
 # Entries that workers need not share: paths are of a machine.
 _OF_ONE_WORKER = (
   *("seed", "checkpoint_dir", "generated_path", "data.path", "data.cache"),
   *(f"environment.{name}" for name in ("device", "precision")),
 )
-
-
-def from_python(
-  trained: Any,
-  scenes: Any,
-  steps: int | None,
-  on_report: Callable[[int, Any], None] | None,
-  config: Config | None,
-) -> training.Outcome:
-  """Trains as the command does, see `iodine.train`."""
-  model = None
-  if isinstance(trained, Mapping):
-    config = trained
-  elif config is None:
-    raise errors.UserError(
-      "a model does not say how it is trained: give `config=`, too, as "
-      "`iodine.restore` or `iodine.load_config` returns it"
-    )
-  else:
-    model, config = trained, {**config, "stages": []}
-  config_files.check_complete(config)
-  config = config_files.as_trained(config)
-  if steps is not None:
-    kinds.check("steps", steps, kinds.Positive)
-    config["stop_after_steps"] = steps
-  if scenes is not None and not callable(scenes):
-    options = {"image_dim": None, "held_out": _HELD_OUT}
-    options |= {k: config["data"][k] for k in _OF_ARRAYS & {*config["data"]}}
-    scenes = common.in_memory(scenes, seed=config["seed"], **options)
-    name = f"{type(scenes).__module__}.{type(scenes).__name__}"
-    config["data"] = {"constructor": name, "path": _IN_MEMORY, **options}
-  devices.set_up(config)
-  place, continues = config["checkpoint_dir"], config["continue_run"]
-  folder = run_folder.RunFolder.find(place, None, continues)
-  with training.heard_by(on_report):
-    return run(config, folder, dataset=scenes, model=model)
 
 
 def run(

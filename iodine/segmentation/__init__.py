@@ -5,7 +5,7 @@ from iodine.segmentation.segmenter import (
   Segmentation,
   Segmenter,
   decompose,
-  segment,
+  opened,
 )
 from iodine.segmentation.user_files import draw_film, overlay, overview, write
 
@@ -15,8 +15,8 @@ __all__ = [
   "decompose",
   "draw_film",
   "export",
+  "opened",
   "overlay",
   "overview",
-  "segment",
   "write",
 ]

@@ -281,21 +281,21 @@ def prepare(
   return image_files.to_channels(resized, channels), region, is_film
 
 
-def segment(
-  images: Any,
-  checkpoint: str | os.PathLike[str] = pretrained.TETROMINOES,
-  config: Mapping[str, Any] | None = None,
-  seed: int | None = None,
-  batch_size: int = 1,
-) -> Segmentation | list[Segmentation]:
-  """Decomposes images, see `iodine.segment`."""
-  segmenter = _open(
-    os.fspath(checkpoint),
-    checkpoints.identity(checkpoint),
-    None if config is None else json.dumps(config),
-    batch_size,
-  )
-  return segmenter(images, seed)
+def opened(
+  checkpoint: str | os.PathLike[str],
+  config: Mapping[str, Any] | None,
+  batch_size: int,
+) -> Segmenter:
+  """Returns the segmenter of a checkpoint, the same until its files change.
+
+  Args:
+    checkpoint: see `Segmenter.from_checkpoint`.
+    config: as there.
+    batch_size: as there.
+  """
+  identity = checkpoints.identity(checkpoint)
+  given = None if config is None else json.dumps(config)
+  return _open(os.fspath(checkpoint), identity, given, batch_size)
 
 
 @functools.lru_cache(_MOST_KEPT)
