@@ -3,15 +3,14 @@
 from typing import TYPE_CHECKING
 
 from iodine.api import (
-  build,
   decompose,
   evaluate,
   load_config,
   restore,
   segment,
   train,
-  trust,
 )
+from iodine.building import build, trust
 
 if TYPE_CHECKING:
   from iodine.segmentation import Segmenter

@@ -12,22 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from iodine import pretrained
-from iodine.building import build, trust
 
 if TYPE_CHECKING:
   from iodine import evaluation, segmentation, training
   from iodine.modules.iodine import IODINE
-
-__all__ = [
-  "build",
-  "decompose",
-  "evaluate",
-  "load_config",
-  "restore",
-  "segment",
-  "train",
-  "trust",
-]
 
 
 # At most, of a tenth of the scenes of arrays.

@@ -100,13 +100,6 @@ def _arrays(found: Segmentation) -> dict[str, np.ndarray]:
 class Segmenter:
   """Decomposes images and films with one model, compiled at the first.
 
-  Example:
-    >>> segmenter = iodine.Segmenter.from_checkpoint("runs/tiny_1")
-    >>> segmenter(np.zeros([8, 8, 3], np.uint8))  # [H', W', C]; or a path
-    Segmentation of an image: 3 slots, 8 x 8
-    >>> segmenter.segment(["a.png", "b.png"])  # also an array [N, H', W', C]
-    [Segmentation of a.png: 3 slots, 8 x 8, Segmentation of b.png: ...]
-
   Each image is decomposed as in the batches of the training (see
   `refinement_batch_size` of `IODINE`). Its samples are drawn from the same
   seed as those of the others, so that the result is the same every time.
@@ -114,6 +107,13 @@ class Segmenter:
   Attributes:
     image_shape: (H, W, C) of the images that the model sees.
     batch_size: B, how many it decomposes at a time.
+
+  Example:
+    >>> segmenter = iodine.Segmenter.from_checkpoint("runs/tiny_1")
+    >>> segmenter(np.zeros([8, 8, 3], np.uint8))  # [H', W', C]; or a path
+    Segmentation of an image: 3 slots, 8 x 8
+    >>> segmenter.segment(["a.png", "b.png"])  # also an array [N, H', W', C]
+    [Segmentation of a.png: 3 slots, 8 x 8, Segmentation of b.png: ...]
   """
 
   def __init__(
