@@ -276,11 +276,12 @@ def evaluate(
   from iodine.commands import evaluate as command
 
   config = model if isinstance(model, Mapping) else None
-  if config is not None or isinstance(model, (str, os.PathLike)):
-    path = model if config is None else config["checkpoint_dir"]
-    model, config = checkpoints.restore_model(path, config, evaluated=True)
+  path = model if config is None else config["checkpoint_dir"]
+  measured: Any = model
+  if isinstance(path, (str, os.PathLike)):
+    measured, config = checkpoints.restore_model(path, config, evaluated=True)
   if data is not None:
-    height, width, channels = model.output_dist.output_shape
+    height, width, channels = measured.output_dist.output_shape
     dataset, _ = common.in_memory(
       data,
       {} if config is None else config["data"],
@@ -296,5 +297,5 @@ def evaluate(
       "a model does not say what it is evaluated on: give `data`, too"
     )
   return evaluation.evaluate(
-    model, batches, dataset.batch_size, seed, num_scenes, seeds
+    measured, batches, dataset.batch_size, seed, num_scenes, seeds
   )

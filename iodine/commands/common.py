@@ -57,8 +57,8 @@ def in_memory(
   if callable(scenes):
     kinds.check("data", scenes, types.DataSet)
     return scenes, config
-  arrays = scenes if isinstance(scenes, Mapping) else {"image": scenes}
-  arrays = {name: np.asarray(x) for name, x in arrays.items()}
+  given = scenes if isinstance(scenes, Mapping) else {"image": scenes}
+  arrays: Any = {name: np.asarray(x) for name, x in given.items()}
   known = {k: config[k] for k in _OF_ARRAYS if k in config}
   options = {"image_dim": None, **known, **options}
   name = "iodine.modules.data.Arrays"
