@@ -19,17 +19,19 @@ ROOT = pathlib.Path(__file__).parents[1]
 # Pictures that it shows, in their order.
 KINDS = ["png"] * 2 + ["gif"] + ["png"] * 8
 
-# Moves every slider to both of its ends: each time another picture is drawn.
+# What sliders do when they are moved: at both ends of each is another picture.
 MOVE_SLIDERS = """
-drawn = []
+drawn, moved = [], []
 show = lambda figure: drawn.append(canvas.pixels(figure))
-boxes = [x for x in Out.values() if isinstance(x, ipywidgets.interactive)]
-for box in boxes:
-  for slider in box.children[:-1]:
-    slider.value = slider.max
-    slider.value = slider.min
+for box in [x for x in Out.values() if isinstance(x, ipywidgets.interactive)]:
+  *sliders, _ = box.children
+  now = {slider.description: slider.value for slider in sliders}
+  for slider in sliders:
+    for end in (slider.min, slider.max):
+      box.f(**{**now, slider.description: end})
     assert (drawn[-1] != drawn[-2]).any(), slider.description
-print(*(slider.description for box in boxes for slider in box.children[:-1]))
+    moved.append(slider.description)
+print(*moved)
 """
 
 
