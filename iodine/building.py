@@ -42,6 +42,13 @@ def build(config: Mapping[str, Any], path: str = "config") -> Any:
   Raises:
     errors.UserError: if a constructor is unknown or does not take its
       arguments, or JSON cannot hold a value, with the place in the config.
+
+  Example:
+    >>> config = iodine.load_config("own", {"image_dim": [8, 8]})
+    >>> model = iodine.build(config["model"])
+    >>> model.initialize(image_shape=(8, 8, 3))  # makes its variables
+    >>> model.decode(np.zeros([2, 3, 16])).image.shape  # of [B, K, Z]
+    TensorShape([2, 8, 8, 3])
   """
   kinds.check(path, config, Any)
   return _build(config, path)
@@ -114,6 +121,9 @@ def trust(*names: str) -> None:
 
   Raises:
     errors.UserError: if one is not a dotted path.
+
+  Example:
+    >>> iodine.trust("mypackage.decoders")
   """
   for name in names:
     if not is_dotted(name):

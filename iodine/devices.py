@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,8 +24,10 @@ def set_up(config: Config) -> None:
   # It would copy a refinement for each of its calls, and optimise each copy.
   tf.config.optimizer.set_experimental_options({"function_optimization": False})
   for gpu in tf.config.list_physical_devices("GPU"):
-    # Without, a process takes all of a GPU's memory at once.
-    tf.config.experimental.set_memory_growth(gpu, config["memory_growth"])
+    # Without, a process takes all of a GPU's memory at once. Where it has
+    # computed something before, from Python, that is settled.
+    with contextlib.suppress(RuntimeError):
+      tf.config.experimental.set_memory_growth(gpu, config["memory_growth"])
   tf.config.experimental.enable_tensor_float_32_execution(config["tf32"])
   if config["deterministic"]:
     # Stays so in this process: TensorFlow has no public way back. It asks for

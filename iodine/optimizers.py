@@ -15,7 +15,7 @@ import sonnet as snt
 import tensorflow as tf
 
 from iodine import kinds
-from iodine.modules import types
+from iodine.modules import types, utils
 
 # Of 1 there would be a division by zero.
 _Beta = Annotated[kinds.NonNegative, kinds.Below(1)]
@@ -53,7 +53,7 @@ class ExponentialDecay:
     return rate * tf.minimum((step + 1.0) / self.warmup_steps, 1.0)
 
 
-class Adam(snt.Module):
+class Adam(utils.Module):
   """Adam whose epsilon is not bias-corrected (FIDELITY), gradients clipped.
 
   lr_t = lr * sqrt(1 - beta2^t) / (1 - beta1^t), then

@@ -17,6 +17,7 @@ import nbformat
 PATH = pathlib.Path(__file__).with_name("Eval.ipynb")
 
 _SECONDS_PER_CELL = 600
+_WIDGET = "application/vnd.jupyter.widget-view+json"
 _METADATA = {
   "kernelspec": {
     "display_name": "Python 3",
@@ -55,13 +56,18 @@ def execute(
 
 
 def strip(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-  """Leaves out what depends on the machine: warnings, times, metadata."""
+  """Leaves out what depends on the machine: warnings, widgets, metadata."""
   result = nbformat.from_dict(notebook)
   result.metadata = nbformat.from_dict(_METADATA)
   for cell in result.cells:
     cell.metadata = nbformat.from_dict({})
     if cell.cell_type == "code":
-      cell.outputs = [x for x in cell.outputs if x.get("name") != "stderr"]
+      cell.outputs = [
+        output
+        for output in cell.outputs
+        if output.get("name") != "stderr"
+        and _WIDGET not in output.get("data", ())
+      ]
   return result
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import main
 from iodine import comparison, errors
 from iodine.modules import iodine, utils
 
@@ -55,6 +56,16 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_recorded_cases_have_their_configs_in_files(name):
+  case = json.loads((GOLDEN / name / "case.json").read_text())
+  expected = main.get_config((case["named_config"],), case["config_updates"])
+  config = main.get_config((f"{GOLDEN / name}.json",))
+  for part in ("model", "optimizer"):
+    assert config[part] == expected[part]
+  assert config["data"] == {**expected["data"], "image_dim": case["image"]}
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_recorded_cases_pass(name, tmp_path, capsys):
   result, status = compare(name, GOLDEN / name, tmp_path)
   assert result["passed"] is True and status == 0
@@ -79,6 +90,9 @@ def test_recorded_cases_pass(name, tmp_path, capsys):
       assert tensors[kind]["deviation"] <= bound
   out = capsys.readouterr().out
   assert "FAIL" not in out
+  # The verdict comes first, then the table.
+  _, verdict, *rest = out.splitlines()[-len(out.splitlines()) :]
+  assert verdict.startswith(f"passed: {len(tensors)} tensors, 0 beyond")
   if name != "tiny_sequential":
     info = dict(np.load(GOLDEN / name / "info.npz"))
     steps = info["latent/z"].shape[1]
@@ -129,7 +143,8 @@ def test_a_deviation_is_found_and_placed(tmp_path, folder, capsys):
   assert found["deviation"] == pytest.approx(2e-4, rel=0.02)
   assert found["iterations"][2] == found["deviation"]
   assert max(found["iterations"][:2]) < 1e-4
-  assert "FAIL" in capsys.readouterr().out
+  out = capsys.readouterr().out
+  assert out.index("FAILED: ") < out.index("tensor ")
   result, status = compare("tiny_clevr", folder, tmp_path, "tolerance=1e-3")
   assert result["passed"] is True and status == 0
 

@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # layers and itself, neither its neighbours nor later ones.
 LAYERS = [
   {"errors", "nvidia", "pretrained"},
-  {"files", "kinds", "memory"},
+  {"files", "kinds"},
   {"building", "entries"},
   {"config_files"},
   {"ops", "readers", "synthetic", "drawing"},
@@ -26,6 +26,7 @@ LAYERS = [
   {"benchmark", "comparison"},
   {"commands"},
   {"studies"},
+  {"api"},
 ]
 
 # Within the model, from its records to the whole.

@@ -1,10 +1,12 @@
 """notebooks/Eval.ipynb runs, and what is committed of it is what it gives."""
 
 import base64
+import importlib.util
 import io
 import json
 import os
 import pathlib
+import subprocess
 import sys
 
 import nbformat
@@ -15,7 +17,22 @@ from PIL import Image
 ROOT = pathlib.Path(__file__).parents[1]
 
 # Pictures that it shows, in their order.
-KINDS = ["png"] * 2 + ["gif"] + ["png"] * 6
+KINDS = ["png"] * 2 + ["gif"] + ["png"] * 8
+
+# What sliders do when they are moved: at both ends of each is another picture.
+MOVE_SLIDERS = """
+drawn, moved = [], []
+show = lambda figure: drawn.append(canvas.pixels(figure))
+for box in [x for x in Out.values() if isinstance(x, ipywidgets.interactive)]:
+  *sliders, _ = box.children
+  now = {slider.description: slider.value for slider in sliders}
+  for slider in sliders:
+    for end in (slider.min, slider.max):
+      box.f(**{**now, slider.description: end})
+    assert (drawn[-1] != drawn[-2]).any(), slider.description
+    moved.append(slider.description)
+print(*moved)
+"""
 
 
 def code_cells(notebook):
@@ -30,7 +47,17 @@ def committed():
 @pytest.fixture(scope="module")
 def executed(committed):
   """Run in its own folder, as Jupyter does, from what is committed."""
-  return refresh.strip(refresh.execute(committed, refresh.PATH.parent))
+  notebook = nbformat.from_dict(committed)
+  notebook.cells = [*notebook.cells, nbformat.v4.new_code_cell(MOVE_SLIDERS)]
+  result = refresh.execute(notebook, refresh.PATH.parent)
+  moved = result.cells.pop()
+  assert moved.outputs[-1].text.split() == [
+    "iteration",
+    "slot",
+    "latent",
+    "change",
+  ]
+  return refresh.strip(result)
 
 
 def pictures(notebook):
@@ -87,6 +114,31 @@ def test_what_is_committed_is_small_and_tells_nothing_of_a_machine(committed):
   for word in (str(ROOT), f"{home}/", "/tmp/", "/home/", "Warning"):
     assert word not in text
   assert sum(cell.cell_type == "markdown" for cell in committed.cells) >= 10
+
+
+def test_it_installs_the_project_where_it_is_not(
+  committed, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(sys, "path", [*sys.path])
+  monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+  ran, there = [], importlib.util.find_spec("iodine")
+  monkeypatch.setattr(
+    importlib.util, "find_spec", lambda name: there if ran else None
+  )
+  monkeypatch.setattr(subprocess, "run", lambda x, check: ran.append(x[1:]))
+  first = code_cells(committed)[0].source
+  with pytest.raises(AssertionError, match="what to install in `PROJECT`"):
+    exec(first, {})
+  namespace = {}
+  exec(first.replace('PROJECT = ""', 'PROJECT = "git+there"'), namespace)
+  pip = ["-m", "pip", "install", "--quiet"]
+  pinned = (ROOT / "requirements-shapeguard.txt").read_text().splitlines()[-1]
+  assert ran == [
+    [*pip, "git+there", "ipywidgets"],
+    [*pip, "--no-deps", pinned],
+  ]
+  assert (namespace["CHECKPOINT"] / "config.json").exists()
 
 
 def test_it_starts_in_the_repository_as_well(committed, monkeypatch):

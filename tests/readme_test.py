@@ -206,15 +206,41 @@ def test_docs_evaluation(empty_folder):
 
 
 def test_docs_comparing(empty_folder):
+  shutil.copytree(ROOT / "tests/golden", "tests/golden")
   golden = ROOT / "tests/golden/tiny_clevr"
   np.savez("reference.npz", **np.load(golden / "info.npz"))
   case = json.loads((golden / "case.json").read_text())
   updates = [f"{k}={v}" for k, v in case["config_updates"].items()]
   for line in commands("docs/comparing.md"):
     words = shlex.split(line.replace("CHECKPOINT", str(golden)))[1:]
-    main.ex.run_commandline(words + updates)
+    is_named = "CHECKPOINT" not in line
+    main.ex.run_commandline(words + ([] if is_named else updates))
   assert json.loads(pathlib.Path("comparison.json").read_text())["passed"]
   assert os.path.exists("tf1/model.ckpt.index")
+
+
+def test_docs_python(empty_folder, monkeypatch):
+  np.save("images.npy", helpers.noise((24, 20, 20, 3)))
+  load, few = iodine.load_config, {"num_iters": 1, "channels": 4, "stages": []}
+  few |= {"batch_size": 4, "save_summaries_steps": 1, "validate_every": 1}
+  monkeypatch.setattr(
+    iodine, "load_config", lambda name, updates: load(name, {**few, **updates})
+  )
+  assert commands("docs/python.md") == ["python mine.py"]
+  text = "".join(blocks("python", "docs/python.md"))
+  for longer in (r"steps=\d+", r"(?<=patience=)\d+", r"(?<=take\()\d+"):
+    text = re.sub(longer, lambda x: "steps=2" if "=" in x[0] else "1", text)
+  made = {}
+  exec(text, made)
+  assert made["outcome"].step == 2
+  assert made["changed"].shape == (16, 16, 3)
+  assert PIL.Image.open("changed.png").size == (256, 256)
+  assert np.isfinite(made["result"].metrics["mse"].mean)
+  assert np.isfinite(made["scalars"]["loss/total"])
+  steps = [f"runs/mine_{n}/ckpt-2.index" for n in (1, 2)]
+  assert all(map(os.path.exists, [*steps, "loop/ckpt.index"]))
+  # That of the callback was ended at the second validation, or before.
+  assert os.path.exists("runs/mine_3/config.json")
 
 
 @SLOW

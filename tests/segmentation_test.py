@@ -48,7 +48,7 @@ def noise(shape, seed=0):
 
 
 def assert_same(one, other):
-  for name, value in one._asdict().items():
+  for name, value in one._replace(source=other.source)._asdict().items():
     np.testing.assert_array_equal(value, getattr(other, name), err_msg=name)
 
 
@@ -113,6 +113,76 @@ def test_every_kind_of_image_and_call_gives_the_same(
   assert np.abs(other.latents - expected.latents).max() > 0.01
 
 
+def test_many_images_come_back_in_their_order(segmenter, checkpoint, tmp_path):
+  images = noise([12, 8, 8, 3])
+  expected = [segmenter(image) for image in images]
+  names = [f"{tmp_path}/photos/{i}.png" for i in range(12)]
+  for name, image in zip(names, images, strict=True):
+    helpers.save_image(name, image)
+  folder = tmp_path / "photos"
+  for several in (
+    *(images, images / 255.0, list(images), names, folder),
+    *(str(folder / "*.png"), [names[0], f"{folder}/[1-9].png", *images[10:]]),
+  ):
+    found = segmenter(several)
+    assert len(found) == 12
+    for one, other in zip(found, expected, strict=True):
+      assert_same(one, other)
+  batches = iodine.segment(names, checkpoint, batch_size=5)
+  for one, other, name in zip(batches, expected, names, strict=True):
+    helpers.assert_near(one.masks, other.masks, 1e-4)
+    assert one.source == name
+  assert repr(batches[3]) == f"Segmentation of {names[3]}: 3 slots, 8 x 8"
+  # A path in a list twice is two images; a glob of one image a list of it.
+  assert len(segmenter(names[:2] * 2)) == 4
+  assert [x.source for x in segmenter(f"{folder}/7*")] == [names[7]]
+  assert segmenter.segment([]) == []
+  with pytest.raises(errors.UserError, match="where there is no file"):
+    segmenter(tmp_path / "nothing")
+
+
+def test_a_checkpoint_is_opened_and_compiled_once(
+  checkpoint, tmp_path, monkeypatch
+):
+  opened, traced = [], []
+  restore, infer = checkpoints.restore_model, segmenter_lib.infer
+
+  def counting(*args, **kwargs):
+    opened.append(args[0])
+    return restore(*args, **kwargs)
+
+  def tracing(*args):
+    traced.append(args[1].shape)
+    return infer(*args)
+
+  monkeypatch.setattr(checkpoints, "restore_model", counting)
+  monkeypatch.setattr(segmenter_lib, "infer", tracing)
+  run = shutil.copytree(checkpoint, tmp_path / "run")
+  image = noise([8, 8, 3])
+  found = [iodine.segment(image, place) for place in (run, str(run), run)]
+  for each in found:
+    assert_same(each, found[0])
+  other = iodine.segment(image, run, seed=SEED + 1)
+  assert np.abs(other.latents - found[0].latents).max() > 0.01
+  assert len(opened) == len(traced) == 1
+  # A later checkpoint, another config beside it, and one that is given.
+  helpers.save_checkpoint(run, CONFIG, step=7)
+  iodine.segment(image, run)
+  assert len(opened) == 2
+  few = {**CONFIG, "model": {**CONFIG["model"], "num_iters": 1}}
+  few["evaluation"] = {**CONFIG["evaluation"], "num_iters": None}
+  (run / "config.json").write_text(json.dumps(few))
+  fewer = iodine.segment(image, run)
+  assert len(opened) == 3
+  assert_same(iodine.segment(image, run, few), fewer)
+  assert_same(
+    iodine.segment(image, run, CONFIG), iodine.segment(image, run, CONFIG)
+  )
+  assert len(opened) == len(traced) == 5
+  with pytest.raises(errors.UserError, match="no checkpoint"):
+    iodine.segment(image, tmp_path / "gone")
+
+
 def test_gray_models_and_films():
   config = helpers.tiny_config(
     {"data.image_dim": [8, 8], "model.sequential": True, "num_iters": 1}
@@ -122,6 +192,7 @@ def test_gray_models_and_films():
   segmenter = segmentation.Segmenter(model, (8, 8, 1))
   image = noise([8, 8, 3])
   found = segmenter(image)
+  assert segmenter(noise([2, 8, 8, 3])).is_film  # to a model of films
   np.testing.assert_allclose(
     found.image[..., 0], image.mean(-1) / 255, rtol=1e-6
   )  # float32

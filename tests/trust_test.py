@@ -12,7 +12,8 @@ import pytest
 
 import iodine
 import main
-from iodine import building, config_files, errors, memory
+from iodine import building, config_files, errors
+from iodine.ops import memory
 from iodine.readers import image_files
 
 PRETRAINED = pathlib.Path(iodine.__file__).parent / "pretrained/tetrominoes"

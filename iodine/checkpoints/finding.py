@@ -204,6 +204,24 @@ def latest(folder: str | os.PathLike[str]) -> str | None:
   return next(iter(candidates(folder)), None)
 
 
+def identity(path: str | os.PathLike[str]) -> tuple[Any, ...]:
+  """Returns what changes where a checkpoint, or the config beside it, does.
+
+  Args:
+    path: see `open_checkpoint`.
+
+  Returns:
+    Path, time and size of its files.
+  """
+  prefix = os.path.abspath(path)
+  if os.path.isdir(prefix):
+    prefix = latest(prefix) or prefix
+  found = sorted(glob.glob(f"{glob.escape(prefix)}.*"))
+  places = [prefix, *found, os.path.abspath(config_path(prefix))]
+  stats = [(p, os.stat(p)) for p in places if os.path.exists(p)]
+  return tuple((p, stat.st_mtime_ns, stat.st_size) for p, stat in stats)
+
+
 def candidates(folder: str | os.PathLike[str]) -> list[str]:
   """Returns the prefixes of a folder's checkpoints, newest first.
 

@@ -6,16 +6,21 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from iodine import building, checkpoints, config_files, kinds, optimizers
-from iodine.modules import datasets, iodine, types
+from iodine.modules import data, datasets, iodine, types
 
 Config = Mapping[str, Any]
 # A prefix or a folder; or what `checkpoints.open_checkpoint` returned.
 Checkpoint = str | os.PathLike[str] | checkpoints.Opened
 
+# What of any `data` arrays in memory are read by, too.
+_OF_ARRAYS = ("batch_size", "image_dim", "grayscale", "antialias")
+
 
 def build_dataset(
-  config: Config, seed: int, model: Config | None = None
+  config: Config, seed: int, model: Config | None = None, dataset: Any = None
 ) -> datasets.SceneDataset:
   """Builds the data set; its order follows the seed of the run.
 
@@ -23,9 +28,11 @@ def build_dataset(
     config: of the data set.
     seed: of the run.
     model: the config of a model, for whose regressor scenes are checked.
+    dataset: it, if it is there already.
   """
-  config_files.require_experiment(config)
-  dataset = building.build({"seed": seed, **config}, "data")
+  if dataset is None:
+    config_files.require_experiment(config)
+    dataset = building.build({"seed": seed, **config}, "data")
   if not isinstance(dataset, datasets.SceneDataset):
     # Ours have it all, and some would have to open their files to show it.
     kinds.check("data", dataset, types.DataSet)
@@ -34,6 +41,29 @@ def build_dataset(
     if isinstance(regressor, Mapping):
       dataset.expect(regressor.get("mapping"))
   return dataset
+
+
+def in_memory(
+  scenes: Any, config: Config, **options: Any
+) -> tuple[datasets.SceneDataset, Config]:
+  """Returns the data set of what Python code has, and its config.
+
+  Args:
+    scenes: images [N, H, W, C]; a dict of arrays, see `readers.arrays`; or a
+      data set, which is returned as it is.
+    config: of a data set, by which images are read.
+    **options: further ones, of `data.Arrays`.
+  """
+  if callable(scenes):
+    kinds.check("data", scenes, types.DataSet)
+    return scenes, config
+  given = scenes if isinstance(scenes, Mapping) else {"image": scenes}
+  arrays: Any = {name: np.asarray(x) for name, x in given.items()}
+  known = {k: config[k] for k in _OF_ARRAYS if k in config}
+  options = {"image_dim": None, **known, **options}
+  name = "iodine.modules.data.Arrays"
+  stored = {"constructor": name, "path": "an array in memory", **options}
+  return data.Arrays(path=arrays, **options), stored
 
 
 def tell_scenes(dataset: datasets.SceneDataset) -> None:

@@ -37,6 +37,15 @@ def run(
   compared = comparison.compare(
     restored.model, restored.optimizer, recorded, config["tolerance"]
   )
+  result = compared.as_json()
+  worst = compared.worst
+  failed = sum(not each.passed for each in compared.deviations)
+  print(
+    f"{'passed' if result['passed'] else 'FAILED'}: "
+    f"{len(compared.deviations)} tensors, {failed} beyond their bounds; "
+    f"closest to its bound or furthest beyond: {worst.name}, "
+    f"{worst.deviation:.1e} of {worst.bound:.1e}"
+  )
   if recorded.has_info:
     picture = os.path.join(folder, "comparison.png")
     rows = comparison.picture_rows(compared.computed, recorded.tensors)
@@ -49,18 +58,9 @@ def run(
       compared.table_rows(), headers, floatfmt=".1e", disable_numparse=[4]
     )
   )
-  result = compared.as_json()
   if json_path is not None:
     files.write_json(json_path, result)
     print(f"metrics: {json_path}")
   if compared.new:
-    print(f"not in the reference: {', '.join(compared.new)}")
-  worst = compared.worst
-  failed = sum(not each.passed for each in compared.deviations)
-  print(
-    f"{len(compared.deviations)} tensors, {failed} beyond their bounds; "
-    f"closest to its bound or furthest beyond: {worst.name}, "
-    f"{worst.deviation:.1e} of {worst.bound:.1e}",
-    flush=True,
-  )
+    print(f"not in the reference: {', '.join(compared.new)}", flush=True)
   return result

@@ -45,9 +45,11 @@ _OF_ONE_WORKER = (
 def run(
   config: Config,
   folder: run_folder.RunFolder,
-  log_scalar: LogScalar,
+  log_scalar: LogScalar = lambda name, value, step: None,
   on_folder: Callable[[str], None] = lambda folder: None,
   max_seconds: float = math.inf,
+  dataset: Any = None,
+  model: iodine.IODINE | None = None,
 ) -> training.Outcome:
   """Trains, with progress on the terminal, TensorBoard and Sacred.
 
@@ -57,6 +59,8 @@ def run(
     log_scalar: takes name, value and step.
     on_folder: takes the folder's path once it is known.
     max_seconds: after which it ends, wherever it is.
+    dataset: the scenes, if they are not the config's.
+    model: what is trained, if it is there already.
   """
   training.plan(config)  # a mistake in it is told before scenes are read
   # Before TensorFlow computes anything.
@@ -67,10 +71,12 @@ def run(
     folder.held,
     workers.explained_loss(lambda: f"{remedy}, or {_go_on(folder.path)}"),
   ):
-    opened = _Run(config, folder, strategy, workers, log_scalar, on_folder)
+    opened = _Run(
+      config, folder, strategy, workers, log_scalar, on_folder, dataset
+    )
     plan = opened.plan
     with training.uninterrupted(), help.while_waiting("building the model"):
-      models = opened.build_models()
+      models = opened.build_models() if model is None else [model]
     for stage, model in zip(plan, models, strict=True):
       if folder.step >= stage.last_step:
         continue
@@ -85,8 +91,9 @@ def run(
     "done, a larger `stop_after_steps` goes on",
     flush=True,
   )
-  prefix = folder.start.prefix if folder.start else None
-  return training.Outcome(folder.step, prefix, None)
+  assert folder.start is not None
+  checkpoints.restore(folder.start, models[-1])
+  return training.Outcome(folder.step, folder.start.prefix, None, models[-1])
 
 
 class _Run:
@@ -100,6 +107,7 @@ class _Run:
     workers: replicas.Workers,
     log_scalar: LogScalar,
     on_folder: Callable[[str], None],
+    dataset: Any,
   ):
     """Locks the folder and reads the first scenes, which may be made before."""
     self._folder, self._strategy, self._workers = folder, strategy, workers
@@ -118,7 +126,7 @@ class _Run:
     self._seed = workers.of_chief(seed)
     tf.random.set_seed(self._seed)
     self._dataset, self._example = workers.chief_first(
-      lambda: _read_first(config, self._seed)
+      lambda: _read_first(config, self._seed, dataset)
     )
     replicas.check_batch_size(strategy, self._dataset.batch_size)
     config = _as_read(config, self._dataset, self._example, folder.start)
@@ -228,7 +236,7 @@ class _Run:
           self._folder.remove_if_empty()
         raise
     self._workers.total(0)  # until the last checkpoint is whole
-    outcome = outcome._replace(checkpoint=store.latest)
+    outcome = outcome._replace(checkpoint=store.latest, model=model)
     _tell_end(outcome, self._folder.path)
     return outcome
 
@@ -278,11 +286,12 @@ class _Run:
 
 
 def _read_first(
-  config: Config, seed: int
+  config: Config, seed: int, dataset: Any
 ) -> tuple[datasets.SceneDataset, dict[str, tf.Tensor]]:
   """Builds the data set and reads a batch; makes scenes and cache if needed."""
-  make_data.ensure_dataset(config)
-  dataset = common.build_dataset(config["data"], seed, config["model"])
+  if dataset is None:
+    make_data.ensure_dataset(config)
+  dataset = common.build_dataset(config["data"], seed, config["model"], dataset)
   common.tell_scenes(dataset)
   with help.while_waiting("reading the first scenes"):
     return dataset, next(iter(dataset.batches("summary")))
@@ -316,7 +325,7 @@ def _as_read(
   if "image_dim" in data and data["image_dim"] is None:
     data = {**data, "image_dim": list(dataset.image_shape[:2])}
   entry = "factor_evaluator"
-  if not example["factors"] and model.get(entry) is not None:
+  if not example.get("factors") and model.get(entry) is not None:
     if start is not None and any(entry in name for name in start.tensors):
       # Adam's moments are in the order of the variables, its own among them.
       outcome = "the factor regressor rests"

@@ -6,6 +6,7 @@ entities.
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -77,6 +78,15 @@ class Evaluation(NamedTuple):
   generalisation: tuple[Evaluation, ...] = ()
   catalogue: tuple[catalogue.Metric, ...] = ()
   left_out: tuple[str, ...] = ()
+
+  def __repr__(self) -> str:
+    means = [f"{k} {self.metrics[k].mean:.3g}" for k in self.main_metrics]
+    return f"Evaluation of {self.num_scenes} scenes: {', '.join(means)}"
+
+  def _repr_html_(self) -> str:
+    from iodine.evaluation import tables  # which are of these
+
+    return f"<pre>{html.escape(tables.final_table(self))}</pre>"
 
   @property
   def num_iters(self) -> int:

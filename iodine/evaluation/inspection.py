@@ -206,7 +206,7 @@ class Decoder:
     self.model = model
     self._batch_size = batch_size
     self._compiled = tf.function(
-      lambda z: distributions.render(model.decode(z)[1]), autograph=False
+      lambda z: distributions.render(model.decode(z).x_dist), autograph=False
     )
 
   def __call__(self, z: np.ndarray) -> types.Rendering:

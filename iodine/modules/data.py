@@ -527,7 +527,7 @@ class Arrays(_PlacedScenes):
 
   Attributes:
     path: the file, NPZ, HDF5 or NPY; or a folder of files that `train` and
-      `test` name.
+      `test` name; or, from Python, the arrays by name.
     masks: another file, with the masks; None: in the same one, if any.
     train: [start, stop), or the name of an HDF5 group or of a file in the
       folder; None: all.
@@ -549,9 +549,11 @@ class Arrays(_PlacedScenes):
   max_num_objects: float | None = None
 
   def _find(self, split: str | None) -> tuple[arrays.ArraySource, np.ndarray]:
-    path, group = os.path.expanduser(self.path), split
-    if os.path.isdir(path) and split is not None:
-      path, group = os.path.join(path, split), None
+    path, group = self.path, split
+    if isinstance(path, str):
+      path = os.path.expanduser(path)
+      if os.path.isdir(path) and split is not None:
+        path, group = os.path.join(path, split), None
     masks = arrays.Masks(self.masks, self.ignore_label, self.background)
     source = arrays.ArraySource(
       path, group, self._framing, self.frames, self.stride, masks

@@ -12,11 +12,11 @@ import sonnet as snt
 import tensorflow as tf
 
 from iodine import errors
-from iodine.modules import types
+from iodine.modules import types, utils
 from iodine.ops import recomputation
 
 
-class ComponentDecoder(snt.Module):
+class ComponentDecoder(utils.Module):
   """Decodes every slot to pixel parameters and a mask logit."""
 
   def __init__(

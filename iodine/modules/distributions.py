@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import shapeguard
 import sonnet as snt
@@ -34,7 +34,7 @@ _FIXED_SCALE = kinds.Limit(
 )
 
 
-class DistributionModule(snt.Module):
+class DistributionModule(utils.Module):
   """Turns the output of a network into a distribution.
 
   It is told the shape of one sample after construction and then knows the
@@ -250,6 +250,34 @@ def score(x_dist: types.Distribution, x: tf.Tensor) -> types.MixtureScores:
     log_weight=log_weight,
     log_prob=tf.reduce_logsumexp(component + log_weight, axis=-1),
   )
+
+
+class Decoded(NamedTuple):
+  """What latents [B, K, Z] decode to.
+
+  Attributes:
+    params: what the decoder says about every pixel.
+    x_dist: distribution of the image, with batch shape [B, 1, H, W] and event
+      shape [C].
+  """
+
+  params: types.MixtureParameters
+  x_dist: types.Distribution
+
+  @property
+  def image(self) -> tf.Tensor:
+    """Returns [B, H, W, C], the mean; about 0 to 1."""
+    return self.x_dist.mean()[:, 0]
+
+  @property
+  def masks(self) -> tf.Tensor:
+    """Returns [B, K, H, W], the probability that a pixel is of a slot."""
+    return render(self.x_dist).masks[..., 0]
+
+  @property
+  def components(self) -> tf.Tensor:
+    """Returns [B, K, H, W, C], what slots alone look like, masks not used."""
+    return render(self.x_dist).components
 
 
 def render(x_dist: types.Distribution) -> types.Rendering:

@@ -15,7 +15,7 @@ import sonnet as snt
 import tensorflow as tf
 
 from iodine import errors, kinds
-from iodine.modules import types
+from iodine.modules import types, utils
 
 KINDS = ("scalar", "categorical", "angle")
 
@@ -37,7 +37,7 @@ _Factor = Annotated[
 _Mapping = Annotated[Sequence[_Factor], kinds.Length(1)]
 
 
-class OnlineMeanVarEstimator(snt.Module):
+class OnlineMeanVarEstimator(utils.Module):
   """Running weighted mean and variance (Welford), per feature."""
 
   @snt.once
@@ -79,7 +79,7 @@ class OnlineMeanVarEstimator(snt.Module):
     return mean, m2 / (total - 1.0), total
 
 
-class FactorRegressor(snt.Module):
+class FactorRegressor(utils.Module):
   """Predicts the factors of every true entity from its slot's latent."""
 
   def __init__(self, mapping: _Mapping, name: str = "repres_content"):

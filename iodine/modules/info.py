@@ -37,7 +37,7 @@ def collect(
   seen = {"image": data["image"]}
   if "mask" in data:
     seen |= {"true_mask": data["mask"], "visibility": data["visibility"]}
-  seen["factors"] = dict(data["factors"])
+  seen["factors"] = dict(data.get("factors", {}))
   refined: dict[str, Any] = {"flat": {}, "spatial": {}}
   if inputs:
     blank = tf.nest.map_structure(tf.zeros_like, inputs[0])

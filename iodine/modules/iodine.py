@@ -16,7 +16,7 @@ import shapeguard
 import sonnet as snt
 import tensorflow as tf
 
-from iodine import errors, kinds, memory
+from iodine import errors, kinds
 from iodine.modules import (
   decoder,
   distributions,
@@ -30,6 +30,7 @@ from iodine.modules import (
   types,
   utils,
 )
+from iodine.ops import memory
 
 Data = dict[str, Any]
 
@@ -37,7 +38,7 @@ Data = dict[str, Any]
 CAPACITY = 5.0
 
 
-class IODINE(snt.Module):
+class IODINE(utils.Module):
   """Iterative object decomposition inference network."""
 
   def __init__(
@@ -143,8 +144,8 @@ class IODINE(snt.Module):
     Args:
       data: image [B, T, H, W, C] in [0, 1], mask [B, T, L, H, W, 1],
         visibility [B, L], factors {name: [B, L, n]}. It is left unchanged.
-        Where the scenes have no masks there is neither mask nor visibility,
-        nor what is measured by them; without factors ({}) the regressor rests.
+        Only the image is needed: without the others what is measured by them
+        is left out, and the regressor rests.
       z: recorded samples to replay, [num_iters + 1, B, K, Z] or a list.
       seed: [2] integers from which all samples are drawn; [B, 2] for a seed of
         its own for every image; None for the global random state.
@@ -292,18 +293,22 @@ class IODINE(snt.Module):
     zp, state = self.refinement_core(inputs, zp, state)
     return estimate, inputs, zp, state
 
-  def decode(
-    self, z: tf.Tensor
-  ) -> tuple[types.MixtureParameters, types.Distribution]:
-    """Maps [B, K, Z] latents -> parameters and distribution of the image.
+  def decode(self, z: tf.Tensor) -> distributions.Decoded:
+    """Decodes latents to images of the last batch's shape, or `initialize`'s.
 
-    The image has the shape of the last batch, or of `initialize`.
+    Args:
+      z: [B, K, Z], a tensor or an array.
+
+    Returns:
+      image [B, H, W, C], masks [B, K, H, W], components [B, K, H, W, C]; as a
+      pair, parameters and distribution of the image.
     """
+    z = tf.convert_to_tensor(z, tf.float32)
     sg = shapeguard.ShapeGuard({"K": z.shape[1]})
     sg.guard(z, "B, K, Z")
     capacity = tf.fill([sg.B, sg.K, 1], CAPACITY)
     params = self.decoder(tf.concat([z, capacity], axis=-1))
-    return params, self.output_dist(*params)
+    return distributions.Decoded(params, self.output_dist(*params))
 
   def _estimate(
     self,
@@ -514,7 +519,7 @@ class IODINE(snt.Module):
 
   def regresses(self, data: Data) -> bool:
     """Returns whether there are a factor regressor and factors to regress."""
-    return self.factor_evaluator is not None and bool(data["factors"])
+    return self.factor_evaluator is not None and bool(data.get("factors"))
 
   def evaluate_factors(
     self,

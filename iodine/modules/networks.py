@@ -100,7 +100,7 @@ class Conv2DTranspose(snt.Conv2DTranspose):
     return convolutions.add_bias(y, precision.to_compute_dtype(self.b, x.dtype))
 
 
-class ConvNet2D(snt.Module):
+class ConvNet2D(utils.Module):
   """A stack of SAME-padded convolutions (Sonnet 1's `ConvNet2D`)."""
 
   def __init__(
@@ -153,7 +153,7 @@ class ConvNet2D(snt.Module):
     return self._activation(x) if self._activate_final else x
 
 
-class MLP(snt.Module):
+class MLP(utils.Module):
   """Linear layers with an activation between them."""
 
   def __init__(
@@ -198,7 +198,7 @@ def _make_mlp(mlp_opt: Options, activate_final: bool = False) -> MLP:
   return MLP(**{"activate_final": activate_final, **mlp_opt})
 
 
-class CNN(snt.Module):
+class CNN(utils.Module):
   """Convolutions, then pooling or flattening, then an MLP."""
 
   def __init__(
@@ -253,7 +253,7 @@ class CNN(snt.Module):
     return sg.guard(features, "N, F")
 
 
-class PixelDecoder(snt.Module):
+class PixelDecoder(utils.Module):
   """A module that turns vectors into images of a shape it is told.
 
   Attributes:
@@ -449,7 +449,7 @@ class LSTMState(NamedTuple):
   cell: tf.Tensor
 
 
-class LSTMLayer(snt.Module):
+class LSTMLayer(utils.Module):
   """One LSTM layer as in Sonnet 1 (its `LSTM`), variables included.
 
   FIDELITY: one matrix multiplies [input, hidden], the gates stand in the order
@@ -502,7 +502,7 @@ class LSTMLayer(snt.Module):
 
 
 @snt.allow_empty_variables
-class LSTM(snt.Module):
+class LSTM(utils.Module):
   """A list of LSTM layers; an empty list is the identity."""
 
   def __init__(self, hidden_sizes: Sequence[kinds.Size], name: str = "lstm"):

@@ -18,7 +18,7 @@ from iodine import kinds
 from iodine.modules import networks, types, utils
 
 
-class RefinementCore(snt.Module):
+class RefinementCore(utils.Module):
   """From refinement inputs and state to the next latent parameters."""
 
   def __init__(
@@ -95,7 +95,7 @@ class RefinementCore(snt.Module):
     )
 
 
-class ResHead(snt.Module):
+class ResHead(utils.Module):
   """Adds a linear update: zp + Linear(h)."""
 
   def __init__(self, name: str = "residual_head"):
@@ -114,7 +114,7 @@ class ResHead(snt.Module):
     return sg.guard(zp + self.linear(hidden), "N, Zp")
 
 
-class PredictorCorrectorHead(snt.Module):
+class PredictorCorrectorHead(utils.Module):
   """Corrects zp by what was seen, then predicts what comes next.
 
   Used for sequences (original: `PredictorCorrectorHead`).

@@ -135,7 +135,7 @@ def _in_order(names: Sequence[str]) -> tuple[str, ...]:
 
 
 @snt.allow_empty_variables
-class RefinementInputMaker(snt.Module):
+class RefinementInputMaker(utils.Module):
   """Computes the chosen inputs, stops gradients, normalises."""
 
   def __init__(

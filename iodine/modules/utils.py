@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
+import sonnet as snt
 import tensorflow as tf
 import tensorflow_probability as tfp
 import tree
@@ -37,6 +40,30 @@ DISTRIBUTIONS = {
   "laplace": tfd.Laplace,
   "logistic": tfd.Logistic,
 }
+
+
+_Metaclass: Any = type(snt.Module)
+
+
+class _Visible(_Metaclass):
+  """Makes classes whose methods are seen as they are written.
+
+  Sonnet wraps every method, and its wrapper has neither the signature nor the
+  docstring of what it calls.
+  """
+
+  def __new__(
+    cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]
+  ) -> Any:
+    made = super().__new__(cls, name, bases, namespace)
+    for key, method in namespace.items():
+      if inspect.isfunction(method) and getattr(made, key) is not method:
+        functools.update_wrapper(getattr(made, key), method)
+    return made
+
+
+class Module(snt.Module, metaclass=_Visible):
+  """`snt.Module` whose methods keep their signatures and docstrings."""
 
 
 def get_activation(name: Activation) -> Callable[[tf.Tensor], tf.Tensor]:

@@ -1,3 +1,3 @@
-"""Exact, faster forms of what the model computes; no module of the model."""
+"""What the model computes with: exact, faster forms; number types, memory."""
 
-__all__ = ["convolutions", "precision", "recomputation", "resizing"]
+__all__ = ["convolutions", "memory", "precision", "recomputation", "resizing"]

@@ -10,6 +10,8 @@ What is understood, with N scenes and, of films, T frames:
   visibility: [N, L] or, of films, [N, L, T], 1 for the entities of a scene.
   factors/<name>: [N, L] or [N, L, n], for each entity.
 
+Arrays in memory are given as a dict of these names.
+
 The last two are of use only beside masks. That is also the layout of
 object-centric-library, whose factors lie beside `image`; and, in the HDF5 group
 `train`, `val` or `test` and with `imgs` and `masks`, that of EfficientMORL.
@@ -205,7 +207,7 @@ class ArraySource:
 
   def __init__(
     self,
-    path: str,
+    path: str | Mapping[str, Array],
     group: str | None,
     framing: image_files.Framing,
     num_frames: int | None,
@@ -215,15 +217,16 @@ class ArraySource:
     """Opens and checks the arrays.
 
     Args:
-      path: see `open_file`.
+      path: see `open_file`; or the arrays by name.
       group: as there.
       framing: what is wanted of the images.
       num_frames: of a clip, which begins with the film; None for all.
       stride: every so many frames of a film one is taken.
       masks: what there is to know of them.
     """
-    self.title, self.files = f"`{path}`", [path]
-    found = open_file(path, group)
+    name = path if isinstance(path, str) else "an array in memory"
+    self.title, self.files = f"`{name}`", [name]
+    found = open_file(path, group) if isinstance(path, str) else dict(path)
     folders = {name.partition("/")[0] for name in found}
     if len(folders) == 1 and not folders & found.keys():
       # All of the file is in one group.

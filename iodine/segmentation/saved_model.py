@@ -52,7 +52,7 @@ def export(
     return {name: value[:, 0] for name, value in found.items()}
 
   def decode(z: tf.Tensor) -> dict[str, tf.Tensor]:
-    rendered = segmenter.render(model.decode(z)[1])
+    rendered = segmenter.render(model.decode(z).x_dist)
     return {"image": rendered.pop("reconstruction"), **rendered}
 
   latent_shape = (model.num_components, *model.latent_dist.output_shape)

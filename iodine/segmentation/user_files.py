@@ -26,6 +26,7 @@ _NOT_SEEN = 255  # in mask_full.png
 _SIZE_PER_LINE_WIDTH = 300  # of the borders between slots
 _MIN_FILM_HEIGHT = 256  # in pixels
 _FRAME_MILLISECONDS = 200
+_MOST_SHOWN = 4  # images in a notebook
 
 
 def write(
@@ -33,7 +34,7 @@ def write(
 ) -> None:
   """Writes all files of one image or film.
 
-  segmentation.npz: the fields of `found`.
+  segmentation.npz: the fields of `found` but for its source.
 
   Of an image:
   mask.png: [H, W] with a palette: the index is the slot, from 0, and the
@@ -55,7 +56,9 @@ def write(
     original: the image or film that it is of, [..., 1 or 3] float32 in [0, 1].
   """
   place = pathlib.Path(folder)
-  np.savez_compressed(place / "segmentation.npz", **found._asdict())
+  arrays = found._asdict()
+  del arrays["source"]
+  np.savez_compressed(place / "segmentation.npz", **arrays)
   if found.is_film:
     _write_film(place, found, original)
   else:
@@ -179,6 +182,15 @@ def overview(found: segmenter.Segmentation) -> Figure:
     },
   }
   return plotting.example_plot(info)
+
+
+def png(found: segmenter.Segmentation) -> bytes:
+  """Encodes `overview`, of several images or frames those of the first."""
+  shown = [found]
+  if found.is_film:
+    shown = [found.at(i) for i in range(min(_MOST_SHOWN, len(found.masks)))]
+  rows = [canvas.pixels(overview(each)) for each in shown]
+  return imageio.imwrite("<bytes>", np.concatenate(rows), extension=".png")
 
 
 def _enlarge(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

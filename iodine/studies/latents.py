@@ -50,6 +50,11 @@ def read_latents(
 
   Raises:
     iodine.errors.UserError: if there is no such file.
+
+  Example:
+    >>> found = iodine.read_latents("latents.h5")
+    >>> found["mean"].shape
+    (2, 3, 4)
   """
   with errors.as_user_error(
     (OSError, KeyError),

@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from iodine import checkpoints, errors
+from iodine.modules import iodine
 from iodine.training import step as step_lib
 
 # What has to stay finite; a factor's R2 may be infinite where it is constant.
@@ -48,6 +49,17 @@ def on_report(hear: _Hear) -> _Hear:
   """
   _hearing.append(hear)
   return hear
+
+
+@contextlib.contextmanager
+def heard_by(hear: _Hear | None) -> Iterator[None]:
+  """Has a function hear of reports, see `on_report`, until the context ends."""
+  before = list(_hearing)
+  _hearing.extend([hear] if hear else [])
+  try:
+    yield
+  finally:
+    _hearing[:] = before
 
 
 def tell(step: int, scalars: Mapping[str, float]) -> None:
@@ -104,11 +116,16 @@ class Outcome(NamedTuple):
     step: number of updates.
     checkpoint: prefix of the last checkpoint.
     interrupted_by: the signal that ended it, or None.
+    model: as it is then.
   """
 
   step: int
   checkpoint: str | None
   interrupted_by: signal.Signals | None
+  model: iodine.IODINE | None = None
+
+  def __repr__(self) -> str:
+    return f"Training up to step {self.step}: {self.checkpoint}"
 
 
 class Listener:
