@@ -89,7 +89,6 @@ def evaluate_counts(truth, labels):
 
 
 def test_what_was_interrupted_goes_on(options, whole, tmp_path, monkeypatch):
-  monkeypatch.setattr(encode, "_PIECE_SECONDS", 0.0)
   path = tmp_path / "latents.h5"
   words = ["encode", *options, f"output={path}"]
   rows_of, calls = encode._rows_of, []
@@ -163,8 +162,7 @@ def encoded(options, scenes, folder, words=()):
   return peak
 
 
-def test_memory_does_not_grow(options, tmp_path, monkeypatch):
-  monkeypatch.setattr(encode, "_PIECE_BYTES", 2**14)
+def test_memory_does_not_grow(options, tmp_path):
   scenes = helpers.make_scenes(tmp_path / "data", 320)
   # What is imported and traced comes first.
   encoded(options, scenes, tmp_path, ["evaluation.num_scenes=16"])
@@ -178,7 +176,6 @@ def test_memory_does_not_grow(options, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_ten_thousand_scenes_are_gone_on_with(options, tmp_path, monkeypatch):
-  monkeypatch.setattr(encode, "_PIECE_SECONDS", 2.0)
   scenes = helpers.make_scenes(tmp_path / "data", 10_000)
   rows_of, calls = encode._rows_of, []
 

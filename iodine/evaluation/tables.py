@@ -63,6 +63,12 @@ def _tabulate(
   )
 
 
+def spread(mean: float, deviation: float | None) -> str:
+  """Returns a cell of a mean with a standard deviation, where there is one."""
+  text = f"{mean:.4f}"
+  return text if deviation is None else f"{text} ± {deviation:.4f}"
+
+
 # ------------------------------------------------------------------------- CSV
 
 
