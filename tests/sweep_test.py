@@ -128,9 +128,9 @@ def test_the_time_that_is_left_is_told(tmp_path):
   bar = sweep.progress([each])
   bar.start_t -= 60.0  # a minute ago
   (tmp_path / "run_1.log").write_text("step 10/100 loss\nstep 20/100\n")
-  bar.update(each.reported_step())
+  bar.update(each.told()[0])
   assert bar.n == 20 and "[01:00<04:0" in str(bar)
-  assert each.failure() == "step 20/100"
+  assert each.told() == (20, "step 20/100")
 
 
 def weights(prefix):

@@ -63,10 +63,10 @@ def _tabulate(
   )
 
 
-def spread(mean: float, deviation: float | None) -> str:
-  """Returns a cell of a mean with a standard deviation, where there is one."""
-  text = f"{mean:.4f}"
-  return text if deviation is None else f"{text} ± {deviation:.4f}"
+def spread(mean: float, standard_deviation: float | None) -> str:
+  """Returns a cell of a mean and its deviation, where there is one."""
+  cells = [mean] if standard_deviation is None else [mean, standard_deviation]
+  return " ± ".join(f"{number:.4f}" for number in cells)
 
 
 # ------------------------------------------------------------------------- CSV

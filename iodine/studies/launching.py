@@ -54,23 +54,16 @@ class Training:
     """Returns whether its last step is saved."""
     return self.step() >= self.stop
 
-  def reported_step(self) -> int:
-    """Returns the step that it told last, which may not be saved yet."""
-    told = re.findall(r"^step (\d+)/", self._tail(), re.MULTILINE)
-    return max([self.step(), *map(int, told[-1:])])
-
-  def failure(self) -> str:
-    """Returns the sentence with which it ended, or else its last line."""
-    lines = self._tail().strip().splitlines() or ["no output"]
-    said = [line for line in lines if line.startswith("error: ")]
-    return (said or lines)[-1]
-
-  def _tail(self) -> str:
+  def told(self) -> tuple[int, str]:
+    """Returns the last step that it printed, and its error or last line."""
     if not os.path.exists(self.log):
-      return ""
+      return self.step(), "no output"
     with open(self.log, "rb") as file:
       file.seek(max(0, os.path.getsize(self.log) - 8192))
-      return file.read().decode(errors="replace")
+      text = file.read().decode(errors="replace").strip()
+    steps = map(int, re.findall(r"^step (\d+)/", text, re.MULTILINE)[-1:])
+    said = re.findall(r"^error: .*", text, re.MULTILINE)
+    return max(self.step(), *steps, 0), (said or text.split("\n"))[-1]
 
   def start(self) -> subprocess.Popen[bytes]:
     """Starts the process."""
@@ -92,20 +85,18 @@ class Training:
         start_new_session=True,
       )
 
-  def __call__(self) -> int:
-    """Trains to the end; returns the exit status."""
-    told = getattr(signal, "SIGUSR2", signal.SIGTERM)
+  def __call__(self) -> None:
+    """Trains to the end."""
     # Slurm tells the whole job when its time is over: `checkpoint` acts on it.
-    handler = signal.signal(told, signal.SIG_IGN)
+    handler = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     self.process = self.start()
-    signal.signal(told, handler)
+    signal.signal(signal.SIGUSR2, handler)
     try:
       # Not by `wait`, which holds a lock that `checkpoint` needs.
       while self.process.poll() is None:
         time.sleep(SECONDS)
     finally:
       self.process.terminate()
-    return self.process.returncode
 
   def checkpoint(self) -> Any:
     """Saves, and has submitit queue it again, where its time is over."""
@@ -149,28 +140,27 @@ def launcher(
   if name is None:
     return Training.start
   options = {"cluster": "slurm", "hours": 24, **options}
-  if options["cluster"] == "slurm" and shutil.which("srun") is None:
-    raise errors.UserError(
-      "`sweep_launcher` is 'slurm', and there is no Slurm here (`srun`): give "
-      "the command on a node that has it, or leave `sweep_launcher` out"
-    )
   with errors.as_user_error(
-    (ModuleNotFoundError,),
-    lambda _: (
-      "`sweep_launcher` needs submitit: run `pip install -r "
-      "requirements-slurm.txt`, or `pip install submitit`"
+    (
+      ImportError,
+      RuntimeError,
+      NameError,
+      TypeError,
+      ValueError,
+      AssertionError,
     ),
-  ):
-    submitit = importlib.import_module("submitit")
-  executor = submitit.AutoExecutor(folder, cluster=options.pop("cluster"))
-  options["timeout_min"] = int(60 * options.pop("hours"))
-  with errors.as_user_error(
-    (NameError, TypeError, ValueError, AssertionError),
     lambda error: (
-      f"submitit does not take `sweep_slurm` ({errors.reason(error)}): give "
-      "`partition`, `gpus`, `hours`, or names of its own, such as `mem_gb`"
+      "there is no Slurm here, or submitit does not take `sweep_slurm` "
+      f"({errors.reason(error)}): give the command where Slurm is, after `pip "
+      "install -r requirements-slurm.txt`, and in `sweep_slurm` `partition`, "
+      "`gpus`, `hours` and names that submitit knows, such as `mem_gb`"
     ),
   ):
+    if options["cluster"] == "slurm" and shutil.which("srun") is None:
+      raise RuntimeError("no srun")
+    submitit = importlib.import_module("submitit")
+    executor = submitit.AutoExecutor(folder, cluster=options.pop("cluster"))
+    options["timeout_min"] = int(60 * options.pop("hours"))
     known = {_PARAMETERS.get(k, k): v for k, v in options.items()}
     executor.update_parameters(**known)
   return lambda training: _Job(executor.submit(training))

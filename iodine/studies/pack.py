@@ -32,38 +32,32 @@ def run(
     output: the file to write.
   """
   source = os.path.realpath(config["checkpoint_dir"])
-  if (
-    output is None
-    or not output.endswith(files.PACKED)
-    or os.path.realpath(output) == source
-  ):
+  is_name = output is not None and output.endswith(files.PACKED)
+  if not is_name or os.path.realpath(output) == source:
     raise errors.UserError(
       f"`output` is {output!r}: give a file to write, not the checkpoint "
       "itself, such as `output=model.zip`"
     )
   files.check_writable(output, _BEGIN)
   opened = checkpoints.open_checkpoint(checkpoint)
-  options = {**config["evaluation"], "num_components": None}
-  options["num_scenes"] = options["num_scenes"] or _NUM_SCENES
-  config = {**config, "evaluation": options}
-  strategy = tf.distribute.get_strategy()
-  dataset, batches = evaluate.open_scenes(config)
-  models = evaluate.restore(config, opened, strategy)
-  result = evaluate.measure(config, models, dataset, batches, strategy)
-  (own,) = models.values()
+  number = config["evaluation"]["num_scenes"] or _NUM_SCENES
+  options = {"num_components": None, "num_iters": None, "num_scenes": number}
+  options = {**config["evaluation"], **options}
   with (
     files.replaced(output, (tf.errors.OpError,)) as temporary,
     tempfile.TemporaryDirectory() as folder,
+    tempfile.TemporaryDirectory() as logs,
   ):
-    example = next(iter(dataset.batches("test")))
-    evaluate.write_pictures(own.model, example, folder)
+    places = {"pictures_dir": folder, "results_dir": logs}
+    result = evaluate.run({**config, "evaluation": options, **places}, opened)
     _write_checkpoint(folder, config, opened)
     about = {"step": opened.step, "version": iodine.__version__}
     metrics = {**about, **result.as_json()}
     files.write_json(os.path.join(folder, "metrics.json"), metrics)
-    about["table"] = evaluation.tables.final_table(result)
-    text = _README.read_text(encoding="utf-8")
-    text = text.format(name=os.path.basename(output), **about)
+    table = evaluation.tables.final_table(result)
+    text = _README.read_text(encoding="utf-8").format(
+      name=os.path.basename(output), table=table, **about
+    )
     files.write(os.path.join(folder, "README.md"), text)
     checkpoints.pack(temporary, folder)
   print(f"packed: {output}", flush=True)
@@ -74,20 +68,19 @@ def _write_checkpoint(
   folder: str, config: common.Config, opened: checkpoints.Opened
 ) -> None:
   """Writes the tensors, and the config of the training beside them."""
+  stored = dict(config)
   if os.path.exists(checkpoints.config_path(opened.prefix)):
     stored = checkpoints.config_beside(opened.prefix)
-  else:
-    stored = dict(config)
   # On what it was trained; the rest of one call or machine is left out.
-  kept = {k: stored[k] for k in ("environment",) if stored.get(k)}
+  kept = {"environment": stored.get("environment", {})}
   stored = {**config_files.for_another_call(stored), **kept}
   files.write_json(os.path.join(folder, files.RUN_CONFIG), stored)
   if not config["pack_optimizer"]:
     opened = checkpoints.without_optimizer(opened)
-  names = sorted(opened.tensors)
+  names, tensors = zip(*sorted(opened.tensors.items()), strict=True)
+  prefix = os.path.join(folder, f"ckpt-{opened.step}")
+  slices = [""] * len(names)
+  tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
   tf.raw_ops.SaveV2(
-    prefix=os.path.join(folder, f"ckpt-{opened.step}"),
-    tensor_names=names,
-    shape_and_slices=[""] * len(names),
-    tensors=[tf.convert_to_tensor(opened.tensors[name]) for name in names],
+    prefix=prefix, tensor_names=names, shape_and_slices=slices, tensors=tensors
   )

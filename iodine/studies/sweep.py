@@ -55,11 +55,13 @@ def run(
   updates = dict(config_files.leaves(given.updates))
   own = ("sweep", "continue_run")
   updates = {k: v for k, v in updates.items() if not k.startswith(own)}
-  root = updates.pop("checkpoint_dir", None) or _default_folder(given.names)
+  stems = [pathlib.Path(name).stem for name in given.names]
+  default = os.path.join("runs", "_".join(stems) or "sweep")
+  root = updates.pop("checkpoint_dir", None) or default
   checkpoints.check_name(root)
-  whole = [given._replace(updates={**updates, **row}) for row in rows]
+  runs = [given._replace(updates={**updates, **row}) for row in rows]
   tf.config.set_visible_devices([], "GPU")  # they are for the runs
-  configs = [get_config(each.names, each.updates) for each in whole]
+  configs = [get_config(each.names, each.updates) for each in runs]
   for each in configs:
     # What is wrong is said before the first run starts.
     list(config_files.stages(each))
@@ -70,12 +72,8 @@ def run(
     folders = _number(root, given.names, updates, rows)
     trust = [f"--trust={given.trusted}"] if given.trusted else []
     trainings = [
-      launching.Training(
-        os.path.join(root, folder),
-        each["stop_after_steps"],
-        [*one.words, *trust],
-      )
-      for folder, one, each in zip(folders, whole, configs, strict=True)
+      launching.Training(folder, each["stop_after_steps"], [*own.words, *trust])
+      for folder, own, each in zip(folders, runs, configs, strict=True)
     ]
     name, place = config["sweep_launcher"], os.path.join(root, "submitit")
     start = launching.launcher(name, place, config["sweep_slurm"])
@@ -111,11 +109,6 @@ def list_rows(swept: Config, is_zipped: bool) -> list[Row]:
   return [row for i, row in enumerate(rows) if row not in rows[:i]]
 
 
-def _default_folder(names: Sequence[str]) -> str:
-  stems = [pathlib.Path(name).stem for name in names]
-  return os.path.join("runs", "_".join(stems) or "sweep")
-
-
 def _number(
   root: str, names: Sequence[str], updates: Config, rows: list[Row]
 ) -> list[str]:
@@ -139,7 +132,7 @@ def _number(
     found += known or [f"run_{len(runs) + 1}"]
     runs[found[-1]] = row
   files.write_json(os.path.join(root, TABLE), {**table, "runs": runs})
-  return found
+  return [os.path.join(root, name) for name in found]
 
 
 def read_table(root: str) -> dict[str, Any]:
@@ -168,10 +161,9 @@ def _train_all(
       ended = [pair for pair in running if pair[1].poll() is not None]
       running = [pair for pair in running if pair not in ended]
       for each, _ in ended:
-        how = "done"
-        if not each.is_done():
-          how = f"FAILED: {each.failure()}"
-          bar.total -= each.stop - each.reported_step()
+        step, said = each.told()
+        bar.total -= max(0, each.stop - step)  # what a failed one leaves out
+        how = "done" if each.is_done() else f"FAILED: {said}"
         bar.write(f"{each.folder}: {how}")
       bar.update(_num_steps(trainings) - bar.n)
       if not ended:
@@ -197,7 +189,7 @@ def progress(trainings: Sequence[launching.Training]) -> tqdm.tqdm:
 
 
 def _num_steps(trainings: Sequence[launching.Training]) -> int:
-  return sum(min(x.reported_step(), x.stop) for x in trainings)
+  return sum(min(x.told()[0], x.stop) for x in trainings)
 
 
 def _tell_end(
@@ -212,7 +204,7 @@ def _tell_end(
   ]
   print(f"\n{tabulate.tabulate(table, headers='keys')}", flush=True)
   if failed:
-    reasons = [f"`{each.log}` ({each.failure()})" for each in failed]
+    reasons = [f"`{each.log}` ({each.told()[1]})" for each in failed]
     raise errors.UserError(
       f"{len(failed)} of {len(rows)} runs failed: "
       f"{errors.join_some(reasons)}: mend what these files say, and give the "
