@@ -20,23 +20,13 @@ Config = common.Config
 Groups = Mapping[str, Sequence[evaluated.Evaluated]]
 Rows = Mapping[str, Mapping[str, Any]]
 
-METRICS = {
-  "ari_nobg": "foreground ARI",
-  "ari": "ARI",
-  "miou": "mIoU",
-  "mse": "MSE",
-}
+METRICS = {"ari_nobg": "foreground ARI", "ari": "ARI"}
+METRICS |= {"miou": "mIoU", "mse": "MSE"}
 # Foreground ARI: Greff et al. 2019, table 1.
 PAPER = {"tetrominoes": 0.992, "multi_dsprites": 0.767, "clevr6": 0.988}
 # The paper's model may differ in these, and still be the paper's.
-_RECIPE = (
-  "model.output_dist.component_dist.scale_val",
-  "model.refinement_batch_size",
-  "model.num_iters",
-  "model.decoder.recompute",
-  "model.decoder.pixel_decoder.compute_dtype",
-  "model.refinement_core.encoder_net.compute_dtype",
-)
+_RECIPE = {"scale_val", "num_iters", "recompute", "compute_dtype"}
+_RECIPE |= {"refinement_batch_size"}
 # What makes no group of its own.
 _IGNORED = {"seed", "evaluation", "plot", "benchmark", "segment"}
 _IGNORED |= {"generated_path", "num_scenes", *entries.OF_CALL}
@@ -71,7 +61,7 @@ def run(
   groups = group(runs, os.path.basename(shared))
   rows = {label: summarize(members) for label, members in groups.items()}
   for name, theirs in papers.items():
-    if any(_is_of_paper(each.config, theirs) for each in runs):
+    if kind_of(theirs) in [kind_of(each.config) for each in runs]:
       rows[f"the paper ({name})"] = {"n": None, "ari_nobg": (PAPER[name], None)}
   print(f"\n{as_table(rows, 'simple')}\n", flush=True)
   for name, kind in (("table.md", "github"), ("table.tex", "latex_booktabs")):
@@ -138,14 +128,17 @@ def summarize(runs: Sequence[evaluated.Evaluated]) -> dict[str, Any]:
   return row
 
 
-def _is_of_paper(config: Config, theirs: Config) -> bool:
-  """Returns whether a config has the paper's model and kind of scenes."""
-  kind = (building.CONSTRUCTOR, "dataset_variant")
-  pair = [
-    {**each, "data": {name: each["data"].get(name) for name in kind}}
-    for each in (config, theirs)
-  ]
-  return not config_files.differences(*pair, ignored=_RECIPE)
+def kind_of(config: Config) -> dict[str, str]:
+  """Returns what a config has in common with others of the same experiment."""
+  names = (building.CONSTRUCTOR, "dataset_variant")
+  data = {name: config["data"].get(name) for name in names}
+  return {
+    name: value
+    for name, value in _leaves({"model": config["model"], "data": data}).items()
+    # What an older config does not know is off in a newer one.
+    if value not in ("null", "false", "0", "0.0")
+    and name.rpartition(".")[2] not in _RECIPE
+  }
 
 
 def as_table(rows: Rows, kind: str) -> str:

@@ -41,15 +41,19 @@ def run(
   files.check_writable(output, _BEGIN)
   opened = checkpoints.open_checkpoint(checkpoint)
   number = config["evaluation"]["num_scenes"] or _NUM_SCENES
-  options = {"num_components": None, "num_iters": None, "num_scenes": number}
-  options = {**config["evaluation"], **options}
+  options = {"num_components": None, "num_scenes": number}
+  config = {**config, "evaluation": {**config["evaluation"], **options}}
+  strategy = tf.distribute.get_strategy()
+  dataset, batches = evaluate.open_scenes(config)
+  models = evaluate.restore(config, opened, strategy)
+  result = evaluate.measure(config, models, dataset, batches, strategy)
+  (own,) = models.values()
   with (
     files.replaced(output, (tf.errors.OpError,)) as temporary,
     tempfile.TemporaryDirectory() as folder,
-    tempfile.TemporaryDirectory() as logs,
   ):
-    places = {"pictures_dir": folder, "results_dir": logs}
-    result = evaluate.run({**config, "evaluation": options, **places}, opened)
+    example = next(iter(dataset.batches("test")))
+    evaluate.write_pictures(own.model, example, folder)
     _write_checkpoint(folder, config, opened)
     about = {"step": opened.step, "version": iodine.__version__}
     metrics = {**about, **result.as_json()}
