@@ -17,7 +17,6 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 import tqdm
 
-import iodine as project
 from iodine import checkpoints, errors, evaluation, files, replicas
 from iodine.commands import common, evaluate
 from iodine.modules import distributions, iodine, metrics, utils
@@ -78,13 +77,8 @@ def run(
       config, own.model, dataset, strategy, pieces.num_scenes
     ):
       pieces.add(piece)
-    about = {
-      "checkpoint": opened.prefix,
-      "step": opened.step,
-      "version": project.__version__,
-      "config": json.dumps(config, default=str),
-      latents.MADE_FROM: made_from,
-    }
+    about = {**evaluate.origin(opened), latents.MADE_FROM: made_from}
+    about["config"] = json.dumps(config, default=str)
     pieces.join(output, about, find_names("test"))
   print(f"latents: {output} ({pieces.num_scenes:,} scenes)", flush=True)
   return output

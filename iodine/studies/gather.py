@@ -182,13 +182,14 @@ def _same_scenes(groups: Groups) -> list[tuple[str, list[plotting.Info]]]:
   result: list[tuple[str, list[plotting.Info]]] = []
   for label, members in groups.items():
     for each in members:
-      infos: list[plotting.Info] = list(each.shown)
       name = f"{os.path.basename(each.folder)}: {label}"
-      pairs = zip(infos, result[0][1] if result else infos, strict=True)
-      if all(
-        np.array_equal(a["data"]["image"], b["data"]["image"]) for a, b in pairs
-      ):
-        result.append((name, infos))
+      first = result[0][1] if result else each.shown
+      if np.array_equal(*map(_images, (first, each.shown))):
+        result.append((name, list(each.shown)))
       else:
         print(f"{each.folder} sees other scenes, which are not drawn")
   return result
+
+
+def _images(infos: Sequence[plotting.Info]) -> list[np.ndarray]:
+  return [info["data"]["image"] for info in infos]

@@ -106,7 +106,7 @@ class Pieces:
     self._names.append(f"{self.num_scenes:012}{_PIECE}")
     path = os.path.join(self._folder, self._names[-1])
     with files.replaced(path) as temporary:
-      np.savez(temporary, **piece)
+      np.savez(temporary, **piece)  # type: ignore[arg-type]
 
   def join(
     self, path: str, attributes: Mapping[str, Any], names: Sequence[str]

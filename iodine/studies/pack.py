@@ -32,8 +32,11 @@ def run(
     output: the file to write.
   """
   source = os.path.realpath(config["checkpoint_dir"])
-  is_name = output is not None and output.endswith(files.PACKED)
-  if not is_name or os.path.realpath(output) == source:
+  if (
+    output is None
+    or not output.endswith(files.PACKED)
+    or os.path.realpath(output) == source
+  ):
     raise errors.UserError(
       f"`output` is {output!r}: give a file to write, not the checkpoint "
       "itself, such as `output=model.zip`"
@@ -81,10 +84,10 @@ def _write_checkpoint(
   files.write_json(os.path.join(folder, files.RUN_CONFIG), stored)
   if not config["pack_optimizer"]:
     opened = checkpoints.without_optimizer(opened)
-  names, tensors = zip(*sorted(opened.tensors.items()), strict=True)
-  prefix = os.path.join(folder, f"ckpt-{opened.step}")
-  slices = [""] * len(names)
-  tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
+  names = sorted(opened.tensors)
   tf.raw_ops.SaveV2(
-    prefix=prefix, tensor_names=names, shape_and_slices=slices, tensors=tensors
+    prefix=os.path.join(folder, f"ckpt-{opened.step}"),
+    tensor_names=names,
+    shape_and_slices=[""] * len(names),
+    tensors=[tf.convert_to_tensor(opened.tensors[name]) for name in names],
   )
