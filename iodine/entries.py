@@ -231,33 +231,23 @@ EVALUATION: Table = {
   },
 }
 SWEEP: Table = {
-  "sweep": Entry(
-    {}, dict, "entries, dotted ones too, with lists of their values", "call"
-  ),
-  "sweep_zip": Entry(
-    False, bool, "the lists side by side, not each value with each", "call"
-  ),
+  "sweep": Entry({}, dict, "entries with lists of their values", "call"),
+  "sweep_zip": Entry(False, bool, "the lists side by side, no grid", "call"),
   "sweep_parallel": Entry(
     None, Positive | None, "runs at a time; None: 1 here, all by Slurm", "call"
   ),
   "sweep_launcher": Entry(
     None, Literal[None, "slurm"], "None: this machine", "call"
   ),
-  "sweep_slurm": Entry(
-    {}, dict, "partition, gpus, hours, and options of submitit", "call"
-  ),
+  "sweep_slurm": Entry({}, dict, "partition, gpus, hours, other names", "call"),
 }
 GATHER: Table = {
-  "runs": Entry(
-    None, _Paths | None, "folders of runs or sweeps, globs, or a list", "call"
-  ),
+  "runs": Entry(None, _Paths | None, "folders of runs, sweeps, globs", "call"),
 }
 ENCODE: Table = {
   "encode": {
     "masks": Entry(
-      "labels",
-      Literal["labels", "probabilities"],
-      "the slot of every pixel, or how likely each is",
+      "labels", Literal["labels", "probabilities"], "the slots of pixels"
     ),
   },
 }
@@ -266,23 +256,15 @@ PROBE: Table = {
     None, Path | None, "a file of `encode`; None: it is made first", "call"
   ),
   "probe": {
-    "matching": Entry(
-      "masks",
-      Literal["masks", "loss"],
-      "by what slots are matched to objects",
-    ),
+    "matching": Entry("masks", Literal["masks", "loss"], "of slots to objects"),
     "seeds": Entry(3, Positive, "of splits and probes, from 0 on"),
     "held_out": Entry(
-      0.25,
-      Annotated[float, Above(0), Below(1)],
-      "share of the scenes that probes are tested on",
+      0.25, Annotated[float, Above(0), Below(1)], "share of scenes to test on"
     ),
   },
 }
 PACK: Table = {
-  "pack_optimizer": Entry(
-    False, bool, "pack Adam's moments, too, to go on with them", "call"
-  ),
+  "pack_optimizer": Entry(False, bool, "pack Adam's moments, too", "call"),
 }
 RESULTS: Table = {
   "output": Entry(

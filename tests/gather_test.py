@@ -180,12 +180,12 @@ def test_groups_are_what_differs_but_the_seed():
 
 
 def test_the_paper_stands_beside_its_own_model():
-  theirs = main.get_config(("tetrominoes",))
+  theirs = gather.kind_of(main.get_config(("tetrominoes",)))
   minutes = main.get_config(("tetrominoes", "minutes"))
-  assert gather._is_of_paper(minutes, theirs)
-  assert not gather._is_of_paper(main.get_config(("quick",)), theirs)
+  assert gather.kind_of(minutes) == theirs
   other = main.get_config(("tetrominoes",), {"num_components": 5})
-  assert not gather._is_of_paper(other, theirs)
+  for config in (other, main.get_config(("quick",))):
+    assert gather.kind_of(config) != theirs
 
 
 def test_curves_with_a_band(tmp_path):

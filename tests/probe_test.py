@@ -142,7 +142,9 @@ def test_what_is_missing_is_said(monkeypatch, tmp_path, capsys):
     capsys, *words
   )
   monkeypatch.setitem(sys.modules, "sklearn", None)
-  monkeypatch.setattr(probe.importlib.util, "find_spec", lambda name: None)
+  monkeypatch.delattr("iodine.studies.probing")
+  for name in ("probe", "probing"):
+    monkeypatch.delitem(sys.modules, f"iodine.studies.{name}")
   line = helpers.fails_with_sentence(capsys, *words)
   assert "pip install -r requirements-probe.txt" in line
 

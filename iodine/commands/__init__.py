@@ -4,20 +4,4 @@ Each has a function `run`, which gets plain config entries, prints what it does,
 and returns what it made. `main.py` wires them to the command line.
 """
 
-__all__ = [
-  "benchmark",
-  "common",
-  "compare",
-  "evaluate",
-  "experiment",
-  "export_savedmodel",
-  "export_tf1",
-  "help",
-  "load_checkpoint",
-  "make_data",
-  "plot",
-  "quickstart",
-  "report",
-  "segment",
-  "train",
-]
+__all__ = ["common", "evaluate", "experiment", "help"]

@@ -225,13 +225,13 @@ def as_json(
   config: Config, opened: checkpoints.Opened, result: evaluation.Evaluation
 ) -> dict[str, Any]:
   """Returns what `json_path` gets: metrics, and what they are of."""
-  return {
-    "checkpoint": opened.prefix,
-    "step": opened.step,
-    "version": project.__version__,
-    "config": config,
-    **result.as_json(),
-  }
+  return {**origin(opened), "config": config, **result.as_json()}
+
+
+def origin(opened: checkpoints.Opened) -> dict[str, Any]:
+  """Returns what a result follows from, beside the config."""
+  version = project.__version__
+  return {"checkpoint": opened.prefix, "step": opened.step, "version": version}
 
 
 def write_files(

@@ -19,122 +19,98 @@ _UNITS = (("days", 86400), ("hours", 3600), ("minutes", 60))
 _TRAINED = ("checkpoint_dir", "seed")
 _RESULTS = ("json_path", "csv_path", "results_dir", "pictures_dir")
 
-# The entries that a command is about, and examples. Commands that are not here
-# are Sacred's.
-_USES: dict[str, tuple[tuple[str, ...], tuple[str, str]]] = {
+# The entries that a command is about, and two examples. Commands that are not
+# here are Sacred's.
+_USES: dict[str, tuple[Sequence[str], str, str]] = {
   "train": (
     ("Parts", "Model and optimizer", "Training", "Devices"),
-    ("with laptop", "with tetrominoes batch_size=16 stop_after_steps=500"),
+    "with laptop",
+    "with tetrominoes batch_size=16 stop_after_steps=500",
   ),
   "make_data": (
     ("make_data",),
-    (
-      "make_data with tetrominoes num_scenes=1000 seed=0",
-      "make_data with clevr6 data_format=png data_dir=photos num_scenes=100",
-    ),
+    "make_data with tetrominoes num_scenes=1000 seed=0",
+    "make_data with clevr6 data_format=png data_dir=photos num_scenes=100",
   ),
   "load_checkpoint": (
     _TRAINED,
-    (
-      "load_checkpoint",
-      "load_checkpoint with checkpoint_dir=runs/laptop_1/best",
-    ),
+    "load_checkpoint",
+    "load_checkpoint with checkpoint_dir=runs/laptop_1/best",
   ),
   "evaluate": (
     (*_TRAINED, "evaluate, report", *_RESULTS),
-    (
-      "evaluate",
-      "evaluate with checkpoint_dir=runs/laptop_1 evaluation.seeds=5",
-    ),
+    "evaluate",
+    "evaluate with checkpoint_dir=runs/laptop_1 evaluation.seeds=5",
   ),
   "plot": (
     (*_TRAINED, "plot, report", "pictures_dir"),
-    ("plot", "plot with checkpoint_dir=runs/laptop_1 'plot.scenes=[3,5]'"),
+    "plot",
+    "plot with checkpoint_dir=runs/laptop_1 'plot.scenes=[3,5]'",
   ),
   "report": (
     (*_TRAINED, "evaluate, report", "plot, report", "output", *_RESULTS),
-    (
-      "report",
-      "report with checkpoint_dir=runs/laptop_1 evaluation.num_scenes=320",
-    ),
+    "report",
+    "report with checkpoint_dir=runs/laptop_1 evaluation.num_scenes=320",
   ),
   "segment": (
     (*_TRAINED, "segment", "output", "json_path"),
-    (
-      "segment with images=photos",
-      "segment with checkpoint_dir=runs/own_1 images=photo.png output=out",
-    ),
+    "segment with images=photos",
+    "segment with checkpoint_dir=runs/own_1 images=photo.png output=out",
   ),
   "encode": (
     (*_TRAINED, "encode", "output", "results_dir"),
-    (
-      "encode with output=latents.h5 evaluation.num_scenes=32",
-      "encode with checkpoint_dir=runs/own_1 data.path=photos output=photos.h5",
-    ),
+    "encode with output=latents.h5 evaluation.num_scenes=32",
+    "encode with checkpoint_dir=runs/own_1 data.path=photos output=photos.h5",
   ),
   "probe": (
     (*_TRAINED, "probe", "output", *_RESULTS),
-    (
-      "probe with latents=latents.h5",
-      "probe with checkpoint_dir=runs/laptop_1 json_path=probe.json",
-    ),
+    "probe with latents=latents.h5",
+    "probe with checkpoint_dir=runs/laptop_1 json_path=probe.json",
   ),
   "pack": (
     (*_TRAINED, "pack", "evaluate, report", "output"),
-    (
-      "pack with output=model.zip",
-      "pack with checkpoint_dir=runs/laptop_1/best output=laptop.zip",
-    ),
+    "pack with output=model.zip",
+    "pack with checkpoint_dir=runs/laptop_1/best output=laptop.zip",
   ),
   "export_savedmodel": (
     ("checkpoint_dir", "output"),
-    (
-      "export_savedmodel",
-      "export_savedmodel with checkpoint_dir=runs/laptop_1 output=saved",
-    ),
+    "export_savedmodel",
+    "export_savedmodel with checkpoint_dir=runs/laptop_1 output=saved",
   ),
   "export_tf1": (
     ("checkpoint_dir", "output"),
-    (
-      "export_tf1",
-      "export_tf1 with checkpoint_dir=runs/laptop_1 output=tf1/model.ckpt",
-    ),
+    "export_tf1",
+    "export_tf1 with checkpoint_dir=runs/laptop_1 output=tf1/model.ckpt",
   ),
   "compare": (
     ("checkpoint_dir", "compare", "json_path", "pictures_dir"),
-    (
-      "compare with tetrominoes checkpoint_dir=tf1/model.ckpt reference=r.npz",
-      "compare with clevr6 checkpoint_dir=tf1/model.ckpt reference=recorded",
-    ),
+    "compare with tetrominoes checkpoint_dir=tf1/model.ckpt reference=r.npz",
+    "compare with clevr6 checkpoint_dir=tf1/model.ckpt reference=recorded",
   ),
   "benchmark": (
     ("benchmark", "Devices", "json_path"),
-    ("benchmark with tetrominoes", "benchmark with clevr6 batch_size=1"),
+    "benchmark with tetrominoes",
+    "benchmark with clevr6 batch_size=1",
   ),
   "sweep": (
     ("sweep", "Training"),
-    (
-      "sweep with quick 'sweep.seed=[0,1,2]' checkpoint_dir=runs/seeds",
-      "sweep with laptop 'sweep.seed=[0,1]' 'sweep.model.kl_weight=[0.5,1.0]'",
-    ),
+    "sweep with quick 'sweep.seed=[0,1,2]' checkpoint_dir=runs/seeds",
+    "sweep with laptop 'sweep.seed=[0,1]' 'sweep.model.kl_weight=[0.5,1.0]'",
   ),
   "gather": (
     ("gather, compare_runs", "output", "evaluate, report"),
-    (
-      "gather with runs=runs/tetrominoes_minutes",
-      "gather with 'runs=[runs/a_1,runs/b_1]' evaluation.num_scenes=320",
-    ),
+    "gather with runs=runs/tetrominoes_minutes",
+    "gather with 'runs=[runs/a_1,runs/b_1]' evaluation.num_scenes=320",
   ),
   "compare_runs": (
     ("gather, compare_runs", "evaluate, report", "json_path"),
-    (
-      "compare_runs with 'runs=[runs/a_1,runs/b_1]'",
-      "compare_runs with 'runs=[runs/a_1,runs/b_1]' seed=0 json_path=ab.json",
-    ),
+    "compare_runs with 'runs=[runs/a_1,runs/b_1]'",
+    "compare_runs with 'runs=[runs/a_1,runs/b_1]' seed=0 json_path=ab.json",
   ),
   "quickstart": (
     ("checkpoint_dir",),
-    ("quickstart with quick", "quickstart with quick stop_after_steps=500"),
+    "quickstart with quick",
+    "quickstart with quick stop_after_steps=500",
   ),
 }
 
@@ -217,7 +193,7 @@ def of_command(name: str, text: str) -> str:
     name: of the command.
     text: what it does.
   """
-  uses, examples = _USES.get(name, ((), ()))
+  uses, *examples = _USES.get(name, ((),))
   table = {k: v for use in uses for k, v in _entries(use).items()}
   lines = [f"{program()} {name} with [CONFIG ...] [ENTRY=VALUE ...]", "", text]
   if table:

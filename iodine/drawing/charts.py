@@ -296,23 +296,24 @@ def _set_range(axes: Axes, name: str, lines: _Lines) -> None:
     axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.02)
 
 
-def importance_plot(importance: np.ndarray, titles: Sequence[str]) -> Figure:
+def importance_plot(
+  values: Sequence[Sequence[float]], factors: Sequence[str]
+) -> Figure:
   """Draws how much every latent says about factors, a row for each of these.
 
   Args:
-    importance: [factors, latents], each row sums to 1.
-    titles: of the factors.
+    values: [factors, latents], each row sums to 1.
+    factors: what they are called.
   """
-  rows, columns = importance.shape
-  width, height = 250 + max(24 * columns, 200), 90 + 28 * rows
-  figure = canvas.new_figure(width, height)
-  axes = figure.add_axes(
-    (130 / width, 50 / height, (width - 250) / width, 28 * rows / height)
-  )
-  drawn = axes.imshow(importance, aspect="auto", vmin=0.0, cmap="viridis")
-  axes.set_yticks(range(rows), titles, fontsize=9)
-  axes.set_xticks(range(0, columns, max(1, columns // 16)))
+  rows, columns = np.shape(values)
+  width = 250 + max(24 * columns, 200)
+  figure = canvas.new_figure(width, 110 + 28 * rows)
+  figure.set_layout_engine("constrained")
+  axes = figure.subplots()
+  drawn = axes.imshow(values, aspect="auto", vmin=0.0)
+  axes.set_yticks(range(rows), factors, fontsize=9)
+  axes.xaxis.set_major_locator(ticker.MaxNLocator(16, integer=True))
   axes.set_xlabel("latent", fontsize=9)
   axes.set_title("importance", fontsize=10)
-  figure.colorbar(drawn, cax=axes.inset_axes((1.03, 0.0, 0.02, 1.0)))
+  figure.colorbar(drawn, ax=axes)
   return figure

@@ -183,7 +183,7 @@ def _panels(
   for name, values in factors.items():
     if not len(values):
       continue
-    kind = kinds.get(name) or _guess_kind(values)
+    kind = kinds.get(name) or guess_kind(values)
     size = values.shape[1]
     if name in ("color", "colour") and size == 3 and kind == "scalar":
       panels.append((name, values, "color"))
@@ -194,7 +194,8 @@ def _panels(
   return panels or [("objects", np.zeros(0), "none")]
 
 
-def _guess_kind(values: np.ndarray) -> str:
+def guess_kind(values: np.ndarray) -> str:
+  """Returns whether values [N, n] are "categorical" or "scalar"."""
   whole = values.shape[1] == 1 and np.all(values == np.round(values))
   few = len(np.unique(values)) <= _MAX_CLASSES
   return "categorical" if whole and few else "scalar"

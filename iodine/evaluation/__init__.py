@@ -2,12 +2,8 @@
 
 from iodine.evaluation import catalogue, tables
 from iodine.evaluation.catalogue import Metric, panels
-from iodine.evaluation.decomposing import (
-  NO_SCENE,
-  compiled,
-  decompose_batches,
-)
-from iodine.evaluation.evaluator import Evaluation, evaluate
+from iodine.evaluation.decomposing import compiled, decompose_batches
+from iodine.evaluation.evaluator import Evaluation, evaluate, summarize
 from iodine.evaluation.inspection import (
   Decoder,
   Scene,
@@ -22,7 +18,6 @@ from iodine.evaluation.pictures import Picture, draw, generalisation_plot
 from iodine.evaluation.scores import score, score_batch
 
 __all__ = [
-  "NO_SCENE",
   "Decoder",
   "Evaluation",
   "Metric",
@@ -41,6 +36,7 @@ __all__ = [
   "sample",
   "score",
   "score_batch",
+  "summarize",
   "tables",
   "to_numpy",
   "traverse",

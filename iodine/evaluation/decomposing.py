@@ -11,18 +11,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from iodine import replicas
+from iodine import errors, replicas
 from iodine.modules import iodine
 
 Data = dict[str, Any]
 # Takes a batch and seeds [B, 2]; returns nested tensors [B, ...].
 Decompose = Callable[[Data, tf.Tensor], Any]
-
-# The sentence of a test subset without scenes.
-NO_SCENE = (
-  "there is no scene to evaluate: give `data.path` a file with scenes, or "
-  "widen `data.test` and the bounds on the number of objects"
-)
 
 
 def compiled(
@@ -68,6 +62,9 @@ def decompose_batches(
   Yields:
     Of each batch the numbers of its scenes that count, and a function that
     decomposes the batch with samples from a seed.
+
+  Raises:
+    errors.UserError: if there is no scene.
   """
   for batch in batches:
     size = batch["image"].shape[0]
@@ -82,6 +79,11 @@ def decompose_batches(
     done += size
     if done == num_scenes:
       return
+  if not done:
+    raise errors.UserError(
+      "there is no scene to evaluate: give `data.path` a file with scenes, or "
+      "widen `data.test` and the bounds on the number of objects"
+    )
 
 
 def scene_seeds(seed: int, first: int, size: int) -> tf.Tensor:

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from iodine import errors
 from iodine.evaluation import catalogue, decomposing
 from iodine.evaluation import scores as scores_lib
 from iodine.modules import iodine
@@ -172,8 +171,6 @@ def evaluate(
     if len(results) == 1:
       # What does not work should say so before the other batches.
       catalogue.measure(results[0], metrics)
-  if not results:
-    raise errors.UserError(decomposing.NO_SCENE)
   scores = tf.nest.map_structure(lambda *x: np.concatenate(x, 1), *results)
   return _summarize_all(scores, model, metrics)
 

@@ -110,8 +110,6 @@ def decompose_scenes(
       shown[number] = Scene(number, info, inspected["latent_kl"][row])
     if counted.stop:
       parts.append(_rows(inspected["statistics"], counted))
-  if not done and num_scenes:
-    raise errors.UserError(decomposing.NO_SCENE)
   for number in scenes:
     if number not in shown:
       raise errors.UserError(

@@ -63,6 +63,12 @@ def _tabulate(
   )
 
 
+def spread(mean: float, standard_deviation: float | None) -> str:
+  """Returns a cell of a mean and its deviation, where there is one."""
+  cells = [mean] if standard_deviation is None else [mean, standard_deviation]
+  return " ± ".join(f"{number:.4f}" for number in cells)
+
+
 # ------------------------------------------------------------------------- CSV
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 import tabulate
 
-from iodine import config_files, errors, files
+from iodine import config_files, errors, evaluation, files
 from iodine.commands import common
 from iodine.studies import evaluated
 
@@ -26,14 +25,12 @@ def run(config: common.Config, open_run: evaluated.OpenRun) -> dict[str, Any]:
   Returns:
     By the name of a metric: the means, their difference, its standard error.
   """
-  folders = evaluated.find(config["runs"])
+  folders, json_path = evaluated.find(config["runs"]), config["json_path"]
   if len(folders) != 2:
     raise errors.UserError(
       f"`runs` has {len(folders)} runs: give two, such as "
       "`'runs=[runs/a,runs/b]'`"
     )
-  if config["json_path"] is not None:
-    files.check_writable(config["json_path"], "{")
   first, second = (evaluated.measure_once(x, open_run) for x in folders)
   ignored = [f"data.{name}" for name in _NOT_OF_SCENES]
   differences = config_files.differences(
@@ -45,18 +42,16 @@ def run(config: common.Config, open_run: evaluated.OpenRun) -> dict[str, Any]:
       f"({differences or 'there are not as many'}): give these entries in "
       "this call, such as `data.path=` and `evaluation.num_scenes=`"
     )
-  result = {
-    name: _compare(values, second.found["scenes"][name])
-    for name, values in first.found["scenes"].items()
-    if name in second.found["scenes"]
-  }
+  theirs = second.found["scenes"]
+  ours = {k: v for k, v in first.found["scenes"].items() if k in theirs}
+  result = {name: _compare(ours[name], theirs[name]) for name in ours}
   headers = ["metric", *folders, "difference", "standard error", "scenes"]
   rows = [[name, *row.values()] for name, row in result.items()]
   table = tabulate.tabulate(rows, headers, floatfmt=".4f", missingval="-")
   print(f"\n{table}\n\nthe first minus the second, scene by scene", flush=True)
-  if config["json_path"] is not None:
-    files.write_json(config["json_path"], {"runs": folders, **result})
-    print(f"differences: {config['json_path']}", flush=True)
+  if json_path is not None:
+    files.write_json(json_path, {"runs": folders, **result})
+    print(f"differences: {json_path}", flush=True)
   return result
 
 
@@ -65,18 +60,12 @@ def _compare(first: list[Any], second: list[Any]) -> dict[str, Any]:
   pairs = np.array([first, second], np.float64)
   # Scenes without objects have no value of some metrics.
   pairs = pairs[:, ~np.isnan(pairs).any(axis=0)]
-  num_scenes = pairs.shape[1]
-  if not num_scenes:
-    return dict.fromkeys(("first", "second", "difference", "error")) | {
-      "scenes": 0
-    }
-  each, error = pairs[0] - pairs[1], None
-  if num_scenes > 1:
-    error = float(each.std(ddof=1)) / math.sqrt(num_scenes)
+  ours, theirs = map(evaluation.summarize, pairs)
+  difference = evaluation.summarize(pairs[0] - pairs[1])
   return {
-    "first": float(pairs[0].mean()),
-    "second": float(pairs[1].mean()),
-    "difference": float(each.mean()),
-    "error": error,
-    "scenes": num_scenes,
+    "first": ours.mean,
+    "second": theirs.mean,
+    "difference": difference.mean,
+    "error": difference.standard_error,
+    "scenes": pairs.shape[1],
   }

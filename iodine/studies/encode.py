@@ -7,9 +7,7 @@ latent size.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,28 +17,14 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 import tqdm
 
-import iodine as project
-from iodine import (
-  checkpoints,
-  config_files,
-  errors,
-  evaluation,
-  files,
-  replicas,
-)
+from iodine import checkpoints, errors, evaluation, files, replicas
 from iodine.commands import common, evaluate
 from iodine.modules import distributions, iodine, metrics, utils
 from iodine.readers import cache
-from iodine.studies import latents
+from iodine.studies import evaluated, latents
 
 Config = common.Config
 
-_FILE_NAME = "latents.h5"
-# On which the content of a file depends, beside the checkpoint and the data.
-_ENTRIES = ("model", "data", "seed", "evaluation", "encode")
-# A piece is written after so long, or so much.
-_PIECE_SECONDS = 60.0
-_PIECE_BYTES = 2**26
 # Metrics that say something of a scene; families say it by the slot.
 _METRICS = [
   metric
@@ -64,7 +48,7 @@ def run(
     Its path.
   """
   opened = checkpoints.open_checkpoint(checkpoint)
-  output = output or common.results_path(config, opened.prefix, _FILE_NAME)
+  output = output or common.results_path(config, opened.prefix, "latents.h5")
   latents.check(output)
   if config["strategy"] == "multi_worker":
     raise errors.UserError(
@@ -75,48 +59,29 @@ def run(
   strategy = replicas.make_strategy(config)
   dataset = evaluate.build_dataset(config)
   common.tell_scenes(dataset)
-  made_from = _made_from(config, opened, dataset)
-  if latents.made_from(output) == made_from:
+  # A data set of somebody's own need not say which its files and names are.
+  find_files = getattr(dataset, "files", lambda subset: ())
+  find_names = getattr(dataset, "names", lambda subset: ())
+  content = evaluated.digest(config, opened, (*evaluated.DECIDE, "encode"))
+  made_from = cache.name_of(content, find_files("test"))
+  if latents.about(output).get(latents.MADE_FROM) == made_from:
     print(f"latents: {output} (there already)", flush=True)
     return output
-  one = {**config["evaluation"], "num_components": None}
-  models = evaluate.restore({**config, "evaluation": one}, opened, strategy)
-  (restored,) = models.values()
+  own, *_ = evaluate.restore(config, opened, strategy).values()
   print(f"encoding with {opened.prefix}", flush=True)
   with files.unfinished(output, made_from) as folder:
     pieces = latents.Pieces(folder)
     if pieces.num_scenes:
       print(f"going on after {pieces.num_scenes:,} scenes", flush=True)
     for piece in _encode(
-      config, restored.model, dataset, strategy, pieces.num_scenes
+      config, own.model, dataset, strategy, pieces.num_scenes
     ):
       pieces.add(piece)
-    if not pieces.num_scenes:
-      raise errors.UserError(evaluation.NO_SCENE)
-    about = {
-      "checkpoint": opened.prefix,
-      "step": opened.step,
-      "version": project.__version__,
-      "config": json.dumps(config, default=str),
-    }
-    pieces.join(output, about, made_from)
+    about = {**evaluate.origin(opened), latents.MADE_FROM: made_from}
+    about["config"] = json.dumps(config, default=str)
+    pieces.join(output, about, find_names("test"))
   print(f"latents: {output} ({pieces.num_scenes:,} scenes)", flush=True)
   return output
-
-
-def _made_from(config: Config, opened: checkpoints.Opened, dataset: Any) -> str:
-  """Returns a digest of all that decides what a file holds."""
-  weights = hashlib.sha256()
-  for name in sorted(opened.tensors):
-    value = np.asarray(opened.tensors[name])
-    if value.dtype != object:
-      weights.update(name.encode() + value.tobytes())
-  kept = config_files.for_another_call(config)
-  text = json.dumps([kept.get(name) for name in _ENTRIES], default=str)
-  content = f"{project.__version__} {weights.hexdigest()} {text}"
-  # A data set of somebody's own need not say which its files are.
-  find_files = getattr(dataset, "files", lambda subset: ())
-  return cache.name_of(content, find_files("test"))
 
 
 def _encode(
@@ -126,51 +91,30 @@ def _encode(
   strategy: tf.distribute.Strategy,
   done: int,
 ) -> Iterator[latents.Arrays]:
-  """Yields pieces, of whole batches, of the scenes that are left.
+  """Yields the rows of each batch that is left.
 
   Args:
     config: the complete config.
     model: the model.
     dataset: whose test subset has the scenes.
     strategy: whose replicas share every batch.
-    done: how many scenes are in earlier pieces.
+    done: how many scenes came before.
   """
   num_scenes, size = config["evaluation"]["num_scenes"], dataset.batch_size
   if done == num_scenes:
     return
-  describe = functools.partial(
-    _describe, as_labels=config["encode"]["masks"] == "labels"
-  )
+  as_labels = config["encode"]["masks"] == "labels"
+  describe = functools.partial(_describe, as_labels=as_labels)
   decompose = evaluation.compiled(model, describe, strategy)
-  names = getattr(dataset, "names", lambda subset: None)("test")
-  skip = done // size
+  skip = -(-done // size)
   batches = tqdm.tqdm(
     dataset.batches("test", skip), unit=" batches", initial=skip
   )
-  rows: list[latents.Arrays] = []
-  begun = time.monotonic()
   for numbers, decomposed in evaluation.decompose_batches(
     decompose, batches, size, num_scenes, done
   ):
     found = evaluation.to_numpy(decomposed(config["seed"]))
-    rows.append(_rows_of(found, len(numbers)))
-    if names is not None:
-      named = np.array(names[numbers.start : numbers.stop], object)
-      rows[-1] = {**rows[-1], "names": named}
-    is_much = _size(rows[-1]) * len(rows) >= _PIECE_BYTES
-    if is_much or time.monotonic() - begun >= _PIECE_SECONDS:
-      yield _join(rows)
-      rows, begun = [], time.monotonic()
-  if rows:
-    yield _join(rows)
-
-
-def _size(arrays: latents.Arrays) -> int:
-  return sum(values.nbytes for values in arrays.values())
-
-
-def _join(rows: list[latents.Arrays]) -> latents.Arrays:
-  return {name: np.concatenate([x[name] for x in rows]) for name in rows[0]}
+    yield _rows_of(found, len(numbers))
 
 
 def _describe(
@@ -193,15 +137,11 @@ def _describe(
   masks = distributions.render(last.x_dist).masks
   order = utils.background_first(masks)
   masks = utils.reorder(masks, order)[..., 0]
-  prior = model.latent_dist.default_prior()
-  of_slots = {
-    "mean": last.z_dist.mean(),
-    "scale": last.z_dist.stddev(),
-    # Independent's own divergence is the sum over the latents.
-    "kl": tfp.distributions.kl_divergence(
-      last.z_dist.distribution, prior.distribution
-    ),
-  }
+  # Independent's own divergence is the sum over the latents.
+  prior = model.latent_dist.default_prior().distribution
+  kl = tfp.distributions.kl_divergence(last.z_dist.distribution, prior)
+  of_slots = {"mean": last.z_dist.mean(), "scale": last.z_dist.stddev()}
+  of_slots["kl"] = kl
   arrays = {name: utils.reorder(x, order) for name, x in of_slots.items()}
   if as_labels:
     dtype = tf.uint8 if model.num_components <= 256 else tf.uint16
@@ -224,8 +164,7 @@ def _rows_of(found: dict[str, Any], size: int) -> latents.Arrays:
   rows = dict(found["arrays"])
   scores = {k: x[None].astype(np.float64) for k, x in found["scores"].items()}
   for metric, values in evaluation.catalogue.measure(scores, _METRICS):
-    last = values[0] if values.ndim == 2 else values[0, :, -1]
-    rows[f"metrics/{metric.name}"] = last
+    rows[f"metrics/{metric.name}"] = np.atleast_3d(values)[0, :, -1]
   factors = found["truth"].get("factors", {})
   for name, values in factors.items():
     rows[f"entities/factors/{name}"] = values

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -19,9 +20,8 @@ Config = common.Config
 # Takes a run's folder; returns the config that `evaluate` has, the checkpoint.
 OpenRun = Callable[[str], tuple[Config, checkpoints.Opened | str]]
 
-_FOLDER = "evaluations"
 # Of a config, what decides about an evaluation, beside the checkpoint.
-_DECIDE = ("data", "evaluation", "model", "seed", "strategy", "tf32")
+DECIDE = ("data", "evaluation", "model", "seed", "strategy", "tf32")
 
 
 class Evaluated(NamedTuple):
@@ -42,10 +42,6 @@ class Evaluated(NamedTuple):
   found: dict[str, Any]
   shown: list[dict[str, Any]]
 
-  def mean(self, name: str) -> float | None:
-    """Returns a metric over all scenes, None where it was not measured."""
-    return self.found.get(name, {}).get("mean")
-
 
 def find(runs: Any) -> list[str]:
   """Returns the folders of runs: of folders, sweeps, globs, or a list."""
@@ -56,12 +52,12 @@ def find(runs: Any) -> list[str]:
     )
   if isinstance(runs, str):
     # A shell's `[runs/a,runs/b]` is no list to Sacred.
-    is_list = runs.startswith("[") and runs.endswith("]")
-    parts = runs[1:-1].split(",") if is_list else [runs]
-    runs = [part.strip().strip("'\"") for part in parts]
+    listed = re.fullmatch(r"\[(.+)\]", runs)
+    parts = listed[1].split(",") if listed else [runs]
+    runs = [part.strip(" '\"") for part in parts]
   found = []
   for path in runs:
-    places = sorted(glob.glob(path)) if glob.has_magic(path) else [path]
+    places = sorted(glob.glob(path)) or [path]
     inside = [run for place in places for run in _runs_in(place)]
     if not inside:
       raise errors.UserError(
@@ -73,12 +69,11 @@ def find(runs: Any) -> list[str]:
 
 
 def _runs_in(place: str) -> list[str]:
-  if os.path.exists(os.path.join(place, sweep.TABLE)):
-    names = sweep.read_table(place)["runs"]
-    return [x for name in names for x in _runs_in(os.path.join(place, name))]
-  if os.path.isdir(place):
-    return [place] if checkpoints.latest(place) else []
-  return [place] if os.path.exists(f"{place}.index") else []
+  if table := sweep.read_table(place):
+    names = [os.path.join(place, name) for name in table["runs"]]
+    return [run for name in names for run in _runs_in(name)]
+  is_one = checkpoints.latest(place) or os.path.exists(f"{place}.index")
+  return [place] if is_one else []
 
 
 def measure_once(
@@ -94,43 +89,40 @@ def measure_once(
   config, checkpoint = open_run(folder)
   opened = checkpoints.open_checkpoint(checkpoint)
   evaluate.check(config)
-  name = os.path.join(_FOLDER, f"{_key(config, opened.prefix)}.json")
+  stem = f"{os.path.basename(opened.prefix)}-{digest(config, opened, DECIDE)}"
+  name = os.path.join("evaluations", f"{stem}.json")
   path = common.results_path(config, opened.prefix, name)
-  is_known = os.path.exists(path)
   shown: list[dict[str, Any]] = []
-  if not is_known or scenes:
+  if scenes or not os.path.exists(path):
     files.check_folder(os.path.dirname(path))
     strategy = replicas.make_strategy(config)
     dataset, batches = evaluate.open_scenes(config)
     models = evaluate.restore(config, opened, strategy)
-    if not is_known:
+    if not os.path.exists(path):
       result = evaluate.measure(config, models, dataset, batches, strategy)
       found = evaluate.as_json(config, opened, result)
       files.write_json(path, {**found, "scenes": result.scenes})
-    if scenes:
-      own, *_ = models.values()
-      decomposed, _ = evaluation.decompose_scenes(
-        own.model,
-        dataset.batches("test"),
-        dataset.batch_size,
-        scenes,
-        seed=config["seed"],
-      )
-      for scene in decomposed:
-        outputs = scene.info["outputs"]
-        kept = {name: outputs[name] for name in ("recons", "pred_mask")}
-        shown.append({"data": scene.info["data"], "outputs": kept})
+    own, *_ = models.values()
+    unread, size = dataset.batches("test"), dataset.batch_size
+    decomposed, _ = evaluation.decompose_scenes(
+      own.model, unread, size, scenes, seed=config["seed"]
+    )
+    for scene in decomposed:
+      outputs = scene.info["outputs"]
+      kept = {name: outputs[name] for name in ("recons", "pred_mask")}
+      shown.append({"data": scene.info["data"], "outputs": kept})
   # Also what was measured just now, so that it is the same the next time.
   found = json.loads(pathlib.Path(path).read_text("utf-8"))
   run_folder = checkpoints.run_folder(opened.prefix)
   return Evaluated(folder, run_folder, config, found, shown)
 
 
-def _key(config: Config, prefix: str) -> str:
-  """Returns a name of a checkpoint's content and of what is asked of it."""
-  asked = {name: config[name] for name in _DECIDE}
-  text = json.dumps([project.__version__, asked], sort_keys=True, default=str)
-  # It has the sums of all tensors.
-  content = pathlib.Path(f"{prefix}.index").read_bytes() + text.encode()
-  digest = hashlib.sha256(content).hexdigest()[:16]
-  return f"{os.path.basename(prefix)}-{digest}"
+def digest(
+  config: Config, opened: checkpoints.Opened, names: Sequence[str]
+) -> str:
+  """Returns a name of what a checkpoint holds and entries of a config."""
+  asked = [project.__version__, {name: config[name] for name in names}]
+  text = json.dumps(asked, sort_keys=True, default=str)
+  # The index has the sums of all tensors.
+  content = pathlib.Path(f"{opened.prefix}.index").read_bytes() + text.encode()
+  return hashlib.sha256(content).hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -17,24 +18,15 @@ from iodine.studies import evaluated, sweep
 
 Config = common.Config
 Groups = Mapping[str, Sequence[evaluated.Evaluated]]
+Rows = Mapping[str, Mapping[str, Any]]
 
-METRICS = {
-  "ari_nobg": "foreground ARI",
-  "ari": "ARI",
-  "miou": "mIoU",
-  "mse": "MSE",
-}
+METRICS = {"ari_nobg": "foreground ARI", "ari": "ARI"}
+METRICS |= {"miou": "mIoU", "mse": "MSE"}
 # Foreground ARI: Greff et al. 2019, table 1.
 PAPER = {"tetrominoes": 0.992, "multi_dsprites": 0.767, "clevr6": 0.988}
 # The paper's model may differ in these, and still be the paper's.
-_RECIPE = (
-  "model.output_dist.component_dist.scale_val",
-  "model.refinement_batch_size",
-  "model.num_iters",
-  "model.decoder.recompute",
-  "model.decoder.pixel_decoder.compute_dtype",
-  "model.refinement_core.encoder_net.compute_dtype",
-)
+_RECIPE = {"scale_val", "num_iters", "recompute", "compute_dtype"}
+_RECIPE |= {"refinement_batch_size"}
 # What makes no group of its own.
 _IGNORED = {"seed", "evaluation", "plot", "benchmark", "segment"}
 _IGNORED |= {"generated_path", "num_scenes", *entries.OF_CALL}
@@ -69,17 +61,17 @@ def run(
   groups = group(runs, os.path.basename(shared))
   rows = {label: summarize(members) for label, members in groups.items()}
   for name, theirs in papers.items():
-    if any(_is_of_paper(each.config, theirs) for each in runs):
+    if kind_of(theirs) in [kind_of(each.config) for each in runs]:
       rows[f"the paper ({name})"] = {"n": None, "ari_nobg": (PAPER[name], None)}
   print(f"\n{as_table(rows, 'simple')}\n", flush=True)
-  _write_tables(output, rows, groups)
-  panels = _curves(groups)
-  if panels:
+  for name, kind in (("table.md", "github"), ("table.tex", "latex_booktabs")):
+    files.write(os.path.join(output, name), as_table(rows, kind) + "\n")
+  files.write(os.path.join(output, "table.csv"), _as_csv(rows, groups))
+  if panels := _curves(groups):
     canvas.save(charts.groups_plot(panels), os.path.join(output, "curves.png"))
   if scenes:
-    shown = _same_scenes(groups)
-    path = os.path.join(output, "scenes.png")
-    canvas.save(plotting.side_by_side_plot(shown), path)
+    picture = plotting.side_by_side_plot(_same_scenes(groups))
+    canvas.save(picture, os.path.join(output, "scenes.png"))
   print(f"tables, curves and scenes: {output}", flush=True)
   return rows
 
@@ -95,18 +87,20 @@ def group(
   """
   leaves = [_leaves(each.config) for each in runs]
   every = dict.fromkeys(name for each in leaves for name in each)
-  names = [n for n in every if len({x.get(n) for x in leaves}) > 1]
-  swept = {n for each in runs for n in _swept_beside(each.run_folder)}
+  names = [n for n in every if _count(leaves, [n]) > 1]
+  roots = {os.path.dirname(os.path.abspath(x.run_folder)) for x in runs}
+  tables = [sweep.read_table(root).get("runs", {}) for root in roots]
+  swept = {n for table in tables for row in table.values() for n in row}
   kept = [n for n in names if n in swept] or [n for n in names if "." not in n]
   # Of the rest, what does not follow from these.
   for name in names:
     if _count(leaves, [*kept, name]) > _count(leaves, kept):
       kept.append(name)
-  groups: dict[str, list[evaluated.Evaluated]] = {}
+  groups = collections.defaultdict(list)
   for each, own in zip(runs, leaves, strict=True):
-    values = [f"{n}={own[n]}" for n in kept if n in own]
-    groups.setdefault(", ".join(values) or otherwise, []).append(each)
-  return groups
+    label = ", ".join(f"{n}={own[n]}" for n in kept if n in own)
+    groups[label or otherwise].append(each)
+  return dict(groups)
 
 
 def _leaves(config: Config) -> dict[str, str]:
@@ -119,15 +113,6 @@ def _leaves(config: Config) -> dict[str, str]:
   }
 
 
-def _swept_beside(folder: str) -> set[str]:
-  root = os.path.dirname(os.path.abspath(folder))
-  if not os.path.exists(os.path.join(root, sweep.TABLE)):
-    return set()
-  return {
-    name for row in sweep.read_table(root)["runs"].values() for name in row
-  }
-
-
 def _count(leaves: Sequence[Mapping[str, str]], names: Sequence[str]) -> int:
   return len({tuple(each.get(name) for name in names) for each in leaves})
 
@@ -136,70 +121,48 @@ def summarize(runs: Sequence[evaluated.Evaluated]) -> dict[str, Any]:
   """Returns n, and by metric mean and standard deviation over the runs."""
   row: dict[str, Any] = {"n": len(runs)}
   for name in METRICS:
-    found = [each.mean(name) for each in runs]
-    values = [value for value in found if value is not None]
-    if len(values) == len(runs):
-      deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
-      row[name] = (float(np.mean(values)), deviation)
+    found = [each.found.get(name, {}).get("mean") for each in runs]
+    if None not in found:
+      deviation = float(np.std(found, ddof=1)) if len(found) > 1 else None
+      row[name] = (float(np.mean(found)), deviation)
   return row
 
 
-def _is_of_paper(config: Config, theirs: Config) -> bool:
-  """Returns whether a config has the paper's model and kind of scenes."""
-  pairs = [
-    [config_files.get(each, f"data.{name}") for each in (config, theirs)]
-    for name in (building.CONSTRUCTOR, "dataset_variant")
-  ]
-  is_same_data = all(ours == other for ours, other in pairs)
-  return is_same_data and not config_files.differences(
-    config, theirs, ("model",), _RECIPE
-  )
+def kind_of(config: Config) -> dict[str, str]:
+  """Returns what a config has in common with others of the same experiment."""
+  names = (building.CONSTRUCTOR, "dataset_variant")
+  data = {name: config["data"].get(name) for name in names}
+  return {
+    name: value
+    for name, value in _leaves({"model": config["model"], "data": data}).items()
+    # What an older config does not know is off in a newer one.
+    if value not in ("null", "false", "0", "0.0")
+    and name.rpartition(".")[2] not in _RECIPE
+  }
 
 
-def as_table(rows: Mapping[str, Mapping[str, Any]], kind: str) -> str:
+def as_table(rows: Rows, kind: str) -> str:
   """Returns a table of a kind that tabulate knows."""
-  names = [
-    name for name in METRICS if any(name in row for row in rows.values())
-  ]
+  spread = evaluation.tables.spread
   cells = [
-    [label, row["n"], *(_cell(name, *row.get(name, ())) for name in names)]
+    {"runs": label, "n": row["n"]}
+    | {METRICS[name]: spread(*row[name]) for name in METRICS if name in row}
     for label, row in rows.items()
   ]
   text = tabulate.tabulate(
-    cells,
-    ["runs", "n", *(METRICS[name] for name in names)],
-    tablefmt=kind,
-    missingval="-",
-    disable_numparse=True,
+    cells, "keys", kind, missingval="-", disable_numparse=True
   )
   return text.replace("±", r"$\pm$") if kind.startswith("latex") else text
 
 
-def _cell(
-  name: str, mean: float | None = None, deviation: float | None = None
-) -> str | None:
-  if mean is None:
-    return None
-  digits = 4 if name == "mse" else 3
-  text = f"{mean:.{digits}f}"
-  return text if deviation is None else f"{text} ± {deviation:.{digits}f}"
-
-
-def _write_tables(
-  output: str, rows: Mapping[str, Mapping[str, Any]], groups: Groups
-) -> None:
-  """Writes the table as Markdown, LaTeX and CSV."""
-  for name, kind in (("table.md", "github"), ("table.tex", "latex_booktabs")):
-    files.write(os.path.join(output, name), as_table(rows, kind) + "\n")
-  headers = ["runs", "n"]
-  headers += [f"{name}_{x}" for name in METRICS for x in ("mean", "deviation")]
+def _as_csv(rows: Rows, groups: Groups) -> str:
+  headers = [f"{name}_{x}" for name in METRICS for x in ("mean", "deviation")]
   lines = [
     [label, row["n"], *(v for m in METRICS for v in row.get(m, (None, None)))]
     + [" ".join(each.folder for each in groups.get(label, ()))]
     for label, row in rows.items()
   ]
-  text = evaluation.tables.csv_text([*headers, "folders"], lines)
-  files.write(os.path.join(output, "table.csv"), text)
+  return evaluation.tables.csv_text(["runs", "n", *headers, "folders"], lines)
 
 
 def _curves(groups: Groups) -> dict[str, dict[str, list[Any]]]:
@@ -219,12 +182,14 @@ def _same_scenes(groups: Groups) -> list[tuple[str, list[plotting.Info]]]:
   result: list[tuple[str, list[plotting.Info]]] = []
   for label, members in groups.items():
     for each in members:
-      infos: list[plotting.Info] = list(each.shown)
       name = f"{os.path.basename(each.folder)}: {label}"
-      pairs = zip(infos, result[0][1] if result else infos, strict=True)
-      images = [(a["data"]["image"], b["data"]["image"]) for a, b in pairs]
-      if all(np.array_equal(*pair) for pair in images):
-        result.append((name, infos))
+      first = result[0][1] if result else each.shown
+      if np.array_equal(*map(_images, (first, each.shown))):
+        result.append((name, list(each.shown)))
       else:
         print(f"{each.folder} sees other scenes, which are not drawn")
   return result
+
+
+def _images(infos: Sequence[plotting.Info]) -> list[np.ndarray]:
+  return [info["data"]["image"] for info in infos]

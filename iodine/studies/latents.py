@@ -9,7 +9,7 @@ Dimensions: N scenes.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import h5py
@@ -20,10 +20,10 @@ from iodine import errors, files
 Arrays = Mapping[str, np.ndarray]
 
 # The attribute that says what a file follows from.
-_MADE_FROM = "made_from"
+MADE_FROM = "made_from"
 # Of a chunk, which is read as a whole.
 _CHUNK_BYTES = 2**18
-_MASKS = ("labels", "masks")
+_PIECE = ".npz"
 
 
 def read_latents(
@@ -63,22 +63,21 @@ def read_latents(
       " give one that `python main.py encode` wrote"
     ),
   ):
-    found: dict[str, Any] = {}
-
-    def take(name: str, item: Any) -> None:
-      if isinstance(item, h5py.Dataset):
-        is_text = h5py.check_string_dtype(item.dtype) is not None
-        values = item.asstr() if is_text else item
-        found[name] = values if lazy else values[()]
-
     file = h5py.File(path, "r")
-    if _MADE_FROM not in file.attrs:
-      raise KeyError("something else")
-    file.visititems(take)
-    return found
+    file.attrs[MADE_FROM]
+  found: dict[str, Any] = {}
+
+  def take(name: str, item: Any) -> None:
+    if isinstance(item, h5py.Dataset):
+      is_text = h5py.check_string_dtype(item.dtype)
+      values = item.asstr() if is_text else item
+      found[name] = values if lazy else values[()]
+
+  file.visititems(take)
+  return found
 
 
-def about(path: str) -> dict[str, Any]:
+def about(path: str | os.PathLike[str]) -> dict[str, Any]:
   """Returns the attributes of a file; none where there is none."""
   if not (os.path.isfile(path) and h5py.is_hdf5(path)):
     return {}
@@ -86,15 +85,10 @@ def about(path: str) -> dict[str, Any]:
     return dict(file.attrs)
 
 
-def made_from(path: str) -> str | None:
-  """Returns what a file follows from, None where there is none."""
-  return about(path).get(_MADE_FROM)
-
-
 def check(path: str) -> None:
   """Checks early that a file can be written, and replaces no other kind."""
   files.check_writable(path)
-  if os.path.exists(path) and os.path.getsize(path) and not made_from(path):
+  if os.path.exists(path) and MADE_FROM not in about(path):
     raise errors.UserError(
       f"`{path}` is there already, and is not a file of latents: choose "
       "another `output`, or remove it"
@@ -102,64 +96,54 @@ def check(path: str) -> None:
 
 
 class Pieces:
-  """A folder of pieces, which are whole from the first scene on."""
+  """A folder of pieces, each named by the number of scenes up to its end."""
 
   def __init__(self, folder: str):
     """Takes the folder and what an earlier call has left in it."""
     self._folder = folder
-    names = sorted(x for x in os.listdir(folder) if x.isdigit())
-    self._paths = [os.path.join(folder, name) for name in names]
-    self.num_scenes = sum(map(_length, self._paths))
+    names = [x for x in os.listdir(folder) if x.endswith(_PIECE)]
+    self._names = sorted(names)
+    self.num_scenes = int(self._names[-1].removesuffix(_PIECE)) if names else 0
 
   def add(self, piece: Arrays) -> None:
     """Writes a piece of scenes that follow."""
-    path = os.path.join(self._folder, f"{self.num_scenes:012}")
-    with files.replaced(path) as temporary, h5py.File(temporary, "w") as file:
-      for name, values in piece.items():
-        is_text = values.dtype == object
-        dtype = h5py.string_dtype() if is_text else values.dtype
-        file.create_dataset(name, data=values, dtype=dtype)
-    self._paths.append(path)
     self.num_scenes += len(piece["mean"])
+    self._names.append(f"{self.num_scenes:012}{_PIECE}")
+    path = os.path.join(self._folder, self._names[-1])
+    with files.replaced(path) as temporary:
+      np.savez(temporary, **piece)  # type: ignore[arg-type]
 
-  def join(self, path: str, attributes: Mapping[str, Any], text: str) -> None:
-    """Makes one file of all.
+  def join(
+    self, path: str, attributes: Mapping[str, Any], names: Sequence[str]
+  ) -> None:
+    """Makes one file of all, which is there when it is complete.
 
     Args:
-      path: the file, which is there when it is complete.
+      path: of the file.
       attributes: what it says about itself.
-      text: what it follows from, see `made_from`.
+      names: of the scenes; () for none.
     """
     with files.replaced(path) as temporary, h5py.File(temporary, "w") as file:
-      for piece in self._paths:
-        with h5py.File(piece, "r") as part:
-          part.visititems(lambda name, item: _append(file, name, item))
-        file.flush()
       file.attrs.update(attributes)
-      file.attrs[_MADE_FROM] = text
+      if names:
+        file["names"] = list(names[: self.num_scenes])
+      for piece in self._names:
+        with np.load(os.path.join(self._folder, piece)) as arrays:
+          for name, values in arrays.items():
+            _append(file, name, values)
 
 
-def _length(path: str) -> int:
-  with h5py.File(path, "r") as file:
-    return len(file["mean"])
-
-
-def _append(file: h5py.File, name: str, item: Any) -> None:
-  """Appends what a piece has under a name."""
-  if not isinstance(item, h5py.Dataset):
-    return
-  shape = item.shape[1:]
+def _append(file: h5py.File, name: str, values: np.ndarray) -> None:
+  shape = values.shape[1:]
   if name not in file:
-    row = item.dtype.itemsize * int(np.prod(shape))
-    options = {"compression": "gzip", "compression_opts": 1}
     file.create_dataset(
       name,
       (0, *shape),
-      item.dtype,
+      values.dtype,
       maxshape=(None, *shape),
-      chunks=(max(1, _CHUNK_BYTES // max(1, row)), *shape),
-      **(options if name in _MASKS else {}),
+      chunks=(max(1, _CHUNK_BYTES // max(1, values[0].nbytes)), *shape),
+      compression="gzip" if name in ("labels", "masks") else None,
     )
   start = len(file[name])
-  file[name].resize(start + len(item), axis=0)
-  file[name][start:] = item[()]
+  file[name].resize(start + len(values), axis=0)
+  file[name][start:] = values

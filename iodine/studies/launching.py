@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import glob
 import importlib
 import os
 import re
@@ -13,27 +12,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
-from iodine import errors
+from iodine import checkpoints, errors
 from iodine.training import run_folder
 
 SECONDS = 0.5  # between two looks at what runs
 # What Slurm calls what people say; other names are submitit's own.
 _PARAMETERS = {"partition": "slurm_partition", "gpus": "gpus_per_node"}
-
-
-class Process(Protocol):
-  """What runs."""
-
-  def poll(self) -> int | None:
-    """Returns None as long as it runs."""
-
-  def terminate(self) -> None:
-    """Has it save and end."""
-
-  def wait(self) -> Any:
-    """Waits until it has ended."""
 
 
 @dataclasses.dataclass
@@ -46,13 +32,12 @@ class Training:
     folder: of the run, its number at the end.
     stop: its last step.
     words: what stands after `with`, but for the folder.
-    options: what stands before.
+    process: while it is called.
   """
 
   folder: str
   stop: int
   words: list[str]
-  options: list[str]
   process: subprocess.Popen[bytes] | None = None
 
   @property
@@ -62,67 +47,56 @@ class Training:
 
   def step(self) -> int:
     """Returns the step of its newest checkpoint, 0 for none."""
-    paths = glob.glob(f"{glob.escape(self.folder)}/ckpt-*.index")
-    found = [re.search(r"ckpt-(\d+)\.index$", path) for path in paths]
-    return max((int(match[1]) for match in found if match), default=0)
+    newest = checkpoints.latest(self.folder)
+    return int(newest.rpartition("-")[2]) if newest else 0
 
-  def reported_step(self) -> int:
-    """Returns the step that it told last, which may not be saved yet."""
-    told = re.findall(rb"^step (\d+)/", self._tail(), re.MULTILINE)
-    return max(int(told[-1]) if told else 0, self.step())
+  def is_done(self) -> bool:
+    """Returns whether its last step is saved."""
+    return self.step() >= self.stop
 
-  def failure(self) -> str:
-    """Returns the sentence with which it ended, or else its last line."""
-    lines = self._tail().decode(errors="replace").splitlines() or ["no output"]
-    said = [line for line in lines if line.startswith("error: ")]
-    return (said or [line for line in lines if line.strip()] or lines)[-1]
-
-  def _tail(self) -> bytes:
+  def told(self) -> tuple[int, str]:
+    """Returns the last step that it printed, and its error or last line."""
     if not os.path.exists(self.log):
-      return b""
+      return self.step(), "no output"
     with open(self.log, "rb") as file:
       file.seek(max(0, os.path.getsize(self.log) - 8192))
-      return file.read()
+      text = file.read().decode(errors="replace").strip()
+    steps = map(int, re.findall(r"^step (\d+)/", text, re.MULTILINE)[-1:])
+    said = re.findall(r"^error: .*", text, re.MULTILINE)
+    return max(self.step(), *steps, 0), (said or text.split("\n"))[-1]
 
   def start(self) -> subprocess.Popen[bytes]:
     """Starts the process."""
     stem, _, number = self.folder.rpartition("_")
-    options, place = [*self.options, f"--id={number}"], [stem]
+    place = [f"checkpoint_dir={stem!r}", f"--id={number}"]
     if self.step():
-      options, place = self.options, [self.folder, "continue_run=True"]
+      place = [f"checkpoint_dir={self.folder!r}", "continue_run=True"]
     elif os.path.isdir(self.folder):
       # It ended before its first checkpoint, so it begins again.
       with run_folder.locked(self.folder):
         shutil.rmtree(self.folder)
-    place[0] = f"checkpoint_dir={place[0]!r}"
-    command = [sys.executable, "-m", "iodine", *options, "with"]
-    # So that it finds what this process finds, wherever it was started.
-    path = os.pathsep.join(each or os.getcwd() for each in sys.path)
     with open(self.log, "ab") as log:
       return subprocess.Popen(
-        [*command, *self.words, *place],
+        [sys.executable, "-m", "iodine", "with", *self.words, *place],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
-        env={**os.environ, "PYTHONPATH": path},
         # Ctrl-C in the terminal reaches it once, by whoever waits for it.
         start_new_session=True,
       )
 
-  def __call__(self) -> int:
-    """Trains to the end; returns the exit status."""
-    told = getattr(signal, "SIGUSR2", signal.SIGTERM)
+  def __call__(self) -> None:
+    """Trains to the end."""
     # Slurm tells the whole job when its time is over: `checkpoint` acts on it.
-    handler = signal.signal(told, signal.SIG_IGN)
+    handler = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     self.process = self.start()
-    signal.signal(told, handler)
+    signal.signal(signal.SIGUSR2, handler)
     try:
       # Not by `wait`, which holds a lock that `checkpoint` needs.
       while self.process.poll() is None:
         time.sleep(SECONDS)
     finally:
       self.process.terminate()
-    return self.process.returncode
 
   def checkpoint(self) -> Any:
     """Saves, and has submitit queue it again, where its time is over."""
@@ -130,7 +104,7 @@ class Training:
     if process is not None:
       process.terminate()
       process.wait()
-    return _submitit().helpers.DelayedSubmission(self)
+    return importlib.import_module("submitit.helpers").DelayedSubmission(self)
 
 
 @dataclasses.dataclass
@@ -151,8 +125,8 @@ class _Job:
 
 def launcher(
   name: str | None, folder: str, options: Mapping[str, Any]
-) -> Callable[[Training], Process]:
-  """Returns what starts a training.
+) -> Callable[[Training], Any]:
+  """Returns what starts a training, as a process or what is like one.
 
   Args:
     name: None for this machine, or "slurm".
@@ -160,39 +134,33 @@ def launcher(
     options: of Slurm: `hours`, `gpus`, `partition` and submitit's own; by
       `cluster="local"` submitit runs the jobs on this machine.
   """
-  if name is None:
-    return Training.start
-  options = {"hours": 24, **options}
-  cluster = options.pop("cluster", "slurm")
-  minutes = int(60 * options.pop("hours"))
-  if cluster == "slurm" and shutil.which("srun") is None:
-    raise errors.UserError(
-      "`sweep_launcher` is 'slurm', and there is no Slurm here (`srun`): give "
-      "the command on a node that has it, or leave `sweep_launcher` out"
-    )
-  executor = _submitit().AutoExecutor(folder=folder, cluster=cluster)
-  known = {_PARAMETERS.get(k, k): v for k, v in options.items()}
-  with errors.as_user_error(
-    (NameError, TypeError, ValueError, AssertionError),
-    lambda error: (
-      f"submitit does not take `sweep_slurm` ({errors.reason(error)}): give "
-      "`partition`, `gpus`, `hours`, or names of its own, such as `mem_gb`"
-    ),
-  ):
-    executor.update_parameters(timeout_min=minutes, **known)
-  # The job unpickles a training, whatever its folder.
+  # So that trainings find what this process finds, wherever they start.
   path = os.pathsep.join(each or os.getcwd() for each in sys.path)
   os.environ["PYTHONPATH"] = path
-  return lambda training: _Job(executor.submit(training))
-
-
-def _submitit() -> Any:
-  """Imports submitit, which is not installed with the rest."""
+  if name is None:
+    return Training.start
+  options = {"cluster": "slurm", "hours": 24, **options}
   with errors.as_user_error(
-    (ModuleNotFoundError,),
-    lambda _: (
-      "`sweep_launcher` needs submitit: run `pip install -r "
-      "requirements-slurm.txt`, or `pip install submitit`"
+    (
+      ImportError,
+      RuntimeError,
+      NameError,
+      TypeError,
+      ValueError,
+      AssertionError,
+    ),
+    lambda error: (
+      "there is no Slurm here, or submitit does not take `sweep_slurm` "
+      f"({errors.reason(error)}): give the command where Slurm is, after `pip "
+      "install -r requirements-slurm.txt`, and in `sweep_slurm` `partition`, "
+      "`gpus`, `hours` and names that submitit knows, such as `mem_gb`"
     ),
   ):
-    return importlib.import_module("submitit")
+    if options["cluster"] == "slurm" and shutil.which("srun") is None:
+      raise RuntimeError("no srun")
+    submitit = importlib.import_module("submitit")
+    executor = submitit.AutoExecutor(folder, cluster=options.pop("cluster"))
+    options["timeout_min"] = int(60 * options.pop("hours"))
+    known = {_PARAMETERS.get(k, k): v for k, v in options.items()}
+    executor.update_parameters(**known)
+  return lambda training: _Job(executor.submit(training))

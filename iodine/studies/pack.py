@@ -43,9 +43,9 @@ def run(
     )
   files.check_writable(output, _BEGIN)
   opened = checkpoints.open_checkpoint(checkpoint)
-  options = {**config["evaluation"], "num_components": None}
-  options["num_scenes"] = options["num_scenes"] or _NUM_SCENES
-  config = {**config, "evaluation": options}
+  number = config["evaluation"]["num_scenes"] or _NUM_SCENES
+  options = {"num_components": None, "num_scenes": number}
+  config = {**config, "evaluation": {**config["evaluation"], **options}}
   strategy = tf.distribute.get_strategy()
   dataset, batches = evaluate.open_scenes(config)
   models = evaluate.restore(config, opened, strategy)
@@ -61,9 +61,10 @@ def run(
     about = {"step": opened.step, "version": iodine.__version__}
     metrics = {**about, **result.as_json()}
     files.write_json(os.path.join(folder, "metrics.json"), metrics)
-    about["table"] = evaluation.tables.final_table(result)
-    text = _README.read_text(encoding="utf-8")
-    text = text.format(name=os.path.basename(output), **about)
+    table = evaluation.tables.final_table(result)
+    text = _README.read_text(encoding="utf-8").format(
+      name=os.path.basename(output), table=table, **about
+    )
     files.write(os.path.join(folder, "README.md"), text)
     checkpoints.pack(temporary, folder)
   print(f"packed: {output}", flush=True)
@@ -74,12 +75,11 @@ def _write_checkpoint(
   folder: str, config: common.Config, opened: checkpoints.Opened
 ) -> None:
   """Writes the tensors, and the config of the training beside them."""
+  stored = dict(config)
   if os.path.exists(checkpoints.config_path(opened.prefix)):
     stored = checkpoints.config_beside(opened.prefix)
-  else:
-    stored = dict(config)
   # On what it was trained; the rest of one call or machine is left out.
-  kept = {k: stored[k] for k in ("environment",) if stored.get(k)}
+  kept = {"environment": stored.get("environment", {})}
   stored = {**config_files.for_another_call(stored), **kept}
   files.write_json(os.path.join(folder, files.RUN_CONFIG), stored)
   if not config["pack_optimizer"]:

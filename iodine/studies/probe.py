@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tabulate
+import tensorflow as tf
 import tqdm
 
-from iodine import errors, files
-from iodine.commands import common
+from iodine import config_files, errors, evaluation, files
+from iodine.commands import common, evaluate
 from iodine.drawing import canvas, charts
-from iodine.studies import encode, latents
+from iodine.studies import encode, latents, probing
 
 Config = common.Config
 Found = Mapping[str, np.ndarray]
 
-_FILE_NAME = "probe.png"
 # Fewer objects than this say nothing.
 _LEAST_OBJECTS = 10
+_FACTORS = "entities/factors/"
 
 
 def run(
@@ -39,48 +39,29 @@ def run(
   Returns:
     What `json_path` gets: scores by factor, DCI, importances.
   """
-  if importlib.util.find_spec("sklearn") is None:
-    raise errors.UserError(
-      "`probe` needs scikit-learn, which is not installed: run `pip install -r "
-      "requirements-probe.txt`"
-    )
-  json_path = config["json_path"]
-  if json_path is not None:
-    files.check_writable(json_path, "{")
+  evaluate.check(config)
   path = path or encode.run(config, checkpoint, config["output"])
   folder = config["pictures_dir"] or config["results_dir"]
-  folder = folder or os.path.dirname(path)
-  files.check_folder(folder)
-  found = latents.read_latents(path, lazy=True)
-  number = config["evaluation"]["num_scenes"]
-  named = {k: v[:number] for k, v in found.items() if _is_used(k)}
+  picture = os.path.join(folder or os.path.dirname(path), "probe.png")
+  files.check_folder(os.path.dirname(picture))
+  stop = config["evaluation"]["num_scenes"]
+  found = {
+    name: values[:stop]
+    for name, values in latents.read_latents(path, lazy=True).items()
+    if name == "mean" or name.startswith("entities/")
+  }
   told = json.loads(latents.about(path).get("config", "{}"))
-  options = config["probe"]
-  result = {"latents": path, **measure(named, kinds_of(told), options, path)}
-  print(f"\n{table(result)}\n", flush=True)
-  picture = os.path.join(folder, _FILE_NAME)
-  importance = result["importance"]
-  canvas.save(
-    charts.importance_plot(
-      np.array(importance["values"]), importance["factors"]
-    ),
-    picture,
-  )
+  mapping = config_files.get(told, "model.factor_evaluator.mapping") or ()
+  kinds = {name: kind for name, _, kind in mapping}
+  measured = measure(found, kinds, config["probe"], path)
+  print(f"\n{table(measured)}\n", flush=True)
+  canvas.save(charts.importance_plot(**measured["importance"]), picture)
   print(f"importance of latents: {picture}", flush=True)
-  if json_path is not None:
-    files.write_json(json_path, result)
-    print(f"metrics: {json_path}", flush=True)
+  result = {"latents": path, **measured}
+  if config["json_path"] is not None:
+    files.write_json(config["json_path"], result)
+    print(f"metrics: {config['json_path']}", flush=True)
   return result
-
-
-def _is_used(name: str) -> bool:
-  return name == "mean" or name.startswith("entities/")
-
-
-def kinds_of(config: Mapping[str, Any]) -> dict[str, str]:
-  """Returns the kinds of factors, as the config's regressor has them."""
-  regressor = (config.get("model") or {}).get("factor_evaluator") or {}
-  return {name: kind for name, _, kind in regressor.get("mapping", ())}
 
 
 def measure(
@@ -94,124 +75,114 @@ def measure(
     options: `probe` of the config.
     path: of the file, for messages.
   """
-  from iodine.studies import probing
-
-  chosen = _objects(found, options["matching"], path)
-  start = "entities/factors/"
   values = {
-    name.removeprefix(start): x[:, 1:]
+    name.removeprefix(_FACTORS): x[:, 1:]
     for name, x in found.items()
-    if name.startswith(start)
+    if name.startswith(_FACTORS)
   }
+  if "entities/slot" in found:
+    seen = found["entities/visibility"] * found["entities/pixels"]
+    chosen = seen[:, 1:] > 0  # objects that are to be seen
+  elif options["matching"] == "masks":
+    raise errors.UserError(
+      f"in `{path}` no slot is matched to an object, as the scenes have no "
+      "masks: encode scenes with masks, or give `probe.matching=loss`"
+    )
+  else:
+    any_of_them, *_ = [*values.values(), found["mean"]]
+    chosen = np.ones(any_of_them.shape[:2], bool)
   factors = probing.factors_of(values, kinds, chosen)
   if not factors:
     raise errors.UserError(
       f"in `{path}` there are no factors that differ between objects: encode "
       "scenes that have some, see docs/data.md"
     )
-  scores: dict[str, list[dict[str, float]]] = {x.name: [] for x in factors}
-  orders, all_importances, counts = [], [], []
-  for seed in tqdm.trange(options["seeds"], unit=" seeds"):
-    is_train = _split(len(chosen), options["held_out"], seed)
-    if options["matching"] == "masks":
-      slots = np.where(chosen, found["entities/slot"][:, 1:], -1)
-    else:
-      slots = probing.match_by_loss(
-        found["mean"], factors, chosen, is_train, seed
-      )
-    scene, number = np.nonzero(slots >= 0)
-    counts.append(len(scene))
-    sides = is_train[scene]
-    if min(sides.sum(), (~sides).sum()) < _LEAST_OBJECTS:
-      raise errors.UserError(
-        f"in `{path}` {len(scene)} objects have a slot, {sides.sum()} of them "
-        f"to learn from: encode more scenes, so that both sides of the split "
-        f"have {_LEAST_OBJECTS}"
-      )
-    x = found["mean"][scene, slots[scene, number]]
-    rows = [factor.at((scene, number)) for factor in factors]
-    with errors.as_user_error(
-      (ValueError,),
-      lambda error: (
-        f"scikit-learn cannot probe `{path}` ({errors.reason(error)}): encode "
-        "more scenes, with factors that are numbers"
-      ),
-    ):
-      for factor in rows:
-        scores[factor.name].append(probing.predict(x, factor, sides, seed))
-      all_importances.append(probing.importances(x, rows, sides, seed))
-    orders.append(probing.dci(all_importances[-1]))
+  with errors.as_user_error(
+    (ValueError,),
+    lambda error: (
+      f"scikit-learn cannot probe `{path}` ({errors.reason(error)}): encode "
+      "more scenes, with factors that are numbers"
+    ),
+  ):
+    rounds = [
+      _measure_once(found, factors, chosen, options, path, seed)
+      for seed in tqdm.trange(options["seeds"], unit=" seeds")
+    ]
+  numbers, scores, whole = zip(*rounds, strict=True)
+  result = tf.nest.map_structure(_spread, *scores)
+  for factor in factors:
+    kind = "accuracy" if factor.is_class else "r2"
+    result["factors"][factor.name]["score"] = kind
   return {
     "matching": options["matching"],
     "seeds": options["seeds"],
     "num_scenes": len(chosen),
     "num_objects": int(chosen.sum()),
-    "num_matched": float(np.mean(counts)),
-    "factors": {
-      factor.name: {
-        "score": "accuracy" if factor.is_class else "r2",
-        **_spread(scores[factor.name]),
-      }
-      for factor in factors
-    },
-    "dci": _spread(orders),
+    "num_matched": float(np.mean(numbers)),
+    **result,
     "importance": {
-      "factors": list(all_importances[0].titles),
-      "values": np.mean([x.values for x in all_importances], axis=0).tolist(),
+      "factors": list(whole[0].titles),
+      "values": np.mean([x.values for x in whole], axis=0).tolist(),
     },
   }
 
 
-def _objects(found: Found, matching: str, path: str) -> np.ndarray:
-  """Returns [N, L - 1] which objects are to be seen."""
-  if "entities/slot" in found:
-    seen = found["entities/visibility"] * found["entities/pixels"]
-    return seen[:, 1:] > 0
-  if matching == "masks":
-    raise errors.UserError(
-      f"in `{path}` no slot is matched to an object, as the scenes have no "
-      "masks: encode scenes with masks, or give `probe.matching=loss`"
+def _measure_once(
+  found: Found,
+  factors: Sequence[probing.Factor],
+  chosen: np.ndarray,
+  options: Config,
+  path: str,
+  seed: int,
+) -> tuple[int, dict[str, Any], probing.Importances]:
+  """Returns how many objects have a slot, scores with DCI, importances."""
+  # At random, but so many.
+  order = np.random.default_rng(seed).permutation(len(chosen))
+  is_train = order >= round(options["held_out"] * len(chosen))
+  if options["matching"] == "masks":
+    slots = np.where(chosen, found["entities/slot"][:, 1:], -1)
+  else:
+    slots = probing.match_by_loss(
+      found["mean"], factors, chosen, is_train, seed
     )
-  factors = [x for name, x in found.items() if name.startswith("entities/")]
-  shape = factors[0].shape[:2] if factors else (len(found["mean"]), 1)
-  return np.ones([shape[0], shape[1] - 1], bool)
+  scene, number = np.nonzero(slots >= 0)
+  sides = is_train[scene]
+  if min(sides.sum(), (~sides).sum()) < _LEAST_OBJECTS:
+    raise errors.UserError(
+      f"in `{path}` {len(scene)} objects have a slot, {sides.sum()} of them "
+      f"to learn from: encode more scenes, so that both sides of the split "
+      f"have {_LEAST_OBJECTS}"
+    )
+  x = found["mean"][scene, slots[scene, number]]
+  rows = [f._replace(values=f.values[scene, number]) for f in factors]
+  scores = {f.name: probing.predict(x, f, sides, seed) for f in rows}
+  whole = probing.importances(x, rows, sides, seed)
+  result = {"factors": scores, "dci": probing.dci(whole)}
+  return len(scene), result, whole
 
 
-def _split(num_scenes: int, held_out: float, seed: int) -> np.ndarray:
-  """Returns [N] which scenes are learnt from; at random, but so many."""
-  order = np.random.default_rng(seed).permutation(num_scenes)
-  return order >= round(held_out * num_scenes)
-
-
-def _spread(rows: list[dict[str, float]]) -> dict[str, dict[str, float]]:
-  """Returns mean and standard deviation of each over the seeds."""
-  result = {}
-  for name in rows[0]:
-    values = np.array([row[name] for row in rows])
-    result[name] = {"mean": float(values.mean())}
-    if len(rows) > 1:
-      result[name]["standard_deviation"] = float(values.std(ddof=1))
-  return result
+def _spread(*values: float) -> dict[str, float | None]:
+  """Returns mean and standard deviation over the seeds."""
+  deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+  return {"mean": float(np.mean(values)), "standard_deviation": deviation}
 
 
 def table(result: Mapping[str, Any]) -> str:
   """Returns the tables of what `measure` returned."""
-
-  def cell(spread: Mapping[str, float]) -> str:
-    deviation = spread.get("standard_deviation")
-    text = f"{spread['mean']:.3f}"
-    return text if deviation is None else f"{text} ± {deviation:.3f}"
-
-  probes = ("linear", "mlp", "baseline")
+  spread = evaluation.tables.spread
   rows = [
-    [name, scores["score"], *(cell(scores[probe]) for probe in probes)]
-    for name, scores in result["factors"].items()
+    [
+      name,
+      of["score"],
+      *(spread(**of[x]) for x in ("linear", "mlp", "baseline")),
+    ]
+    for name, of in result["factors"].items()
   ]
-  rows += [["DCI", name, cell(x)] for name, x in result["dci"].items()]
+  rows += [["DCI", name, spread(**x)] for name, x in result["dci"].items()]
   headers = ["factor", "score", "linear", "MLP", "knows nothing"]
   head = (
-    f"{result['num_matched']:.0f} of {result['num_objects']} visible objects "
-    f"of {result['num_scenes']} scenes have a slot, matched by "
+    f"{result['num_matched']:.0f} of {result['num_objects']} visible "
+    f"objects of {result['num_scenes']} scenes have a slot, matched by "
     f"{result['matching']}"
   )
   return f"{head}\n\n{tabulate.tabulate(rows, headers, disable_numparse=True)}"

@@ -15,23 +15,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.optimize
-import scipy.spatial.distance
-from sklearn import (
-  compose,
-  dummy,
-  ensemble,
-  exceptions,
-  linear_model,
-  neural_network,
-  pipeline,
-  preprocessing,
-)
+import scipy.stats
+
+from iodine import errors
+from iodine.drawing import latent_plots
+
+with errors.as_user_error(
+  (ModuleNotFoundError,),
+  lambda _: (
+    "`probe` needs scikit-learn, which is not installed: run `pip install -r "
+    "requirements-probe.txt`"
+  ),
+):
+  import sklearn
 
 # Of `match_by_loss`.
 _ROUNDS = 10
-_TREES = 50
-# A factor of one whole number of so many values is a class.
-_MAX_CLASSES = 20
+# Of `_probes`. All latents at each branch: else those that say nothing get a
+# share.
+_FOREST = {"n_estimators": 50, "max_features": None}
+_LAYERS = {"hidden_layer_sizes": (64, 64), "alpha": 1e-2, "max_iter": 500}
 
 
 class Factor(NamedTuple):
@@ -52,10 +55,6 @@ class Factor(NamedTuple):
     """Returns whether it is measured by the accuracy, not by R2."""
     return self.kind == "categorical"
 
-  def at(self, rows: Any) -> Factor:
-    """Returns the factor of some objects."""
-    return self._replace(values=self.values[rows])
-
 
 def factors_of(
   values: Mapping[str, np.ndarray],
@@ -74,20 +73,14 @@ def factors_of(
     numbers = np.asarray(numbers, np.float64)
     seen = numbers[chosen]
     varies = np.ptp(seen, axis=0) > 1e-6 * np.abs(seen).max(axis=0, initial=0.0)
-    kind = kinds.get(name) or _guess_kind(seen)
+    kind = kinds.get(name) or latent_plots.guess_kind(seen)
     if kind == "angle":
       numbers = np.concatenate([np.cos(numbers), np.sin(numbers)], axis=-1)
-    elif varies.any():
+    else:
       numbers = numbers[..., varies]
     if varies.any():
       factors.append(Factor(name, kind, numbers))
   return factors
-
-
-def _guess_kind(values: np.ndarray) -> str:
-  is_whole = values.shape[-1] == 1 and np.all(values == np.round(values))
-  few = len(np.unique(values)) <= _MAX_CLASSES
-  return "categorical" if is_whole and few else "scalar"
 
 
 def match_by_loss(
@@ -115,7 +108,7 @@ def match_by_loss(
   """
   targets = np.concatenate([_standardised(x, chosen) for x in factors], axis=-1)
   generator = np.random.default_rng(seed)
-  costs = list(generator.uniform(size=[*chosen.shape, mean.shape[1]]))
+  costs = generator.uniform(size=[*chosen.shape, mean.shape[1]])
   for _ in range(_ROUNDS + 1):
     slots = np.full(chosen.shape, -1)
     for n, cost in enumerate(costs):
@@ -123,27 +116,23 @@ def match_by_loss(
       rows, columns = scipy.optimize.linear_sum_assignment(cost[numbers])
       slots[n, numbers[rows]] = columns
     scene, number = np.nonzero((slots >= 0) & is_train[:, None])
-    probe = linear_model.Ridge().fit(
+    probe = sklearn.linear_model.Ridge().fit(
       mean[scene, slots[scene, number]], targets[scene, number]
     )
-    predicted = probe.predict(mean.reshape(-1, mean.shape[-1]))
-    costs = [
-      scipy.spatial.distance.cdist(truth, said, "sqeuclidean")
-      for truth, said in zip(
-        targets, predicted.reshape(*mean.shape[:2], -1), strict=True
-      )
-    ]
+    said = probe.predict(mean.reshape(-1, mean.shape[-1]))
+    said = said.reshape(len(mean), 1, mean.shape[1], -1)
+    costs = np.square(targets[:, :, None] - said).sum(axis=-1)
   return slots
 
 
 def _standardised(factor: Factor, chosen: np.ndarray) -> np.ndarray:
   """Returns [N, L, m] numbers of comparable sizes, classes as one-hot."""
-  values = factor.values
+  seen = factor.values[chosen]
   if factor.is_class:
-    classes = np.unique(values[chosen])
-    return (values == classes).astype(np.float64)
-  seen = values[chosen]
-  return (values - seen.mean(axis=0)) / np.maximum(seen.std(axis=0), 1e-6)
+    return (factor.values == np.unique(seen)).astype(np.float64)
+  return (factor.values - seen.mean(axis=0)) / np.maximum(
+    seen.std(axis=0), 1e-6
+  )
 
 
 def predict(
@@ -161,42 +150,39 @@ def predict(
     {"linear", "mlp", "baseline": score}; the baseline knows nothing but the
     mean, or the most frequent class.
   """
-  scale = preprocessing.StandardScaler
-  layers = {"hidden_layer_sizes": (64, 64), "alpha": 1e-2, "max_iter": 500}
-  if factor.is_class:
-    probes = {
-      "linear": linear_model.LogisticRegression(max_iter=1000),
-      "mlp": neural_network.MLPClassifier(random_state=seed, **layers),
+  probes, y = _probes(factor.is_class, seed), factor.values.squeeze()
+  names = ("linear", "mlp", "baseline")
+  return {name: _score(probes[name], x, y, is_train) for name in names}
+
+
+def _probes(is_class: bool, seed: int) -> dict[str, Any]:
+  forest, mlp = ({**x, "random_state": seed} for x in (_FOREST, _LAYERS))
+  if is_class:
+    return {
+      "linear": sklearn.linear_model.LogisticRegression(max_iter=1000),
+      "mlp": sklearn.neural_network.MLPClassifier(**mlp),
+      "forest": sklearn.ensemble.RandomForestClassifier(**forest),
+      "baseline": sklearn.dummy.DummyClassifier(),
     }
-    baseline = dummy.DummyClassifier(strategy="most_frequent")
-  else:
-    mlp = neural_network.MLPRegressor(random_state=seed, **layers)
-    probes = {
-      "linear": linear_model.LinearRegression(),
-      "mlp": compose.TransformedTargetRegressor(mlp, transformer=scale()),
-    }
-    baseline = dummy.DummyRegressor()
-  probes = {k: pipeline.make_pipeline(scale(), p) for k, p in probes.items()}
-  y = _plain(factor)
   return {
-    name: _score(probe, x, y, is_train)
-    for name, probe in {**probes, "baseline": baseline}.items()
+    "linear": sklearn.linear_model.LinearRegression(),
+    "mlp": sklearn.compose.TransformedTargetRegressor(
+      sklearn.neural_network.MLPRegressor(**mlp),
+      transformer=sklearn.preprocessing.StandardScaler(),
+    ),
+    "forest": sklearn.ensemble.RandomForestRegressor(**forest),
+    "baseline": sklearn.dummy.DummyRegressor(),
   }
-
-
-def _plain(factor: Factor) -> np.ndarray:
-  """Returns the values [O, n], [O] where n is 1."""
-  values = factor.values
-  return values[:, 0] if values.shape[1] == 1 else values
 
 
 def _score(
   probe: Any, x: np.ndarray, y: np.ndarray, is_train: np.ndarray
 ) -> float:
   """Fits a probe, and returns its score on what is held out."""
+  x = sklearn.preprocessing.StandardScaler().fit(x[is_train]).transform(x)
   with warnings.catch_warnings():
     # After so many iterations it is as good as it gets.
-    warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
+    warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
     probe.fit(x[is_train], y[is_train])
   return float(probe.score(x[~is_train], y[~is_train]))
 
@@ -228,21 +214,13 @@ def importances(
   """
   titles, values, scores = [], [], []
   for factor in factors:
-    columns = [factor]
-    if factor.kind == "scalar":
-      columns = [
-        factor.at(np.s_[:, [i]]) for i in range(factor.values.shape[1])
-      ]
-    for number, column in enumerate(columns, start=1):
-      # All latents at each branch: else those that say nothing get a share.
-      forest = ensemble.RandomForestRegressor
-      if factor.is_class:
-        forest = ensemble.RandomForestClassifier
-      probe = forest(_TREES, max_features=None, random_state=seed)
-      scores.append(_score(probe, x, _plain(column), is_train))
-      values.append(probe.feature_importances_)
-      is_one = len(columns) == 1
-      titles.append(factor.name if is_one else f"{factor.name} {number}")
+    is_split = factor.kind == "scalar" and factor.values.shape[1] > 1
+    columns = factor.values.T if is_split else [factor.values.squeeze()]
+    for i, y in enumerate(columns, start=1):
+      forest = _probes(factor.is_class, seed)["forest"]
+      scores.append(_score(forest, x, y, is_train))
+      values.append(forest.feature_importances_)
+      titles.append(f"{factor.name} {i}" if is_split else factor.name)
   return Importances(tuple(titles), np.array(values), np.array(scores))
 
 
@@ -255,22 +233,18 @@ def dci(found: Importances) -> dict[str, float]:
   mean is over factors. Informativeness is the mean of the scores. What there is
   only one of has no entropy: nan.
   """
-  values = found.values / np.maximum(found.values.sum(), 1e-12)
-  weights = values.sum(axis=0)
-  disentanglement = _order(values, axis=0)
+  weights = found.values.sum(axis=0)
+  used = weights > 0
   return {
-    "disentanglement": float((weights * disentanglement).sum()),
-    "completeness": float(_order(values, axis=1).mean()),
+    "disentanglement": float(
+      np.average(_order(found.values[:, used].T), weights=weights[used])
+    ),
+    "completeness": float(_order(found.values).mean()),
     "informativeness": float(found.scores.mean()),
   }
 
 
-def _order(values: np.ndarray, axis: int) -> np.ndarray:
-  """Returns 1 minus the normalised entropy along an axis."""
-  if values.shape[axis] < 2:
-    return np.full(values.shape[1 - axis], np.nan)
-  sums = values.sum(axis=axis, keepdims=True)
-  shares = np.divide(values, sums, out=np.zeros_like(values), where=sums > 0)
-  logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
-  entropy = -(shares * logs).sum(axis=axis)
-  return 1.0 - entropy / np.log(values.shape[axis])
+def _order(rows: np.ndarray) -> np.ndarray:
+  """Returns 1 minus the entropy of each row, in the unit of the largest one."""
+  with np.errstate(divide="ignore", invalid="ignore"):
+    return 1.0 - scipy.stats.entropy(rows, axis=1) / np.log(rows.shape[1])

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import pathlib
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import tabulate
 import tensorflow as tf
@@ -22,7 +23,6 @@ from iodine import (
   errors,
   files,
   kinds,
-  training,
 )
 from iodine.commands import common, experiment, help
 from iodine.studies import launching
@@ -55,34 +55,29 @@ def run(
   updates = dict(config_files.leaves(given.updates))
   own = ("sweep", "continue_run")
   updates = {k: v for k, v in updates.items() if not k.startswith(own)}
-  root = updates.pop("checkpoint_dir", None) or _default_folder(given.names)
+  stems = [pathlib.Path(name).stem for name in given.names]
+  default = os.path.join("runs", "_".join(stems) or "sweep")
+  root = updates.pop("checkpoint_dir", None) or default
   checkpoints.check_name(root)
-  configs = [get_config(given.names, {**updates, **row}) for row in rows]
-  # The GPUs are for the runs.
-  if tf.config.list_physical_devices("GPU"):
-    tf.config.set_visible_devices([], "GPU")
+  runs = [given._replace(updates={**updates, **row}) for row in rows]
+  tf.config.set_visible_devices([], "GPU")  # they are for the runs
+  configs = [get_config(each.names, each.updates) for each in runs]
   for each in configs:
-    _check(each)
+    # What is wrong is said before the first run starts.
+    list(config_files.stages(each))
+    for part in ("model", "optimizer", "data"):
+      building.build(each[part], part)
   files.check_folder(root)
   with run_folder.locked(root):
     folders = _number(root, given.names, updates, rows)
+    trust = [f"--trust={given.trusted}"] if given.trusted else []
     trainings = [
-      launching.Training(
-        os.path.join(root, folder),
-        each["stop_after_steps"],
-        [*given.names, *(f"{k}={v!r}" for k, v in {**updates, **row}.items())],
-        [f"--trust={given.trusted}"] if given.trusted else [],
-      )
-      for folder, row, each in zip(folders, rows, configs, strict=True)
+      launching.Training(folder, each["stop_after_steps"], [*own.words, *trust])
+      for folder, own, each in zip(folders, runs, configs, strict=True)
     ]
-    start = launching.launcher(
-      config["sweep_launcher"],
-      os.path.join(root, "submitit"),
-      config["sweep_slurm"],
-    )
-    most = config["sweep_parallel"]
-    if most is None:
-      most = len(rows) if config["sweep_launcher"] else 1
+    name, place = config["sweep_launcher"], os.path.join(root, "submitit")
+    start = launching.launcher(name, place, config["sweep_slurm"])
+    most = config["sweep_parallel"] or (len(rows) if name else 1)
     print(f"{len(rows)} runs, into {root}", flush=True)
     _train_all(trainings, start, most, given)
   return _tell_end(trainings, rows)
@@ -102,11 +97,7 @@ def list_rows(swept: Config, is_zipped: bool) -> list[Row]:
       "`'sweep.seed=[0,1,2]'`"
     )
   for name, values in lists.items():
-    if not kinds.fits(values, kinds.Annotated[list[Any], kinds.Length(1)]):
-      raise errors.UserError(
-        f"`sweep.{name}` is {errors.shorten(values)}: give a list of values, "
-        f"such as `'sweep.{name}=[{values},...]'`"
-      )
+    kinds.check(f"sweep.{name}", values, Annotated[list[Any], kinds.Length(1)])
   if is_zipped and len({len(values) for values in lists.values()}) > 1:
     lengths = ", ".join(f"`{k}` {len(v)}" for k, v in lists.items())
     raise errors.UserError(
@@ -118,24 +109,6 @@ def list_rows(swept: Config, is_zipped: bool) -> list[Row]:
   return [row for i, row in enumerate(rows) if row not in rows[:i]]
 
 
-def _default_folder(names: Sequence[str]) -> str:
-  stems = [os.path.splitext(os.path.basename(name))[0] for name in names]
-  return os.path.join("runs", "_".join(stems) or "sweep")
-
-
-def _check(config: Config) -> None:
-  """Checks a run's config before the first run starts."""
-  config_files.require_experiment(config["model"])
-  training.plan(config)
-  building.build(config["model"], "model")
-  building.build(config["optimizer"], "optimizer")
-  # Its files need not be there yet.
-  arguments = dict(config["data"])
-  constructor = building.resolve(arguments.pop(building.CONSTRUCTOR, None))
-  if callable(constructor):
-    kinds.check_arguments("data", constructor, arguments)
-
-
 def _number(
   root: str, names: Sequence[str], updates: Config, rows: list[Row]
 ) -> list[str]:
@@ -143,49 +116,34 @@ def _number(
 
   They are written to a table beside the runs.
   """
-  path = os.path.join(root, TABLE)
-  common_to_all = {"with": list(names), "entries": updates}
-  table: dict[str, Any] = {**common_to_all, "runs": {}}
-  if os.path.exists(path):
-    table = read_table(root)
-    now, before = (
-      [x["with"], {k: v for k, v in x["entries"].items() if k not in ignored}]
-      for ignored in [_MAY_DIFFER]
-      for x in (json.loads(json.dumps(common_to_all)), table)
+  shared = {k: v for k, v in updates.items() if k not in _MAY_DIFFER}
+  text = json.dumps([{"with": names, "entries": shared}, rows])
+  table, rows = json.loads(text)  # as it is read
+  before = read_table(root) or {**table, "runs": {}}
+  runs = before.pop("runs")
+  if before != table:
+    raise errors.UserError(
+      f"the sweep in `{root}` was begun with other entries ({before}): give "
+      "the same, or another `checkpoint_dir`"
     )
-    if now != before:
-      raise errors.UserError(
-        f"the sweep in `{root}` was begun with other entries ({before}): give "
-        "the same, or another `checkpoint_dir`"
-      )
-  runs = table["runs"]
   found = []
-  for row in json.loads(json.dumps(rows)):
+  for row in rows:
     known = [name for name, own in runs.items() if own == row]
     found += known or [f"run_{len(runs) + 1}"]
     runs[found[-1]] = row
-  files.write_json(path, {**common_to_all, "runs": runs})
-  return found
+  files.write_json(os.path.join(root, TABLE), {**table, "runs": runs})
+  return [os.path.join(root, name) for name in found]
 
 
 def read_table(root: str) -> dict[str, Any]:
-  """Returns the table of a sweep: `with`, `entries`, and `runs` by name."""
-  path = os.path.join(root, TABLE)
-  with (
-    errors.as_user_error(
-      (ValueError,),
-      lambda error: f"`{path}` cannot be read ({error}): put it back",
-    ),
-    open(path, encoding="utf-8") as file,
-  ):
-    table = json.load(file)
-    kinds.check(f"runs` of `{path}", table["runs"], dict)
-    return dict(table)
+  """Returns `with`, `entries`, and `runs` by name; {} where is no sweep."""
+  path = pathlib.Path(root, TABLE)
+  return json.loads(path.read_text("utf-8")) if path.exists() else {}
 
 
 def _train_all(
   trainings: list[launching.Training],
-  start: Callable[[launching.Training], launching.Process],
+  start: Callable[[launching.Training], Any],
   most: int,
   given: experiment.Given,
 ) -> None:
@@ -193,22 +151,21 @@ def _train_all(
 
   However it ends, the runs end, too, and have saved.
   """
-  waiting = [each for each in trainings if each.step() < each.stop]
-  running: list[tuple[launching.Training, launching.Process]] = []
-  progress = _Progress(trainings)
+  waiting = [each for each in trainings if not each.is_done()]
+  running: list[tuple[launching.Training, Any]] = []
+  bar = progress(trainings)
   try:
     while waiting or running:
       while waiting and len(running) < most:
-        each = waiting.pop(0)
-        running.append((each, start(each)))
+        running.append((waiting[0], start(waiting.pop(0))))
       ended = [pair for pair in running if pair[1].poll() is not None]
       running = [pair for pair in running if pair not in ended]
       for each, _ in ended:
-        progress.ended.add(each.folder)
-        is_done = each.step() >= each.stop
-        how = "done" if is_done else f"FAILED: {each.failure()}"
-        progress.say(f"{each.folder}: {how}")
-      progress.update()
+        step, said = each.told()
+        bar.total -= max(0, each.stop - step)  # what a failed one leaves out
+        how = "done" if each.is_done() else f"FAILED: {said}"
+        bar.write(f"{each.folder}: {how}")
+      bar.update(_num_steps(trainings) - bar.n)
       if not ended:
         time.sleep(launching.SECONDS)
   finally:
@@ -216,84 +173,41 @@ def _train_all(
       process.terminate()
     for _, process in running:
       process.wait()
-    progress.bar.close()
+    bar.close()
     if running or waiting:
       words = " ".join(map(shlex.quote, ["sweep", "with", *given.words]))
       print(f"go on with `{help.program()} {words}`", flush=True)
 
 
-class _Progress:
-  """Tells how long all runs still take, by the steps since the start."""
+def progress(trainings: Sequence[launching.Training]) -> tqdm.tqdm:
+  """Returns a bar of all steps, whose rate is that of the steps from now on."""
+  total, done = sum(each.stop for each in trainings), _num_steps(trainings)
+  # Not too often, as it may be written to a file.
+  return tqdm.tqdm(
+    total=total, initial=done, unit=" steps", smoothing=0, mininterval=5
+  )
 
-  def __init__(self, trainings: Sequence[launching.Training]):
-    """Begins with the steps that are done before."""
-    self._trainings, self._started = trainings, time.monotonic()
-    self._first = self._done()
-    self._is_told = False
-    self.ended: set[str] = set()  # whatever is missing in these folders
-    total = sum(each.stop for each in trainings)
-    self.bar = tqdm.tqdm(
-      initial=self._first,
-      total=total,
-      unit=" steps",
-      leave=False,
-      disable=None,
-      smoothing=0,
-    )
 
-  def _done(self) -> int:
-    return sum(min(x.reported_step(), x.stop) for x in self._trainings)
-
-  def _left(self) -> str:
-    """Returns the time that is left, "" as long as nobody knows."""
-    done = self._done()
-    left = sum(
-      max(0, each.stop - each.reported_step())
-      for each in self._trainings
-      if each.folder not in self.ended
-    )
-    if done <= self._first or not left:
-      return ""
-    seconds = (time.monotonic() - self._started) / (done - self._first)
-    return f"about {help.duration(seconds * left)} left"
-
-  def update(self) -> None:
-    """Moves the bar; says the time that is left once it is known."""
-    self.bar.update(self._done() - self.bar.n)
-    left = self._left()
-    if left and not self._is_told:
-      self._is_told = True
-      self.say("all runs together")
-
-  def say(self, line: str) -> None:
-    """Prints a line above the bar, with the time that is left."""
-    with tqdm.tqdm.external_write_mode():
-      print("; ".join(filter(None, [line, self._left()])), flush=True)
+def _num_steps(trainings: Sequence[launching.Training]) -> int:
+  return sum(min(x.told()[0], x.stop) for x in trainings)
 
 
 def _tell_end(
   trainings: Sequence[launching.Training], rows: Sequence[Row]
 ) -> dict[str, str]:
   """Prints what became of the runs; raises a UserError where some failed."""
-  status = {
-    each.folder: "done" if each.step() >= each.stop else "failed"
-    for each in trainings
-  }
-  names = list(dict.fromkeys(name for row in rows for name in row))
+  failed = [each for each in trainings if not each.is_done()]
+  status = {x.folder: "failed" if x in failed else "done" for x in trainings}
   table = [
-    [folder, *(row.get(name) for name in names), state]
+    {"run": folder, **row, "status": state}
     for (folder, state), row in zip(status.items(), rows, strict=True)
   ]
-  print(f"\n{tabulate.tabulate(table, ['run', *names, 'status'])}", flush=True)
-  failed = [
-    f"`{each.log}` ({each.failure()})"
-    for each in trainings
-    if status[each.folder] == "failed"
-  ]
+  print(f"\n{tabulate.tabulate(table, headers='keys')}", flush=True)
   if failed:
+    reasons = [f"`{each.log}` ({each.told()[1]})" for each in failed]
     raise errors.UserError(
       f"{len(failed)} of {len(rows)} runs failed: "
-      f"{errors.join_some(failed)}: mend what these files say, and give the "
+      f"{errors.join_some(reasons)}: mend what these files say, and give the "
       "same command, which goes on with what is not finished"
     )
   root = os.path.dirname(trainings[0].folder)
