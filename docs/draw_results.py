@@ -159,7 +159,7 @@ def draw() -> None:
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")
   figure.tight_layout()
-  canvas.save(figure, str(FOLDER / "results.png"))
+  canvas.save(figure, str(FOLDER / "results"))
   print(f"wrote {FOLDER / 'results.png'}")
 
 

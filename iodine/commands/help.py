@@ -41,18 +41,24 @@ _USES: dict[str, tuple[tuple[str, ...], tuple[str, str]]] = {
     ),
   ),
   "evaluate": (
-    (*_TRAINED, "evaluate, report", *_RESULTS),
+    (*_TRAINED, "evaluate, report", "plot, report, evaluate", *_RESULTS),
     (
       "evaluate",
       "evaluate with checkpoint_dir=runs/laptop_1 evaluation.seeds=5",
     ),
   ),
   "plot": (
-    (*_TRAINED, "plot, report", "pictures_dir"),
+    (*_TRAINED, "plot, report, evaluate", "pictures_dir"),
     ("plot", "plot with checkpoint_dir=runs/laptop_1 'plot.scenes=[3,5]'"),
   ),
   "report": (
-    (*_TRAINED, "evaluate, report", "plot, report", "output", *_RESULTS),
+    (
+      *_TRAINED,
+      "evaluate, report",
+      "plot, report, evaluate",
+      "output",
+      *_RESULTS,
+    ),
     (
       "report",
       "report with checkpoint_dir=runs/laptop_1 evaluation.num_scenes=320",

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 import tqdm
 
-from iodine import checkpoints, errors, evaluation, files
+from iodine import checkpoints, evaluation, files
 from iodine.commands import common, evaluate
+from iodine.drawing import canvas
 from iodine.modules import datasets, iodine
 
 Config = common.Config
@@ -33,11 +34,12 @@ def run(config: Config, checkpoint: common.Checkpoint) -> list[str]:
   scenes, statistics = decompose(config, model, dataset)
   decoder = evaluation.Decoder(model, dataset.batch_size)
   paths = []
-  for picture in draw(config, decoder, scenes, statistics):
-    path = os.path.join(folder, picture.file_name)
-    files.write(path, picture.encode())
-    tqdm.tqdm.write(f"wrote {path}")
-    paths.append(path)
+  with canvas.styled(config["plot"]):
+    for picture in draw(config, decoder, scenes, statistics):
+      path = os.path.join(folder, picture.file_name)
+      files.write(path, picture.encode())
+      tqdm.tqdm.write(f"wrote {path}")
+      paths.append(path)
   return paths
 
 
@@ -52,11 +54,7 @@ def decompose(
     dataset: whose test subset has the scenes.
   """
   options = config["plot"]
-  if (options["slot"] or 0) > model.num_components:
-    raise errors.UserError(
-      f"`plot.slot` is {options['slot']}, and the model has "
-      f"{model.num_components} slots: give one of them, or None"
-    )
+  evaluate.check_pictures(config, model)
   scenes, statistics = evaluation.decompose_scenes(
     model,
     tqdm.tqdm(dataset.batches("test"), "scenes to draw", unit=" batches"),
@@ -76,7 +74,7 @@ def draw(
   statistics: evaluation.SceneStatistics,
 ) -> Iterable[evaluation.Picture]:
   """Draws one picture after the other, with progress on the terminal."""
-  slot = config["plot"]["slot"]
-  slot = None if slot is None else slot - 1
-  drawn = evaluation.draw(decoder, scenes, statistics, slot, config["seed"])
+  drawn = evaluation.draw(
+    decoder, scenes, statistics, config["plot"], config["seed"]
+  )
   return tqdm.tqdm(drawn, "pictures", unit=" pictures")

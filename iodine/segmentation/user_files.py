@@ -76,7 +76,7 @@ def _write_image(
     cutout = np.concatenate([pixels, opacity], axis=-1)
     PIL.Image.fromarray(_to_bytes(cutout)).save(folder / f"slot_{k + 1}.png")
   overlay(found, pixels).save(folder / "overlay.png")
-  canvas.save(overview(found), str(folder / "overview.png"))
+  canvas.save(overview(found), str(folder / "overview"))
 
 
 def _write_film(

@@ -74,12 +74,13 @@ def run(
   print(f"\n{as_table(rows, 'simple')}\n", flush=True)
   _write_tables(output, rows, groups)
   panels = _curves(groups)
-  if panels:
-    canvas.save(charts.groups_plot(panels), os.path.join(output, "curves.png"))
-  if scenes:
-    shown = _same_scenes(groups)
-    path = os.path.join(output, "scenes.png")
-    canvas.save(plotting.side_by_side_plot(shown), path)
+  with canvas.styled(config["plot"]):
+    if panels:
+      figure = charts.groups_plot(panels, evaluation.catalogue.TITLES)
+      canvas.save(figure, os.path.join(output, "curves"))
+    if scenes:
+      figure = plotting.side_by_side_plot(_same_scenes(groups))
+      canvas.save(figure, os.path.join(output, "scenes"))
   print(f"tables, curves and scenes: {output}", flush=True)
   return rows
 
@@ -203,14 +204,14 @@ def _write_tables(
 
 
 def _curves(groups: Groups) -> dict[str, dict[str, list[Any]]]:
-  """Returns what was logged, by the titles of metrics and by group."""
+  """Returns what was logged, by metric and by group."""
   panels: dict[str, dict[str, list[Any]]] = {}
   for label, members in groups.items():
     for each in members:
       logged = training.read_scalars(each.run_folder, list(_LOGGED))
       for tag, curve in logged.items():
-        title = evaluation.catalogue.TITLES[_LOGGED[tag]]
-        panels.setdefault(title, {}).setdefault(label, []).append(curve)
+        named = panels.setdefault(_LOGGED[tag], {})
+        named.setdefault(label, []).append(curve)
   return panels
 
 

@@ -20,7 +20,6 @@ from iodine.studies import encode, latents
 Config = common.Config
 Found = Mapping[str, np.ndarray]
 
-_FILE_NAME = "probe.png"
 # Fewer objects than this say nothing.
 _LEAST_OBJECTS = 10
 
@@ -58,14 +57,12 @@ def run(
   options = config["probe"]
   result = {"latents": path, **measure(named, kinds_of(told), options, path)}
   print(f"\n{table(result)}\n", flush=True)
-  picture = os.path.join(folder, _FILE_NAME)
   importance = result["importance"]
-  canvas.save(
-    charts.importance_plot(
+  with canvas.styled(config["plot"]):
+    figure = charts.importance_plot(
       np.array(importance["values"]), importance["factors"]
-    ),
-    picture,
-  )
+    )
+    picture = canvas.save(figure, os.path.join(folder, "probe"))
   print(f"importance of latents: {picture}", flush=True)
   if json_path is not None:
     files.write_json(json_path, result)
