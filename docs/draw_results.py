@@ -121,10 +121,7 @@ def draw_films(run_folder: str, num_films: int = 3) -> None:
   for film in films / np.float32(255):
     found = segmenter(film)
     drawn.append(segmentation.draw_film(found, film))
-  stacked = [
-    np.concatenate([frame[::2, ::2] for frame in frames])
-    for frames in zip(*drawn, strict=True)
-  ]
+  stacked = [np.concatenate(frames) for frames in zip(*drawn, strict=True)]
   first_frame, *others = map(PIL.Image.fromarray, stacked)
   first_frame.save(
     FOLDER / "moving_sprites.gif",

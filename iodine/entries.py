@@ -214,7 +214,7 @@ PLOT: Table = {
     ),
     "num_scenes_for_map": Entry(64, Positive, "in `latents` and `metrics`"),
     "masked": Entry(
-      True, bool, "slots on white where not theirs; False: whole components"
+      True, bool, "slots are cut out by their masks; False: they are whole"
     ),
     "iterations": Entry(
       None,

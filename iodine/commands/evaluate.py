@@ -155,10 +155,12 @@ def trained_with(config: Config) -> charts.Trained | None:
 
   None where no others are asked for.
   """
-  model, options = config["model"], config["evaluation"]
-  if not options["num_components"] and options["num_iters"] is None:
-    return None
-  return charts.Trained(model["num_components"], model["num_iters"])
+  options = config["evaluation"]
+  names = ("num_components", "num_iters")
+  learnt = charts.Trained(*(config["model"][name] for name in names))
+  slots = {*(options["num_components"] or ())} - {learnt.num_components}
+  is_same = options["num_iters"] in (None, learnt.num_iters)
+  return None if is_same and not slots else learnt
 
 
 def measure(

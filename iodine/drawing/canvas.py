@@ -168,7 +168,7 @@ class Tiles:
     target = min(_TILE, _SCREEN // self.columns)
     tile = np.array(tile_size(drawn[0].image.shape, target), float)
     lines = [line for row in rows for line in row.label.split("\n")]
-    lines += further
+    lines += [f"{label}   " for label in further]
     self._left = _GAP + _LETTER * max(map(len, lines)) + 2 * _GAP * any(lines)
     right = _BAR if any(row.scale for row in rows) else _GAP
     rest = self._left + right + (self.columns - 1) * _GAP
@@ -184,7 +184,8 @@ class Tiles:
     self._height = self._tops[-1] + self._heights[-1] + _GAP
     self.figure = new_figure(self._width, self._height)
     for i, label in enumerate([*(row.label for row in rows), *further]):
-      self._write(i, label)
+      # There are numbers beside the latter.
+      self._write(i, label, 2 * _GAP if i < len(rows) else 5 * _GAP)
     for i, row in enumerate(rows):
       size = self._letters(titles[i])
       for column, tile in enumerate(row.tiles):
@@ -210,15 +211,15 @@ class Tiles:
     axes.tick_params(labelsize=7, length=2, pad=1)
     axes.locator_params(nbins=4)
 
-  def _write(self, row: int, label: str) -> None:
+  def _write(self, row: int, label: str, gap: int) -> None:
     middle = self._height - self._tops[row] - self._heights[row] / 2
-    self._text(self._left - 2 * _GAP, middle, label, ha="right", va="center")
+    self._text(self._left - gap, middle, label, ha="right", va="center")
 
   def _letters(self, titles: Sequence[str]) -> float:
     """Returns in what size no title of a row reaches into another."""
     pairs = zip(titles, titles[1:], strict=False)
-    most = max((len(one + other) for one, other in pairs), default=0)
-    return 9.0 * min(1.0, 2 * self._step / (_LETTER * max(most, 1)))
+    most = max((len(one + other) + 1 for one, other in pairs), default=1)
+    return 9.0 * min(1.0, 2 * self._step / (_LETTER * most))
 
   def _text(self, x: float, y: float, words: str, **options: Any) -> None:
     place = (x / self._width, y / self._height)
@@ -228,15 +229,16 @@ class Tiles:
     values = tile.image
     shown = to_rgb(values) if values.ndim == 3 else values
     axes.imshow(shown, aspect="auto", **(tile.scale or {}))
-    style: dict[str, Any] = {}
+    letters: dict[str, Any] = {}
     frame: dict[str, Any] = {"linewidth": 0.5}
     if tile.color is not None:
-      style = patch(tile.color, 1.5)
-      frame = {"linewidth": 2.5, "edgecolor": tuple(tile.color)}
+      letters = patch(tile.color, 1.5)
+      width = 1.5 if style().is_paper else 2.5
+      frame = {"linewidth": width, "edgecolor": tuple(tile.color)}
     for spine in axes.spines.values():
       spine.set(**frame)
     if title:
-      axes.set_title(title, fontsize=size, pad=5, **style)
+      axes.set_title(title, fontsize=size, pad=5, **letters)
 
   def _axes(self, row: int, column: int, width: float) -> Axes:
     left = self._left + column * self._step
@@ -334,6 +336,23 @@ def film(
   frames = [*frames, frames[-1], frames[-1]]
   options = {"plugin": "pyav", "codec": "libx264", "fps": 1000 // milliseconds}
   return iio.imwrite("<bytes>", frames, extension=".mp4", **options)
+
+
+def headings(titles: Sequence[str], width: int) -> np.ndarray:
+  """Draws titles side by side, as high as those of tiles.
+
+  Args:
+    titles: each in the middle of its share of the width.
+    width: in pixels.
+
+  Returns:
+    [height, width, 3] uint8, white around the letters.
+  """
+  figure = new_figure(width, _TITLE)
+  for i, title in enumerate(titles):
+    place = ((i + 0.5) / len(titles), 0.5)
+    figure.text(*place, title, ha="center", va="center", fontsize=9)
+  return pixels(figure)
 
 
 def pixels(figure: Figure) -> np.ndarray:

@@ -6,6 +6,7 @@ Dimensions: B scenes, T iterations + 1, K slots.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ _Lines = Mapping[int, np.ndarray]
 # What metrics, by their names, cannot pass; nor do bands and error bars.
 _LIMITS = {
   **dict.fromkeys(("ari", "ari_nobg"), (-1.0, 1.0)),
-  **dict.fromkeys(("mse", "kl"), (0.0, math.inf)),
+  **dict.fromkeys(("mse", "kl", "factor"), (0.0, math.inf)),
 }
 
 
@@ -95,7 +96,7 @@ def _edges(means: Arrays, errors: Arrays, name: str) -> np.ndarray:
 def _label(axes: Axes, title: str, x_title: str) -> None:
   """Says what is drawn: above the panel, on paper at its side."""
   if canvas.style().is_paper:
-    axes.set_ylabel(title)
+    axes.set_ylabel(textwrap.fill(title, 20))
   else:
     axes.set_title(title, fontsize=10)
   axes.set_xlabel(x_title, fontsize=9)

@@ -62,7 +62,7 @@ def traversal_plot(traversal: Traversal, masked: bool = True) -> Figure:
 
   Args:
     traversal: which.
-    masked: whether the slot lies on white, its mask being the opacity.
+    masked: whether the slot is cut out by its mask; else it is whole.
   """
   titles = ["inferred", *(f"{value:+g}" for value in traversal.values)]
   rows = []
@@ -121,7 +121,7 @@ def _color(traversal: Traversal) -> np.ndarray:
 def _slot(traversal: Traversal, masked: bool) -> np.ndarray:
   """Returns what is shown of the slot: [R, 1 + V, H, W, C]."""
   if masked:
-    return palette.over_white(traversal.components, traversal.masks)
+    return palette.cut_out(traversal.components, traversal.masks)
   return traversal.components
 
 

@@ -37,9 +37,24 @@ def mix(masks: np.ndarray, colors: np.ndarray) -> np.ndarray:
   return np.einsum("...khw,kc->...hwc", masks[..., 0], colors)
 
 
-def over_white(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
-  """Lays images [..., 1 or 3] on white, their masks [..., 1] the opacity."""
-  return masks * np.clip(images, 0.0, 1.0) + (1.0 - masks)
+def checkerboard(height: int, width: int) -> np.ndarray:
+  """Returns white and light grey squares, as behind what is transparent.
+
+  On white alone a white object would not be seen.
+
+  Returns:
+    [height, width, 1] float32.
+  """
+  size = max(1, max(height, width) // 12)
+  rows, columns = np.arange(height) // size, np.arange(width) // size
+  is_grey = (rows[:, None] + columns) % 2
+  return np.float32(1.0 - 0.12 * is_grey)[..., None]
+
+
+def cut_out(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
+  """Lays images [..., H, W, 1 or 3] with masks [..., H, W, 1] on squares."""
+  board = checkerboard(*masks.shape[-3:-1])
+  return masks * np.clip(images, 0.0, 1.0) + (1.0 - masks) * board
 
 
 def match_entities(true_mask: np.ndarray, pred_mask: np.ndarray) -> np.ndarray:

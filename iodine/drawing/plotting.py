@@ -40,7 +40,7 @@ def example_plot(
     info: see the top of the file.
     scene: which of the batch.
     iteration: from 0 (before any refinement); negative ones from the end.
-    masked: whether components lie on white, their masks being the opacity.
+    masked: whether components are cut out by their masks; else they are whole.
   """
   tiles = _scene_tiles(info, scene, iteration, masked)
   columns = -(-len(tiles) // -(-len(tiles) // _MOST_TILES))
@@ -91,7 +91,7 @@ def _scene_tiles(
   }
   masks, components = outputs["pred_mask"], outputs["components"]
   if masked:
-    components = palette.over_white(components, masks)
+    components = palette.cut_out(components, masks)
   slots = palette.slot_colors(len(masks))
   return [
     Tile(image, "image"),
@@ -201,7 +201,7 @@ def _truth(info: Info, scene: int) -> list[Tile | None]:
   free = itertools.count(len(pred_mask))
   for number in np.flatnonzero(true_mask.any(axis=(1, 2, 3))):
     title = f"object {number}" if number else "background"
-    seen = palette.over_white(row[0].image, true_mask[number])
+    seen = palette.cut_out(row[0].image, true_mask[number])
     place = slots[number] if slots[number] >= 0 else next(free)
     places[int(place)] = Tile(seen, title, entity_colors[number])
   row.append(Tile(palette.mix(true_mask, entity_colors), "true mask"))

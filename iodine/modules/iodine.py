@@ -566,7 +566,7 @@ class IODINE(snt.Module):
     Args:
       data: as for `__call__`.
       num_images: how many scenes are decomposed.
-      mask_components: whether components are laid on white by their masks.
+      mask_components: whether components are cut out by their masks.
       seed: as for `__call__`.
 
     Returns:
@@ -582,7 +582,8 @@ class IODINE(snt.Module):
     masks = [utils.reorder(r.masks, order) for r in renderings]
     components = utils.reorder(last.components, order)
     if mask_components:
-      components = masks[-1] * components + (1.0 - masks[-1])
+      board = palette.checkerboard(*components.shape[2:4])
+      components = masks[-1] * components + (1.0 - masks[-1]) * board
     colors = palette.slot_colors(self.num_components)
     return {
       "overview": image_grids.diagnostic_image(
