@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -283,11 +282,6 @@ def check_pictures(config: Config, model: iodine.IODINE) -> None:
         f"`plot.{name}` is {options[name]}, and the model has {first} to "
         f"{most}: give some of these, or None"
       )
-  if options["traversal_film"] == "mp4" and not importlib.util.find_spec("av"):
-    raise errors.UserError(
-      "`plot.traversal_film` is 'mp4', which needs PyAV: run `pip install av`, "
-      "or give 'gif'"
-    )
 
 
 def write_pictures(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterable
 
 import tqdm
 
-from iodine import checkpoints, evaluation, files
+from iodine import checkpoints, errors, evaluation, files
 from iodine.commands import common, evaluate
 from iodine.drawing import canvas
 from iodine.modules import datasets, iodine
@@ -28,6 +29,12 @@ def run(config: Config, checkpoint: common.Checkpoint) -> list[str]:
   opened = checkpoints.open_checkpoint(checkpoint)
   folder = evaluate.pictures_folder(config, opened.prefix, "plots")
   files.check_folder(folder)
+  is_video = config["plot"]["traversal_film"] == "mp4"
+  if is_video and importlib.util.find_spec("av") is None:
+    raise errors.UserError(
+      "`plot.traversal_film` is 'mp4', which needs PyAV: run `pip install av`, "
+      "or give 'gif'"
+    )
   dataset = evaluate.build_dataset(config)
   model = common.restore(checkpoints.as_evaluated(config), opened).model
   print(f"plotting {opened.prefix}", flush=True)

@@ -105,7 +105,7 @@ def traversal_frames(traversal: Traversal, masked: bool = True) -> list[Figure]:
         (_name(traversal), _slot(traversal, masked)),
       )
     ]
-    heads = {0: f"{value:+.2f} standard deviations of the prior"}
+    heads = {0: f"{value:+.2f} σ of the prior"}
     frames.append(canvas.Tiles(rows, heads).figure)
   return frames + frames[-2::-1]
 

@@ -62,8 +62,8 @@ _SCENE = {
 SCENE_KINDS = tuple(_SCENE)
 # By whether components are masked.
 _SHOWN = {
-  True: "It is cut out by its mask: squares stand for what other slots have.",
-  False: "It is shown whole; its mask says which part counts.",
+  True: "Components are cut out by their masks: squares stand for the rest.",
+  False: "Components are whole: their masks say which part of them counts.",
 }
 
 
