@@ -86,8 +86,8 @@ def test_chromium_shows_it_without_the_network(report, browser):
   browser.open(path)
   headings = [text for (text,) in browser.query("h1, h2, h3", "textContent")]
   assert headings == [
-    *("IODINE on Tetrominoes", "What was evaluated", "Metrics"),
-    *("Over the iterations", "Other numbers of slots and refinements"),
+    *("4 scenes of Tetrominoes", "What was evaluated", "Metrics"),
+    *("Over the iterations", "Other numbers of slots"),
     *("Training", "Scenes", "Scene 4", "Scene 1", "Samples from the prior"),
     *("Map of the latents", "Config"),
   ]

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import imageio.v3 as iio
 import matplotlib
 import numpy as np
-from matplotlib import cm, image, text
+from matplotlib import cm, image, text, ticker
 from matplotlib.axes import Axes
 from matplotlib.backends import backend_agg
 from matplotlib.figure import Figure
@@ -50,7 +50,7 @@ _LETTERS = 8  # on paper, in points
 
 # In pixels of the screen, hundredths of an inch: between tiles, above a tile
 # with a title, beside tiles with a colour bar, for a letter.
-_GAP, _TITLE, _BAR, _LETTER = 8, 30, 50, 7
+_GAP, _TITLE, _BAR, _LETTER = 8, 30, 50, 8
 # A tile is so large, or smaller, so that a row fits on a screen.
 _TILE, _SCREEN = 140, 1400
 
@@ -176,7 +176,10 @@ class Tiles:
     tile *= (self._width - rest) / (self.columns * tile[1])
     self._step = tile[1] + _GAP
     titles = list(_without_repeats(rows))
-    above = [_TITLE if any(each) else _GAP for each in titles]
+    above = [
+      _TITLE if any(each) else 2 * _GAP if row.scale else _GAP
+      for row, each in zip(rows, titles, strict=True)
+    ]
     above[0] += 22 * bool(heads)
     self._heights = [tile[0]] * len(rows) + list(further.values())
     above += [2 * _GAP + 4] * len(further)
@@ -209,7 +212,8 @@ class Tiles:
     axes = self._axes(row, column, 10)
     self.figure.colorbar(cm.ScalarMappable(**scale), cax=axes)
     axes.tick_params(labelsize=7, length=2, pad=1)
-    axes.locator_params(nbins=4)
+    bins = min(4, max(1, self._heights[row] // 18))
+    axes.yaxis.set_major_locator(ticker.MaxNLocator(bins, min_n_ticks=1))
 
   def _write(self, row: int, label: str, gap: int) -> None:
     middle = self._height - self._tops[row] - self._heights[row] / 2
