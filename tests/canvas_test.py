@@ -109,7 +109,7 @@ def test_letters_of_narrow_tiles_do_not_touch():
 )
 def test_a_film_is_a_video():
   frames = [make_tiles(columns) for columns in (3, 3, 3)]
-  video = canvas.film(frames, "mp4", 80)
+  video = canvas.mp4(frames, 80)
   shape = canvas.pixels(frames[0]).shape
   read = iio.imread(video, extension=".mp4", plugin="pyav")
-  assert read.shape == (5, shape[0] // 2 * 2, shape[1] // 2 * 2, 3)
+  assert read.shape == (3, shape[0] // 2 * 2, shape[1] // 2 * 2, 3)

@@ -291,7 +291,7 @@ def test_there_are_inputs_from_the_first_refinement_on(iteration):
 def test_the_animation_has_a_frame_for_each_iteration():
   figures = plotting.refinement_frames(make_info())
   frames, durations = [], []
-  with Image.open(io.BytesIO(canvas.film(figures))) as gif:
+  with Image.open(io.BytesIO(canvas.gif(figures))) as gif:
     assert gif.n_frames == T and gif.info["loop"] == 0
     for t in range(T):
       gif.seek(t)

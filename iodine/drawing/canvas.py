@@ -291,16 +291,17 @@ def save(figure: Figure, stem: str) -> str:
   return path
 
 
-def encode(figure: Figure, scale: int = 1) -> bytes:
-  """Returns a figure as a file of the present format.
+def encode(figure: Figure, kind: str | None = None, scale: int = 1) -> bytes:
+  """Returns a figure as a file.
 
   Letters and lines of PDF and SVG are vectors, images have their own pixels.
 
   Args:
     figure: which.
+    kind: png, pdf or svg; None: the present one.
     scale: how many times as fine a PNG is.
   """
-  content, kind = io.BytesIO(), style().format
+  content, kind = io.BytesIO(), kind or style().format
   _finish(figure)
   if kind != "png":
     for each in figure.findobj(image.AxesImage):
@@ -308,6 +309,11 @@ def encode(figure: Figure, scale: int = 1) -> bytes:
   with matplotlib.rc_context(_VECTOR):
     figure.savefig(content, format=kind, dpi=scale * figure.dpi)
   return content.getvalue()
+
+
+def png(figure: Figure, scale: int = 1) -> bytes:
+  """Encodes a figure as PNG, its lines and letters so many times as fine."""
+  return encode(figure, "png", scale)
 
 
 def _finish(figure: Figure) -> None:
@@ -319,25 +325,20 @@ def _finish(figure: Figure) -> None:
       axes.tick_params(labelsize=_LETTERS)
 
 
-def film(
-  figures: Sequence[Figure], kind: str = "gif", milliseconds: int = 700
-) -> bytes:
-  """Encodes figures of one size as a film, whose last frame is seen longest.
-
-  Args:
-    figures: the frames.
-    kind: gif, which repeats, or mp4, for which imageio needs PyAV.
-    milliseconds: of a frame.
-  """
+def gif(figures: Sequence[Figure], milliseconds: int = 700) -> bytes:
+  """Encodes figures of one size as a GIF that repeats, slowly at the end."""
+  durations = [*(len(figures) - 1) * [milliseconds], 3 * milliseconds]
   frames = [pixels(figure) for figure in figures]
-  if kind == "gif":
-    durations = [*(len(frames) - 1) * [milliseconds], 3 * milliseconds]
-    return iio.imwrite(
-      "<bytes>", frames, extension=".gif", duration=durations, loop=0
-    )
-  # Videos have even sizes.
+  return iio.imwrite(
+    "<bytes>", frames, extension=".gif", duration=durations, loop=0
+  )
+
+
+def mp4(figures: Sequence[Figure], milliseconds: int = 700) -> bytes:
+  """Encodes figures of one size as a video, for which imageio needs PyAV."""
+  frames = [pixels(figure) for figure in figures]
+  # Of even sizes, as videos are.
   frames = [x[: len(x) // 2 * 2, : x.shape[1] // 2 * 2] for x in frames]
-  frames = [*frames, frames[-1], frames[-1]]
   options = {"plugin": "pyav", "codec": "libx264", "fps": 1000 // milliseconds}
   return iio.imwrite("<bytes>", frames, extension=".mp4", **options)
 

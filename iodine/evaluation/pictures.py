@@ -44,7 +44,8 @@ class Picture(NamedTuple):
   def encode(self) -> bytes:
     """Returns the content of the file."""
     if self.film:
-      return canvas.film(self.figures, self.film, self.milliseconds)
+      encode = canvas.mp4 if self.film == "mp4" else canvas.gif
+      return encode(self.figures, self.milliseconds)
     return canvas.encode(self.figures[0])
 
 

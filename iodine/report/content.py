@@ -204,7 +204,7 @@ def _others(
 
 
 def _chart(figure: Figure, caption: captions.Caption) -> page.Image:
-  return page.Image(canvas.encode(figure, _CHART_SCALE), caption, _CHART_SCALE)
+  return page.Image(canvas.png(figure, _CHART_SCALE), caption, _CHART_SCALE)
 
 
 def _charts(
