@@ -40,11 +40,9 @@ def run(
   )
   if recorded.has_info:
     pictures = comparison.picture_rows(compared.computed, recorded.tensors)
+    steps = [f"step {t}" for t in range(restored.model.num_iters + 1)]
     rows = [
-      canvas.Row(
-        [canvas.Tile(x, f"step {t}") for t, x in enumerate(images)],
-        textwrap.fill(title, 20),
-      )
+      canvas.make_row(images, steps, textwrap.fill(title, 20))
       for title, images in pictures.items()
     ]
     figure = canvas.Tiles(rows).figure

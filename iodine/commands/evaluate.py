@@ -60,15 +60,13 @@ def run(
   means = {f"evaluation/{k}": value.mean for k, value in result.metrics.items()}
   training.SummaryWriter(logs).scalars(own.step, means)
   print(f"TensorBoard scalars: {logs}", flush=True)
-  trained = trained_with(config)
-  if trained is not None:
-    with canvas.styled(config["plot"]):
-      figure = evaluation.generalisation_plot(result, trained)
-      path = canvas.save(figure, os.path.join(folder, "generalisation"))
-    print(f"curves: {path}", flush=True)
-  example = next(iter(dataset.batches("test")))
+  trained, example = trained_with(config), next(iter(dataset.batches("test")))
   with canvas.styled(config["plot"]):
     write_pictures(config, own.model, example, folder)
+    if trained is not None:
+      figure = evaluation.generalisation_plot(result, trained)
+      path = canvas.save(figure, os.path.join(folder, "generalisation"))
+      print(f"curves: {path}", flush=True)
   print(f"pictures: {folder}", flush=True)
   return result
 

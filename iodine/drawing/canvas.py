@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import io
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import imageio.v3 as iio
@@ -140,6 +141,21 @@ class Row(NamedTuple):
   tiles: Sequence[Tile | None]
   label: str = ""
   scale: Scale | None = None
+
+
+def make_row(
+  images: Iterable[np.ndarray],
+  titles: Sequence[str] = (),
+  label: str = "",
+  colors: Sequence[np.ndarray] = (),
+  scale: Scale | None = None,
+) -> Row:
+  """Makes a row of tiles, those without titles or colours included."""
+  tiles = [
+    Tile(pixels, title or "", color, scale)
+    for pixels, title, color in itertools.zip_longest(images, titles, colors)
+  ]
+  return Row(tiles, label, scale)
 
 
 class Tiles:

@@ -65,19 +65,16 @@ def traversal_plot(traversal: Traversal, masked: bool = True) -> Figure:
     masked: whether the slot is cut out by its mask; else it is whole.
   """
   titles = ["inferred", *(f"{value:+g}" for value in traversal.values)]
-  rows = []
-  for r, (latent, kl) in enumerate(
-    zip(traversal.latents, traversal.kl, strict=True)
-  ):
-    halves = [
-      [Tile(*each) for each in zip(images[r], titles, strict=True)]
-      for images in (_slot(traversal, masked), traversal.recons)
-    ]
-    for half in halves:
-      half[0] = half[0]._replace(color=_color(traversal))
+  colors = palette.slot_colors(traversal.num_slots)[[traversal.slot]]
+  rows, slot = [], _slot(traversal, masked)
+  for r, latent in enumerate(traversal.latents):
+    left, right = (
+      canvas.make_row(images[r], titles, colors=colors).tiles
+      for images in (slot, traversal.recons)
+    )
     label = f"latent {latent}, is {traversal.inferred[r]:+.1f}\n"
-    tiles = [*halves[0], None, *halves[1]]
-    rows.append(Row(tiles, f"{label}KL {kl:.1f} nats"))
+    label += f"KL {traversal.kl[r]:.1f} nats"
+    rows.append(Row([*left, None, *right], label))
   unit = "; latents set to so many standard deviations of the prior"
   unit = "" if canvas.style().is_paper else unit
   heads = {0: f"{_name(traversal)}{unit}", len(titles) + 1: f"{_SCENE}{unit}"}
@@ -94,16 +91,11 @@ def traversal_frames(traversal: Traversal, masked: bool = True) -> list[Figure]:
     masked: as for `traversal_plot`.
   """
   names = [f"latent {latent}" for latent in traversal.latents]
-  frames = []
+  frames, slot = [], _slot(traversal, masked)
   for v, value in enumerate(traversal.values, start=1):
     rows = [
-      Row(
-        [Tile(*each) for each in zip(images[:, v], names, strict=True)], label
-      )
-      for label, images in (
-        (_SCENE, traversal.recons),
-        (_name(traversal), _slot(traversal, masked)),
-      )
+      canvas.make_row(traversal.recons[:, v], names, _SCENE),
+      canvas.make_row(slot[:, v], names, _name(traversal)),
     ]
     heads = {0: f"{value:+.2f} σ of the prior"}
     frames.append(canvas.Tiles(rows, heads).figure)
@@ -112,10 +104,6 @@ def traversal_frames(traversal: Traversal, masked: bool = True) -> list[Figure]:
 
 def _name(traversal: Traversal) -> str:
   return f"slot {traversal.slot + 1} by itself"
-
-
-def _color(traversal: Traversal) -> np.ndarray:
-  return palette.slot_colors(traversal.num_slots)[traversal.slot]
 
 
 def _slot(traversal: Traversal, masked: bool) -> np.ndarray:

@@ -85,17 +85,14 @@ def _scene_tiles(
 ) -> list[Tile]:
   """Returns image, reconstruction, mask and components of an iteration."""
   image = _frame(info["data"]["image"][scene], iteration, info)
-  outputs = {
-    name: info["outputs"][name][scene, iteration]
-    for name in ("recons", "pred_mask", "components")
-  }
-  masks, components = outputs["pred_mask"], outputs["components"]
+  outputs, at = info["outputs"], (scene, iteration)
+  masks, components = outputs["pred_mask"][at], outputs["components"][at]
   if masked:
     components = palette.cut_out(components, masks)
   slots = palette.slot_colors(len(masks))
   return [
     Tile(image, "image"),
-    Tile(outputs["recons"][0], "reconstruction"),
+    Tile(outputs["recons"][at][0], "reconstruction"),
     Tile(palette.mix(masks, slots), "mask"),
     *(Tile(x, f"slot {k + 1}", slots[k]) for k, x in enumerate(components)),
   ]
@@ -139,11 +136,8 @@ def iterations_plot(
   for t in _iterations(info, iterations):
     _, *estimate = _scene_tiles(info, scene, t, masked)
     rows.append(Row(estimate, f"iteration {t}"))
-    tiles = [
-      Tile(x, "", color, scale)
-      for x, color in zip(logits[t], slots, strict=True)
-    ]
-    rows.append(Row([None, None, *tiles], "mask logits", scale))
+    row = canvas.make_row(logits[t], (), "mask logits", slots, scale)
+    rows.append(row._replace(tiles=[None, None, *row.tiles]))
   return canvas.Tiles(rows).figure
 
 
@@ -267,18 +261,10 @@ def _input_rows(name: str, values: np.ndarray) -> list[Row]:
   else:
     numbers = [f" {c + 1}" for c in range(channels)] if channels > 1 else [""]
     parts = {f"{name}{x}": values[..., c] for c, x in enumerate(numbers)}
-  slots = palette.slot_colors(len(values))
+  slots = palette.slot_colors(len(values) * per_slot)
+  names = [f"slot {k + 1}" for k in range(len(slots))]
   return [
-    Row(
-      [
-        Tile(x, f"slot {k + 1}", slots[k], scale)
-        if per_slot
-        else Tile(x, scale=scale)
-        for k, x in enumerate(images)
-      ],
-      label,
-      scale,
-    )
+    canvas.make_row(images, names, label, slots, scale)
     for label, images in parts.items()
   ]
 

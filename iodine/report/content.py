@@ -191,13 +191,10 @@ def _others(
   result: evaluation.Evaluation, trained: charts.Trained | None
 ) -> str:
   """Returns what the evaluation has other numbers of than the training."""
-  has_slots = any(
-    other.num_components != result.num_components
-    for other in result.generalisation
-  )
-  has_iters = trained is not None and trained.num_iters != result.num_iters
-  names = ["slots"] * has_slots + ["refinements"] * has_iters
-  return " and ".join(names)
+  iters = {result.num_iters, trained.num_iters} if trained else {0}
+  slots = {each.num_components for each in (result, *result.generalisation)}
+  names = {"slots": slots, "refinements": iters}
+  return " and ".join(name for name, each in names.items() if len(each) > 1)
 
 
 # -------------------------------------------------------------------- pictures
