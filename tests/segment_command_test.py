@@ -208,7 +208,7 @@ def test_overlays_are_tinted_and_have_borders():
   pixels = np.full([8, 8, 3], 0.5, np.float32)
   overlay = np.asarray(segmentation.overlay(found, pixels)) / 255
   assert overlay.shape == (512, 512, 3)
-  grey, _, blue = np.rint(255 * palette.slot_colors(3)) / 255
+  grey, _, blue = np.rint(255 * palette.slot_colors(3)).astype(float) / 255
   # Of 0.5, about half of the slot's colour.
   left, right = overlay[100, 100], overlay[100, 400]
   assert right.argmax() == blue.argmax()

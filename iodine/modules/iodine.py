@@ -583,6 +583,7 @@ class IODINE(snt.Module):
     components = utils.reorder(last.components, order)
     if mask_components:
       board = palette.checkerboard(*components.shape[2:4])
+      components = tf.clip_by_value(components, 0.0, 1.0)
       components = masks[-1] * components + (1.0 - masks[-1]) * board
     colors = palette.slot_colors(self.num_components)
     return {
