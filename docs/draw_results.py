@@ -134,8 +134,7 @@ def draw_films(run_folder: str, num_films: int = 3) -> None:
 
 def draw() -> None:
   """Draws all collected runs over their minutes."""
-  figure = canvas.new_figure(1080, 1020)
-  grid = figure.subplots(3, 2)
+  figure, grid = canvas.new_chart(1080, 1020, 3, 2)
   for axes, panel in zip(grid.flat, PANELS, strict=True):
     for name, label in panel.curves.items():
       path = FOLDER / "results" / f"{name}.csv"
@@ -155,7 +154,6 @@ def draw() -> None:
     axes.set_xlabel("minutes of training", fontsize=9)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")
-  figure.tight_layout()
   canvas.save(figure, str(FOLDER / "results"))
   print(f"wrote {FOLDER / 'results.png'}")
 

@@ -147,7 +147,7 @@ def test_nothing_is_cut_on_a_phone(report, browser):
     sizes = browser.query("html, .scroll, .picture, h1", *WIDTHS)
   finally:
     send("Emulation.clearDeviceMetricsOverride", {})
-  assert sizes[0] == [390, 390] and len(sizes) > 10
+  assert sizes[0] == (390, 390) and len(sizes) > 10
   assert all(scroll <= client for scroll, client in sizes)
 
 
