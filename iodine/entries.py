@@ -332,7 +332,7 @@ SECTIONS: dict[str, Table] = {
   "segment": SEGMENT,
   "compare": COMPARE,
   "benchmark": BENCHMARK,
-  "plot, report, evaluate": PLOT,
+  "Pictures: plot, report, evaluate, gather, probe": PLOT,
   "evaluate, report": EVALUATION,
   "sweep": SWEEP,
   "gather, compare_runs": GATHER,

@@ -41,24 +41,18 @@ _USES: dict[str, tuple[tuple[str, ...], tuple[str, str]]] = {
     ),
   ),
   "evaluate": (
-    (*_TRAINED, "evaluate, report", "plot, report, evaluate", *_RESULTS),
+    (*_TRAINED, "evaluate, report", "plot", *_RESULTS),
     (
       "evaluate",
       "evaluate with checkpoint_dir=runs/laptop_1 evaluation.seeds=5",
     ),
   ),
   "plot": (
-    (*_TRAINED, "plot, report, evaluate", "pictures_dir"),
+    (*_TRAINED, "plot", "pictures_dir"),
     ("plot", "plot with checkpoint_dir=runs/laptop_1 'plot.scenes=[3,5]'"),
   ),
   "report": (
-    (
-      *_TRAINED,
-      "evaluate, report",
-      "plot, report, evaluate",
-      "output",
-      *_RESULTS,
-    ),
+    (*_TRAINED, "evaluate, report", "plot", "output", *_RESULTS),
     (
       "report",
       "report with checkpoint_dir=runs/laptop_1 evaluation.num_scenes=320",
@@ -79,7 +73,7 @@ _USES: dict[str, tuple[tuple[str, ...], tuple[str, str]]] = {
     ),
   ),
   "probe": (
-    (*_TRAINED, "probe", "output", *_RESULTS),
+    (*_TRAINED, "probe", "plot", "output", *_RESULTS),
     (
       "probe with latents=latents.h5",
       "probe with checkpoint_dir=runs/laptop_1 json_path=probe.json",
@@ -125,7 +119,7 @@ _USES: dict[str, tuple[tuple[str, ...], tuple[str, str]]] = {
     ),
   ),
   "gather": (
-    ("gather, compare_runs", "output", "evaluate, report"),
+    ("gather, compare_runs", "plot", "output", "evaluate, report"),
     (
       "gather with runs=runs/tetrominoes_minutes",
       "gather with 'runs=[runs/a_1,runs/b_1]' evaluation.num_scenes=320",
