@@ -121,10 +121,7 @@ def draw_films(run_folder: str, num_films: int = 3) -> None:
   for film in films / np.float32(255):
     found = segmenter(film)
     drawn.append(segmentation.draw_film(found, film))
-  stacked = [
-    np.concatenate([frame[::2, ::2] for frame in frames])
-    for frames in zip(*drawn, strict=True)
-  ]
+  stacked = [np.concatenate(frames) for frames in zip(*drawn, strict=True)]
   first_frame, *others = map(PIL.Image.fromarray, stacked)
   first_frame.save(
     FOLDER / "moving_sprites.gif",
@@ -137,8 +134,7 @@ def draw_films(run_folder: str, num_films: int = 3) -> None:
 
 def draw() -> None:
   """Draws all collected runs over their minutes."""
-  figure = canvas.new_figure(1080, 1020)
-  grid = figure.subplots(3, 2)
+  figure, grid = canvas.new_chart(1080, 1020, 3, 2)
   for axes, panel in zip(grid.flat, PANELS, strict=True):
     for name, label in panel.curves.items():
       path = FOLDER / "results" / f"{name}.csv"
@@ -158,8 +154,7 @@ def draw() -> None:
     axes.set_xlabel("minutes of training", fontsize=9)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")
-  figure.tight_layout()
-  canvas.save(figure, str(FOLDER / "results.png"))
+  canvas.save(figure, str(FOLDER / "results"))
   print(f"wrote {FOLDER / 'results.png'}")
 
 

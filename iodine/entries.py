@@ -209,7 +209,32 @@ PLOT: Table = {
       Annotated[int, AtLeast(1), Limit("as in the pictures")] | None,
       "whose latents are traversed; None: of the second largest area",
     ),
+    "latent": Entry(
+      None, Count | None, "the one traversed, from 0; None: eight of most KL"
+    ),
+    "traversal_film": Entry(
+      None, Literal[None, "gif", "mp4"], "traversals as films, too"
+    ),
     "num_scenes_for_map": Entry(64, Positive, "in `latents` and `metrics`"),
+    "masked": Entry(
+      True, bool, "slots are cut out by their masks; False: they are whole"
+    ),
+    "iterations": Entry(
+      None,
+      Annotated[list[Count], Length(1)] | None,
+      "shown in `iterations` and `sequence`; None: all",
+    ),
+    "format": Entry(
+      "png", Literal["png", "pdf", "svg"], "of pictures and curves, not films"
+    ),
+    "dpi": Entry(
+      None, Positive | None, "pixels an inch; None: 100, on paper 300"
+    ),
+    "style": Entry(
+      "screen",
+      Literal["screen", "paper"],
+      "paper: columns of 3.25 and 6.75 inches, 8 points, no titles",
+    ),
   },
 }
 EVALUATION: Table = {
@@ -292,7 +317,7 @@ SECTIONS: dict[str, Table] = {
   "segment": SEGMENT,
   "compare": COMPARE,
   "benchmark": BENCHMARK,
-  "plot, report": PLOT,
+  "Pictures: plot, report, evaluate, gather, probe": PLOT,
   "evaluate, report": EVALUATION,
   "sweep": SWEEP,
   "gather, compare_runs": GATHER,

@@ -421,7 +421,12 @@ N_Z = "initial_sample_distribution is [6] there and [8] here"
   "command, updates, part",
   [
     *((x, ["n_z=4"], N_Z) for x in ("load_checkpoint", "evaluate", "plot")),
-    ("plot", ["plot.slot=4"], "`plot.slot` is 4, and the model has 3 slots"),
+    ("plot", ["plot.slot=4"], "`plot.slot` is 4, and the model has 1 to 3"),
+    ("plot", ["plot.latent=3"], "`plot.latent` is 3, and the model has 0 to 2"),
+    (
+      *("evaluate", ["plot.iterations=[0,9]"]),
+      "`plot.iterations` is [0, 9], and the model has 0 to",
+    ),
     ("plot", ["plot.scenes=[0,12]"], "no scene 12: the test subset has 12"),
     ("plot", ["checkpoint_dir=/no/such"], "no checkpoint at `/no/such`"),
     ("evaluate", ["data.test=[99,None]"], "test"),
@@ -470,10 +475,11 @@ def test_plot_draws_chosen_scenes(trained, options, tmp_path, capsys):
     *("plot", *options),
     *(f"checkpoint_dir={trained}", "plot.scenes=[11,0,11]", "batch_size=5"),
     *("plot.slot=2", "num_iters=1", f"pictures_dir={folder}"),
+    *("plot.latent=1", "plot.traversal_film=gif", "plot.dpi=120"),
   )
   of_scene = [
     *("example.png", "inputs.png", "iterations.png"),
-    *("refinement.gif", "traversal.png"),
+    *("refinement.gif", "traversal.png", "traversal_film.gif"),
   ]
   names = [f"scene_{n}_{name}" for n in (0, 11) for name in of_scene]
   names += ["latents.png", "metrics.png", "samples.png"]
@@ -483,7 +489,19 @@ def test_plot_draws_chosen_scenes(trained, options, tmp_path, capsys):
     assert out.count(f"wrote {folder}/{name}\n") == 1
     image = tf.io.decode_image((folder / name).read_bytes())
     assert image.shape[-3] > 100 and np.std(image) > 1.0
-    assert (image.ndim, image.shape[0]) == (4, 2) or name.endswith("png")
+    # Frames: iterations; 25 values of a latent, and back.
+    frames = 49 if "film" in name else 2
+    assert (image.ndim, image.shape[0]) == (4, frames) or name.endswith("png")
+
+
+def test_a_video_needs_pyav(trained, options, tmp_path, capsys, monkeypatch):
+  monkeypatch.setitem(sys.modules, "av", None)
+  words = [*options, f"checkpoint_dir={trained}", "plot.traversal_film=mp4"]
+  message = helpers.fails_with_sentence(
+    capsys, "plot", *words, f"pictures_dir={tmp_path}/plots"
+  )
+  assert "needs PyAV: run `pip install av`" in message
+  assert not (tmp_path / "plots").exists()
 
 
 # ---------------------------------------------------------- TF1 checkpoints

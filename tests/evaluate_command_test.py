@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import re
 
 import helpers
 import numpy as np
@@ -116,6 +117,7 @@ def test_other_numbers_of_slots_and_refinements(
     "evaluation.num_components=[3,2]",
     "evaluation.num_iters=3",
     f"csv_path={tmp_path}/all.csv",
+    *("plot.style=paper", "plot.format=pdf", "plot.iterations=[0,3]"),
   )
   assert "2 slots, 3 refinements" in capsys.readouterr().err
   three, two = metrics.pop("generalisation")
@@ -127,8 +129,15 @@ def test_other_numbers_of_slots_and_refinements(
   rows = read_csv(tmp_path / "all.csv")
   slots = [row["num_components"] for row in rows if row["metric"] == "total"]
   assert slots == ["3", "2"]
-  picture = tmp_path / "pictures/generalisation.png"
-  assert tf.io.decode_png(picture.read_bytes()).shape[0] > 500
+  drawn = ("generalisation", "overview", "samples", "sequence")
+  assert sorted(os.listdir(tmp_path / "pictures")) == [
+    f"{name}.pdf" for name in drawn
+  ]
+  for name in drawn:
+    pdf = (tmp_path / f"pictures/{name}.pdf").read_bytes()
+    (width,) = re.findall(rb"/MediaBox \[ 0 0 ([0-9.]+) ", pdf)
+    # Two columns wide but for three tiles and their labels.
+    assert float(width) / 72 == (3.25 if name == "sequence" else 6.75)
   # The same metrics as of a model that was built with these numbers.
   updates = {"num_components": 2, "num_iters": 3, "batch_size": 3}
   updates["model.refinement_batch_size"] = 128  # that of the named config

@@ -196,13 +196,18 @@ def test_curves_with_a_band(tmp_path):
     [(10 * t, float(v)) for t, v in enumerate(x + i)]
     for i, x in enumerate(noisy)
   ]
-  panels = {"loss": {"a": curves[:2], "b": curves[3:]}, "ARI": {"a": curves}}
-  figure = charts.groups_plot(panels)
+  panels = {"total": {"a": curves[:2], "b": curves[3:]}, "ari": {"a": curves}}
+  figure = charts.groups_plot(panels, {"total": "loss", "ari": "ARI"})
   left, right = figure.axes
+  assert (left.get_title(), right.get_title()) == ("loss", "ARI")
+  # A band ends where ARI does.
+  (band,) = right.collections
+  assert band.get_paths()[0].vertices[:, 1].max() == 1.0
   assert [len(x.collections) for x in (left, right)] == [1, 1]
   assert left.lines[0].get_xdata()[-1] == 590
   assert [t.get_text() for t in figure.legends[0].texts] == [
     "a (n = 2)",
     "b (n = 1)",
   ]
-  canvas.save(figure, str(tmp_path / "curves.png"))
+  path = canvas.save(figure, str(tmp_path / "curves"))
+  assert path == str(tmp_path / "curves.png")

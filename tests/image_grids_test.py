@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iodine.drawing import palette
 from iodine.modules import image_grids
 
 EXACT = 1e-6  # one float32 rounding of values in [0, 1]
@@ -62,7 +61,7 @@ def test_sequence_as_in_the_original(units):
 
 
 def test_colors_as_in_the_original(units):
-  _assert_image(palette.slot_colors(5), units["colors/5"])
+  _assert_image(image_grids.hue_wheel(5), units["colors/5"])
 
 
 # ------------------------------------------------------------ grid
@@ -118,7 +117,7 @@ def test_sequence_by_hand(channels, frames):
   assert actual.shape == (1, 2 * 3 * 8, 3 * 9, 3)  # two scenes of the three
   tiles = actual.reshape(2, 3, 8, 3, 9, 3)
   rgb = np.ones([4, 5, 3])
-  colors = palette.slot_colors(2)
+  colors = image_grids.hue_wheel(2).numpy()
   for b in range(2):
     for t in range(3):
       inner = tiles[b, :, 2:-2, t, 2:-2]

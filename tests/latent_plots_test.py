@@ -78,6 +78,14 @@ def test_every_factor_has_its_panel_over_the_same_map():
     np.testing.assert_array_equal(group.get_offsets(), points[chosen])
   assert len({tuple(g.get_facecolors()[0]) for g in groups}) == 4
 
+  # Nineteen classes differ in their marks, too.
+  many = {"shape": np.arange(19)[:, None]}
+  (axes,) = latent_plots.latents_plot(latents[:19], many).axes
+  colors = [tuple(drawn.get_facecolors()[0]) for drawn in axes.collections]
+  marks = [x.get_paths()[0].vertices.tobytes() for x in axes.collections]
+  assert len({*zip(colors, marks, strict=True)}) == 19
+  assert (len({*colors}), len({*marks})) == (7, 3)
+
   # Angles are equal after a full turn, and so are the ends of the colours.
   (drawn,) = panels["orientation"].collections
   turned = np.mod(factors["orientation"][:, 0], 2 * np.pi)
@@ -116,11 +124,12 @@ def test_a_traversal_shows_the_arrays():
     inferred=np.array([0.4, -1.2]),
     recons=rng.uniform(size=[rows, 4, H, W, C]),
     components=rng.uniform(size=[rows, 4, H, W, C]),
+    masks=rng.uniform(size=[rows, 4, H, W, 1]),
   )
-  figure = latent_plots.traversal_plot(traversal)
+  figure = latent_plots.traversal_plot(traversal, masked=False)
   axes = iter(figure.axes)
-  for images in (traversal.components, traversal.recons):
-    for r in range(rows):
+  for r in range(rows):
+    for images in (traversal.components, traversal.recons):
       frame = next(axes)
       assert_shows(frame, images[r, 0])
       np.testing.assert_allclose(
@@ -139,6 +148,18 @@ def test_a_traversal_shows_the_arrays():
   ]
   assert written[2].startswith("slot 3 by itself")
 
+  # As a film it goes through the values and back, all latents in a row.
+  frames = latent_plots.traversal_frames(traversal)
+  heads = [figure.texts[-1].get_text() for figure in frames]
+  assert [x[:5] for x in heads] == ["-1.00", "+0.50", "+3.00", "+0.50", "-1.00"]
+  for figure, v in zip(frames, [1, 2, 3, 2, 1], strict=True):
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["latent 7", "latent 3", "", ""]
+    for r in range(rows):
+      assert_shows(figure.axes[r], traversal.recons[r, v])
+      part = traversal.components[r, v], traversal.masks[r, v]
+      assert_shows(figure.axes[rows + r], palette.cut_out(*part))
+
 
 def test_samples_stand_beside_their_masks():
   rng = np.random.default_rng(0)
@@ -146,12 +167,13 @@ def test_samples_stand_beside_their_masks():
   masks = rng.dirichlet(np.ones(3), [6, H, W]).transpose(0, 3, 1, 2)[..., None]
   figure = latent_plots.samples_plot(images, masks)
   assert len(figure.axes) == 12
-  red, green, blue = (mpl_colors.to_rgb(x) for x in ("red", "lime", "blue"))
+  names = ("#cccccc", "#e69f00", "#56b4e9")
   for i in range(6):
     sample, mask = figure.axes[2 * i : 2 * i + 2]
     assert_shows(sample, np.repeat(images[i], 3, -1))
     mixed = sum(
-      m * np.array(c) for m, c in zip(masks[i], (red, green, blue), strict=True)
+      m * np.array(mpl_colors.to_rgb(c))
+      for m, c in zip(masks[i], names, strict=True)
     )
     assert_shows(mask, mixed, atol=1e-6)  # float32
     assert sample.get_position().y0 == mask.get_position().y0

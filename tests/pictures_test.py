@@ -282,10 +282,8 @@ def test_a_traversal_changes_one_latent_at_a_time(model, seen):
   recons, components, mask = decode(model, z)
   for row in range(2):
     helpers.assert_near(traversal.recons[row, 0], recons)  # float32
-    helpers.assert_near(
-      traversal.components[row, 0],
-      components[1] * mask[1],  # float32
-    )
+    helpers.assert_near(traversal.components[row, 0], components[1])  # float32
+    helpers.assert_near(traversal.masks[row, 0], mask[1])  # float32
   deviation = np.sqrt(np.log(2.0))
   kl = scene.latent_kl[1]
   assert list(traversal.latents) == sorted(range(Z), key=lambda i: -kl[i])[:2]
@@ -299,10 +297,9 @@ def test_a_traversal_changes_one_latent_at_a_time(model, seen):
       found = traversal.recons[row, column]
       helpers.assert_near(found, recons)  # float32
       assert np.any(found != traversal.recons[row, 0])
-      helpers.assert_near(
-        traversal.components[row, column],
-        components[1] * mask[1],  # float32
-      )
+      own = traversal.components[row, column], traversal.masks[row, column]
+      helpers.assert_near(own[0], components[1])  # float32
+      helpers.assert_near(own[1], mask[1])  # float32
 
 
 def test_the_default_slot_is_the_second_largest(model, seen):

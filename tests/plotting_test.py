@@ -62,6 +62,12 @@ def as_shown(image):
   return np.clip(image, 0, 1) * np.ones(3)
 
 
+def cut_out(images, masks):
+  """Images over squares of one pixel, white and light grey."""
+  board = 1 - 0.12 * (np.indices([H, W]).sum(axis=0) % 2)[..., None]
+  return masks * as_shown(images) + (1 - masks) * board
+
+
 def patch_color(axes):
   """The colour behind a title; None for a plain one."""
   patch = axes.title.get_bbox_patch()
@@ -102,12 +108,12 @@ def test_example_shows_the_arrays(channels, scene, iteration):
     info["data"]["image"][scene, 0],
     outputs["recons"][scene, iteration, 0],
     sum(masks[k] * palette.slot_colors(4)[k] for k in range(4)),
-    *(outputs["components"][scene, iteration] * masks),
+    *cut_out(outputs["components"][scene, iteration], masks),
   ]
   for axes, image in zip(figure.axes, expected, strict=True):
     # Floating-point rounding of the sum over slots.
     assert_shows(axes, as_shown(image), atol=1e-6)
-  plain = plotting.example_plot(info, scene, iteration, mask_components=False)
+  plain = plotting.example_plot(info, scene, iteration, masked=False)
   component = outputs["components"][scene, iteration, 0]
   assert_shows(plain.axes[3], as_shown(component))
 
@@ -121,16 +127,24 @@ def test_a_sequence_shows_the_frame_of_the_iteration():
   assert_shows(last, info["data"]["image"][1, -1])
 
 
-@pytest.mark.parametrize("num_slots", [2, 11])
-def test_pictures_are_legible_and_have_the_slots_colors(num_slots):
+@pytest.mark.parametrize("style", ["screen", "paper"])
+@pytest.mark.parametrize("num_slots", [2, 7, 11])
+def test_pictures_are_legible_and_have_the_slots_colors(num_slots, style):
   info = make_info(num_slots, num_entities=num_slots + 2)
+  scenes = {0: info, 10: info}
   expected = palette.slot_colors(num_slots)
-  for figure in (
-    plotting.example_plot(info),
-    plotting.iterations_plot(info),
-    plotting.inputs_plot(info),
-  ):
-    assert_legible(figure)
+  options = {"format": "png", "dpi": None, "style": style}
+  with canvas.styled(options):
+    figures = [
+      plotting.example_plot(info),
+      plotting.iterations_plot(info),
+      plotting.inputs_plot(info),
+      plotting.overview_plot(scenes),
+    ]
+    for figure in [*figures, plotting.sequence_plot(scenes)]:
+      assert_legible(figure)
+      assert style == "screen" or figure.get_figwidth() == 6.75
+  for figure in figures:
     titled = {axes.get_title(): axes for axes in figure.axes}
     for k in range(num_slots):
       axes = titled[f"slot {k + 1}"]
@@ -138,6 +152,26 @@ def test_pictures_are_legible_and_have_the_slots_colors(num_slots):
       frame = axes.spines["left"].get_edgecolor()
       np.testing.assert_allclose(frame[:3], expected[k])
     assert patch_color(figure.axes[0]) is None
+
+
+def test_chosen_iterations_have_rows_and_columns():
+  info = make_info()
+  figure = plotting.iterations_plot(info, iterations=[0, 2])
+  written = [text.get_text() for text in figure.texts]
+  logits = "mask logits"
+  assert written == ["truth", "iteration 0", logits, "iteration 2", logits]
+  outputs, image = info["outputs"], info["data"]["image"][0, 0]
+  figure = plotting.sequence_plot({4: info}, [0, 2])
+  names = ("image", "reconstruction", "mask")
+  assert [x.get_text() for x in figure.texts] == [
+    f"scene 4, {name}" for name in names
+  ]
+  titles = [axes.get_title() for axes in figure.axes]
+  assert titles == ["iteration 0", "iteration 2", *4 * [""]]
+  for axes in figure.axes[:2]:
+    assert_shows(axes, image)
+  for axes, t in zip(figure.axes[2:4], [0, 2], strict=True):
+    assert_shows(axes, as_shown(outputs["recons"][0, t, 0]))
 
 
 def test_iterations_show_the_arrays():
@@ -152,8 +186,9 @@ def test_iterations_show_the_arrays():
     )
     assert_shows(next(axes), mixed, atol=1e-6)  # rounding
     for k in range(4):
-      masked = outputs["components"][t, k] * outputs["pred_mask"][t, k]
-      assert_shows(next(axes), as_shown(masked))
+      masks = outputs["pred_mask"][t, k]
+      expected = cut_out(outputs["components"][t, k], masks)
+      assert_shows(next(axes), expected, atol=1e-6)  # rounding
     for k in range(4):
       logits = next(axes)
       assert_shows(logits, outputs["pred_mask_logits"][t, k, ..., 0])
@@ -189,7 +224,8 @@ def test_true_entities_stand_above_their_slots_in_their_colors():
   np.testing.assert_allclose(mask[1, 0], slots[2])
   np.testing.assert_allclose(mask[0, 0], grey)
   image = info["data"]["image"][0, 0]
-  assert_shows(titled["object 1"], image * (owner == 1)[..., None])
+  expected = cut_out(image, (owner == 1)[..., None])
+  assert_shows(titled["object 1"], expected, atol=1e-6)  # float32
 
 
 def test_inputs_show_the_arrays_with_color_bars():
@@ -203,7 +239,6 @@ def test_inputs_show_the_arrays_with_color_bars():
     return low, high
 
   image = next(axes)
-  assert image.get_title(loc="left") == "inputs from iteration 1 to 2"
   assert_shows(image, spatial["image"][0])
   assert bar() == (0.0, 1.0)
   for c in range(8):
@@ -233,7 +268,7 @@ def test_inputs_show_the_arrays_with_color_bars():
   bar()
   assert not list(axes)
   written = {text.get_text() for text in figure.texts}
-  assert written == {*spatial, "zp"}
+  assert written == {*spatial, "zp", "inputs from iteration 1 to 2"}
 
 
 def test_pixel_parameters_that_are_no_colors_have_a_row_each():
@@ -242,7 +277,7 @@ def test_pixel_parameters_that_are_no_colors_have_a_row_each():
   info["inputs"] = {"spatial": {"components": parameters}, "flat": {}}
   figure = plotting.inputs_plot(info)
   written = [text.get_text() for text in figure.texts]
-  assert written == [f"components {c + 1}" for c in range(6)]
+  assert written[:6] == [f"components {c + 1}" for c in range(6)]
   second = figure.axes[5]  # after four tiles and a bar
   assert_shows(second, parameters[0, -1, 0, ..., 1])
 

@@ -170,6 +170,8 @@ MADE_SLOWLY = {
   "studies": "runs/quick/gathered/scenes.png runs/quick/run_3/config.json "
   "runs/rates/sweep.json difference.json",
   "performance": "benchmark.json bench_1.json bench_8.json",
+  "figures": "runs/pretrained/plots/scene_1_iterations.pdf "
+  "runs/pretrained/plots/scene_1_traversal_film.gif",
   "results": "runs/laptop_sprites_1 runs/moving_sprites_1 runs/tetrominoes_on "
   "runs/pretrained iodine/checkpoints/tetrominoes_1/ckpt-1.index",
 }
@@ -181,6 +183,8 @@ def test_a_page_from_top_to_bottom(page, made, empty_folder):
   run_page(f"docs/{page}.md")
   for path in made.split():
     assert os.path.exists(path), path
+  if page == "figures":
+    assert os.path.exists(run_python("docs/figures.md")["path"])
   if page == "performance":
     run_python("docs/performance.md")
     assert os.path.exists("step_seconds_median.png")

@@ -11,6 +11,7 @@ import tensorflow as tf
 from iodine import training
 
 STEP = 7
+WIDTHS = ("scrollWidth", "clientWidth")
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +87,8 @@ def test_chromium_shows_it_without_the_network(report, browser):
   browser.open(path)
   headings = [text for (text,) in browser.query("h1, h2, h3", "textContent")]
   assert headings == [
-    *("IODINE on Tetrominoes", "What was evaluated", "Metrics"),
-    *("Over the iterations", "Other numbers of slots and refinements"),
+    *("4 scenes of Tetrominoes", "What was evaluated", "Metrics"),
+    *("Over the iterations", "Other numbers of slots"),
     *("Training", "Scenes", "Scene 4", "Scene 1", "Samples from the prior"),
     *("Map of the latents", "Config"),
   ]
@@ -131,10 +132,23 @@ def test_chromium_shows_it_without_the_network(report, browser):
 @pytest.mark.parametrize("width", [360, 1500])
 def test_the_page_itself_does_not_scroll_sideways(report, browser, width):
   browser.open(report[0], width=width)
-  ((scroll, client),) = browser.query("html", "scrollWidth", "clientWidth")
+  ((scroll, client),) = browser.query("html", *WIDTHS)
   assert scroll <= client
   # Chromium may not make its window smaller than it likes.
   assert client < 600 or width > 600
+
+
+def test_nothing_is_cut_on_a_phone(report, browser):
+  browser.open(report[0])
+  metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1}
+  send = browser.driver.execute_cdp_cmd
+  send("Emulation.setDeviceMetricsOverride", {**metrics, "mobile": True})
+  try:
+    sizes = browser.query("html, .scroll, .picture, h1", *WIDTHS)
+  finally:
+    send("Emulation.clearDeviceMetricsOverride", {})
+  assert sizes[0] == (390, 390) and len(sizes) > 10
+  assert all(scroll <= client for scroll, client in sizes)
 
 
 def test_the_file_refers_to_nothing_outside(report):

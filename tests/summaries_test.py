@@ -11,7 +11,6 @@ from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.util import tensor_util
 
 from iodine import training
-from iodine.drawing import image_files
 
 
 def test_scalars_can_be_read_back(tmp_path):
@@ -38,17 +37,6 @@ def test_a_continued_training_has_one_curve(tmp_path):
     file.write(b"half of an event")
   curves = training.read_scalars(str(tmp_path), ["loss/total"])
   assert curves == {"loss/total": [(10, 10.0), (20, 20.0), (30, 60.0)]}
-
-
-@pytest.mark.parametrize("titles, margin", [(["left", "right"], 30), ([], 0)])
-def test_titled_images_are_enlarged(tmp_path, titles, margin):
-  image = np.random.default_rng(0).uniform(size=(6, 12, 1))
-  path = str(tmp_path / "image.png")
-  image_files.save_titled_image(path, image, titles, min_size=100)
-  pixels = tf.io.decode_png(tf.io.read_file(path)).numpy()
-  assert pixels.shape[:2] == (6 * 9 + margin, 12 * 9)
-  tile = pixels[margin + 9 * 2 + 4, 9 * 5 + 4, 0] / 255.0
-  assert abs(tile - image[2, 5, 0]) < 2 / 255  # 8 bits
 
 
 SCALARS = {

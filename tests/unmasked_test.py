@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import helpers
 import numpy as np
@@ -177,6 +178,7 @@ def test_the_commands_from_training_to_the_page(photos, tmp_path, capsys):
     text = file.read()
   assert "The scenes have no masks: left out are" in text
   assert "Map of the latents" not in text
+  assert re.search("<h1>2 photos from .*/</h1>", text)
   helpers.run_main("evaluate", *show, f"json_path={tmp_path}/metrics.json")
   with open(f"{tmp_path}/metrics.json") as file:
     metrics = json.load(file)

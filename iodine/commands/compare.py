@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from typing import Any
 
 import tabulate
@@ -10,7 +11,7 @@ import tensorflow as tf
 
 from iodine import comparison, files
 from iodine.commands import common
-from iodine.drawing import image_files
+from iodine.drawing import canvas
 
 Config = common.Config
 
@@ -47,10 +48,14 @@ def run(
     f"{worst.deviation:.1e} of {worst.bound:.1e}"
   )
   if recorded.has_info:
-    picture = os.path.join(folder, "comparison.png")
-    rows = comparison.picture_rows(compared.computed, recorded.tensors)
+    pictures = comparison.picture_rows(compared.computed, recorded.tensors)
     steps = [f"step {t}" for t in range(restored.model.num_iters + 1)]
-    image_files.save_image_rows(picture, rows, steps)
+    rows = [
+      canvas.make_row(images, steps, textwrap.fill(title, 20))
+      for title, images in pictures.items()
+    ]
+    figure = canvas.Tiles(rows).figure
+    picture = canvas.save(figure, os.path.join(folder, "comparison"))
     print(f"picture: {picture}", flush=True)
   headers = ("tensor", "step", "deviation", "bound", "at", "")
   print(

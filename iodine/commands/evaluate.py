@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 import tqdm
 
@@ -20,7 +19,7 @@ from iodine import (
   training,
 )
 from iodine.commands import common, help, make_data
-from iodine.drawing import canvas, charts, image_files
+from iodine.drawing import canvas, charts
 from iodine.modules import datasets, iodine
 
 Config = common.Config
@@ -61,12 +60,13 @@ def run(
   means = {f"evaluation/{k}": value.mean for k, value in result.metrics.items()}
   training.SummaryWriter(logs).scalars(own.step, means)
   print(f"TensorBoard scalars: {logs}", flush=True)
-  trained = trained_with(config)
-  if trained is not None:
-    path = os.path.join(folder, "generalisation.png")
-    canvas.save(evaluation.generalisation_plot(result, trained), path)
-    print(f"curves: {path}", flush=True)
-  write_pictures(own.model, next(iter(dataset.batches("test"))), folder)
+  trained, example = trained_with(config), next(iter(dataset.batches("test")))
+  with canvas.styled(config["plot"]):
+    write_pictures(config, own.model, example, folder)
+    if trained is not None:
+      figure = evaluation.generalisation_plot(result, trained)
+      path = canvas.save(figure, os.path.join(folder, "generalisation"))
+      print(f"curves: {path}", flush=True)
   print(f"pictures: {folder}", flush=True)
   return result
 
@@ -131,6 +131,7 @@ def restore(
   evaluated = checkpoints.as_evaluated(config)
   with replicas.scope(strategy):
     own = common.restore(evaluated, opened)
+    check_pictures(config, own.model)
     models = {own.model.num_components: own}
     for number in config["evaluation"]["num_components"] or ():
       if number not in models:
@@ -151,10 +152,12 @@ def trained_with(config: Config) -> charts.Trained | None:
 
   None where no others are asked for.
   """
-  model, options = config["model"], config["evaluation"]
-  if not options["num_components"] and options["num_iters"] is None:
-    return None
-  return charts.Trained(model["num_components"], model["num_iters"])
+  options = config["evaluation"]
+  names = ("num_components", "num_iters")
+  learnt = charts.Trained(*(config["model"][name] for name in names))
+  slots = {*(options["num_components"] or ())} - {learnt.num_components}
+  is_same = options["num_iters"] in (None, learnt.num_iters)
+  return None if is_same and not slots else learnt
 
 
 def measure(
@@ -264,16 +267,32 @@ def write_files(
       log_scalar(f"evaluation/{name}", each.mean, t)
 
 
+def check_pictures(config: Config, model: iodine.IODINE) -> None:
+  """Checks what `plot` of the config says against a model."""
+  options = config["plot"]
+  for name, found, most, first in (
+    ("slot", options["slot"], model.num_components, 1),
+    ("latent", options["latent"], model.latent_dist.output_shape[0] - 1, 0),
+    ("iterations", max(options["iterations"] or [0]), model.num_iters, 0),
+  ):
+    if (found or 0) > most:
+      raise errors.UserError(
+        f"`plot.{name}` is {options[name]}, and the model has {first} to "
+        f"{most}: give some of these, or None"
+      )
+
+
 def write_pictures(
-  model: iodine.IODINE, example: dict[str, Any], folder: str
+  config: Config, model: iodine.IODINE, example: dict[str, Any], folder: str
 ) -> None:
-  """Writes overview.png, sequence.png and samples.png."""
-  slots = [f"slot {k + 1}" for k in range(model.num_components)]
-  titles = {
-    "overview": ["image", "reconstruction", "mask", *slots],
-    "sequence": [f"iteration {t}" for t in range(model.num_iters + 1)],
-    "samples": [],
-  }
-  for name, image in training.OverviewImages(model)(example).items():
-    path = os.path.join(folder, f"{name}.png")
-    image_files.save_titled_image(path, np.asarray(image[0]), titles[name])
+  """Writes overview, sequence and samples.
+
+  Args:
+    config: the complete config, of which `plot` counts, and the seed.
+    model: the model.
+    example: a batch, whose first scenes are drawn.
+    folder: where to write.
+  """
+  drawn = evaluation.draw_few(model, example, config["plot"], config["seed"])
+  for picture in drawn:
+    files.write(os.path.join(folder, picture.file_name), picture.encode())

@@ -38,17 +38,17 @@ _USES: dict[str, tuple[Sequence[str], str, str]] = {
     "load_checkpoint with checkpoint_dir=runs/laptop_1/best",
   ),
   "evaluate": (
-    (*_TRAINED, "evaluate, report", *_RESULTS),
+    (*_TRAINED, "evaluate, report", "plot", *_RESULTS),
     "evaluate",
     "evaluate with checkpoint_dir=runs/laptop_1 evaluation.seeds=5",
   ),
   "plot": (
-    (*_TRAINED, "plot, report", "pictures_dir"),
+    (*_TRAINED, "plot", "pictures_dir"),
     "plot",
     "plot with checkpoint_dir=runs/laptop_1 'plot.scenes=[3,5]'",
   ),
   "report": (
-    (*_TRAINED, "evaluate, report", "plot, report", "output", *_RESULTS),
+    (*_TRAINED, "evaluate, report", "plot", "output", *_RESULTS),
     "report",
     "report with checkpoint_dir=runs/laptop_1 evaluation.num_scenes=320",
   ),
@@ -63,7 +63,7 @@ _USES: dict[str, tuple[Sequence[str], str, str]] = {
     "encode with checkpoint_dir=runs/own_1 data.path=photos output=photos.h5",
   ),
   "probe": (
-    (*_TRAINED, "probe", "output", *_RESULTS),
+    (*_TRAINED, "probe", "plot", "output", *_RESULTS),
     "probe with latents=latents.h5",
     "probe with checkpoint_dir=runs/laptop_1 json_path=probe.json",
   ),
@@ -98,7 +98,7 @@ _USES: dict[str, tuple[Sequence[str], str, str]] = {
     "sweep with laptop 'sweep.seed=[0,1]' 'sweep.model.kl_weight=[0.5,1.0]'",
   ),
   "gather": (
-    ("gather, compare_runs", "output", "evaluate, report"),
+    ("gather, compare_runs", "plot", "output", "evaluate, report"),
     "gather with runs=runs/tetrominoes_minutes",
     "gather with 'runs=[runs/a_1,runs/b_1]' evaluation.num_scenes=320",
   ),

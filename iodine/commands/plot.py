@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterable
 
@@ -9,6 +10,7 @@ import tqdm
 
 from iodine import checkpoints, errors, evaluation, files
 from iodine.commands import common, evaluate
+from iodine.drawing import canvas
 from iodine.modules import datasets, iodine
 
 Config = common.Config
@@ -27,17 +29,24 @@ def run(config: Config, checkpoint: common.Checkpoint) -> list[str]:
   opened = checkpoints.open_checkpoint(checkpoint)
   folder = evaluate.pictures_folder(config, opened.prefix, "plots")
   files.check_folder(folder)
+  is_video = config["plot"]["traversal_film"] == "mp4"
+  if is_video and importlib.util.find_spec("av") is None:
+    raise errors.UserError(
+      "`plot.traversal_film` is 'mp4', which needs PyAV: run `pip install av`, "
+      "or give 'gif'"
+    )
   dataset = evaluate.build_dataset(config)
   model = common.restore(checkpoints.as_evaluated(config), opened).model
   print(f"plotting {opened.prefix}", flush=True)
   scenes, statistics = decompose(config, model, dataset)
   decoder = evaluation.Decoder(model, dataset.batch_size)
   paths = []
-  for picture in draw(config, decoder, scenes, statistics):
-    path = os.path.join(folder, picture.file_name)
-    files.write(path, picture.encode())
-    tqdm.tqdm.write(f"wrote {path}")
-    paths.append(path)
+  with canvas.styled(config["plot"]):
+    for picture in draw(config, decoder, scenes, statistics):
+      path = os.path.join(folder, picture.file_name)
+      files.write(path, picture.encode())
+      tqdm.tqdm.write(f"wrote {path}")
+      paths.append(path)
   return paths
 
 
@@ -52,11 +61,7 @@ def decompose(
     dataset: whose test subset has the scenes.
   """
   options = config["plot"]
-  if (options["slot"] or 0) > model.num_components:
-    raise errors.UserError(
-      f"`plot.slot` is {options['slot']}, and the model has "
-      f"{model.num_components} slots: give one of them, or None"
-    )
+  evaluate.check_pictures(config, model)
   scenes, statistics = evaluation.decompose_scenes(
     model,
     tqdm.tqdm(dataset.batches("test"), "scenes to draw", unit=" batches"),
@@ -76,7 +81,7 @@ def draw(
   statistics: evaluation.SceneStatistics,
 ) -> Iterable[evaluation.Picture]:
   """Draws one picture after the other, with progress on the terminal."""
-  slot = config["plot"]["slot"]
-  slot = None if slot is None else slot - 1
-  drawn = evaluation.draw(decoder, scenes, statistics, slot, config["seed"])
+  drawn = evaluation.draw(
+    decoder, scenes, statistics, config["plot"], config["seed"]
+  )
   return tqdm.tqdm(drawn, "pictures", unit=" pictures")

@@ -49,6 +49,9 @@ def run(
   folder = checkpoints.run_folder(opened.prefix)
   logged = training.read_scalars(folder, list(_LOGGED))
   titles = evaluation.catalogue.TITLES
+  # A page has stills and GIFs.
+  film = config["plot"]["traversal_film"] and "gif"
+  on_page = {**config, "plot": {**config["plot"], "traversal_film": film}}
   page = report.write(
     config,
     opened,
@@ -58,7 +61,7 @@ def run(
     result,
     scenes,
     statistics,
-    plot.draw(config, decoder, scenes, statistics),
+    plot.draw(on_page, decoder, scenes, statistics),
     evaluate.trained_with(config),
     {titles[_LOGGED[tag]]: curve for tag, curve in logged.items()},
   )

@@ -3,7 +3,6 @@
 __all__ = [
   "canvas",
   "charts",
-  "image_files",
   "latent_plots",
   "palette",
   "plotting",

@@ -6,6 +6,7 @@ Dimensions: B scenes, T iterations + 1, K slots.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,11 +16,16 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from iodine.drawing import canvas
+from iodine.drawing import canvas, palette
 
 Arrays = Mapping[str, np.ndarray]
-# By the number of slots, means and errors [2, T] of a metric.
+# By the number of slots, means of a metric and the ends of their bars [3, T].
 _Lines = Mapping[int, np.ndarray]
+# What metrics, by their names, cannot pass; nor do bands and error bars.
+_LIMITS = {
+  **dict.fromkeys(("ari", "ari_nobg"), (-1.0, 1.0)),
+  **dict.fromkeys(("mse", "kl", "factor"), (0.0, math.inf)),
+}
 
 
 def metrics_plot(info: Mapping[str, Any], titles: Mapping[str, str]) -> Figure:
@@ -31,8 +37,7 @@ def metrics_plot(info: Mapping[str, Any], titles: Mapping[str, str]) -> Figure:
   Args:
     info: as from `IODINE.eval`, in NumPy; `losses` and `metrics` are used. The
       factor loss may be [B, T] as well as [T], where it has no band.
-    titles: of the panels, by name of the metric; what is not there is said to
-      be missing.
+    titles: of the panels, by name of the metric; what is not there has none.
   """
   losses, metrics = info["losses"], info["metrics"]
   kl = losses["kl"].sum(axis=-1)
@@ -64,36 +69,36 @@ def evaluation_plot(
     num_scenes: how many scenes they are of.
     error_name: what the errors are.
   """
-  rows = math.ceil(len(titles) / 3)
-  figure = canvas.new_figure(1000, 300 * rows)
-  grid = list(figure.subplots(rows, 3, squeeze=False).flat)
-  for axes in grid[len(titles) :]:
+  names = [name for name in titles if name in means]
+  rows = math.ceil(len(names) / 3)
+  figure, grid = canvas.new_chart(1000, 300 * rows, rows, 3)
+  for axes in grid.flat[len(names) :]:
     axes.remove()
-  for axes, (name, title) in zip(grid, titles.items(), strict=False):
-    if name in means:
-      _draw_mean(axes, means[name], errors.get(name))
-    else:
-      axes.axis("off")
-      missing = "no factor regressor" if name == "factor" else "not measured"
-      axes.text(0.5, 0.5, missing, ha="center", va="center")
-    axes.set_title(title, fontsize=10)
+  for axes, name in zip(grid.flat, names, strict=False):
+    steps = np.arange(len(means[name]))
+    axes.plot(steps, means[name], marker="o", markersize=4)
+    if name in errors:
+      axes.fill_between(steps, *_edges(means, errors, name), alpha=0.2)
+    axes.set_xticks(steps[:: math.ceil(len(steps) / 10)])
+    _label(axes, titles[name], "iteration")
   over = f"mean and {error_name} over {num_scenes} scenes"
-  figure.suptitle(over if num_scenes > 1 else "one scene", fontsize=10)
-  figure.tight_layout()
+  if not canvas.style().is_paper:
+    figure.suptitle(over if num_scenes > 1 else "one scene", fontsize=10)
   return figure
 
 
-def _draw_mean(axes: Axes, mean: np.ndarray, spread: np.ndarray | None) -> None:
-  """Draws means [T] and the band around them."""
-  steps = np.arange(len(mean))
-  axes.plot(steps, mean, marker="o", markersize=4)
-  if spread is not None:
-    axes.fill_between(steps, mean - spread, mean + spread, alpha=0.2)
-  axes.set_xticks(steps)
-  _label(axes, "iteration")
+def _edges(means: Arrays, errors: Arrays, name: str) -> np.ndarray:
+  """Returns the edges [2, T] of a band, which end where the metric does."""
+  edges = means[name] + np.outer([-1, 1], errors[name])
+  return np.clip(edges, *_LIMITS.get(name, (-math.inf, math.inf)))
 
 
-def _label(axes: Axes, x_title: str) -> None:
+def _label(axes: Axes, title: str, x_title: str) -> None:
+  """Says what is drawn: above the panel, on paper at its side."""
+  if canvas.style().is_paper:
+    axes.set_ylabel(textwrap.fill(title, 20))
+  else:
+    axes.set_title(title, fontsize=10)
   axes.set_xlabel(x_title, fontsize=9)
   axes.tick_params(labelsize=8)
   axes.grid(alpha=0.3)
@@ -115,21 +120,19 @@ def training_plot(
     curves: {title: [(step, value)]}, in the order of the steps.
     at_step: is marked, the checkpoint's.
   """
-  figure = canvas.new_figure(1000, 330)
-  grid = figure.subplots(1, len(curves), squeeze=False)
+  figure, grid = canvas.new_chart(1000, 330, 1, len(curves))
   for axes, (title, curve) in zip(grid.flat, curves.items(), strict=True):
     steps, values = np.array(curve, np.float64).T
     draw_smoothed(axes, steps, values)
     _leave_out_first(axes, [values])
     _mark(axes, at_step)
-    axes.set_title(title, fontsize=10)
-    _label(axes, "step; dashed: this checkpoint")
-  figure.tight_layout()
+    _label(axes, title, "step; dashed: this checkpoint")
   return figure
 
 
 def groups_plot(
   panels: Mapping[str, Mapping[str, Sequence[Sequence[tuple[int, float]]]]],
+  titles: Mapping[str, str],
 ) -> Figure:
   """Draws what groups of runs logged: means, and a band over the runs.
 
@@ -137,23 +140,21 @@ def groups_plot(
   the nearest twentieth of the training, as in `training_plot`.
 
   Args:
-    panels: {title: {group: curves}}, a curve being [(step, value)].
+    panels: {metric: {group: curves}}, a curve being [(step, value)].
+    titles: by the metrics.
   """
-  figure = canvas.new_figure(1000, 400)
-  figure.set_layout_engine("constrained")
-  grid = figure.subplots(1, len(panels), squeeze=False)
-  for axes, (title, groups) in zip(grid.flat, panels.items(), strict=True):
+  figure, grid = canvas.new_chart(1000, 400, 1, len(panels))
+  for axes, (name, groups) in zip(grid.flat, panels.items(), strict=True):
     for label, curves in groups.items():
       steps, values = _on_common_steps(curves)
       mean = values.mean(axis=0)
       (line,) = axes.plot(steps, mean, label=f"{label} (n = {len(values)})")
       if len(values) > 1:
         spread, color = values.std(axis=0, ddof=1), line.get_color()
-        edges = mean - spread, mean + spread
+        edges = _edges({name: mean}, {name: spread}, name)
         axes.fill_between(steps, *edges, color=color, alpha=0.2, linewidth=0)
     _leave_out_first(axes, [line.get_ydata() for line in axes.lines])
-    axes.set_title(title, fontsize=10)
-    _label(axes, "step")
+    _label(axes, titles[name], "step")
   handles, labels = grid.flat[0].get_legend_handles_labels()
   place = {"loc": "outside lower center", "ncols": 2}
   figure.legend(handles, labels, fontsize=8, frameon=False, **place)
@@ -223,14 +224,13 @@ def generalisation_plot(
   num_columns = 1 if len(curves) == 1 else 2
   measured, _ = next(iter(curves.values()))
   names = [name for name in ("ari_nobg", "mse") if name in measured]
-  figure = canvas.new_figure(540 * num_columns, 360 * len(names))
-  figure.set_layout_engine("constrained")
-  grid = figure.subplots(
-    len(names), num_columns, squeeze=False, sharex="col", sharey="row"
+  rows, shared = len(names), {"sharex": "col", "sharey": "row"}
+  figure, grid = canvas.new_chart(
+    540 * num_columns, 360 * rows, rows, num_columns, **shared
   )
   for row, name in zip(grid, names, strict=True):
     lines = {
-      k: np.array([means[name], np.nan_to_num(errors[name])])
+      k: np.array([means[name], *_edges(means, errors, name)])
       for k, (means, errors) in sorted(curves.items())
     }
     _draw_over_iterations(row[0], lines, trained)
@@ -265,7 +265,9 @@ def _draw_over_iterations(axes: Axes, lines: _Lines, trained: Trained) -> None:
 
 
 def _draw_line(axes: Axes, x: Any, line: np.ndarray, **style: Any) -> None:
-  axes.errorbar(x, *line, marker="o", markersize=4, capsize=2.5, **style)
+  mean, low, high = line
+  bars = np.nan_to_num([mean - low, high - mean])
+  axes.errorbar(x, mean, bars, marker="o", markersize=4, capsize=2.5, **style)
   axes.grid(alpha=0.25)
 
 
@@ -273,7 +275,7 @@ def _draw_over_slots(axes: Axes, lines: _Lines, trained: Trained) -> None:
   slots, values = list(lines), np.stack(list(lines.values()), axis=1)
   last = values.shape[-1] - 1
   steps = sorted({min(trained.num_iters, last), last})
-  for step, color in zip(steps, ("tab:blue", "tab:red"), strict=False):
+  for step, color in zip(steps, palette.LINES, strict=False):
     trained_too = ", as trained" if step == trained.num_iters else ""
     label = f"after {step} refinements{trained_too}"
     _draw_line(axes, slots, values[..., step], color=color, label=label)
@@ -284,7 +286,7 @@ def _draw_over_slots(axes: Axes, lines: _Lines, trained: Trained) -> None:
 
 def _set_range(axes: Axes, name: str, lines: _Lines) -> None:
   """Makes the axis logarithmic where the values are; ARI has a known top."""
-  values = np.array([mean for mean, _ in lines.values()])
+  values = np.array([mean for mean, *_ in lines.values()])
   if name == "mse" and values.min() > 0 and values.max() > 10 * values.min():
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
@@ -306,14 +308,11 @@ def importance_plot(
     factors: what they are called.
   """
   rows, columns = np.shape(values)
-  width = 250 + max(24 * columns, 200)
-  figure = canvas.new_figure(width, 110 + 28 * rows)
-  figure.set_layout_engine("constrained")
-  axes = figure.subplots()
-  drawn = axes.imshow(values, aspect="auto", vmin=0.0)
+  width, height = 250 + max(24 * columns, 200), 90 + 28 * rows
+  figure, ((axes,),) = canvas.new_chart(width, height, 1, 1)
+  drawn = axes.imshow(values, aspect="auto", vmin=0.0, cmap="viridis")
   axes.set_yticks(range(rows), factors, fontsize=9)
   axes.xaxis.set_major_locator(ticker.MaxNLocator(16, integer=True))
   axes.set_xlabel("latent", fontsize=9)
-  axes.set_title("importance", fontsize=10)
-  figure.colorbar(drawn, ax=axes)
+  figure.colorbar(drawn, label="importance", pad=0.02)
   return figure

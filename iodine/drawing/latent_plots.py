@@ -8,19 +8,23 @@ Z latent size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import matplotlib
 import numpy as np
 from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from iodine.drawing import canvas, palette
+from iodine.drawing.canvas import Row, Tile
 
-_TILE = 80
 _MAX_CLASSES = 20
+_SCENE = "the whole scene"
+_SAMPLES = 8  # tiles in a row
+# Of classes; each but the first has all colours again.
+_MARKERS = "osD^vPX"
 
 
 class Traversal(NamedTuple):
@@ -35,7 +39,8 @@ class Traversal(NamedTuple):
       its mean.
     inferred: [R] what they are in the scene, in the same unit.
     recons: [R, 1 + V, H, W, C] the whole scene, as inferred and then changed.
-    components: [R, 1 + V, H, W, C] the slot's component times its mask.
+    components: [R, 1 + V, H, W, C] the slot's.
+    masks: [R, 1 + V, H, W, 1] its mask.
   """
 
   slot: int
@@ -46,46 +51,66 @@ class Traversal(NamedTuple):
   inferred: np.ndarray
   recons: np.ndarray
   components: np.ndarray
+  masks: np.ndarray
 
 
-def traversal_plot(traversal: Traversal) -> Figure:
+def traversal_plot(traversal: Traversal, masked: bool = True) -> Figure:
   """Draws a row for each latent: the slot by itself, and the whole scene.
 
   Both halves begin with the slot as inferred, the same in all rows; a latent
   takes the values above the columns.
+
+  Args:
+    traversal: which.
+    masked: whether the slot is cut out by its mask; else it is whole.
   """
-  half = 1 + len(traversal.values)
-  tile = canvas.tile_size(traversal.recons.shape[2:], _TILE)
-  num_rows = len(traversal.latents)
-  grid = canvas.Tiles(
-    2 * half + 1,
-    tile,
-    heights=[tile[0]] * num_rows,
-    above=[52, *[6] * (num_rows - 1)],
-    margins=(130, 8),
-  )
-  for r in range(num_rows):
-    grid.write(
-      r,
-      f"latent {traversal.latents[r]}, is {traversal.inferred[r]:+.1f}\n"
-      f"KL {traversal.kl[r]:.1f} nats",
-    )
-  color = palette.slot_colors(traversal.num_slots)[traversal.slot]
-  by_itself = f"slot {traversal.slot + 1} by itself"
   titles = ["inferred", *(f"{value:+g}" for value in traversal.values)]
-  for start, text, images in (
-    (0, by_itself, traversal.components),
-    (half + 1, "the whole scene", traversal.recons),
-  ):
-    grid.head(
-      start, f"{text}; latents set to so many standard deviations of the prior"
+  colors = palette.slot_colors(traversal.num_slots)[[traversal.slot]]
+  rows, slot = [], _slot(traversal, masked)
+  for r, latent in enumerate(traversal.latents):
+    left, right = (
+      canvas.make_row(images[r], titles, colors=colors).tiles
+      for images in (slot, traversal.recons)
     )
-    for r in range(num_rows):
-      for i, image in enumerate(images[r]):
-        title = titles[i] if r == 0 else ""
-        axes = grid.add(r, start + i)
-        canvas.show(axes, image, title, color if i == 0 else None)
-  return grid.figure
+    label = f"latent {latent}, is {traversal.inferred[r]:+.1f}\n"
+    label += f"KL {traversal.kl[r]:.1f} nats"
+    rows.append(Row([*left, None, *right], label))
+  unit = "; latents set to so many standard deviations of the prior"
+  unit = "" if canvas.style().is_paper else unit
+  heads = {0: f"{_name(traversal)}{unit}", len(titles) + 1: f"{_SCENE}{unit}"}
+  return canvas.Tiles(rows, heads).figure
+
+
+def traversal_frames(traversal: Traversal, masked: bool = True) -> list[Figure]:
+  """Draws the changes as the frames of a film, all latents in a row.
+
+  The film goes through the values and back.
+
+  Args:
+    traversal: which; what was inferred is left out.
+    masked: as for `traversal_plot`.
+  """
+  names = [f"latent {latent}" for latent in traversal.latents]
+  frames, slot = [], _slot(traversal, masked)
+  for v, value in enumerate(traversal.values, start=1):
+    rows = [
+      canvas.make_row(traversal.recons[:, v], names, _SCENE),
+      canvas.make_row(slot[:, v], names, _name(traversal)),
+    ]
+    heads = {0: f"{value:+.2f} σ of the prior"}
+    frames.append(canvas.Tiles(rows, heads).figure)
+  return frames + frames[-2::-1]
+
+
+def _name(traversal: Traversal) -> str:
+  return f"slot {traversal.slot + 1} by itself"
+
+
+def _slot(traversal: Traversal, masked: bool) -> np.ndarray:
+  """Returns what is shown of the slot: [R, 1 + V, H, W, C]."""
+  if masked:
+    return palette.cut_out(traversal.components, traversal.masks)
+  return traversal.components
 
 
 def samples_plot(images: np.ndarray, masks: np.ndarray) -> Figure:
@@ -95,19 +120,14 @@ def samples_plot(images: np.ndarray, masks: np.ndarray) -> Figure:
     images: [N, H, W, C].
     masks: [N, K, H, W, 1].
   """
-  columns = min(4, len(images))
-  rows = -(-len(images) // columns)
-  tile = canvas.tile_size(images.shape[1:], 130)
   mixed = palette.mix(masks, palette.slot_colors(masks.shape[1]))
-  grid = canvas.Tiles(
-    2 * columns, tile, [tile[0]] * rows, [30, *[8] * (rows - 1)]
-  )
-  for i, (image, mask) in enumerate(zip(images, mixed, strict=True)):
-    row, column = divmod(i, columns)
-    titles = ("sample", "mask") if row == 0 else ("", "")
-    canvas.show(grid.add(row, 2 * column), image, titles[0])
-    canvas.show(grid.add(row, 2 * column + 1), mask, titles[1])
-  return grid.figure
+  tiles = [
+    tile
+    for image, mask in zip(images, mixed, strict=True)
+    for tile in (Tile(image, "sample"), Tile(mask, "mask"))
+  ]
+  starts = range(0, len(tiles), _SAMPLES)
+  return canvas.Tiles([Row(tiles[i : i + _SAMPLES]) for i in starts]).figure
 
 
 def principal_components(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -155,23 +175,15 @@ def latents_plot(
   panels = _panels(factors, kinds or {})
   rows = -(-len(panels) // 3)
   columns = -(-len(panels) // rows)
-  width, height = 480 * columns, 400 * rows
-  figure = canvas.new_figure(width, height)
-  # Legends and colour bars stand between axes of the same size.
-  figure.subplots_adjust(
-    *(55 / width, 45 / height, 1 - 115 / width, 1 - 30 / height),
-    wspace=170 / 310,
-    hspace=75 / 325,
-  )
-  grid = figure.subplots(rows, columns, squeeze=False)
+  figure, grid = canvas.new_chart(480 * columns, 400 * rows, rows, columns)
   for axes in grid.flat[len(panels) :]:
-    axes.axis("off")
+    axes.remove()
   for axes, (title, values, kind) in zip(grid.flat, panels, strict=False):
     _draw_panel(axes, points, values, kind)
     axes.set_title(title, fontsize=10)
-    axes.set_xlabel(f"component 1 ({shares[0]:.0%} of variance)", fontsize=8)
-    axes.set_ylabel(f"component 2 ({shares[1]:.0%})", fontsize=8)
-    axes.tick_params(labelsize=7)
+    axes.set_xlabel(f"component 1 ({shares[0]:.0%} of variance)", fontsize=9)
+    axes.set_ylabel(f"component 2 ({shares[1]:.0%})", fontsize=9)
+    axes.tick_params(labelsize=8)
   return figure
 
 
@@ -212,16 +224,19 @@ def _draw_panel(
     axes.scatter(x, y, c=canvas.to_rgb(values), **style)
   elif kind == "categorical":
     classes = np.unique(values)
-    for value, color in zip(classes, _class_colors(classes), strict=True):
-      chosen = values == value
-      label = f"{value:g}"
-      axes.scatter(x[chosen], y[chosen], color=[color], label=label, **style)
+    marks = itertools.product(_MARKERS, palette.slot_colors(8)[1:])
+    for value, (marker, color) in zip(
+      classes, itertools.cycle(marks), strict=False
+    ):
+      style |= {"marker": marker, "color": [color], "label": f"{value:g}"}
+      axes.scatter(x[values == value], y[values == value], **style)
     axes.legend(
-      fontsize=7,
+      fontsize=8,
       ncols=-(-len(classes) // 10),
       loc="upper left",
       bbox_to_anchor=(1.0, 1.02),
       handletextpad=0.2,
+      columnspacing=0.5,
     )
   else:
     norm, cmap = None, "viridis"
@@ -232,12 +247,4 @@ def _draw_panel(
     drawn = axes.scatter(x, y, c=values, cmap=cmap, norm=norm, **style)
     place = axes.inset_axes((1.03, 0.0, 0.04, 1.0))
     axes.figure.colorbar(drawn, cax=place)
-    place.tick_params(labelsize=7)
-
-
-def _class_colors(classes: Sequence[float]) -> np.ndarray:
-  """Returns a discrete colour for each class: [classes, 3]."""
-  for name, size in (("tab10", 10), ("tab20", 20)):
-    if len(classes) <= size:
-      return matplotlib.colormaps[name](np.arange(len(classes)))[:, :3]
-  return palette.slot_colors(len(classes))
+    place.tick_params(labelsize=8)

@@ -14,7 +14,12 @@ from iodine.evaluation.inspection import (
   to_numpy,
   traverse,
 )
-from iodine.evaluation.pictures import Picture, draw, generalisation_plot
+from iodine.evaluation.pictures import (
+  Picture,
+  draw,
+  draw_few,
+  generalisation_plot,
+)
 from iodine.evaluation.scores import score, score_batch
 
 __all__ = [
@@ -30,6 +35,7 @@ __all__ = [
   "decompose_batches",
   "decompose_scenes",
   "draw",
+  "draw_few",
   "evaluate",
   "generalisation_plot",
   "panels",

@@ -252,6 +252,7 @@ def traverse(
   decoder: Decoder,
   scene: Scene,
   slot: int | None = None,
+  latent: int | None = None,
   num_latents: int = 8,
   values: Sequence[float] = _VALUES,
 ) -> latent_plots.Traversal:
@@ -263,7 +264,8 @@ def traverse(
     decoder: of the model that decomposed the scene.
     scene: see `decompose_scenes`.
     slot: from 0; None for `foreground_slot`.
-    num_latents: how many, those of the highest KL.
+    latent: the only one, from 0; None: those of the highest KL.
+    num_latents: how many these are.
     values: what a latent is set to, in standard deviations of the prior from
       its mean.
   """
@@ -272,14 +274,14 @@ def traverse(
     slot = foreground_slot(scene.info["outputs"]["pred_mask"][0, -1])
   kl = scene.latent_kl[slot]
   latents = np.argsort(-kl, kind="stable")[:num_latents]
+  latents = latents if latent is None else np.array([latent])
   prior = decoder.model.latent_dist.default_prior()
   mean, deviation = prior.mean().numpy(), prior.stddev().numpy()
   changed = np.tile(z, [len(latents), 1 + len(values), 1, 1])
   for row, i in enumerate(latents):
     changed[row, 1:, slot, i] = mean[i] + deviation[i] * np.asarray(values)
   decoded = decoder(changed.reshape(-1, *z.shape))
-  own = decoded.components[:, slot] * decoded.masks[:, slot]
-  grid = (*changed.shape[:2], *own.shape[1:])
+  grid = (*changed.shape[:2], *scene.info["data"]["image"].shape[2:])
   return latent_plots.Traversal(
     slot=slot,
     num_slots=len(z),
@@ -288,5 +290,6 @@ def traverse(
     values=np.asarray(values),
     inferred=((z[slot] - mean) / deviation)[latents],
     recons=decoded.reconstruction.reshape(grid),
-    components=own.reshape(grid),
+    components=decoded.components[:, slot].reshape(grid),
+    masks=decoded.masks[:, slot].reshape(*grid[:-1], 1),
   )

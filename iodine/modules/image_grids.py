@@ -6,18 +6,29 @@ Source: the original's `iodine/modules/utils.py`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import shapeguard
 import tensorflow as tf
-
-from iodine.drawing import palette
 
 BORDER_WIDTH = 2
 BORDER_VALUE = 0.5
 
 
-def color_masks(masks: tf.Tensor) -> tf.Tensor:
-  """Sums mask times slot colour: [..., H, W, K] -> [..., H, W, 3]."""
-  colors = tf.constant(palette.slot_colors(masks.shape[-1]))
+def hue_wheel(num_slots: int) -> tf.Tensor:
+  """Returns the original's colours of slots, HSV(k / K, 1, 1): [K, 3]."""
+  hues = tf.range(num_slots, dtype=tf.float32) / num_slots
+  return tf.image.hsv_to_rgb(tf.stack([hues, *2 * [tf.ones_like(hues)]], -1))
+
+
+def color_masks(masks: tf.Tensor, colors: Any = None) -> tf.Tensor:
+  """Sums mask times slot colour: [..., H, W, K] -> [..., H, W, 3].
+
+  Args:
+    masks: which.
+    colors: of the slots [K, 3]; None for `hue_wheel`.
+  """
+  colors = hue_wheel(masks.shape[-1]) if colors is None else colors
   return tf.einsum("...k,kc->...c", masks, colors)
 
 
@@ -75,6 +86,7 @@ def diagnostic_image(
   components: tf.Tensor | None = None,
   mask_components: bool = False,
   max_images: int = 6,
+  colors: Any = None,
 ) -> tf.Tensor:
   """Draws one row an image: image, reconstruction, mask, components.
 
@@ -85,6 +97,7 @@ def diagnostic_image(
     components: [B, H, W, K, C], or None to leave them out.
     mask_components: whether the components are multiplied by their masks.
     max_images: how many of the images are shown.
+    colors: as for `color_masks`.
 
   Returns:
     [1, height, width, 3] with values in [0, 1].
@@ -95,7 +108,7 @@ def diagnostic_image(
   columns = [add_border(to_rgb(images)), add_border(to_rgb(recons))]
   if masks is not None:
     sg.guard(masks, "B, H, W, K")
-    columns.append(add_border(color_masks(masks), 1.0))
+    columns.append(add_border(color_masks(masks, colors), 1.0))
   if components is not None:
     sg.guard(components, "B, H, W, K, C")
     if mask_components and masks is not None:
@@ -112,6 +125,7 @@ def iterations_image(
   recons: tf.Tensor,
   masks: tf.Tensor,
   max_scenes: int = 2,
+  colors: Any = None,
 ) -> tf.Tensor:
   """Draws one column an iteration: image, reconstruction and mask.
 
@@ -120,6 +134,7 @@ def iterations_image(
     recons: [B, T, 1, H, W, C].
     masks: [B, T, K, H, W, 1].
     max_scenes: how many of the scenes are shown.
+    colors: as for `color_masks`.
 
   Returns:
     [1, height, width, 3] with values in [0, 1].
@@ -129,7 +144,7 @@ def iterations_image(
   sg.guard(recons, "B, T, 1, H, W, C")
   sg.guard(masks, "B, T, K, H, W, 1")
   frames = [min(t, sg.frames - 1) for t in range(sg.T)]
-  colored = color_masks(tf.transpose(masks[..., 0], [0, 1, 3, 4, 2]))
+  colored = color_masks(tf.transpose(masks[..., 0], [0, 1, 3, 4, 2]), colors)
   rows = [tf.gather(images, frames, axis=1)[:, :, 0], recons[:, :, 0], colored]
   tiles = tf.stack([add_border(to_rgb(row)) for row in rows], axis=1)
   tiles = tf.transpose(tiles[:max_scenes], [0, 1, 3, 2, 4, 5])

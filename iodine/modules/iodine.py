@@ -17,6 +17,7 @@ import sonnet as snt
 import tensorflow as tf
 
 from iodine import errors, kinds
+from iodine.drawing import palette
 from iodine.modules import (
   decoder,
   distributions,
@@ -562,7 +563,7 @@ class IODINE(utils.Module):
     self,
     data: Data,
     num_images: int = 4,
-    mask_components: bool = False,
+    mask_components: bool = True,
     seed: tf.Tensor | None = None,
   ) -> dict[str, tf.Tensor]:
     """Returns the images `overview` and `sequence` of a batch.
@@ -570,7 +571,7 @@ class IODINE(utils.Module):
     Args:
       data: as for `__call__`.
       num_images: how many scenes are decomposed.
-      mask_components: whether components are multiplied by their masks.
+      mask_components: whether components are cut out by their masks.
       seed: as for `__call__`.
 
     Returns:
@@ -585,18 +586,24 @@ class IODINE(utils.Module):
     order = utils.background_first(last.masks)
     masks = [utils.reorder(r.masks, order) for r in renderings]
     components = utils.reorder(last.components, order)
+    if mask_components:
+      board = palette.checkerboard(*components.shape[2:4])
+      components = tf.clip_by_value(components, 0.0, 1.0)
+      components = masks[-1] * components + (1.0 - masks[-1]) * board
+    colors = palette.slot_colors(self.num_components)
     return {
       "overview": image_grids.diagnostic_image(
         images=self._frame(images, self.num_iters)[:, 0],
         recons=last.reconstruction[:, 0],
         masks=tf.transpose(masks[-1][..., 0], [0, 2, 3, 1]),
         components=tf.transpose(components, [0, 2, 3, 1, 4]),
-        mask_components=mask_components,
+        colors=colors,
       ),
       "sequence": image_grids.iterations_image(
         images[:, :, None],
         tf.stack([r.reconstruction for r in renderings], axis=1),
         tf.stack(masks, axis=1),
+        colors=colors,
       ),
     }
 

@@ -30,8 +30,7 @@ _SCENE = {
   "example": (
     "What the slots hold",
     "The image, its reconstruction, the masks (each pixel in the colours of "
-    "the slots that claim it), and what every slot contributes: its component "
-    "times its mask. The contributions add up to the reconstruction. Slot 1 "
+    "the slots that claim it), and the component of every slot. {shown} Slot 1 "
     "has the largest area: the background's, where that has its own slot.",
   ),
   "refinement": (
@@ -42,8 +41,8 @@ _SCENE = {
     "All iterations",
     "On top the true objects, where there are masks, each above the slot that "
     "overlaps it most. "
-    "Below, iteration by iteration, reconstruction, masks and contributions, "
-    "and the mask logits, which compete for every pixel.",
+    "Below, iteration by iteration, reconstruction, masks and components, "
+    "and the mask logits, which compete for every pixel. {shown}",
   ),
   "inputs": (
     "What the refinement network sees",
@@ -53,15 +52,25 @@ _SCENE = {
   "traversal": (
     "Latents changed one at a time",
     "The latents of one slot that tell most (highest KL), set to other values. "
-    "A disentangled latent changes one thing, such as the position.",
+    "A disentangled latent changes one thing, such as the position. {shown}",
+  ),
+  "traversal_film": (
+    "Latents changed as a film",
+    "The same, from one end to the other and back.",
   ),
 }
 SCENE_KINDS = tuple(_SCENE)
+# By whether components are masked.
+_SHOWN = {
+  True: "Components are cut out by their masks: squares stand for the rest.",
+  False: "Components are whole: their masks say which part of them counts.",
+}
 
 
-def scene(kind: str, number: int) -> Caption:
+def scene(kind: str, number: int, masked: bool) -> Caption:
   """Captions a picture of a scene."""
   title, text = _SCENE[kind]
+  text = text.format(shown=_SHOWN[masked])
   return Caption(f"{title}, scene {number}", text, title)
 
 
@@ -77,7 +86,7 @@ def curves(titles: Iterable[str]) -> Caption:
 
 GENERALISATION = Caption(
   "Foreground ARI and squared error over the refinements, a line for each "
-  "number of slots, and over the number of slots.",
+  "number of slots.",
   "Neither the number of slots nor that of refinements is in the weights. "
   "Dashed lines mark what the config says.",
 )

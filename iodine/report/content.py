@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from iodine import checkpoints, devices, errors, evaluation
 from iodine.drawing import canvas, charts
-from iodine.modules import datasets, iodine
+from iodine.modules import data, datasets, iodine
 from iodine.report import captions, page
 
 _PACKAGES = (
@@ -62,13 +62,14 @@ def write(
   Returns:
     The page as HTML.
   """
+  masked = config["plot"]["masked"]
   drawn = {(picture.kind, picture.scene): picture for picture in pictures}
   charts_drawn = _charts(result, trained, logged, step)
   if ("latents", None) in drawn:
     (figure,) = drawn["latents", None].figures
     charts_drawn["latents"] = _chart(figure, captions.latents(statistics))
   return page.render(
-    title=f"IODINE on {type(dataset).__name__}",
+    title=_title(dataset, result.num_scenes),
     facts=_facts(config, opened, step, model, dataset, result),
     notes=captions.notes(
       datasets.ranges_of(dataset)[1] is not None,
@@ -76,13 +77,16 @@ def write(
       result.left_out,
     ),
     result=result,
+    others=_others(result, trained),
     spread_titles=evaluation.tables.spread_titles(result),
     scenes=[
       {
         "number": scene.number,
         "metrics": _final_metrics(scene),
         "images": [
-          page.Image(picture.encode(), captions.scene(kind, scene.number))
+          page.Image(
+            picture.encode(), captions.scene(kind, scene.number, masked)
+          )
           for kind in captions.SCENE_KINDS
           if (picture := drawn.get((kind, scene.number)))
         ],
@@ -98,6 +102,25 @@ def write(
 # ----------------------------------------------------------------------- words
 
 
+def _title(dataset: datasets.SceneDataset, number: int) -> str:
+  """Returns how many scenes there are of what."""
+  noun = "photo" if isinstance(dataset, data.Images) else "scene"
+  counted = f"{number:,} {noun}{'' if number == 1 else 's'}"
+  paths = _paths(dataset)
+  if isinstance(dataset, data.IODINEDataset) or not paths:
+    return f"{counted} of {type(dataset).__name__}"
+  names = [
+    os.path.basename(os.path.normpath(path)) + "/" * os.path.isdir(path)
+    for path in paths
+  ]
+  return f"{counted} from {errors.join_some(names, separator=', ')}"
+
+
+def _paths(dataset: datasets.SceneDataset) -> Sequence[str]:
+  path: Any = getattr(dataset, "path", None) or getattr(dataset, "name", ())
+  return [path] if isinstance(path, str) else path
+
+
 def _facts(
   config: Mapping[str, Any],
   opened: checkpoints.Opened,
@@ -110,9 +133,7 @@ def _facts(
   kind = "TF1, of the original" if opened.is_tf1 else "TF2"
   parameters = sum(v.shape.num_elements() for v in model.trainable_variables)
   first, last = config["seed"], config["seed"] + result.seeds - 1
-  path: Any = getattr(dataset, "path", None) or getattr(dataset, "name", ())
-  paths = [path] if isinstance(path, str) else path
-  shown_paths = errors.join_some(paths, separator=", ")
+  shown_paths = errors.join_some(_paths(dataset), separator=", ")
   facts = {
     "checkpoint": f"{opened.prefix} ({kind})",
     "training step": f"{step:,}",
@@ -165,6 +186,16 @@ def _final_metrics(scene: evaluation.Scene) -> dict[str, float]:
   }
 
 
+def _others(
+  result: evaluation.Evaluation, trained: charts.Trained | None
+) -> str:
+  """Returns what the evaluation has other numbers of than the training."""
+  iters = {result.num_iters, trained.num_iters} if trained else {0}
+  slots = {each.num_components for each in (result, *result.generalisation)}
+  names = {"slots": slots, "refinements": iters}
+  return " and ".join(name for name, each in names.items() if len(each) > 1)
+
+
 # -------------------------------------------------------------------- pictures
 
 
@@ -182,7 +213,7 @@ def _charts(
   titles = {
     name: title
     for name, title in evaluation.panels(result.catalogue).items()
-    if name in result.per_iteration or name == "factor"
+    if name in result.per_iteration
   }
   figure = charts.evaluation_plot(
     result.means(), result.standard_errors(), titles, result.num_scenes

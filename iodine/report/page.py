@@ -58,6 +58,7 @@ def render(**content: Any) -> str:
       spread_titles: what the numbers of each metric are called.
       curves: an `Image` of the metrics over the iterations.
       generalisation: the same for other numbers of slots, where asked for.
+      others: of what there are other numbers.
       training: what was logged in training, if something is left of it.
       scenes: those that are shown, dicts of number, metrics of the final decode
         by name, and images, example first.

@@ -25,6 +25,7 @@ _MIN_OVERLAY_SIZE = 512
 _NOT_SEEN = 255  # in mask_full.png
 _SIZE_PER_LINE_WIDTH = 300  # of the borders between slots
 _MIN_FILM_HEIGHT = 256  # in pixels
+_FILM_GAP = 8
 _FRAME_MILLISECONDS = 200
 _MOST_SHOWN = 4  # images in a notebook
 
@@ -79,7 +80,7 @@ def _write_image(
     cutout = np.concatenate([pixels, opacity], axis=-1)
     PIL.Image.fromarray(_to_bytes(cutout)).save(folder / f"slot_{k + 1}.png")
   overlay(found, pixels).save(folder / "overlay.png")
-  canvas.save(overview(found), str(folder / "overview.png"))
+  canvas.save(overview(found), str(folder / "overview"))
 
 
 def _write_film(
@@ -97,8 +98,8 @@ def _write_film(
 def draw_film(found: segmenter.Segmentation, frames: np.ndarray) -> np.ndarray:
   """Draws frames of a GIF, [T, height, width, 3] uint8.
 
-  They show the region of the frames that was seen, beside its reconstruction
-  and the pixels in the colours of their slots.
+  Under their titles they show the region of the frames that was seen, its
+  reconstruction, and the pixels in the colours of their slots.
 
   Args:
     found: the segmentation of a film.
@@ -109,10 +110,18 @@ def draw_film(found: segmenter.Segmentation, frames: np.ndarray) -> np.ndarray:
   size = pixels.shape[1:3]
   mixed = palette.mix(found.masks[..., None], _colors(found))
   recons = image_files.to_channels(found.reconstruction, 3)
-  parts = [pixels, data.resize(recons, size), data.resize(mixed, size)]
-  wide = np.concatenate([np.asarray(part) for part in parts], axis=2)
   zoom = max(1, -(-_MIN_FILM_HEIGHT // size[0]))
-  return _to_bytes(wide.repeat(zoom, axis=1).repeat(zoom, axis=2))
+  parts = [
+    np.pad(
+      _to_bytes(part).repeat(zoom, axis=1).repeat(zoom, axis=2),
+      [(0, 0), (0, _FILM_GAP), 2 * (_FILM_GAP // 2,), (0, 0)],
+      constant_values=255,
+    )
+    for part in (pixels, data.resize(recons, size), data.resize(mixed, size))
+  ]
+  wide = np.concatenate(parts, axis=2)
+  titles = canvas.headings(["film", "reconstruction", "mask"], wide.shape[2])
+  return np.concatenate([[titles] * len(wide), wide], axis=1)
 
 
 def _colors(found: segmenter.Segmentation) -> np.ndarray:

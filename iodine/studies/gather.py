@@ -67,11 +67,13 @@ def run(
   for name, kind in (("table.md", "github"), ("table.tex", "latex_booktabs")):
     files.write(os.path.join(output, name), as_table(rows, kind) + "\n")
   files.write(os.path.join(output, "table.csv"), _as_csv(rows, groups))
-  if panels := _curves(groups):
-    canvas.save(charts.groups_plot(panels), os.path.join(output, "curves.png"))
-  if scenes:
-    picture = plotting.side_by_side_plot(_same_scenes(groups))
-    canvas.save(picture, os.path.join(output, "scenes.png"))
+  with canvas.styled(config["plot"]):
+    if panels := _curves(groups):
+      figure = charts.groups_plot(panels, evaluation.catalogue.TITLES)
+      canvas.save(figure, os.path.join(output, "curves"))
+    if scenes:
+      picture = plotting.side_by_side_plot(_same_scenes(groups))
+      canvas.save(picture, os.path.join(output, "scenes"))
   print(f"tables, curves and scenes: {output}", flush=True)
   return rows
 
@@ -166,14 +168,14 @@ def _as_csv(rows: Rows, groups: Groups) -> str:
 
 
 def _curves(groups: Groups) -> dict[str, dict[str, list[Any]]]:
-  """Returns what was logged, by the titles of metrics and by group."""
+  """Returns what was logged, by metric and by group."""
   panels: dict[str, dict[str, list[Any]]] = {}
   for label, members in groups.items():
     for each in members:
       logged = training.read_scalars(each.run_folder, list(_LOGGED))
       for tag, curve in logged.items():
-        title = evaluation.catalogue.TITLES[_LOGGED[tag]]
-        panels.setdefault(title, {}).setdefault(label, []).append(curve)
+        named = panels.setdefault(_LOGGED[tag], {})
+        named.setdefault(label, []).append(curve)
   return panels
 
 
@@ -184,12 +186,12 @@ def _same_scenes(groups: Groups) -> list[tuple[str, list[plotting.Info]]]:
     for each in members:
       name = f"{os.path.basename(each.folder)}: {label}"
       first = result[0][1] if result else each.shown
-      if np.array_equal(*map(_images, (first, each.shown))):
+      if np.array_equal(_images(first), _images(each.shown)):
         result.append((name, list(each.shown)))
       else:
         print(f"{each.folder} sees other scenes, which are not drawn")
   return result
 
 
-def _images(infos: Sequence[plotting.Info]) -> list[np.ndarray]:
-  return [info["data"]["image"] for info in infos]
+def _images(infos: Sequence[plotting.Info]) -> np.ndarray:
+  return np.array([info["data"]["image"] for info in infos])

@@ -56,7 +56,7 @@ def run(
     tempfile.TemporaryDirectory() as folder,
   ):
     example = next(iter(dataset.batches("test")))
-    evaluate.write_pictures(own.model, example, folder)
+    evaluate.write_pictures(config, own.model, example, folder)
     _write_checkpoint(folder, config, opened)
     about = {"step": opened.step, "version": iodine.__version__}
     metrics = {**about, **result.as_json()}

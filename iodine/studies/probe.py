@@ -42,7 +42,7 @@ def run(
   evaluate.check(config)
   path = path or encode.run(config, checkpoint, config["output"])
   folder = config["pictures_dir"] or config["results_dir"]
-  picture = os.path.join(folder or os.path.dirname(path), "probe.png")
+  picture = os.path.join(folder or os.path.dirname(path), "probe")
   files.check_folder(os.path.dirname(picture))
   stop = config["evaluation"]["num_scenes"]
   found = {
@@ -55,7 +55,9 @@ def run(
   kinds = {name: kind for name, _, kind in mapping}
   measured = measure(found, kinds, config["probe"], path)
   print(f"\n{table(measured)}\n", flush=True)
-  canvas.save(charts.importance_plot(**measured["importance"]), picture)
+  with canvas.styled(config["plot"]):
+    figure = charts.importance_plot(**measured["importance"])
+    picture = canvas.save(figure, picture)
   print(f"importance of latents: {picture}", flush=True)
   result = {"latents": path, **measured}
   if config["json_path"] is not None:
