@@ -245,8 +245,9 @@ def evaluate(
   """Measures a model on every scene once, as `python main.py evaluate` does.
 
   Args:
-    model: a model with variables; the path of a checkpoint; or a config, whose
-      `checkpoint_dir` is one.
+    model: a model with variables, which refines `model.num_iters` times; the
+      path of a checkpoint; or a config, whose `checkpoint_dir` is one. Those
+      refine `evaluation.num_iters` times, where the config has that.
     data: images [N, H', W', 1 or 3], a dict of arrays, or a data set, see
       `train`. All scenes count, of a data set those of `data.test`. None for
       the held-out scenes of the checkpoint's config. Without masks there is no

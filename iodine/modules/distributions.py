@@ -264,6 +264,10 @@ class Decoded(NamedTuple):
   params: types.MixtureParameters
   x_dist: types.Distribution
 
+  def __repr__(self) -> str:
+    size, _, height, width = self.x_dist.batch_shape
+    return f"Decoded: {size} images, {height} x {width}"
+
   @property
   def image(self) -> tf.Tensor:
     """Returns [B, H, W, C], the mean; about 0 to 1."""

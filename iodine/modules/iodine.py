@@ -305,7 +305,8 @@ class IODINE(utils.Module):
       pair, parameters and distribution of the image.
     """
     z = tf.convert_to_tensor(z, tf.float32)
-    sg = shapeguard.ShapeGuard({"K": z.shape[1]})
+    (latent_size,) = self.latent_dist.output_shape
+    sg = shapeguard.ShapeGuard({"Z": latent_size})
     sg.guard(z, "B, K, Z")
     capacity = tf.fill([sg.B, sg.K, 1], CAPACITY)
     params = self.decoder(tf.concat([z, capacity], axis=-1))
