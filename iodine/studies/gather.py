@@ -184,7 +184,7 @@ def _same_scenes(groups: Groups) -> list[tuple[str, list[plotting.Info]]]:
     for each in members:
       name = f"{os.path.basename(each.folder)}: {label}"
       first = result[0][1] if result else each.shown
-      if np.array_equal(*map(_images, (first, each.shown))):
+      if np.array_equal(_images(first), _images(each.shown)):
         result.append((name, list(each.shown)))
       else:
         print(f"{each.folder} sees other scenes, which are not drawn")
