@@ -141,14 +141,7 @@ def launcher(
     return Training.start
   options = {"cluster": "slurm", "hours": 24, **options}
   with errors.as_user_error(
-    (
-      ImportError,
-      RuntimeError,
-      NameError,
-      TypeError,
-      ValueError,
-      AssertionError,
-    ),
+    (ImportError, NameError, TypeError, ValueError, AssertionError),
     lambda error: (
       "there is no Slurm here, or submitit does not take `sweep_slurm` "
       f"({errors.reason(error)}): give the command where Slurm is, after `pip "
@@ -157,7 +150,7 @@ def launcher(
     ),
   ):
     if options["cluster"] == "slurm" and shutil.which("srun") is None:
-      raise RuntimeError("no srun")
+      raise ValueError("no srun")
     submitit = importlib.import_module("submitit")
     executor = submitit.AutoExecutor(folder, cluster=options.pop("cluster"))
     options["timeout_min"] = int(60 * options.pop("hours"))
