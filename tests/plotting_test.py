@@ -299,7 +299,9 @@ def test_the_animation_has_a_frame_for_each_iteration():
       durations.append(gif.info["duration"])
   assert durations == [700, 700, 2100]
   for t, frame in enumerate(frames):
-    assert figures[t].axes[1].get_title() == f"iteration {t} of {T - 1}"
+    image, iteration = (axes.title for axes in figures[t].axes[:2])
+    assert iteration.get_text() == f"iteration {t} of {T - 1}"
+    assert iteration.get_fontsize() == image.get_fontsize()
     expected = canvas.pixels(figures[t]).astype(float)
     # 256 colours a frame.
     assert np.abs(frame - expected).mean() < 4.0

@@ -105,7 +105,7 @@ def refinement_frames(
   last = info["outputs"]["recons"].shape[1] - 1
   frames = [example_plot(info, scene, t, masked) for t in range(last + 1)]
   for t, figure in enumerate(frames):
-    figure.axes[1].set_title(f"iteration {t} of {last}")
+    figure.axes[1].title.set_text(f"iteration {t} of {last}")
   return frames
 
 
