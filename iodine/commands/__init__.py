@@ -4,4 +4,4 @@ Each has a function `run`, which gets plain config entries, prints what it does,
 and returns what it made. `main.py` wires them to the command line.
 """
 
-__all__ = ["common", "evaluate", "experiment", "help"]
+__all__ = ["common", "evaluate", "experiment", "help", "train"]
