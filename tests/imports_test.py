@@ -25,7 +25,7 @@ LAYERS = [
   {"training", "segmentation", "report", "tf1_checkpoint"},
   {"benchmark", "comparison"},
   {"commands"},
-  {"studies"},
+  {"studies", "explore"},
 ]
 
 # Within the model, from its records to the whole.

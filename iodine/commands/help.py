@@ -65,6 +65,10 @@ _USES: dict[str, tuple[tuple[str, ...], tuple[str, str]]] = {
       "segment with checkpoint_dir=runs/own_1 images=photo.png output=out",
     ),
   ),
+  "explore": (
+    (*_TRAINED, "explore"),
+    ("explore", "explore with checkpoint_dir=runs/laptop_1 explore.port=8000"),
+  ),
   "encode": (
     (*_TRAINED, "encode", "output", "results_dir"),
     (

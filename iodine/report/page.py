@@ -10,6 +10,7 @@ import base64
 import io
 import math
 import os
+import pathlib
 from typing import Any, NamedTuple
 
 import jinja2
@@ -18,6 +19,10 @@ from PIL import Image as pillow
 from iodine.report import captions
 
 _TEMPLATE = "report.html.jinja"
+# Of a decomposed scene, wherever a page shows one.
+ASSETS = tuple(
+  pathlib.Path(__file__).with_name(name) for name in ("scene.js", "scene.css")
+)
 
 
 class Image(NamedTuple):

@@ -1,7 +1,12 @@
 """Images and films from outside, decomposed: results as files, exports."""
 
 from iodine.segmentation.saved_model import export
-from iodine.segmentation.segmenter import Segmentation, Segmenter, segment
+from iodine.segmentation.segmenter import (
+  Segmentation,
+  Segmenter,
+  prepare,
+  segment,
+)
 from iodine.segmentation.user_files import draw_film, overlay, overview, write
 
 __all__ = [
@@ -11,6 +16,7 @@ __all__ = [
   "export",
   "overlay",
   "overview",
+  "prepare",
   "segment",
   "write",
 ]
