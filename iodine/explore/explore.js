@@ -12,25 +12,33 @@ const past = [];
 let about, state, found, second, views;
 let names = [];
 let turn = 0;
-let gesture = false;
-let moved = null;
+let gesture = false; // whether a slider is being moved
+let moved = null; // the latent that was moved last
+let mixing = null; // of interpolation: the latents that it began with
 
 const say = (text) => (find("status").textContent = text);
+
+// What a user has to know, and no bug.
+class Refusal extends Error {}
 window.addEventListener("unhandledrejection", (event) => {
+  if (!(event.reason instanceof Refusal)) return;
   event.preventDefault();
-  const isLost = event.reason instanceof TypeError;
-  say(isLost ? "No answer: is the command still running?" : event.reason.message);
+  say(event.reason.message);
 });
 
 async function ask(path, body, headers = {}) {
-  const response = await fetch(path, { method: "POST", body, headers });
+  const method = body === undefined ? "GET" : "POST";
+  const response = await fetch(path, { method, body, headers }).catch(() => {
+    throw new Refusal("No answer: is the command still running?");
+  });
   if (response.ok) return response;
-  throw new Error(`This cannot be done: ${await response.text()}`);
+  throw new Refusal(`This cannot be done: ${await response.text()}`);
 }
 
 const askFor = async (path, question) =>
-  (await ask(path, JSON.stringify(question))).json();
-const infer = (source) => askFor("infer", { ...source, ...state.options });
+  (await ask(path, question && JSON.stringify(question))).json();
+const infer = ({ source, options }) =>
+  askFor("infer", { ...source, ...options });
 const latents = () => state.edit.map((slot) => slot.z);
 
 // What of a decomposition can be edited, slot by slot.
@@ -46,35 +54,38 @@ function slotsOf(data) {
 
 // ------------------------------------------------------------------- state
 
-// Shows what `state` says.
-async function restore() {
+// Infers what the next state has to show, and then makes it the state.
+async function enter(next) {
   const mine = ++turn;
   const begun = performance.now();
   say("Inferring …");
-  const data = await infer(state.source);
+  const data = await infer(next);
   if (mine !== turn) return; // something else was opened meanwhile
-  found = data;
+  const edit = next.edit ?? slotsOf(data);
+  const chosen = Math.min(next.chosen, edit.length - 1);
+  [found, state] = [data, { ...next, edit, chosen }];
   const seconds = ((performance.now() - begun) / 1000).toFixed(2);
   say(`${found.rows - 1} refinements in ${seconds} s. Click an object.`);
-  state.edit ??= slotsOf(found);
-  for (const [name, value] of Object.entries(state.options))
-    find("options").elements[name].value = value === true ? "yes" : value || 0;
-  find("options").elements.sample.value = state.options.sample ? "yes" : "";
+  const { sample, ...numbers } = state.options;
+  const shown = { ...numbers, sample: sample ? "yes" : "" };
+  for (const [name, value] of Object.entries(shown))
+    find("options").elements[name].value = value;
   [...find("thumbnails").children].forEach((thumbnail, i) =>
     thumbnail.setAttribute("aria-pressed", i === state.source.scene),
   );
-  await views.found.show(found, state.edit[state.chosen]?.from ?? 0);
+  find("pair").inert = false;
+  await views.found.show(found, edit[chosen].from ?? 0);
   await changed();
 }
 
-function open(source) {
-  remember();
-  state = { ...state, source, edit: null, chosen: 1 };
-  return restore();
+// Infers anew: the changes say of what, and how.
+function open(changes) {
+  const before = JSON.stringify(state);
+  return enter({ ...state, edit: null, ...changes }).then(() => remember(before));
 }
 
 async function openSecond(source) {
-  second = await infer(source);
+  second = await infer({ ...state, source });
   find("second-part").hidden = false;
   await views.second.show(second, 1);
   showPartners("second 1");
@@ -82,17 +93,17 @@ async function openSecond(source) {
 }
 
 const use = (source) =>
-  find("use").value === "second" ? openSecond(source) : open(source);
+  find("use").value === "second" ? openSecond(source) : open({ source, chosen: 1 });
 
-function remember() {
-  past.push(JSON.stringify(state));
+function remember(before = JSON.stringify(state)) {
+  past.push(before);
   past.splice(0, past.length - MAX_UNDO);
 }
 
-function undo() {
+async function undo() {
   if (!past.length) return say("There is nothing to undo.");
-  state = JSON.parse(past.pop());
-  return restore();
+  await enter(JSON.parse(past.pop()));
+  say("Undone.");
 }
 
 function keepAddress() {
@@ -102,9 +113,7 @@ function keepAddress() {
 
 function fromAddress() {
   const code = location.hash.slice(1).replaceAll("-", "+");
-  const read = JSON.parse(atob(code.replaceAll("_", "/")));
-  if (!read.source || !read.options) throw new Error("no state");
-  return read;
+  return JSON.parse(atob(code.replaceAll("_", "/")));
 }
 
 // -------------------------------------------------------------------- editing
@@ -127,21 +136,27 @@ async function redraw() {
   }
 }
 
-// After every edit but the moves of a slider.
-async function changed(text) {
-  state.chosen = Math.min(state.chosen, state.edit.length - 1);
-  if (text) say(text);
+// Shows all that depends on the slots but their pictures.
+function showSlots() {
+  mixing = null;
+  find("mix").value = 0;
   showLatents();
   showPartners(find("partner").value);
   showPython();
   keepAddress();
-  await redraw();
+}
+
+function changed() {
+  showSlots();
+  return redraw();
 }
 
 function edit(text, change) {
   remember();
   change(state.edit, state.edit[state.chosen]);
-  return changed(text);
+  state.chosen = Math.min(state.chosen, state.edit.length - 1);
+  say(text);
+  return changed();
 }
 
 function choose(chosen) {
@@ -149,8 +164,8 @@ function choose(chosen) {
   views.edited.choose(chosen);
   const { from } = state.edit[chosen];
   if (from !== null) views.found.choose(from);
-  find("mix").value = 0;
-  return changed();
+  say(views.edited.facts.textContent);
+  showSlots();
 }
 
 function chooseFound(from) {
@@ -187,7 +202,7 @@ function latentRow(slot, i) {
     oninput: () => {
       if (!gesture) remember();
       gesture = true;
-      moved = i;
+      [moved, mixing] = [i, null];
       slot.z[i] = +(mean + deviation * range.value).toFixed(4);
       out.value = (+range.value).toFixed(2);
       redraw();
@@ -233,10 +248,10 @@ const actions = {
   },
   duplicate() {
     if (isFull()) return say(`There are ${MAX_SLOTS} slots already.`);
-    const text = "Duplicated, and moved a little. Move it on by its latents.";
+    const text = "Duplicated, and moved aside. Move it on by its latents.";
     return edit(text, (slots, slot) => {
       const copy = copyOf(slot);
-      copy.z = copy.z.map((z, i) => (isPlace(i) ? z - Math.sign(z) : z));
+      copy.z = copy.z.map((z, i) => (isPlace(i) ? z - 2 * Math.sign(z) : z));
       state.chosen = slots.push(copy) - 1;
     });
   },
@@ -265,11 +280,8 @@ const actions = {
     const before = edited.labels();
     const picture = make("canvas");
     edited.paint(picture, edited.pixels("reconstruction"));
-    remember();
-    state.options.slots = state.edit.length;
-    const source = { picture: picture.toDataURL() };
-    state = { ...state, source, edit: null };
-    await restore();
+    const options = { ...state.options, slots: state.edit.length };
+    await open({ source: { picture: picture.toDataURL() }, options });
     say(verdict(before, views.found.labels()));
   },
   picture() {
@@ -359,6 +371,7 @@ function showPython() {
 // -------------------------------------------------------------------- begin
 
 async function upload(file) {
+  if (!file) return;
   if (file.size > MAX_UPLOAD) return say("Files have at most 20 MB.");
   const headers = { "X-Name": encodeURIComponent(file.name) };
   await use(await (await ask("upload", file, headers)).json());
@@ -366,8 +379,8 @@ async function upload(file) {
 
 // Latents get their names when the server knows them.
 async function learnNames() {
-  const known = await (await fetch("names")).json();
-  if (!known || gesture) return setTimeout(learnNames, 2000);
+  const known = await askFor("names");
+  if (!known || !state.edit || gesture) return setTimeout(learnNames, 2000);
   names = known;
   showLatents();
 }
@@ -376,27 +389,27 @@ function listen() {
   for (const [id, action] of Object.entries(actions))
     find(id).onclick = action;
   find("options").onchange = ({ target }) => {
-    const value = { yes: true, "": false }[target.value] ?? +target.value;
-    if (!target.checkValidity()) return say(target.validationMessage);
-    remember();
-    state.options[target.name] = value;
-    state.edit = null;
-    return restore();
+    const value = target.name === "sample" ? !!target.value : +target.value;
+    if (!target.reportValidity()) return;
+    return open({ options: { ...state.options, [target.name]: value } });
   };
   find("mix").oninput = () => {
-    const slot = state.edit[state.chosen];
     if (!gesture) remember();
-    if (!gesture) slot.begin = [...slot.z];
     gesture = true;
-    const share = +find("mix").value;
-    const other = partner().z;
-    slot.z = slot.begin.map((z, i) => z + share * (other[i] - z));
+    const slot = state.edit[state.chosen];
+    mixing ??= [...slot.z];
+    const [share, other] = [+find("mix").value, partner().z];
+    slot.z = mixing.map((z, i) => +(z + share * (other[i] - z)).toFixed(4));
     redraw();
   };
   find("mix").onchange = () => {
     gesture = false;
-    return changed("Interpolated.");
+    showLatents();
+    showPython();
+    keepAddress();
   };
+  find("partner").onchange = showSlots;
+  find("file").onclick = ({ target }) => (target.value = "");
   find("file").onchange = ({ target }) => upload(target.files[0]);
   document.onpaste = ({ clipboardData }) => {
     if (clipboardData.files.length) return upload(clipboardData.files[0]);
@@ -413,7 +426,7 @@ function listen() {
 }
 
 async function begin() {
-  about = await (await fetch("about")).json();
+  about = await askFor("about");
   const [height, width] = about.shape;
   find("about").textContent =
     `${about.checkpoint}, step ${about.step}: ${about.slots} slots, ` +
@@ -434,17 +447,17 @@ async function begin() {
   );
   listen();
   const { slots, refinements, seed, sample } = about;
-  state = { source: { scene: 0 }, options: { slots, refinements, seed, sample } };
-  state.edit = null;
-  state.chosen = 1;
+  const options = { slots, refinements, seed, sample };
+  state = { source: { scene: 0 }, options, edit: null, chosen: 1 };
   try {
-    if (location.hash) state = fromAddress();
+    if (location.hash) await enter(fromAddress());
+    else if (about.thumbnails.length) await enter(state);
+    else say("There are no scenes here: open a file.");
   } catch {
-    say("The address has no state that can be read; this is the first scene.");
+    await enter(state);
+    say("The address could not be read. This is the first scene.");
   }
-  learnNames();
-  if (about.thumbnails.length || state.source.picture) await restore();
-  else say("There are no scenes here: open a file.");
+  await learnNames();
 }
 
 begin();

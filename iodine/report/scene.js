@@ -44,7 +44,7 @@ class SceneView {
     this.own = ["alone", "mask"].map((name) =>
       make("figure", {}, make("canvas"), make("figcaption", {}, name)),
     );
-    this.facts = make("p", { role: "status" });
+    this.facts = make("p");
     this.curves = make("div", { class: "curves" });
     const large = make("div", { class: "stage" }, this.stage, this.svg);
     large.onclick = (event) => this.choose(this.slotAt(event), true);
@@ -69,6 +69,7 @@ class SceneView {
     const image = new Image();
     image.src = data.sheet;
     await image.decode();
+    if (this.timer) this.toggle();
     this.data = data;
     const { width, height } = image;
     const canvas = make("canvas", { width, height });
