@@ -7,4 +7,5 @@ __all__ = [
   "latent_plots",
   "palette",
   "plotting",
+  "sheet",
 ]

@@ -18,6 +18,9 @@ import PIL.Image
 
 from iodine.drawing import canvas, palette
 
+# What a scene is drawn from, the arguments of `describe`.
+PICTURES = ("image", "reconstruction", "masks", "components")
+
 
 def describe(
   image: np.ndarray,

@@ -89,7 +89,7 @@ class Application:
     blank = sheet.png_uri(np.zeros([*self._engine.image_shape[:2], 3]))
     source = 0 if self._engine.num_scenes else _decode_uri(blank)
     latents = self._engine.infer(source, options)["latents"][-1]
-    self._engine.decode(np.float32(latents))
+    self._engine.decode(np.array(latents, np.float32))
 
   def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
     """Is what WSGI calls."""
@@ -133,21 +133,22 @@ class Application:
 
   def _infer(self, request: Request) -> Response:
     body = _body(request)
-    values = {name: body.get(name) for name in _OPTIONS}
+    options: dict[str, Any] = {name: body.get(name) for name in _OPTIONS}
     for name, kind in _OPTIONS.items():
-      kinds.check(name, values[name], kind)
-    source = body.get("scene")
+      kinds.check(name, options[name], kind)
+    source: Any = body.get("scene")
     if "picture" in body:
       source = _decode_uri(body["picture"])
     else:
       limit = kinds.Below(self._engine.num_scenes)
       kinds.check("scene", source, Annotated[int, kinds.AtLeast(0), limit])
-    return _json(self._engine.infer(source, engine.Options(**values)))
+    return _json(self._engine.infer(source, engine.Options(**options)))
 
   def _decode(self, request: Request) -> Response:
     found = self._engine.decode(self._latents(_body(request).get("latents")))
-    found = {name: value[None] for name, value in found.items()}
-    return _json(sheet.describe(found["reconstruction"], **found))
+    found["image"] = found["reconstruction"]
+    drawn: dict[str, Any] = {name: found[name][None] for name in sheet.PICTURES}
+    return _json(sheet.describe(**drawn))
 
   def _upload(self, request: Request) -> Response:
     name = parse.unquote(request.headers.get("X-Name", "file"))
@@ -157,12 +158,13 @@ class Application:
   def _npz(self, request: Request) -> Response:
     latents = self._latents(_body(request).get("latents"))
     content = io.BytesIO()
-    np.savez(content, latents=latents, **self._engine.decode(latents))
+    arrays: dict[str, Any] = self._engine.decode(latents)
+    np.savez(content, latents=latents, **arrays)
     return Response(content.getvalue(), mimetype="application/zip")
 
   def _gif(self, request: Request) -> Response:
     """Answers a GIF of latents [frames][K][Z]: picture and masks."""
-    given = _body(request).get("frames")
+    given: Any = _body(request).get("frames")
     kinds.check("frames", given, Annotated[list, kinds.Length(1, _MAX_FRAMES)])
     zoom = -(-_GIF_SIZE // max(self._engine.image_shape[:2]))
     frames = []
@@ -183,7 +185,7 @@ class Application:
     size = len(self._about["prior"]["mean"])
     row = Annotated[list[float], kinds.Length(size, size)]
     kinds.check("latents", given, Annotated[list[row], kinds.Length(1, 16)])
-    return np.clip(np.float32(given), -1e3, 1e3)
+    return np.clip(np.array(given, np.float32), -1e3, 1e3)
 
 
 def _body(request: Request) -> dict[str, Any]:

@@ -25,6 +25,7 @@ Arrays = dict[str, np.ndarray]
 
 # How many graphs, and how many answers, are kept.
 _NUM_GRAPHS, _NUM_ANSWERS = 8, 32
+_CURVES = ("loss", "KL", "ARI")
 # A latent carries the name of a factor that it goes with at least so much.
 _LEAST_CORRELATION = 0.4
 # What the numbers of a factor are called.
@@ -112,7 +113,8 @@ class Engine:
   def decode(self, latents: np.ndarray) -> Arrays:
     """Decodes [K, Z]: reconstruction [H, W, C], masks, components [K, ...]."""
     with self._lock:
-      found = evaluation.to_numpy(self._decoding(len(latents))(latents[None]))
+      decoded = self._decoding(len(latents))(latents[None])
+    found: Any = evaluation.to_numpy(decoded)
     return {
       "reconstruction": found.reconstruction[0, 0],
       "masks": found.masks[0, ..., 0],
@@ -124,9 +126,9 @@ class Engine:
       found = self._decompose({"image": self.read(source, "picture")}, options)
     else:
       found = self._decompose(self._scene(source), options)
-    curves = {k: found[k] for k in ("loss", "KL", "ARI") if k in found}
-    drawn = ("image", "reconstruction", "masks", "components")
-    described = sheet.describe(*(found[k] for k in drawn), curves, found["kl"])
+    curves = {str(k): found[k] for k in _CURVES if k in found}
+    drawn: dict[str, Any] = {k: found[k] for k in sheet.PICTURES}
+    described = sheet.describe(**drawn, curves=curves, kl=found["kl"])
     numbers = {k: found[k].tolist() for k in ("latents", "latent_kl")}
     return {**described, **numbers}
 
@@ -136,16 +138,13 @@ class Engine:
   def _decompose(self, scene: Arrays, options: Options) -> Arrays:
     """Returns what `_infer` says about a scene, in NumPy."""
     # Of a film as many frames as are seen; a still, or the last, stays.
-    steps = np.arange(options.refinements + 1)
-    frames = [self._model.frame_index(t) for t in steps]
-    frames = np.minimum(frames, len(scene["image"]) - 1)
-    image, mask = (
-      None if scene.get(k) is None else scene[k][frames]
-      for k in ("image", "mask")
-    )
+    steps = range(options.refinements + 1)
+    last = len(scene["image"]) - 1
+    frames = [min(self._model.frame_index(t), last) for t in steps]
+    mask = scene["mask"][frames] if "mask" in scene else None
     infer = self._inferring(options._replace(seed=0))
     seed = tf.constant([options.seed, 0], tf.int64)
-    return evaluation.to_numpy(infer(image, mask, seed))
+    return evaluation.to_numpy(infer(scene["image"][frames], mask, seed))
 
   def _infer(self, options: Options) -> Callable[..., Any]:
     """Compiles inference for numbers of slots and refinements."""
@@ -169,8 +168,9 @@ class Engine:
         ],
         axis=0,
       )
-      # The slots are in one order in all iterations.
-      order = utils.background_first(rendering.masks[-1:])[0]
+      # The slots are in one order in all iterations, that of `segment`.
+      last = distributions.render(estimates[-1].x_dist)
+      order = utils.background_first(last.masks)[0]
       slots = {
         "masks": rendering.masks[..., 0],
         "components": rendering.components,
@@ -233,12 +233,12 @@ class Engine:
     if columns:
       table = np.concatenate([np.concatenate(latents), *columns.values()], 1)
       with np.errstate(invalid="ignore"):  # of what is always the same
-        found = np.corrcoef(table.T)[:size, size:]
-      found = np.abs(np.nan_to_num(found))
+        matrix = np.corrcoef(table.T)[:size, size:]
+      likeness = np.abs(np.nan_to_num(matrix))
       titles = [name for name, x in columns.items() for _ in x.T]
-      for i, best in enumerate(found.argmax(axis=1)):
-        if found[i, best] >= _LEAST_CORRELATION:
-          names[i] = titles[best], round(float(found[i, best]), 2)
+      for i, best in enumerate(likeness.argmax(axis=1)):
+        if likeness[i, best] >= _LEAST_CORRELATION:
+          names[i] = titles[best], round(float(likeness[i, best]), 2)
     self.names = names
 
   def _columns(self, factors: list[Arrays]) -> Arrays:
@@ -248,7 +248,7 @@ class Engine:
       title = name.partition("/")[2]
       values = np.concatenate([each[name] for each in factors])
       if self._kinds.get(title) == "categorical":
-        columns[title] = np.float32(values == np.unique(values))
+        columns[title] = (values == np.unique(values)).astype(np.float32)
       elif values.shape[1] == 1:
         columns[title] = values
       else:
