@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-import ipaddress
 import json
+import mimetypes
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
@@ -21,33 +21,18 @@ from iodine.drawing import canvas, palette, sheet
 from iodine.explore import engine
 
 _FOLDER = pathlib.Path(__file__).parent
-_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
-# What is sent, no other file is.
-_FILES = {
-  "/": _FOLDER / "page.html",
-  "/explore.js": _FOLDER / "explore.js",
-  "/explore.css": _FOLDER / "explore.css",
-  **{f"/{path.name}": path for path in report.ASSETS},
-}
+# What is sent; no other file is.
+_NAMES = ("page.html", "explore.js", "explore.css")
+_FILES = {f.name: f for f in (*report.ASSETS, *map(_FOLDER.joinpath, _NAMES))}
 _HEADERS = {
   "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; "
   "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
   "Cross-Origin-Resource-Policy": "same-origin",
-  "Referrer-Policy": "no-referrer",
-  "X-Content-Type-Options": "nosniff",
   "Cache-Control": "no-store",
 }
 _MAX_UPLOAD = 20 * 2**20
-_MAX_FRAMES = 64  # of a GIF
+_MAX_SLOTS, _MAX_REFINEMENTS, _MAX_FRAMES = 16, 50, 64
 _GIF_SIZE, _FRAME_MILLISECONDS = 280, 120
-_EVERYWHERE = ("0.0.0.0", "::")
-
-_OPTIONS = {
-  "slots": Annotated[int, kinds.AtLeast(1), kinds.Below(17)],
-  "refinements": Annotated[int, kinds.AtLeast(0), kinds.Below(51)],
-  "seed": Annotated[int, kinds.AtLeast(0), kinds.Below(2**32)],
-  "sample": bool,
-}
 
 
 class Application:
@@ -65,16 +50,16 @@ class Application:
     Args:
       explored: answers what is about the model.
       host: where this listens.
-      about: what the page begins with.
+      about: checkpoint, step, and the options to begin with.
     """
     self.port = 0
     self._engine, self._host = explored, host
-    mean, deviation = explored.prior
+    images = (scene["image"][0, 0] for scene in explored.scenes)
     self._about = {
       **about,
       "shape": explored.image_shape,
-      "prior": {"mean": mean, "deviation": deviation},
-      "thumbnails": explored.thumbnails(),
+      "prior": explored.prior,
+      "thumbnails": [sheet.png_uri(np.asarray(image)) for image in images],
     }
     self._answers = {
       "/infer": self._infer,
@@ -83,13 +68,6 @@ class Application:
       "/npz": self._npz,
       "/gif": self._gif,
     }
-
-  def warm_up(self, options: engine.Options) -> None:
-    """Answers once, so that the first browser need not wait."""
-    blank = sheet.png_uri(np.zeros([*self._engine.image_shape[:2], 3]))
-    source = 0 if self._engine.num_scenes else _decode_uri(blank)
-    latents = self._engine.infer(source, options)["latents"][-1]
-    self._engine.decode(np.array(latents, np.float32))
 
   def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
     """Is what WSGI calls."""
@@ -109,105 +87,79 @@ class Application:
     path = request.path
     if request.method == "POST" and path in self._answers:
       return self._answers[path](request)
-    if request.method != "GET":
-      raise exceptions.NotFound
     if path == "/about":
       return _json(self._about)
-    if path == "/names":
+    if path == "/names" and self._engine.named.wait():
       return _json(self._engine.names)
-    if path not in _FILES:
+    name = "page.html" if path == "/" else path[1:]
+    if request.method != "GET" or name not in _FILES:
       raise exceptions.NotFound
-    file = _FILES[path]
-    return Response(file.read_bytes(), mimetype=_TYPES[file.suffix])
+    kind, _ = mimetypes.guess_type(name)
+    return Response(_FILES[name].read_bytes(), mimetype=kind)
 
   def _check_sender(self, request: Request) -> None:
     """Refuses pages from elsewhere, whatever name leads them here."""
     host = request.headers.get("Host", "")
-    name = host.removesuffix(f":{self.port}")
-    is_known = name in ("localhost", "127.0.0.1", "[::1]", self._host) or (
-      self._host in _EVERYWHERE and _is_address(name.strip("[]"))
-    )
-    own = f"http://{host}"
+    name, own = host.removesuffix(f":{self.port}"), f"http://{host}"
+    is_known = name in ("localhost", "127.0.0.1", self._host)
     if not is_known or request.headers.get("Origin", own) != own:
       raise exceptions.Forbidden("this page is for this machine alone")
 
   def _infer(self, request: Request) -> Response:
-    body = _body(request)
-    options: dict[str, Any] = {name: body.get(name) for name in _OPTIONS}
-    for name, kind in _OPTIONS.items():
-      kinds.check(name, options[name], kind)
-    source: Any = body.get("scene")
+    body = request.get_json(force=True)
     if "picture" in body:
-      source = _decode_uri(body["picture"])
+      source: int | bytes = base64.b64decode(body["picture"].partition(",")[2])
     else:
-      limit = kinds.Below(self._engine.num_scenes)
-      kinds.check("scene", source, Annotated[int, kinds.AtLeast(0), limit])
-    return _json(self._engine.infer(source, engine.Options(**options)))
+      source = _number(body, "scene", 0, len(self._engine.scenes) - 1)
+    slots = _number(body, "slots", 1, _MAX_SLOTS)
+    refinements = _number(body, "refinements", 0, _MAX_REFINEMENTS)
+    seed = _number(body, "seed", 0, 2**32 - 1)
+    return _json(self._engine.infer(source, slots, refinements, seed))
 
   def _decode(self, request: Request) -> Response:
-    found = self._engine.decode(self._latents(_body(request).get("latents")))
-    found["image"] = found["reconstruction"]
-    drawn: dict[str, Any] = {name: found[name][None] for name in sheet.PICTURES}
-    return _json(sheet.describe(**drawn))
+    found = self._engine.decode(self._latents(request, 1))
+    return _json(sheet.describe(found.reconstruction[:, 0], *found))
 
   def _upload(self, request: Request) -> Response:
     name = parse.unquote(request.headers.get("X-Name", "file"))
     (image,) = self._engine.read(request.get_data(), name)
-    return _json({"picture": sheet.png_uri(canvas.to_rgb(image))})
+    return _json({"picture": sheet.png_uri(image)})
 
   def _npz(self, request: Request) -> Response:
-    latents = self._latents(_body(request).get("latents"))
+    latents = self._latents(request, 1)
+    found = self._engine.decode(latents)
+    arrays: dict[str, Any] = {k: x[0] for k, x in found._asdict().items()}
     content = io.BytesIO()
-    arrays: dict[str, Any] = self._engine.decode(latents)
-    np.savez(content, latents=latents, **arrays)
+    np.savez(content, latents=latents[0], **arrays)
     return Response(content.getvalue(), mimetype="application/zip")
 
   def _gif(self, request: Request) -> Response:
-    """Answers a GIF of latents [frames][K][Z]: picture and masks."""
-    given: Any = _body(request).get("frames")
-    kinds.check("frames", given, Annotated[list, kinds.Length(1, _MAX_FRAMES)])
+    found = self._engine.decode(self._latents(request, _MAX_FRAMES))
+    colors = palette.slot_colors(found.masks.shape[1])
+    image = canvas.to_rgb(found.reconstruction[:, 0])
+    wide = np.concatenate([image, palette.mix(found.masks, colors)], axis=2)
     zoom = -(-_GIF_SIZE // max(self._engine.image_shape[:2]))
-    frames = []
-    for each in given:
-      found = self._engine.decode(self._latents(each))
-      colors = palette.slot_colors(len(found["masks"]))
-      mixed = palette.mix(found["masks"][..., None], colors)
-      pair = [canvas.to_rgb(x) for x in (found["reconstruction"], mixed)]
-      wide = np.rint(255 * np.concatenate(pair, axis=1)).astype(np.uint8)
-      frames.append(wide.repeat(zoom, axis=0).repeat(zoom, axis=1))
-    content = imageio.imwrite(
-      "<bytes>", frames, extension=".gif", duration=_FRAME_MILLISECONDS, loop=0
-    )
+    large = wide.repeat(zoom, axis=1).repeat(zoom, axis=2)
+    frames = np.rint(255 * large).astype(np.uint8)
+    times: dict[str, Any] = {"duration": _FRAME_MILLISECONDS, "loop": 0}
+    content = imageio.imwrite("<bytes>", frames, extension=".gif", **times)
     return Response(content, mimetype="image/gif")
 
-  def _latents(self, given: Any) -> np.ndarray:
-    """Returns latents [K, Z] that came as lists."""
-    size = len(self._about["prior"]["mean"])
+  def _latents(self, request: Request, most: int) -> np.ndarray:
+    """Returns latents [N, K, Z] that came as lists, N at most so many."""
+    size = len(self._engine.prior[0])
     row = Annotated[list[float], kinds.Length(size, size)]
-    kinds.check("latents", given, Annotated[list[row], kinds.Length(1, 16)])
+    slots = Annotated[list[row], kinds.Length(1, _MAX_SLOTS)]
+    given = request.get_json(force=True)["latents"]
+    kinds.check("latents", given, Annotated[list[slots], kinds.Length(1, most)])
     return np.clip(np.array(given, np.float32), -1e3, 1e3)
 
 
-def _body(request: Request) -> dict[str, Any]:
-  body = request.get_json(force=True)
-  kinds.check("request", body, dict)
-  return body
-
-
-def _decode_uri(uri: Any) -> bytes:
-  """Returns the file in a data URI."""
-  with errors.as_user_error(
-    (ValueError, AttributeError),
-    lambda error: "`picture` is not a data URI: give one of a PNG",
-  ):
-    return base64.b64decode(uri.partition(",")[2], validate=True)
-
-
-def _is_address(host: str) -> bool:
-  """Returns whether a host is a number, which nobody can give another one."""
-  return not errors.message_of(
-    lambda: ipaddress.ip_address(host), (ValueError,)
-  )
+def _number(body: dict[str, Any], name: str, least: int, most: int) -> int:
+  """Returns an integer of a request, which it checks."""
+  above, below = kinds.AtLeast(least), kinds.Below(most + 1)
+  kinds.check(name, body.get(name), Annotated[int, above, below])
+  return body[name]
 
 
 def _json(content: Any) -> Response:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 import socket
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from werkzeug import serving
 
-from iodine import checkpoints, errors, evaluation
+from iodine import checkpoints, errors
 from iodine.commands import common, evaluate
 from iodine.explore import application, engine
 
@@ -20,10 +24,8 @@ _NUM_SCENES = 64
 
 
 class _Quiet(serving.WSGIRequestHandler):
-  """Prints nothing of requests that are answered."""
-
   def log_request(self, *_: Any) -> None:
-    """Says nothing."""
+    """Prints nothing of requests that are answered."""
 
 
 def run(config: Config, checkpoint: common.Checkpoint) -> None:
@@ -41,58 +43,43 @@ def run(config: Config, checkpoint: common.Checkpoint) -> None:
       f"({errors.reason(error)}): give another port, or 0 for a free one"
     ),
   ):
-    place = serving.select_address_family(host, port)
-    listener = socket.create_server((host, port), family=place)
+    listener = socket.create_server((host, port))
   opened = checkpoints.open_checkpoint(checkpoint)
   config = checkpoints.as_evaluated(config)
-  scenes: dict[str, np.ndarray] = {}
-  told = errors.message_of(lambda: scenes.update(_read_scenes(config)))
-  if told:
-    print(f"no scenes to choose from, files only: {told}", flush=True)
+  scenes: list[dict[str, Any]] = []
+  read = itertools.islice(_scenes(config), _NUM_SCENES)
+  told = errors.message_of(lambda: scenes.extend(read))
+  if told is not None:
+    print(f"no scenes, so open files: {told}", flush=True)
   restored = common.restore(config, opened)
   print(f"exploring {opened.prefix}", flush=True)
   regressor = config["model"].get("factor_evaluator") or {}
   kinds = {name: kind for name, _, kind in regressor.get("mapping", ())}
-  model = restored.model
-  explored = engine.Engine(model, scenes, kinds)
-  options = engine.Options(
-    model.num_components, model.num_iters, config["seed"], sample=False
-  )
-  about = {
-    "checkpoint": config["checkpoint_dir"],
-    "step": restored.step,
-    **options._asdict(),
+  explored = engine.Engine(restored.model, scenes, kinds)
+  options = {
+    "slots": restored.model.num_components,
+    "refinements": restored.model.num_iters,
+    "seed": config["seed"],
   }
+  about = {"checkpoint": config["checkpoint_dir"], "step": restored.step}
+  about["options"] = options
   app = application.Application(explored, host, about)
-  app.warm_up(options)
-  naming = threading.Thread(
-    target=explored.name_latents, args=(options,), daemon=True
-  )
-  naming.start()
-  server = serving.make_server(
-    *(host, port, app),
-    threaded=True,
-    request_handler=_Quiet,
-    fd=listener.fileno(),
+  server = serving.ThreadedWSGIServer(
+    host, port, app, _Quiet, fd=listener.fileno()
   )
   app.port = server.port
-  shown = f"[{host}]" if ":" in host else host
-  print(f"page: http://{shown}:{server.port}/ (Ctrl-C ends)", flush=True)
+  if scenes:  # the graphs that the first browser would wait for
+    found = explored.infer(0, **options)
+    explored.decode(np.array(found["means"][-1:], np.float32))
+  threading.Thread(
+    target=explored.name_latents, args=(config["seed"],), daemon=True
+  ).start()
+  print(f"page: http://{host}:{server.port}/ (Ctrl-C ends)", flush=True)
   server.serve_forever()
 
 
-def _read_scenes(config: Config) -> dict[str, np.ndarray]:
-  """Returns the first scenes of the test subset, as `engine.Engine` wants."""
-  rows: list[dict[str, np.ndarray]] = []
-  num_scenes = 0
+def _scenes(config: Config) -> Iterator[dict[str, Any]]:
+  """Yields the scenes of the test subset, each a batch."""
   for batch in evaluate.build_dataset(config).batches("test"):
-    factors = batch.pop("factors", {})
-    batch |= {f"factor/{name}": x for name, x in factors.items()}
-    rows.append(evaluation.to_numpy(batch))
-    num_scenes += len(rows[-1]["image"])
-    if num_scenes >= _NUM_SCENES:
-      break
-  return {
-    name: np.concatenate([row[name] for row in rows])[:_NUM_SCENES]
-    for name in rows[0]
-  }
+    for i in range(len(batch["image"])):
+      yield tf.nest.map_structure(operator.itemgetter(slice(i, i + 1)), batch)

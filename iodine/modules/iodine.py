@@ -297,7 +297,8 @@ class IODINE(snt.Module):
   ) -> tuple[types.MixtureParameters, types.Distribution]:
     """Maps [B, K, Z] latents -> parameters and distribution of the image.
 
-    The image has the shape of the last batch, or of `initialize`.
+    The image has the shape of the last batch, or of `initialize`. K may be any
+    number of slots.
     """
     sg = shapeguard.ShapeGuard({"K": z.shape[1]})
     sg.guard(z, "B, K, Z")

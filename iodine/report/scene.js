@@ -2,265 +2,185 @@
 // A decomposed scene: its pictures, its slots, a slider over the refinements.
 // What it draws comes from `iodine/drawing/sheet.py`.
 
-const SVG = ["svg", "path", "polyline", "line"];
-const STEP_MILLISECONDS = 350;
+const TEMPLATE = `
+<div class="stage"><canvas role="img"></canvas>
+<svg aria-hidden="true"><path/><path/></svg></div>
+<div class="time"><button type="button">Play</button>
+<input type="range" min="0" aria-label="refinement"><output></output></div>
+<div class="kinds tiles" role="group" aria-label="pictures"></div>
+<div class="slots tiles" role="group" aria-label="slots"></div>
+<p class="facts"></p><div class="curves"></div>`;
+const ALL_KINDS = "image reconstruction masks error component mask".split(" ");
 const ERROR_COLOR = [200, 60, 20];
-
-function make(tag, attributes = {}, ...children) {
-  const space = "http://www.w3.org/2000/svg";
-  const element = SVG.includes(tag)
-    ? document.createElementNS(space, tag)
-    : document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) element[name] = value;
-    else element.setAttribute(name, value);
-  }
-  element.append(...children);
-  return element;
-}
+const STEP_MILLISECONDS = 350;
 
 class SceneView {
   // `kinds` of pictures are to choose from; `onchoose` is told of a slot.
-  constructor(root, kinds, onchoose = () => {}) {
-    this.onchoose = onchoose;
-    this.kind = kinds[0];
-    this.slot = this.t = 0;
-    this.stage = make("canvas", { role: "img" });
-    this.line = make("path", { "vector-effect": "non-scaling-stroke" });
-    this.under = this.line.cloneNode();
-    this.svg = make("svg", { "aria-hidden": true }, this.under, this.line);
-    this.small = kinds.map((kind) => this.button(kind, () => this.turn(kind)));
-    this.play = make("button", { onclick: () => this.toggle() }, "Play");
-    this.range = make("input", {
-      type: "range",
-      min: 0,
-      "aria-label": "refinement",
-      oninput: () => this.step(+this.range.value),
-    });
-    this.told = make("output");
-    this.time = make("div", { class: "time" }, this.play, this.range, this.told);
-    this.slots = make("div", { class: "tiles", role: "group" });
-    this.slots.setAttribute("aria-label", "slots");
-    this.own = ["alone", "mask"].map((name) =>
-      make("figure", {}, make("canvas"), make("figcaption", {}, name)),
-    );
-    this.facts = make("p");
-    this.curves = make("div", { class: "curves" });
-    const large = make("div", { class: "stage" }, this.stage, this.svg);
-    large.onclick = (event) => this.choose(this.slotAt(event), true);
-    const group = { class: "tiles", role: "group", "aria-label": "pictures" };
+  constructor(root, kinds = ALL_KINDS, onchoose = () => {}) {
+    root.innerHTML = TEMPLATE;
     root.classList.add("view");
-    root.replaceChildren(
-      large,
-      this.time,
-      make("div", group, ...this.small),
-      this.slots,
-      make("div", { class: "own" }, ...this.own, this.facts),
-      this.curves,
-    );
+    this.part = (selector) => root.querySelector(selector);
+    Object.assign(this, { kinds, onchoose, kind: kinds[0], slot: 0 });
+    this.part(".stage").onclick = ({ offsetX, offsetY, target }) => {
+      const { width } = this.data;
+      const pixel = target.clientWidth / width;
+      const [x, y] = [offsetX, offsetY].map((at) => Math.floor(at / pixel));
+      this.pick(this.labels[y * width + x]);
+    };
+    this.part(".time button").onclick = () => this.toggle();
+    this.part("input").oninput = ({ target }) => this.step(+target.value);
+    this.fill(".kinds", kinds, (k) => this.turn(kinds[k]));
   }
 
-  button(name, onclick) {
-    return make("button", { onclick }, make("canvas"), make("span", {}, name));
+  // Puts buttons with a canvas each into a group.
+  fill(group, names, onclick) {
+    this.part(group).innerHTML = names
+      .map((name) => `<button type="button"><canvas></canvas>${name}</button>`)
+      .join("");
+    this.buttons(group).forEach((x, k) => (x.onclick = () => onclick(k)));
   }
 
-  // Shows another scene; stays at the refinement where there is but one.
+  buttons(group) {
+    return [...this.part(group).children];
+  }
+
+  // Shows another scene, after its last refinement.
   async show(data, slot = this.slot) {
     const image = new Image();
     image.src = data.sheet;
     await image.decode();
     if (this.timer) this.toggle();
-    this.data = data;
-    const { width, height } = image;
-    const canvas = make("canvas", { width, height });
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [image.width, image.height];
     this.sheet = canvas.getContext("2d", { willReadFrequently: true });
     this.sheet.drawImage(image, 0, 0);
-    this.svg.setAttribute("viewBox", `0 0 ${data.width} ${data.height}`);
-    this.slots.replaceChildren(
-      ...data.colors.map((color, k) => {
-        const tile = this.button(`slot ${k + 1}`, () => this.choose(k, true));
-        tile.style.setProperty("--slot", color);
-        return tile;
-      }),
-    );
-    this.range.max = data.rows - 1;
-    this.time.hidden = data.rows === 1;
-    this.curves.replaceChildren(
-      ...Object.entries(data.curves).map(([name, y]) => this.curve(name, y)),
-    );
-    this.slot = Math.min(slot, data.colors.length - 1);
-    this.step(data.rows - 1);
-  }
-
-  curve(name, values) {
-    const least = Math.min(...values);
-    const span = Math.max(...values) - least || 1;
-    const points = values.map((y, t) => [
-      (100 * t) / Math.max(values.length - 1, 1),
-      38 - (36 * (y - least)) / span,
-    ]);
-    const attributes = { viewBox: "0 0 100 40", preserveAspectRatio: "none" };
-    return make(
-      "figure",
-      { "data-name": name },
-      make("figcaption"),
-      make(
-        "svg",
-        { ...attributes, "aria-hidden": true },
-        make("line", { y1: 0, y2: 40 }),
-        make("polyline", { points: points.join(" ") }),
-      ),
-    );
-  }
-
-  // One picture of the sheet, RGBA.
-  tile(column, t = this.t) {
-    const { width, height } = this.data;
-    const [x, y] = [column * width, t * height];
-    return this.sheet.getImageData(x, y, width, height).data;
-  }
-
-  // The number of the slot of every pixel.
-  labels(t = this.t) {
-    return this.tile(2, t).filter((_, i) => i % 4 === 0);
-  }
-
-  slotAt(event) {
-    const { width, height } = this.data;
-    const box = this.stage.getBoundingClientRect();
-    const x = Math.floor((width * (event.clientX - box.left)) / box.width);
-    const y = Math.floor((height * (event.clientY - box.top)) / box.height);
-    return this.labels()[y * width + x];
-  }
-
-  paint(canvas, pixel) {
-    const { width, height } = this.data;
-    const image = new ImageData(width, height);
-    for (let i = 0; i < image.data.length; i += 4) image.data.set(pixel(i), i);
-    Object.assign(canvas, { width, height });
-    canvas.getContext("2d").putImageData(image, 0, 0);
-  }
-
-  // Returns what paints a kind of picture: (place) => RGBA.
-  pixels(kind) {
-    const [image, made] = [this.tile(0), this.tile(1)];
-    if (kind === "masks") return this.mixed();
-    if (kind === "error") {
-      return (i) => {
-        const part = (c) => Math.abs(image[i + c] - made[i + c]);
-        return [...ERROR_COLOR, Math.min(255, part(0) + part(1) + part(2))];
-      };
-    }
-    const shown = kind === "image" ? image : made;
-    return (i) => shown.subarray(i, i + 4);
-  }
-
-  mixed() {
-    const { colors } = this.data;
-    const rgb = colors.map((color) =>
-      [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16) / 255),
-    );
-    const masks = colors.map((_, k) => this.tile(3 + colors.length + k));
-    const sum = (i, c) => masks.reduce((all, m, k) => all + m[i] * rgb[k][c], 0);
-    return (i) => [sum(i, 0), sum(i, 1), sum(i, 2), 255];
-  }
-
-  // A slot's component, where its mask is; all of it; or its mask.
-  part(k, how) {
-    const component = this.tile(3 + k);
-    const mask = this.tile(3 + this.data.colors.length + k);
-    if (how === "mask") return (i) => mask.subarray(i, i + 4);
-    return (i) => {
-      const alpha = how === "cut" ? mask[i] : 255;
-      return [component[i], component[i + 1], component[i + 2], alpha];
-    };
+    const { width, height, rows, colors } = data;
+    Object.assign(this, { data, last: rows - 1 });
+    this.slot = Math.min(slot, colors.length - 1);
+    this.part("svg").setAttribute("viewBox", `0 0 ${width} ${height}`);
+    const names = colors.map((_, k) => `slot ${k + 1}`);
+    this.fill(".slots", names, (k) => this.pick(k));
+    this.part("input").max = this.last;
+    this.part(".time").hidden = !this.last;
+    this.step(this.last);
   }
 
   step(t) {
-    this.t = t;
-    this.range.value = t;
-    const last = this.data.rows - 1;
-    this.told.value = `${t} of ${last}`;
-    for (const figure of this.curves.children) {
-      const { name } = figure.dataset;
-      const value = this.data.curves[name][t];
-      figure.firstChild.textContent = `${name} ${+value.toPrecision(4)}`;
-      const line = figure.querySelector("line");
-      for (const x of ["x1", "x2"]) line.setAttribute(x, (100 * t) / (last || 1));
-    }
-    this.small.forEach((button) => {
-      const kind = button.textContent;
-      this.paint(button.firstChild, this.pixels(kind));
-    });
-    [...this.slots.children].forEach((button, k) =>
-      this.paint(button.firstChild, this.part(k, "cut")),
+    const { width, height, colors, curves } = this.data;
+    this.t = this.part("input").value = t;
+    this.tiles = Array.from({ length: 3 + 2 * colors.length }, (_, column) =>
+      this.sheet.getImageData(column * width, t * height, width, height).data,
     );
-    this.turn(this.kind);
+    this.labels = this.tiles[2].filter((_, i) => i % 4 === 0);
+    this.part("output").value = `${t} of ${this.last}`;
+    const drawn = Object.entries(curves).map((curve) => drawCurve(...curve, t));
+    this.part(".curves").innerHTML = drawn.join("");
+    this.buttons(".slots").forEach((button, k) => {
+      button.style.setProperty("--slot", colors[k]);
+      this.paint(button.firstChild, this.pixels("cut", k));
+    });
     this.choose(this.slot);
   }
 
-  // Shows another picture large.
+  // Returns what paints a picture: (place of a pixel) => RGBA.
+  pixels(kind, slot = this.slot) {
+    const [image, made, , ...parts] = this.tiles;
+    const masks = parts.splice(this.data.colors.length);
+    const copy = (tile, alpha) => (i) =>
+      [tile[i], tile[i + 1], tile[i + 2], alpha ? alpha[i] : 255];
+    const off = (i) =>
+      [i, i + 1, i + 2].reduce((e, j) => e + Math.abs(image[j] - made[j]), 0);
+    const rgb = this.data.colors.map((color) =>
+      [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16) / 255),
+    );
+    const mix = (i, c) => masks.reduce((x, m, k) => x + m[i] * rgb[k][c], 0);
+    return {
+      image: copy(image),
+      reconstruction: copy(made),
+      component: copy(parts[slot]),
+      mask: copy(masks[slot]),
+      cut: copy(parts[slot], masks[slot]),
+      masks: (i) => [mix(i, 0), mix(i, 1), mix(i, 2), 255],
+      error: (i) => [...ERROR_COLOR, Math.min(off(i), 255)],
+    }[kind];
+  }
+
+  paint(canvas, pixel) {
+    const image = new ImageData(this.data.width, this.data.height);
+    for (let i = 0; i < image.data.length; i += 4) image.data.set(pixel(i), i);
+    [canvas.width, canvas.height] = [image.width, image.height];
+    canvas.getContext("2d").putImageData(image, 0, 0);
+  }
+
+  // Shows a picture large.
   turn(kind) {
     this.kind = kind;
-    this.paint(this.stage, this.pixels(kind));
-    this.stage.setAttribute("aria-label", kind);
-    for (const button of this.small)
-      button.setAttribute("aria-pressed", button.textContent === kind);
+    this.paint(this.part(".stage canvas"), this.pixels(kind));
+    this.part(".stage canvas").setAttribute("aria-label", kind);
+    press(this.buttons(".kinds"), (k) => this.kinds[k] === kind);
   }
 
-  choose(slot, isNew = false) {
+  pick(slot) {
+    this.choose(slot);
+    this.onchoose(slot);
+  }
+
+  choose(slot) {
     this.slot = slot;
-    const { width, colors, kl } = this.data;
-    const labels = this.labels();
-    const edges = [];
-    labels.forEach((label, i) => {
-      if (label !== slot) return;
-      const [x, y] = [i % width, Math.floor(i / width)];
-      const ends = x === width - 1 || labels[i + 1] !== slot;
-      if (labels[i - width] !== slot) edges.push(`M${x} ${y}h1`);
-      if (labels[i + width] !== slot) edges.push(`M${x} ${y + 1}h1`);
-      if (x === 0 || labels[i - 1] !== slot) edges.push(`M${x} ${y}v1`);
-      if (ends) edges.push(`M${x + 1} ${y}v1`);
-    });
-    for (const path of [this.under, this.line])
-      path.setAttribute("d", edges.join(""));
-    this.line.style.stroke = colors[slot];
-    [...this.slots.children].forEach((button, k) =>
-      button.setAttribute("aria-pressed", k === slot),
+    this.turn(this.kind);
+    this.buttons(".kinds").forEach((button, k) =>
+      this.paint(button.firstChild, this.pixels(this.kinds[k])),
     );
-    this.own.forEach((figure) => {
-      const how = figure.textContent;
-      this.paint(figure.firstChild, this.part(slot, how));
+    const { width, colors, kl } = this.data;
+    const at = (x, y) =>
+      x >= 0 && x < width && this.labels[y * width + x] === slot;
+    let [line, count] = ["", 0];
+    this.labels.forEach((label, i) => {
+      const [x, y] = [i % width, Math.floor(i / width)];
+      if (label !== slot) return;
+      count++;
+      for (const [right, down] of [[0, -1], [0, 1], [-1, 0], [1, 0]])
+        if (!at(x + right, y + down))
+          line += `M${x + (right > 0)} ${y + (down > 0)}${right ? "v" : "h"}1`;
     });
-    const count = labels.filter((label) => label === slot).length;
-    const share = ((100 * count) / labels.length).toFixed(1);
+    for (const path of this.part("svg").children) path.setAttribute("d", line);
+    this.part("path + path").style.stroke = colors[slot];
+    press(this.buttons(".slots"), (k) => k === slot);
+    const share = ((100 * count) / this.labels.length).toFixed(1);
     const nats = kl ? `, KL ${kl[this.t][slot].toFixed(1)} nats` : "";
-    this.facts.textContent = `Slot ${slot + 1}: ${share} % of pixels${nats}`;
-    if (isNew) this.onchoose(slot);
+    const text = `Slot ${slot + 1}: ${share} % of the pixels${nats}`;
+    this.part(".facts").textContent = text;
   }
 
+  // Plays, or stops.
   toggle() {
-    const stop = () => {
-      this.timer = clearInterval(this.timer);
-      this.play.textContent = "Play";
-    };
-    if (this.timer) return stop();
-    if (this.t === this.data.rows - 1) this.step(0);
-    this.play.textContent = "Pause";
-    this.timer = setInterval(() => {
+    if (!this.timer && this.t === this.last) this.step(0);
+    const next = () => {
       this.step(this.t + 1);
-      if (this.t >= this.data.rows - 1) stop();
-    }, STEP_MILLISECONDS);
+      if (this.t === this.last) this.toggle();
+    };
+    this.timer = this.timer
+      ? clearInterval(this.timer)
+      : setInterval(next, STEP_MILLISECONDS);
+    this.part(".time button").textContent = this.timer ? "Pause" : "Play";
   }
 }
 
-// Where the data lies in the page itself.
-for (const data of document.querySelectorAll("script.scene")) {
-  const view = new SceneView(data.nextElementSibling, [
-    "image",
-    "reconstruction",
-    "masks",
-    "error",
-  ]);
-  view.show(JSON.parse(data.textContent), 1);
+function drawCurve(name, values, now) {
+  const [least, most] = [Math.min(...values), Math.max(...values)];
+  const height = (y) => 38 - (36 * (y - least)) / (most - least || 1);
+  const points = values.map((y, t) => `${t},${height(y)}`);
+  const box = `viewBox="0 0 ${values.length - 1 || 1} 40"`;
+  return `<figure>${name} ${+values[now].toPrecision(4)}
+<svg ${box} preserveAspectRatio="none" aria-hidden="true">
+<path d="M${now} 0v40"/><polyline points="${points.join(" ")}"/></svg>
+</figure>`;
 }
+
+function press(buttons, isOn) {
+  [...buttons].forEach((x, k) => x.setAttribute("aria-pressed", isOn(k)));
+}
+
+// In a page that has the data in itself.
+for (const data of document.querySelectorAll("script.scene"))
+  new SceneView(data.nextElementSibling).show(JSON.parse(data.textContent), 1);
