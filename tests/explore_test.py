@@ -44,7 +44,7 @@ def model():
 @pytest.fixture(scope="module")
 def explored(model):
   scenes = [a_scene(number) for number in range(5)]
-  return engine.Engine(model, scenes, {"shape": "categorical"})
+  return engine.Engine(model, scenes)
 
 
 @pytest.fixture(scope="module")
@@ -131,14 +131,14 @@ def test_latents_are_called_as_what_they_go_with(model):
     ],
     axis=1,
   )
-  names = engine.names_of(latents, factors, {"shape": "categorical"})
+  names = engine.names_of(latents, factors)
   assert [name and name[0] for name in names] == [
     *("position y", "shape", None, None)
   ]
   assert names[1][1] == 1.0 and 0.8 < names[0][1] < 1.0
   # Of the scenes at hand, and of none.
   for scenes in ([a_scene(0), a_scene(1)], []):
-    named = engine.Engine(model, scenes, {})
+    named = engine.Engine(model, scenes)
     named.name_latents(seed=0)
     assert named.named.is_set() and len(named.names) == 3
 
@@ -355,7 +355,7 @@ def test_a_scene_is_chosen_watched_clicked(page):
 
 def test_latents_move_and_the_picture_follows(page):
   (name, *_) = page.get(
-    "[...document.querySelectorAll('.latent em')].map(x => x.textContent)"
+    "[...document.querySelectorAll('.latent bdi')].map(x => x.textContent)"
   )
   index = {"position x": 0, "latent 1": 1, "color red": 2}[name]
   before = (

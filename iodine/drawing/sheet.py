@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import imageio.v3 as imageio
-import matplotlib.colors
 import numpy as np
 
 from iodine.drawing import canvas, palette
@@ -57,10 +56,9 @@ def describe(
   columns = [image, reconstruction[:, 0], masks.argmax(axis=1) / 255]
   columns += [x[:, k] for x in (components, masks) for k in range(num_slots)]
   wide = np.concatenate([canvas.to_rgb(each) for each in columns], axis=2)
-  colors = palette.slot_colors(num_slots)
   return {
     **{"height": height, "width": width, "rows": num_rows, "curves": {}},
-    "colors": [matplotlib.colors.to_hex(color) for color in colors],
+    "colors": palette.slot_colors(num_slots).tolist(),
     "sheet": png_uri(wide.reshape(num_rows * height, -1, 3)),
   }
 

@@ -7,7 +7,7 @@ import io
 import json
 import mimetypes
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Annotated, Any
 from urllib import parse
 
@@ -42,22 +42,19 @@ class Application:
     port: that is listened at.
   """
 
-  def __init__(
-    self, explored: engine.Engine, host: str, about: Mapping[str, Any]
-  ):
+  def __init__(self, explored: engine.Engine, host: str, about: Any):
     """Takes what is explored.
 
     Args:
       explored: answers what is about the model.
       host: where this listens.
-      about: checkpoint, step, and the options to begin with.
+      about: a dict of checkpoint, step, and the options to begin with.
     """
     self.port = 0
     self._engine, self._host = explored, host
     images = (scene["image"][0, 0] for scene in explored.scenes)
     self._about = {
       **about,
-      "shape": explored.image_shape,
       "prior": explored.prior,
       "thumbnails": [sheet.png_uri(np.asarray(image)) for image in images],
     }

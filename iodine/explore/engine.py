@@ -43,21 +43,15 @@ class Engine:
     infer: `_infer`, which keeps its last answers.
   """
 
-  def __init__(
-    self,
-    model: iodine.IODINE,
-    scenes: Sequence[dict[str, Any]],
-    kinds: Mapping[str, str],
-  ):
+  def __init__(self, model: iodine.IODINE, scenes: Sequence[dict[str, Any]]):
     """Takes the model and the scenes.
 
     Args:
       model: a restored one.
       scenes: batches of one scene each, of which there may be none.
-      kinds: of factors, where they are known.
     """
     self.image_shape = tuple(model.output_dist.output_shape)
-    self.scenes, self._model, self._kinds = scenes, model, kinds
+    self.scenes, self._model = scenes, model
     prior = model.latent_dist.default_prior()
     self.prior = [x.numpy().tolist() for x in (prior.mean(), prior.stddev())]
     self.names: Names = [None] * len(self.prior[0])
@@ -131,26 +125,22 @@ class Engine:
         self._model, turns(), 1, num_scenes=len(self.scenes), seed=seed
       )
       if found and found.latents is not None and found.factors:
-        self.names = names_of(found.latents, found.factors, self._kinds)
+        self.names = names_of(found.latents, found.factors)
     self.named.set()
 
 
-def names_of(
-  latents: np.ndarray,
-  factors: Mapping[str, np.ndarray],
-  kinds: Mapping[str, str],
-) -> Names:
+def names_of(latents: np.ndarray, factors: Mapping[str, np.ndarray]) -> Names:
   """Returns the factor that each latent says most about, by correlation.
 
   Args:
     latents: [objects, Z].
-    factors: {name: [objects, n]}.
-    kinds: of factors. A category counts as whether an object is of it.
+    factors: {name: [objects, n]}. A category, an integer, counts as whether an
+      object is of it.
   """
   titles, rows = [], []
   for name, values in factors.items():
-    if kinds.get(name) == "categorical":
-      values = values == np.unique(values)
+    if values.shape[1] == 1 and np.all(values == np.round(values)):
+      values = values == np.unique(values)  # a category
     parts = _PARTS.get(name, ())
     for i, row in enumerate(values.T):
       titles.append(f"{name} {parts[i]}" if i < len(parts) else name)

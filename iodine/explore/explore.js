@@ -2,7 +2,7 @@
 // The page of `python main.py explore`. What is done here stays here: `state`
 // is all of it, and the address has it. The server infers and decodes.
 
-const [MAX_SLOTS, MAX_UPLOAD, MAX_UNDO] = [16, 20 * 2 ** 20, 100];
+const [MAX_SLOTS, MAX_UPLOAD] = [16, 20 * 2 ** 20];
 
 const past = [];
 let about, state, found, second, views, settled, partners;
@@ -79,7 +79,6 @@ function settle(isEdit = true) {
   const before = settled;
   settled = JSON.stringify(state);
   if (isEdit && before && before !== settled) past.push(before);
-  past.splice(0, past.length - MAX_UNDO);
   history.replaceState(null, "", `#${btoa(settled)}`);
 }
 
@@ -95,8 +94,7 @@ function redraw() {
     const data = await askFor("decode", { latents: [latents()] });
     await views.edited.show(data, state.chosen);
   };
-  drawing = drawing.then(draw, draw);
-  return drawing;
+  return (drawing = drawing.then(draw, draw));
 }
 
 // Shows all that depends on the slots but their pictures.
@@ -224,23 +222,23 @@ const actions = {
     const { z, kl } = own();
     const i = moved ?? kl.indexOf(Math.max(...kl));
     const [mean, deviation] = about.prior.map((values) => values[i]);
-    const up = Array.from({ length: 13 }, (_, step) => step / 2 - 3);
-    const frames = [...up, ...up.slice(1, -1).reverse()].map((value) =>
-      latents().with(state.chosen, z.with(i, mean + deviation * value)),
-    );
+    const frames = Array.from({ length: 24 }, (_, t) => {
+      const value = mean - 3 * deviation * Math.cos((Math.PI * t) / 12);
+      return latents().with(state.chosen, z.with(i, value));
+    });
     return saveAnswer(`latent_${i}.gif`, "gif", frames);
   },
 };
 
 // Says which slots were found again, by the pixels that they share.
 function verdict(before, after) {
-  const overlap = (k, other) => {
+  const isSame = (k, other) => {
     const sum = [...before].map((x, i) => (x === k) + (after[i] === other));
-    return sum.filter((n) => n === 2).length / sum.filter((n) => n).length;
+    return 2 * sum.filter((n) => n === 2).length >= sum.filter((n) => n).length;
   };
   const [present, others] = [before, after].map((x) => [...new Set(x)].sort());
-  const isThere = (k) => others.some((other) => overlap(k, other) >= 0.5);
-  const missed = present.filter((k) => !isThere(k)).map((k) => k + 1);
+  const isMissed = (k) => !others.some((other) => isSame(k, other));
+  const missed = present.filter(isMissed).map((k) => k + 1);
   const number = present.length - missed.length;
   const rest = missed.length ? ` Not found: slot ${missed.join(", ")}.` : "";
   return `Found ${number} of ${present.length} slots that were there.${rest}`;
@@ -281,7 +279,6 @@ find("mix").oninput = ({ target }) => {
 };
 find("mix").onchange = () => [showLatents(), settle()];
 find("partner").onchange = showSlots;
-find("file").onclick = ({ target }) => (target.value = "");
 find("file").onchange = ({ target }) => upload(target.files);
 document.onpaste = ({ clipboardData }) => upload(clipboardData.files);
 document.ondragover = (event) => event.preventDefault();
@@ -293,9 +290,8 @@ window.onhashchange = () => location.reload();
 
 async function begin() {
   about = await askFor("about");
-  const { checkpoint, step, shape, options, thumbnails } = about;
-  const size = `${shape[0]} × ${shape[1]} pixels`;
-  find("about").textContent = `${checkpoint}, step ${step}, ${size}`;
+  const { checkpoint, step, options, thumbnails } = about;
+  find("about").textContent = `${checkpoint}, step ${step}`;
   find("folder").textContent = JSON.stringify(checkpoint);
   const put = (k) => showPartners(secondName(k));
   views = {

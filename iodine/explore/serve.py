@@ -39,7 +39,7 @@ def run(config: Config, checkpoint: common.Checkpoint) -> None:
   with errors.as_user_error(
     (OSError,),
     lambda error: (
-      f"`explore.host` {host} and `explore.port` {port} cannot be listened at "
+      f"cannot serve at `explore.host` {host}, `explore.port` {port} "
       f"({errors.reason(error)}): give another port, or 0 for a free one"
     ),
   ):
@@ -53,14 +53,10 @@ def run(config: Config, checkpoint: common.Checkpoint) -> None:
     print(f"no scenes, so open files: {told}", flush=True)
   restored = common.restore(config, opened)
   print(f"exploring {opened.prefix}", flush=True)
-  regressor = config["model"].get("factor_evaluator") or {}
-  kinds = {name: kind for name, _, kind in regressor.get("mapping", ())}
-  explored = engine.Engine(restored.model, scenes, kinds)
-  options = {
-    "slots": restored.model.num_components,
-    "refinements": restored.model.num_iters,
-    "seed": config["seed"],
-  }
+  explored = engine.Engine(restored.model, scenes)
+  slots, refinements = restored.model.num_components, restored.model.num_iters
+  seed = config["seed"]
+  options = {"slots": slots, "refinements": refinements, "seed": seed}
   about = {"checkpoint": config["checkpoint_dir"], "step": restored.step}
   about["options"] = options
   app = application.Application(explored, host, about)
@@ -72,7 +68,7 @@ def run(config: Config, checkpoint: common.Checkpoint) -> None:
     found = explored.infer(0, **options)
     explored.decode(np.array(found["means"][-1:], np.float32))
   threading.Thread(
-    target=explored.name_latents, args=(config["seed"],), daemon=True
+    target=explored.name_latents, args=(seed,), daemon=True
   ).start()
   print(f"page: http://{host}:{server.port}/ (Ctrl-C ends)", flush=True)
   server.serve_forever()

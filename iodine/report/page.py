@@ -7,6 +7,7 @@ it in.
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import math
 import os
@@ -65,7 +66,7 @@ def render(**content: Any) -> str:
       generalisation: the same for other numbers of slots, where asked for.
       training: what was logged in training, if something is left of it.
       scenes: those that are shown, dicts of number, metrics of the final decode
-        by name, and images, example first.
+        by name, data for `scene.js`, and images, example first.
       samples: from the prior.
       latents: their map, where there are true masks.
       config: dotted names and values of all entries.
@@ -78,6 +79,11 @@ def render(**content: Any) -> str:
     lstrip_blocks=True,
   )
   environment.filters["number"] = format_number
+  script, style = (path.read_text(encoding="utf-8") for path in ASSETS)
+  content |= {"script": script, "style": style}
+  # By it the browser knows the script, and runs no other.
+  digest = hashlib.sha256(script.encode()).digest()
+  content["script_digest"] = base64.b64encode(digest).decode()
   return environment.get_template(_TEMPLATE).render(content)
 
 

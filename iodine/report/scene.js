@@ -76,7 +76,7 @@ class SceneView {
     const drawn = Object.entries(curves).map((curve) => drawCurve(...curve, t));
     this.part(".curves").innerHTML = drawn.join("");
     this.buttons(".slots").forEach((button, k) => {
-      button.style.setProperty("--slot", colors[k]);
+      button.style.setProperty("--slot", css(colors[k]));
       this.paint(button.firstChild, this.pixels("cut", k));
     });
     this.choose(this.slot);
@@ -84,16 +84,14 @@ class SceneView {
 
   // Returns what paints a picture: (place of a pixel) => RGBA.
   pixels(kind, slot = this.slot) {
+    const { colors } = this.data;
     const [image, made, , ...parts] = this.tiles;
-    const masks = parts.splice(this.data.colors.length);
+    const masks = parts.splice(colors.length);
     const copy = (tile, alpha) => (i) =>
       [tile[i], tile[i + 1], tile[i + 2], alpha ? alpha[i] : 255];
     const off = (i) =>
       [i, i + 1, i + 2].reduce((e, j) => e + Math.abs(image[j] - made[j]), 0);
-    const rgb = this.data.colors.map((color) =>
-      [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16) / 255),
-    );
-    const mix = (i, c) => masks.reduce((x, m, k) => x + m[i] * rgb[k][c], 0);
+    const mix = (i, c) => masks.reduce((x, m, k) => x + m[i] * colors[k][c], 0);
     return {
       image: copy(image),
       reconstruction: copy(made),
@@ -144,7 +142,7 @@ class SceneView {
           line += `M${x + (right > 0)} ${y + (down > 0)}${right ? "v" : "h"}1`;
     });
     for (const path of this.part("svg").children) path.setAttribute("d", line);
-    this.part("path + path").style.stroke = colors[slot];
+    this.part("path + path").style.stroke = css(colors[slot]);
     press(this.buttons(".slots"), (k) => k === slot);
     const share = ((100 * count) / this.labels.length).toFixed(1);
     const nats = kl ? `, KL ${kl[this.t][slot].toFixed(1)} nats` : "";
@@ -176,6 +174,8 @@ function drawCurve(name, values, now) {
 <path d="M${now} 0v40"/><polyline points="${points.join(" ")}"/></svg>
 </figure>`;
 }
+
+const css = (color) => `rgb(${color.map((x) => 255 * x)})`;
 
 function press(buttons, isOn) {
   [...buttons].forEach((x, k) => x.setAttribute("aria-pressed", isOn(k)));
