@@ -81,7 +81,7 @@ def tiles(answer):
 def test_it_infers_and_decodes_as_the_library(model, explored):
   image = a_scene(1)["image"][0, 0].numpy()
   expected = segmentation.Segmenter(model, (8, 8, 3), seed=5)(image)
-  answer = explored.infer(1, **OPTIONS)
+  answer = explored.infer(1, *OPTIONS.values())
   samples, means = (np.float32(answer[k]) for k in ("samples", "means"))
   np.testing.assert_allclose(samples[-1], expected.latents, atol=1e-4)
   np.testing.assert_allclose(means[-1], expected.latents_mean, atol=1e-4)
@@ -107,11 +107,11 @@ def test_it_infers_and_decodes_as_the_library(model, explored):
 def test_a_picture_has_what_its_scene_has_but_what_is_true(explored):
   pixels = helpers.noise((8, 8, 3))
   options = {**OPTIONS, "slots": 4, "refinements": 1}
-  answer = explored.infer(picture(pixels), **options)
+  answer = explored.infer(picture(pixels), *options.values())
   assert np.shape(answer["means"]) == (2, 4, 3)
   np.testing.assert_array_equal(np.rint(255 * tiles(answer)[0, 0]), pixels)
   assert "ARI" not in answer["curves"] and len(answer["colors"]) == 4
-  assert explored.infer(picture(pixels), **options) is answer  # it is kept
+  assert explored.infer(picture(pixels), *options.values()) is answer  # it is kept
   assert explored.infer.cache_info().maxsize == 32
 
 
@@ -139,7 +139,7 @@ def test_latents_are_called_as_what_they_go_with(model):
   # Of the scenes at hand, and of none.
   for scenes in ([a_scene(0), a_scene(1)], []):
     named = engine.Engine(model, scenes)
-    named.name_latents(seed=0)
+    named.name_latents(*OPTIONS.values())
     assert named.named.is_set() and len(named.names) == 3
 
 

@@ -9,7 +9,7 @@ import copy
 import functools
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,11 @@ _PATIENCE_SECONDS = 0.5
 _LEAST_CORRELATION = 0.4
 # What the numbers of a factor are called.
 _PARTS = {"position": ("x", "y", "z"), "color": ("red", "green", "blue")}
+
+_OF_OBJECTS = ("is_object", "latents")
+
+# By which a picture is decomposed.
+OPTIONS = ("slots", "refinements", "seed")
 
 Names = list[tuple[str, float] | None]
 
@@ -110,22 +115,24 @@ class Engine:
     model.iter_weights = (1.0,) * (refinements + 1)
     return evaluation.compiled(model, evaluation.inspect)
 
-  def name_latents(self, seed: int) -> None:
+  def name_latents(self, slots: int, refinements: int, seed: int) -> None:
     """Decomposes all scenes to find names, while nobody asks."""
-
-    def turns() -> Iterator[dict[str, Any]]:
-      for scene in self.scenes:
-        while time.monotonic() - self._asked < _PATIENCE_SECONDS:
-          time.sleep(_PATIENCE_SECONDS)
-        with self._lock:
-          yield scene
-
-    if self.scenes:
-      _, found = evaluation.decompose_scenes(
-        self._model, turns(), 1, num_scenes=len(self.scenes), seed=seed
-      )
-      if found and found.latents is not None and found.factors:
-        self.names = names_of(found.latents, found.factors)
+    infer, rows = self._inferring(slots, refinements), []
+    for scene in self.scenes:
+      if "mask" not in scene or not scene["factors"]:
+        break
+      while time.monotonic() - self._asked < _PATIENCE_SECONDS:
+        time.sleep(_PATIENCE_SECONDS)
+      with self._lock:
+        found = infer(
+          {**scene, "factors": {}}, tf.constant([seed, 0], tf.int64)
+        )
+      is_object, latents = (found["statistics"][k] for k in _OF_OBJECTS)
+      arrays = {"": latents, **scene["factors"]}
+      rows.append({k: v[is_object].numpy() for k, v in arrays.items()})
+    if rows:
+      table = {k: np.concatenate([row[k] for row in rows]) for k in rows[0]}
+      self.names = names_of(table.pop(""), table)
     self.named.set()
 
 

@@ -209,7 +209,7 @@ const actions = {
   async infer() {
     const before = views.edited.labels;
     const picture = document.createElement("canvas");
-    views.edited.paint(picture, views.edited.pixels("reconstruction"));
+    views.edited.paint(picture, views.edited.pixels("rebuilt"));
     const options = { ...state.options, slots: state.edit.length };
     await open({ source: { picture: picture.toDataURL() }, options });
     say(verdict(before, views.found.labels));

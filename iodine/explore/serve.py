@@ -53,23 +53,20 @@ def run(config: Config, checkpoint: common.Checkpoint) -> None:
     print(f"no scenes, so open files: {told}", flush=True)
   restored = common.restore(config, opened)
   print(f"exploring {opened.prefix}", flush=True)
-  explored = engine.Engine(restored.model, scenes)
-  slots, refinements = restored.model.num_components, restored.model.num_iters
-  seed = config["seed"]
-  options = {"slots": slots, "refinements": refinements, "seed": seed}
+  model, seed = restored.model, config["seed"]
+  explored = engine.Engine(model, scenes)
+  args = (model.num_components, model.num_iters, seed)
   about = {"checkpoint": config["checkpoint_dir"], "step": restored.step}
-  about["options"] = options
+  about["options"] = dict(zip(engine.OPTIONS, args, strict=True))
   app = application.Application(explored, host, about)
   server = serving.ThreadedWSGIServer(
     host, port, app, _Quiet, fd=listener.fileno()
   )
   app.port = server.port
   if scenes:  # the graphs that the first browser would wait for
-    found = explored.infer(0, **options)
+    found = explored.infer(0, *args)
     explored.decode(np.array(found["means"][-1:], np.float32))
-  threading.Thread(
-    target=explored.name_latents, args=(seed,), daemon=True
-  ).start()
+  threading.Thread(None, explored.name_latents, None, args, daemon=True).start()
   print(f"page: http://{host}:{server.port}/ (Ctrl-C ends)", flush=True)
   server.serve_forever()
 

@@ -10,7 +10,7 @@ const TEMPLATE = `
 <div class="kinds tiles" role="group" aria-label="pictures"></div>
 <div class="slots tiles" role="group" aria-label="slots"></div>
 <p class="facts"></p><div class="curves"></div>`;
-const ALL_KINDS = "image reconstruction masks error component mask".split(" ");
+const ALL_KINDS = "image rebuilt masks error alone mask".split(" ");
 const ERROR_COLOR = [200, 60, 20];
 const STEP_MILLISECONDS = 350;
 
@@ -94,8 +94,8 @@ class SceneView {
     const mix = (i, c) => masks.reduce((x, m, k) => x + m[i] * colors[k][c], 0);
     return {
       image: copy(image),
-      reconstruction: copy(made),
-      component: copy(parts[slot]),
+      rebuilt: copy(made),
+      alone: copy(parts[slot]),
       mask: copy(masks[slot]),
       cut: copy(parts[slot], masks[slot]),
       masks: (i) => [mix(i, 0), mix(i, 1), mix(i, 2), 255],
