@@ -238,6 +238,14 @@ def segment(_config: Config, images: Any, output: str | None) -> Config:
 
 @ex.command
 @ex.reads(*PRETRAINED)
+def explore(_config: Config, explore: Config) -> None:
+  """Serves a page: click objects, move latents, edit scenes."""
+  del explore  # an argument so that Sacred knows its entry
+  _read("serve", _config, room="explore")
+
+
+@ex.command
+@ex.reads(*PRETRAINED)
 def encode(_config: Config, output: str | None) -> str:
   """Writes the latents of many scenes to one file."""
   return _read("encode", _config, output, room="studies")

@@ -291,6 +291,19 @@ PROBE: Table = {
 PACK: Table = {
   "pack_optimizer": Entry(False, bool, "pack Adam's moments, too", "call"),
 }
+EXPLORE: Table = {
+  "explore": {
+    "host": Entry(
+      "127.0.0.1", str, "who may see the page: this machine alone", "call"
+    ),
+    "port": Entry(
+      8035,
+      Annotated[int, AtLeast(0), Below(2**16)],
+      "of the page; 0: a free one",
+      "call",
+    ),
+  },
+}
 RESULTS: Table = {
   "output": Entry(
     None, Path | None, "a folder, file or prefix to write", "call, writes"
@@ -324,6 +337,7 @@ SECTIONS: dict[str, Table] = {
   "encode": ENCODE,
   "probe": PROBE,
   "pack": PACK,
+  "explore": EXPLORE,
   "Results": RESULTS,
 }
 ENTRIES: Table = {k: v for table in SECTIONS.values() for k, v in table.items()}

@@ -25,7 +25,7 @@ LAYERS = [
   {"training", "segmentation", "report", "tf1_checkpoint"},
   {"benchmark", "comparison"},
   {"commands"},
-  {"studies"},
+  {"studies", "explore"},
   {"api"},
 ]
 

@@ -110,7 +110,8 @@ def test_a_wheel_has_everything():
   files = [*hook["files"], *sum(hook["optional-dependencies"].values(), [])]
   for file in [*files, *project["project"]["license-files"]]:
     assert (ROOT / file).is_file()
-  for file in ("py.typed", "report/report.html.jinja", "pretrained"):
+  pages = ("report/report.html.jinja", "report/scene.js", "explore/page.html")
+  for file in ("py.typed", *pages, "pretrained"):
     assert (ROOT / "iodine" / file).exists()
   assert "Copyright 2019 DeepMind Technologies Limited" in (
     (ROOT / "NOTICE").read_text()

@@ -20,6 +20,7 @@ import numpy as np
 import PIL.Image
 import pymongo
 import pytest
+from werkzeug import serving
 
 import iodine
 import main
@@ -93,6 +94,8 @@ def smaller_words(words):
     words += ["data.train=[8,None]", "data.test=[0,8]"]
   if {"encode", "probe"} & {*words}:  # a probe needs some objects
     words.append("evaluation.num_scenes=24")
+  if "explore" in words:
+    words.append("explore.port=0")
   if {"multi_dsprites", "clevr6"} & {*words} and words[1] != "make_data":
     words.append("data.image_dim=[16,16]")
   return words
@@ -101,6 +104,9 @@ def smaller_words(words):
 @pytest.fixture
 def empty_folder(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
+  # A page that is served ends at once.
+  server = serving.BaseWSGIServer
+  monkeypatch.setattr(server, "serve_forever", server.server_close)
   return tmp_path
 
 
@@ -161,6 +167,7 @@ def save_tiny(name, image_shape=(8, 8, 3)):
 
 # Of each page something that its commands make.
 MADE = {
+  "explore": "runs/data/tetrominoes_24_of_seed_2.tfrecords",
   "masks": "runs/own_1/config.json",
   "data": "multi_object_datasets photos/scene_00023.mask.png",
   "own_data": "runs/own_1/report.html segments/scene_00023/overlay.png",

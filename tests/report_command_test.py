@@ -117,7 +117,12 @@ def test_chromium_shows_it_without_the_network(report, browser):
     == 0
   )
   assert browser.console_errors() == []
-  assert browser.query("script, link[rel=stylesheet], iframe", "tagName") == []
+  # Its own script, and the data of two scenes.
+  assert browser.query("script", "src", "type") == [
+    *[("", "application/json")] * 2,
+    ("", ""),
+  ]
+  assert browser.query("link[rel=stylesheet], iframe", "tagName") == []
   text = browser.text()
   assert f"{STEP}" in text and "a&b<i>/tetrominoes_train" in text
   assert f"over {metrics['num_scenes']} scenes" in text
@@ -127,6 +132,37 @@ def test_chromium_shows_it_without_the_network(report, browser):
   assert config["data.image_dim"] == "[8, 8]"
   assert config["model.refinement_core.recurrent_net.hidden_sizes"] == "[]"
   assert config["evaluation.num_components"] == "[3, 2]"
+
+
+def test_scenes_are_played_and_clicked(report, browser):
+  browser.open(report[0], width=390)
+  browser.wait_for(lambda: browser.query(".curves figure", "tagName"))
+  (first, second) = browser.query(".view output", "value")
+  assert first == second == ("2 of 2",)
+  names = [
+    x.split()[0] for (x,) in browser.query(".curves figure", "innerText")
+  ]
+  assert names == 2 * ["loss", "KL", "ARI"]
+  run = browser.driver.execute_script
+  pictures = (
+    "[...document.querySelectorAll('.view canvas')].map(x => x.toDataURL())"
+  )
+  before = run(f"return {pictures}")
+  run(
+    "const range = document.querySelector('.view input'); range.value = 0;"
+    "range.dispatchEvent(new Event('input'))"
+  )
+  assert browser.query(".view output", "value") == [("0 of 2",), ("2 of 2",)]
+  after = run(f"return {pictures}")
+  # Of the first scene all but the image itself, of the second one none.
+  changed = [x != y for x, y in zip(before, after, strict=True)]
+  assert not any(changed[len(changed) // 2 :]) and sum(changed) > 5
+  browser.click(".view .slots button:last-child")
+  pressed = browser.query(".view .slots button", "ariaPressed")
+  assert pressed == 2 * [("false",), ("false",), ("true",)]
+  for (facts,) in browser.query(".facts", "textContent"):
+    assert re.fullmatch(r"Slot 3: .* % of the pixels, KL .* nats", facts)
+  assert browser.console_errors() == []
 
 
 @pytest.mark.parametrize("width", [360, 1500])

@@ -57,6 +57,11 @@ _USES: dict[str, tuple[Sequence[str], str, str]] = {
     "segment with images=photos",
     "segment with checkpoint_dir=runs/own_1 images=photo.png output=out",
   ),
+  "explore": (
+    (*_TRAINED, "explore"),
+    "explore",
+    "explore with checkpoint_dir=runs/laptop_1 explore.port=8000",
+  ),
   "encode": (
     (*_TRAINED, "encode", "output", "results_dir"),
     "encode with output=latents.h5 evaluation.num_scenes=32",

@@ -6,4 +6,5 @@ __all__ = [
   "latent_plots",
   "palette",
   "plotting",
+  "sheet",
 ]

@@ -93,7 +93,7 @@ def decompose_scenes(
   parts: list[Info] = []
   done = 0
   for numbers, decompose in decomposing.decompose_batches(
-    decomposing.compiled(model, _inspect),
+    decomposing.compiled(model, inspect),
     batches,
     batch_size,
     max([num_scenes, *(number + 1 for number in scenes)]),
@@ -136,10 +136,20 @@ def _order(info: Info) -> tf.Tensor:
   return utils.background_first(info["outputs"]["pred_mask"][:, -1])
 
 
-def _inspect(
+def inspect(
   model: iodine.IODINE, data: dict[str, Any], seeds: tf.Tensor
 ) -> Info:
-  """Returns info of a batch, KL of its latents, and what statistics need."""
+  """Decomposes a batch for pictures and statistics.
+
+  Args:
+    model: the model.
+    data: the batch, see `IODINE.__call__`.
+    seeds: of the samples, see `IODINE.__call__`.
+
+  Returns:
+    info [B, ...] and latent_kl [B, K, Z], see `Scene`; and statistics, of which
+    a `SceneStatistics` is made.
+  """
   data = model.cut_frames(data)
   estimates, inputs = model.encode(data["image"], seed=seeds)
   info = model.describe(data, estimates, inputs, update=False)

@@ -212,7 +212,7 @@ class MaskedMixture(DistributionModule):
     Returns:
       A distribution with batch shape [B, 1, H, W] and event shape [C].
     """
-    sg = shapeguard.ShapeGuard({"K": self.num_components})
+    sg = shapeguard.ShapeGuard()  # any K: slots may be taken out and put in
     sg.guard(pixel, "B, K, H, W, Cp")
     sg.guard(mask, "B, K, H, W, 1")
     logits = self._mask_activation(mask)

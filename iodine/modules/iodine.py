@@ -298,7 +298,7 @@ class IODINE(utils.Module):
     """Decodes latents to images of the last batch's shape, or `initialize`'s.
 
     Args:
-      z: [B, K, Z], a tensor or an array.
+      z: [B, K, Z], a tensor or an array. K may be any number of slots.
 
     Returns:
       image [B, H, W, C], masks [B, K, H, W], components [B, K, H, W, C]; as a

@@ -6,6 +6,7 @@ Dimensions: H' W' size of an image as it comes, H W size that a model wants.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import struct
 import warnings
@@ -89,14 +90,18 @@ def is_mask(path: str) -> bool:
   return os.path.splitext(path)[0].endswith(MASK)
 
 
-def read(image: Any, framing: Framing | None = None) -> np.ndarray:
+def read(
+  image: Any, framing: Framing | None = None, name: str = "image"
+) -> np.ndarray:
   """Reads an image as numbers; transparent parts lie on black.
 
   Args:
     image: the path of a file, PNG, JPEG, WebP, BMP or TIFF, which is turned
-      upright as its EXIF entry says; a PIL image; or an array [H', W'] or [H',
-      W', 1, 3 or 4 (with opacity)], uint8 or floating-point in [0, 1].
+      upright as its EXIF entry says; what is in one, as bytes; a PIL image; or
+      an array [H', W'] or [H', W', 1, 3 or 4 (with opacity)], uint8 or
+      floating-point in [0, 1].
     framing: what is wanted of it, see `Framing.cut`; None for all.
+    name: what bytes are called in errors.
 
   Returns:
     [H', W', 1 or 3] float32 in [0, 1].
@@ -105,6 +110,9 @@ def read(image: Any, framing: Framing | None = None) -> np.ndarray:
   if isinstance(image, (str, os.PathLike)):
     title = f"`{os.fspath(image)}`"
     image, size = _open(os.fspath(image), framing)
+  elif isinstance(image, bytes):
+    title = f"`{name}`"
+    image, size = _open(name, framing, content=image)
   if isinstance(image, PIL.Image.Image):
     image = _to_array(image)
   image = _with_channels(np.asarray(image), title)
@@ -154,13 +162,15 @@ def _open(
   framing: Framing | None = None,
   formats: tuple[str, ...] = _FORMATS,
   kind: str = f"an image ({KINDS})",
+  content: bytes | None = None,
 ) -> tuple[PIL.Image.Image, tuple[int, int]]:
   """Returns an image, upright, and its size (H', W').
 
   Of a JPEG that is wanted much smaller, a half, a quarter or an eighth of the
-  rows and columns are decoded.
+  rows and columns are decoded. Where there is content, `path` is but its name.
   """
-  with explained(path, kind), PIL.Image.open(path, formats=formats) as image:
+  file: Any = path if content is None else io.BytesIO(content)
+  with explained(path, kind), PIL.Image.open(file, formats=formats) as image:
     # In a JPEG further ones are previews, or a second eye's.
     num_images = getattr(image, "n_frames", 1)
     if num_images > 1 and image.format not in ("JPEG", "MPO"):

@@ -13,7 +13,7 @@ import sacred.utils
 from matplotlib.figure import Figure
 
 from iodine import checkpoints, devices, errors, evaluation
-from iodine.drawing import canvas, charts
+from iodine.drawing import canvas, charts, sheet
 from iodine.modules import data, datasets, iodine
 from iodine.report import captions, page
 
@@ -83,6 +83,7 @@ def write(
       {
         "number": scene.number,
         "metrics": _final_metrics(scene),
+        "data": sheet.of_scene(scene.info),
         "images": [
           page.Image(
             picture.encode(), captions.scene(kind, scene.number, masked)

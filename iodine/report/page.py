@@ -7,9 +7,11 @@ it in.
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import math
 import os
+import pathlib
 from typing import Any, NamedTuple
 
 import jinja2
@@ -18,6 +20,10 @@ from PIL import Image as pillow
 from iodine.report import captions
 
 _TEMPLATE = "report.html.jinja"
+# Of a decomposed scene, wherever a page shows one.
+ASSETS = tuple(
+  pathlib.Path(__file__).with_name(name) for name in ("scene.js", "scene.css")
+)
 
 
 class Image(NamedTuple):
@@ -61,7 +67,7 @@ def render(**content: Any) -> str:
       others: of what there are other numbers.
       training: what was logged in training, if something is left of it.
       scenes: those that are shown, dicts of number, metrics of the final decode
-        by name, and images, example first.
+        by name, data for `scene.js`, and images, example first.
       samples: from the prior.
       latents: their map, where there are true masks.
       config: dotted names and values of all entries.
@@ -74,6 +80,11 @@ def render(**content: Any) -> str:
     lstrip_blocks=True,
   )
   environment.filters["number"] = format_number
+  script, style = (path.read_text(encoding="utf-8") for path in ASSETS)
+  content |= {"script": script, "style": style}
+  # By it the browser knows the script, and runs no other.
+  digest = hashlib.sha256(script.encode()).digest()
+  content["script_digest"] = base64.b64encode(digest).decode()
   return environment.get_template(_TEMPLATE).render(content)
 
 

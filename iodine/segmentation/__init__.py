@@ -6,6 +6,7 @@ from iodine.segmentation.segmenter import (
   Segmenter,
   decompose,
   opened,
+  prepare,
 )
 from iodine.segmentation.user_files import draw_film, overlay, overview, write
 
@@ -18,5 +19,6 @@ __all__ = [
   "opened",
   "overlay",
   "overview",
+  "prepare",
   "write",
 ]

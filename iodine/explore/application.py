@@ -1,0 +1,163 @@
+"""What the browser asks for, and who may ask."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import mimetypes
+import pathlib
+from collections.abc import Iterable
+from typing import Annotated, Any
+from urllib import parse
+
+import imageio.v3 as imageio
+import numpy as np
+from werkzeug import exceptions
+from werkzeug.wrappers import Request, Response
+
+from iodine import errors, kinds, report
+from iodine.drawing import canvas, palette, sheet
+from iodine.explore import engine
+
+_FOLDER = pathlib.Path(__file__).parent
+# What is sent; no other file is.
+_NAMES = ("page.html", "explore.js", "explore.css")
+_FILES = {f.name: f for f in (*report.ASSETS, *map(_FOLDER.joinpath, _NAMES))}
+_HEADERS = {
+  "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; "
+  "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+  "Cross-Origin-Resource-Policy": "same-origin",
+  "Cache-Control": "no-store",
+}
+_MAX_UPLOAD = 20 * 2**20
+_MAX_SLOTS, _MAX_REFINEMENTS, _MAX_FRAMES = 16, 50, 64
+_GIF_SIZE, _FRAME_MILLISECONDS = 280, 120
+
+
+class Application:
+  """Answers browsers; what they do is kept by themselves alone.
+
+  Attributes:
+    port: that is listened at.
+  """
+
+  def __init__(self, explored: engine.Engine, host: str, about: Any):
+    """Takes what is explored.
+
+    Args:
+      explored: answers what is about the model.
+      host: where this listens.
+      about: a dict of checkpoint, step, and the options to begin with.
+    """
+    self.port = 0
+    self._engine, self._host = explored, host
+    images = (scene["image"][0, 0] for scene in explored.scenes)
+    self._about = {
+      **about,
+      "prior": explored.prior,
+      "thumbnails": [sheet.png_uri(np.asarray(image)) for image in images],
+    }
+    self._answers = {
+      "/infer": self._infer,
+      "/decode": self._decode,
+      "/upload": self._upload,
+      "/npz": self._npz,
+      "/gif": self._gif,
+    }
+
+  def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+    """Is what WSGI calls."""
+    request = Request(environ)
+    request.max_content_length = _MAX_UPLOAD
+    try:
+      response = self._respond(request)
+    except exceptions.HTTPException as error:
+      response = Response(error.description, error.code)
+    except errors.UserError as error:
+      response = Response(str(error), 400)
+    response.headers.update(_HEADERS)
+    return response(environ, start_response)
+
+  def _respond(self, request: Request) -> Response:
+    self._check_sender(request)
+    path = request.path
+    if request.method == "POST" and path in self._answers:
+      return self._answers[path](request)
+    if path == "/about":
+      return _json(self._about)
+    if path == "/names" and self._engine.named.wait():
+      return _json(self._engine.names)
+    name = "page.html" if path == "/" else path[1:]
+    if request.method != "GET" or name not in _FILES:
+      raise exceptions.NotFound
+    kind, _ = mimetypes.guess_type(name)
+    return Response(_FILES[name].read_bytes(), mimetype=kind)
+
+  def _check_sender(self, request: Request) -> None:
+    """Refuses pages from elsewhere, whatever name leads them here."""
+    host = request.headers.get("Host", "")
+    name, own = host.removesuffix(f":{self.port}"), f"http://{host}"
+    is_known = name in ("localhost", "127.0.0.1", self._host)
+    if not is_known or request.headers.get("Origin", own) != own:
+      raise exceptions.Forbidden("this page is for this machine alone")
+
+  def _infer(self, request: Request) -> Response:
+    body = request.get_json(force=True)
+    if "picture" in body:
+      source: int | bytes = base64.b64decode(body["picture"].partition(",")[2])
+    else:
+      source = _number(body, "scene", 0, len(self._engine.scenes) - 1)
+    slots = _number(body, "slots", 1, _MAX_SLOTS)
+    refinements = _number(body, "refinements", 0, _MAX_REFINEMENTS)
+    seed = _number(body, "seed", 0, 2**32 - 1)
+    return _json(self._engine.infer(source, slots, refinements, seed))
+
+  def _decode(self, request: Request) -> Response:
+    found = self._engine.decode(self._latents(request, 1))
+    return _json(sheet.describe(found.reconstruction[:, 0], *found))
+
+  def _upload(self, request: Request) -> Response:
+    name = parse.unquote(request.headers.get("X-Name", "file"))
+    (image,) = self._engine.read(request.get_data(), name)
+    return _json({"picture": sheet.png_uri(image)})
+
+  def _npz(self, request: Request) -> Response:
+    latents = self._latents(request, 1)
+    found = self._engine.decode(latents)
+    arrays: dict[str, Any] = {k: x[0] for k, x in found._asdict().items()}
+    content = io.BytesIO()
+    np.savez(content, latents=latents[0], **arrays)
+    return Response(content.getvalue(), mimetype="application/zip")
+
+  def _gif(self, request: Request) -> Response:
+    found = self._engine.decode(self._latents(request, _MAX_FRAMES))
+    colors = palette.slot_colors(found.masks.shape[1])
+    image = canvas.to_rgb(found.reconstruction[:, 0])
+    wide = np.concatenate([image, palette.mix(found.masks, colors)], axis=2)
+    zoom = -(-_GIF_SIZE // max(self._engine.image_shape[:2]))
+    large = wide.repeat(zoom, axis=1).repeat(zoom, axis=2)
+    frames = np.rint(255 * large).astype(np.uint8)
+    times: dict[str, Any] = {"duration": _FRAME_MILLISECONDS, "loop": 0}
+    content = imageio.imwrite("<bytes>", frames, extension=".gif", **times)
+    return Response(content, mimetype="image/gif")
+
+  def _latents(self, request: Request, most: int) -> np.ndarray:
+    """Returns latents [N, K, Z] that came as lists, N at most so many."""
+    size = len(self._engine.prior[0])
+    row = Annotated[list[float], kinds.Length(size, size)]
+    slots = Annotated[list[row], kinds.Length(1, _MAX_SLOTS)]
+    given = request.get_json(force=True)["latents"]
+    kinds.check("latents", given, Annotated[list[slots], kinds.Length(1, most)])
+    return np.clip(np.array(given, np.float32), -1e3, 1e3)
+
+
+def _number(body: dict[str, Any], name: str, least: int, most: int) -> int:
+  """Returns an integer of a request, which it checks."""
+  above, below = kinds.AtLeast(least), kinds.Below(most + 1)
+  kinds.check(name, body.get(name), Annotated[int, above, below])
+  return body[name]
+
+
+def _json(content: Any) -> Response:
+  return Response(json.dumps(content), mimetype="application/json")
