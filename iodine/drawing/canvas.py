@@ -145,9 +145,9 @@ class Row(NamedTuple):
 
 def make_row(
   images: Iterable[np.ndarray],
-  titles: Sequence[str] = (),
+  titles: Iterable[str] = (),
   label: str = "",
-  colors: Sequence[np.ndarray] = (),
+  colors: Iterable[np.ndarray] = (),
   scale: Scale | None = None,
 ) -> Row:
   """Makes a row of tiles, those without titles or colours included."""
@@ -182,22 +182,22 @@ class Tiles:
     drawn = [tile for row in rows for tile in row.tiles if tile]
     self.columns = max(len(row.tiles) for row in rows)
     target = min(_TILE, _SCREEN // self.columns)
-    tile = np.array(tile_size(drawn[0].image.shape, target), float)
+    size = np.array(tile_size(drawn[0].image.shape, target), float)
     lines = [line for row in rows for line in row.label.split("\n")]
     lines += [f"{label}   " for label in further]
     self._left = _GAP + _LETTER * max(map(len, lines)) + 2 * _GAP * any(lines)
     right = _BAR if any(row.scale for row in rows) else _GAP
     rest = self._left + right + (self.columns - 1) * _GAP
-    self._width = _width(rest + self.columns * tile[1])
-    tile *= (self._width - rest) / (self.columns * tile[1])
-    self._step = tile[1] + _GAP
+    self._width = _width(rest + self.columns * size[1])
+    size *= (self._width - rest) / (self.columns * size[1])
+    self._step = size[1] + _GAP
     titles = list(_without_repeats(rows))
     above = [
       _TITLE if any(each) else 2 * _GAP if row.scale else _GAP
       for row, each in zip(rows, titles, strict=True)
     ]
     above[0] += 22 * bool(heads)
-    self._heights = [tile[0]] * len(rows) + list(further.values())
+    self._heights = [size[0]] * len(rows) + list(further.values())
     above += [2 * _GAP + 4] * len(further)
     self._tops = np.cumsum(above) + np.cumsum([0, *self._heights[:-1]])
     self._height = self._tops[-1] + self._heights[-1] + _GAP
@@ -206,11 +206,11 @@ class Tiles:
       # There are numbers beside the latter.
       self._write(i, label, 2 * _GAP if i < len(rows) else 5 * _GAP)
     for i, row in enumerate(rows):
-      size = self._letters(titles[i])
+      letters = self._letters(titles[i])
       for column, tile in enumerate(row.tiles):
         if tile is not None:
           axes = self.add(i, column)
-          self._show(axes, tile, titles[i][column], size)
+          self._show(axes, tile, titles[i][column], letters)
       if row.scale is not None:
         self.add_color_bar(i, len(row.tiles), row.scale)
     for column, head in (heads or {}).items():
@@ -355,8 +355,10 @@ def mp4(figures: Sequence[Figure], milliseconds: int = 700) -> bytes:
   frames = [pixels(figure) for figure in figures]
   # Of even sizes, as videos are.
   frames = [x[: len(x) // 2 * 2, : x.shape[1] // 2 * 2] for x in frames]
-  options = {"plugin": "pyav", "codec": "libx264", "fps": 1000 // milliseconds}
-  return iio.imwrite("<bytes>", frames, extension=".mp4", **options)
+  options: Any = {"codec": "libx264", "fps": 1000 // milliseconds}
+  return iio.imwrite(
+    "<bytes>", frames, extension=".mp4", plugin="pyav", **options
+  )
 
 
 def headings(titles: Sequence[str], width: int) -> np.ndarray:

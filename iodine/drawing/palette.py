@@ -29,7 +29,7 @@ def slot_colors(num_slots: int) -> np.ndarray:
   """
   rounds, places = np.divmod(np.arange(num_slots), len(_SLOTS))
   colors = np.array([matplotlib.colors.to_rgb(each) for each in _SLOTS])
-  return np.float32(colors[places] * _DARKER ** rounds[:, None])
+  return (colors[places] * _DARKER ** rounds[:, None]).astype(np.float32)
 
 
 def mix(masks: np.ndarray, colors: np.ndarray) -> np.ndarray:
@@ -48,7 +48,7 @@ def checkerboard(height: int, width: int) -> np.ndarray:
   size = max(1, max(height, width) // 12)
   rows, columns = np.arange(height) // size, np.arange(width) // size
   is_grey = (rows[:, None] + columns) % 2
-  return np.float32(1.0 - 0.12 * is_grey)[..., None]
+  return (1.0 - 0.12 * is_grey[..., None]).astype(np.float32)
 
 
 def cut_out(images: np.ndarray, masks: np.ndarray) -> np.ndarray:

@@ -82,7 +82,7 @@ def draw(
     frames = plotting.refinement_frames(info, masked=masked)
     yield Picture("refinement", number, frames, "gif")
     if options["traversal_film"]:
-      values = np.linspace(-3.0, 3.0, _FILM_VALUES)
+      values = np.linspace(-3.0, 3.0, _FILM_VALUES).tolist()
       traversal = inspection.traverse(decoder, scene, **chosen, values=values)
       frames = latent_plots.traversal_frames(traversal, masked)
       film = options["traversal_film"]
