@@ -222,7 +222,7 @@ PLOT: Table = {
     "iterations": Entry(
       None,
       Annotated[list[Count], Length(1)] | None,
-      "shown in `iterations` and `sequence`; None: all",
+      "rows of `iterations`, columns of `sequence`; None: all",
     ),
     "format": Entry(
       "png", Literal["png", "pdf", "svg"], "of pictures and curves, not films"

@@ -145,7 +145,7 @@ class Row(NamedTuple):
 
 def make_row(
   images: Iterable[np.ndarray],
-  titles: Sequence[str] = (),
+  titles: Iterable[str] = (),
   label: str = "",
   colors: Iterable[np.ndarray] = (),
   scale: Scale | None = None,

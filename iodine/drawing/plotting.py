@@ -235,7 +235,7 @@ def inputs_plot(info: Info, scene: int = 0, iteration: int = -1) -> Figure:
     # There may be no coordinates.
     rows += _input_rows(name, values[scene, t]) if values.size else []
   # Those of the slots have titles, see `_input_rows`.
-  rows.sort(key=lambda row: bool(row.tiles[0] and row.tiles[0].title))
+  rows.sort(key=lambda row: any(tile and tile.title for tile in row.tiles))
   flat = {k: v[scene, t] for k, v in info["inputs"]["flat"].items()}
   head = f"inputs from iteration {t - 1} to {t}"
   heads = {} if canvas.style().is_paper else {0: head}
