@@ -111,7 +111,9 @@ def test_a_picture_has_what_its_scene_has_but_what_is_true(explored):
   assert np.shape(answer["means"]) == (2, 4, 3)
   np.testing.assert_array_equal(np.rint(255 * tiles(answer)[0, 0]), pixels)
   assert "ARI" not in answer["curves"] and len(answer["colors"]) == 4
-  assert explored.infer(picture(pixels), *options.values()) is answer  # it is kept
+  assert (
+    explored.infer(picture(pixels), *options.values()) is answer
+  )  # it is kept
   assert explored.infer.cache_info().maxsize == 32
 
 
