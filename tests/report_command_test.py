@@ -160,7 +160,7 @@ def test_scenes_are_played_and_clicked(report, browser):
   browser.click(".view .slots button:last-child")
   pressed = browser.query(".view .slots button", "ariaPressed")
   assert pressed == 2 * [("false",), ("false",), ("true",)]
-  for (facts,) in browser.query(".facts", "textContent"):
+  for (facts,) in browser.query(".view .facts", "textContent"):
     assert re.fullmatch(r"Slot 3: .* % of the pixels, KL .* nats", facts)
   assert browser.console_errors() == []
 

@@ -28,7 +28,6 @@ _HEADERS = {
   "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; "
   "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
   "Cross-Origin-Resource-Policy": "same-origin",
-  "Cache-Control": "no-store",
 }
 _MAX_UPLOAD = 20 * 2**20
 _MAX_SLOTS, _MAX_REFINEMENTS, _MAX_FRAMES = 16, 50, 64
@@ -52,12 +51,9 @@ class Application:
     """
     self.port = 0
     self._engine, self._host = explored, host
-    images = (scene["image"][0, 0] for scene in explored.scenes)
-    self._about = {
-      **about,
-      "prior": explored.prior,
-      "thumbnails": [sheet.png_uri(np.asarray(image)) for image in images],
-    }
+    images = [scene["image"][0, 0].numpy() for scene in explored.scenes]
+    self._about = {**about, "prior": explored.prior}
+    self._about["thumbnails"] = [sheet.png_uri(image) for image in images]
     self._answers = {
       "/infer": self._infer,
       "/decode": self._decode,
@@ -91,8 +87,8 @@ class Application:
     name = "page.html" if path == "/" else path[1:]
     if request.method != "GET" or name not in _FILES:
       raise exceptions.NotFound
-    kind, _ = mimetypes.guess_type(name)
-    return Response(_FILES[name].read_bytes(), mimetype=kind)
+    content, kind = _FILES[name].read_bytes(), mimetypes.guess_type(name)[0]
+    return Response(content, mimetype=kind)
 
   def _check_sender(self, request: Request) -> None:
     """Refuses pages from elsewhere, whatever name leads them here."""

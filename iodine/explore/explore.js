@@ -4,10 +4,8 @@
 
 const [MAX_SLOTS, MAX_UPLOAD] = [16, 20 * 2 ** 20];
 
-const past = [];
 let about, state, found, second, views, settled, partners;
-let names = [];
-let turn = 0;
+let [past, names, turn] = [[], [], 0];
 let moved = null; // the latent that was moved last
 let mixing = null; // of interpolation: the latents that it began with
 
@@ -85,8 +83,7 @@ function settle(isEdit = true) {
 // -------------------------------------------------------------------- editing
 
 // Decodes what is there now; of what waits only the last counts.
-let drawing = Promise.resolve();
-let wanted = 0;
+let [drawing, wanted] = [Promise.resolve(), 0];
 function redraw() {
   const mine = ++wanted;
   const draw = async () => {
@@ -239,8 +236,8 @@ function verdict(before, after) {
   const [present, others] = [before, after].map((x) => [...new Set(x)].sort());
   const isMissed = (k) => !others.some((other) => isSame(k, other));
   const missed = present.filter(isMissed).map((k) => k + 1);
-  const number = present.length - missed.length;
   const rest = missed.length ? ` Not found: slot ${missed.join(", ")}.` : "";
+  const number = present.length - missed.length;
   return `Found ${number} of ${present.length} slots that were there.${rest}`;
 }
 

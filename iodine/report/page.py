@@ -80,6 +80,7 @@ def render(**content: Any) -> str:
     lstrip_blocks=True,
   )
   environment.filters["number"] = format_number
+  environment.policies["json.dumps_kwargs"] = {}  # keys in their order
   script, style = (path.read_text(encoding="utf-8") for path in ASSETS)
   content |= {"script": script, "style": style}
   # By it the browser knows the script, and runs no other.

@@ -11,7 +11,6 @@ const TEMPLATE = `
 <div class="slots tiles" role="group" aria-label="slots"></div>
 <p class="facts"></p><div class="curves"></div>`;
 const ALL_KINDS = "image rebuilt masks error alone mask".split(" ");
-const ERROR_COLOR = [200, 60, 20];
 const STEP_MILLISECONDS = 350;
 
 class SceneView {
@@ -99,7 +98,7 @@ class SceneView {
       mask: copy(masks[slot]),
       cut: copy(parts[slot], masks[slot]),
       masks: (i) => [mix(i, 0), mix(i, 1), mix(i, 2), 255],
-      error: (i) => [...ERROR_COLOR, Math.min(off(i), 255)],
+      error: (i) => [200, 60, 20, Math.min(off(i), 255)],
     }[kind];
   }
 
