@@ -398,7 +398,8 @@ def test_scenes_are_edited(page):
   np.testing.assert_array_equal(swapped[:, 1:], start[:, 1:])
   page.click("undo", "Undone.")
   page.js(
-    "find('partner').value = 'slot 3'; find('partner').onchange();"
+    "find('partner').value = 'slot 3';"
+    "find('partner').dispatchEvent(new Event('change'));"
     "const mix = find('mix'); for (const x of [0.2, 0.5]) {"
     "  mix.value = x; mix.oninput({target: mix}) }"
     "mix.onchange()"

@@ -68,7 +68,8 @@ async function use(source) {
   second = await infer({ ...state, source });
   find("second-part").hidden = false;
   await views.second.show(second, 1);
-  showPartners();
+  showPartners(secondName(1));
+  find("second").scrollIntoView({ block: "nearest" });
   say("Choose an object of the second scene, and put it in.");
 }
 
@@ -154,6 +155,7 @@ function latentRow(i) {
     [moved, mixing] = [i, null];
     own().z = own().z.with(i, round(mean + deviation * range.value));
     out.value = (+range.value).toFixed(2);
+    say(`${row.title}: ${out.value}`);
     redraw();
   };
   range.onchange = () => settle();
@@ -190,9 +192,9 @@ const actions = {
   put: () => add("Put in.", copyOf(partner())),
   swap() {
     const [mine, other] = [own(), partner()];
-    if (!names.some((_, i) => isPlace(i)))
-      return say("No latent is known to say where an object is.");
     const [a, b] = [mine.z, other.z];
+    if (!names.some((_, i) => isPlace(i) && a[i] !== b[i]))
+      return say("No latent is known that says they are in other places.");
     mine.z = a.map((x, i) => (isPlace(i) ? b[i] : x));
     other.z = b.map((x, i) => (isPlace(i) ? a[i] : x));
     return changed("Swapped what the latents say of position.");
@@ -264,7 +266,8 @@ async function upload([file]) {
 
 for (const id in actions) find(id).onclick = actions[id];
 find("options").onchange = ({ target: { name, value } }) => {
-  if (!find("options").reportValidity()) return;
+  if (!find("options").reportValidity())
+    return say("That number is too small or too large.");
   if (name === "sample") return open({ sample: !!value });
   return open({ options: { ...state.options, [name]: +value } });
 };
@@ -275,7 +278,14 @@ find("mix").oninput = ({ target }) => {
   redraw();
 };
 find("mix").onchange = () => [showLatents(), settle()];
-find("partner").onchange = showSlots;
+find("partner").onchange = ({ target: { value } }) => {
+  const [, of] = value.split("second scene, slot ");
+  if (of) views.second.choose(of - 1);
+  showSlots();
+};
+document.onkeydown = (event) => {
+  if (event.key === "z" && (event.ctrlKey || event.metaKey)) actions.undo();
+};
 find("file").onchange = ({ target }) => upload(target.files);
 document.onpaste = ({ clipboardData }) => upload(clipboardData.files);
 document.ondragover = (event) => event.preventDefault();

@@ -152,6 +152,8 @@ class SceneView {
   // Plays, or stops.
   toggle() {
     if (!this.timer && this.t === this.last) this.step(0);
+    // What does not change would be no film.
+    if (!this.timer && this.kind === "image") this.turn("rebuilt");
     const next = () => {
       this.step(this.t + 1);
       if (this.t === this.last) this.toggle();
