@@ -224,6 +224,8 @@ class Segmenter:
     seed = self._seed if seed is None else seed
     kinds.check("seed", seed, kinds.Count)
     images = list(_each(images))
+    if not images:
+      return []
     prepared = [prepare(image, self.image_shape) for image in images]
     seen = [frames for frames, _, _ in prepared]
     batches = (
