@@ -65,6 +65,8 @@ NonNegative = Annotated[float, AtLeast(0)]
 # TensorFlow ends the process where a size has more than 31 bits.
 Size = Annotated[int, AtLeast(1), Below(2**31)]
 Sizes = Annotated[list[Size], Length(1)]
+# Of coordinates; an image has no more than it has pixels in a row.
+Frequencies = Annotated[int, AtLeast(1), Below(2**16)]
 Path = Annotated[str, Limit("a path")]
 
 

@@ -59,7 +59,7 @@ class IODINE(utils.Module):
     preprocess: Sequence[str] = refinement_inputs.NORMALIZED,
     stop_gradients: Sequence[str] = refinement_inputs.NORMALIZED,
     coord_type: utils.CoordinateType = "linear",
-    coord_freqs: kinds.Positive = 3,
+    coord_freqs: kinds.Frequencies = 3,
     refinement_batch_size: kinds.Positive | None = None,
     name: str = "iodine",
   ):

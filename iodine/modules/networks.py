@@ -316,7 +316,7 @@ class BroadcastConv(PixelDecoder):
     cnn_opt: Options,
     mlp_opt: Options | None = None,
     coord_type: utils.CoordinateType = "linear",
-    coord_freqs: kinds.Positive = 3,
+    coord_freqs: kinds.Frequencies = 3,
     compute_dtype: precision.ComputeType = "float32",
     name: str = "broadcast_conv",
   ):
