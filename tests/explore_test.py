@@ -566,7 +566,7 @@ def test_a_phone_shows_all_of_it(browser, address):
 def test_the_keyboard_is_enough_and_all_has_a_name(page):
   page.js("document.body.focus()")
   seen = []
-  for _ in range(80):
+  for _ in range(100):
     page.press(keys.Keys.TAB)
     seen.append(
       page.get(
@@ -581,11 +581,12 @@ def test_the_keyboard_is_enough_and_all_has_a_name(page):
   # With keys alone a slot is chosen and a latent moved.
   page.js("views.found.buttons('.slots')[2].focus()")
   page.press(keys.Keys.SPACE)
-  assert page.get("state.chosen") == 2
+  page.wait("state.chosen === 2")
+  page.drawn()
   before = page.latents()
   page.js("document.querySelector('#latents input').focus()")
   page.press(keys.Keys.ARROW_LEFT)
-  assert np.sum(page.latents() != before) == 1
+  page.window.wait_for(lambda: np.sum(page.latents() != before) == 1)
   tree = page.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})
   roles = {"button", "slider", "spinbutton", "combobox", "image"}
   named = [

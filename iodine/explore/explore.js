@@ -171,6 +171,8 @@ function showPartners(value = find("partner").value) {
   const options = [...partners.keys()].map((text) => new Option(text));
   find("partner").replaceChildren(...options);
   if (partners.has(value)) find("partner").value = value;
+  const k = find("partner").selectedIndex - state.edit.length + 1;
+  if (k >= 0 && views.second.tiles) views.second.choose(k);
 }
 
 const secondName = (k) => `second scene, slot ${k + 1}`;
@@ -278,18 +280,11 @@ find("mix").oninput = ({ target }) => {
   redraw();
 };
 find("mix").onchange = () => [showLatents(), settle()];
-find("partner").onchange = ({ target: { value } }) => {
-  const [, of] = value.split("second scene, slot ");
-  if (of) views.second.choose(of - 1);
-  showSlots();
-};
-document.onkeydown = (event) => {
-  if (event.key === "z" && (event.ctrlKey || event.metaKey)) actions.undo();
-};
+find("partner").onchange = showSlots;
 find("file").onchange = ({ target }) => upload(target.files);
 document.onpaste = ({ clipboardData }) => upload(clipboardData.files);
-document.ondragover = (event) => event.preventDefault();
-document.ondrop = (event) => {
+// There are no files before they are dropped.
+document.ondragover = document.ondrop = (event) => {
   event.preventDefault();
   upload(event.dataTransfer.files);
 };
