@@ -5,6 +5,8 @@ Dimensions: K slots, L true entities, H W image.
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib.colors
 import numpy as np
 
@@ -53,8 +55,13 @@ def checkerboard(height: int, width: int) -> np.ndarray:
 
 def cut_out(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
   """Lays images [..., H, W, 1 or 3] with masks [..., H, W, 1] on squares."""
+  return lay_on_squares(np.clip(images, 0.0, 1.0), masks)
+
+
+def lay_on_squares(images: Any, masks: Any) -> Any:
+  """Does the same with images in [0, 1], arrays or tensors."""
   board = checkerboard(*masks.shape[-3:-1])
-  return masks * np.clip(images, 0.0, 1.0) + (1.0 - masks) * board
+  return masks * images + (1.0 - masks) * board
 
 
 def match_entities(true_mask: np.ndarray, pred_mask: np.ndarray) -> np.ndarray:

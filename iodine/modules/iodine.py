@@ -588,9 +588,8 @@ class IODINE(utils.Module):
     masks = [utils.reorder(r.masks, order) for r in renderings]
     components = utils.reorder(last.components, order)
     if mask_components:
-      board = palette.checkerboard(*components.shape[2:4])
       components = tf.clip_by_value(components, 0.0, 1.0)
-      components = masks[-1] * components + (1.0 - masks[-1]) * board
+      components = palette.lay_on_squares(components, masks[-1])
     colors = palette.slot_colors(self.num_components)
     return {
       "overview": image_grids.diagnostic_image(
