@@ -55,10 +55,10 @@ def widest_is_avx2(request, monkeypatch):
 
 
 @pytest.mark.parametrize(
-  "shape", [(2, 45, 37, 64, 48), (3, 40, 41, 48, 64), (1, 48, 48, 48, 48)]
+  "shape", [(2, 45, 37, 64, 48), (3, 40, 41, 32, 64), (1, 48, 48, 32, 32)]
 )
 @pytest.mark.parametrize("kernel", [3, 5])
-def test_kernel_gradient_by_taps(kernel, shape, widest_is_avx2):
+def test_kernel_gradient_by_shifts(kernel, shape, widest_is_avx2):
   num, height, width, inputs, outputs = shape
   rng = np.random.default_rng(0)
   x = _normal(rng, num, height, width, inputs)
@@ -73,7 +73,7 @@ def test_kernel_gradient_by_taps(kernel, shape, widest_is_avx2):
     op.type
     for op in gradient.get_concrete_function(x, dy).graph.get_operations()
   }
-  assert ("BatchMatMulV2" in types) == widest_is_avx2
+  assert ("StatelessWhile" in types) == widest_is_avx2
   assert ("Conv2DBackpropFilter" in types) != widest_is_avx2
   plain = convolutions.plain_kernel_gradient(x, kernel_shape, dy, 1)
   helpers.assert_near(gradient(x, dy), plain, 1e-5)
@@ -82,13 +82,13 @@ def test_kernel_gradient_by_taps(kernel, shape, widest_is_avx2):
 @pytest.mark.parametrize(
   "shape,dtype",
   [
-    ((2, 45, 37, 64, 32), tf.float32),  # few outputs
-    ((2, 45, 37, 32, 64), tf.float32),  # few inputs
+    ((2, 45, 37, 64, 16), tf.float32),  # few outputs
+    ((2, 45, 37, 16, 64), tf.float32),  # few inputs
     ((2, 35, 35, 64, 64), tf.float32),  # few pixels
     ((2, 45, 37, 64, 64), tf.bfloat16),  # whose products would be rounded
   ],
 )
-def test_kernel_gradient_without_taps(shape, dtype, monkeypatch):
+def test_kernel_gradient_without_shifts(shape, dtype, monkeypatch):
   monkeypatch.setattr(convolutions, "_widest_is_avx2", lambda: True)
   num, height, width, inputs, outputs = shape
   with tf.Graph().as_default() as graph:
@@ -99,7 +99,7 @@ def test_kernel_gradient_without_taps(shape, dtype, monkeypatch):
       1,
     )
   types = [op.type for op in graph.get_operations()]
-  assert "Conv2DBackpropFilter" in types and "BatchMatMulV2" not in types
+  assert "Conv2DBackpropFilter" in types and "StatelessWhile" not in types
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_images_are_copied_no_sooner_than_their_gradient_is_there(
       for op in gradient.graph.get_operations()
       if x.ref() in {y.ref() for y in op.inputs}
     ]
-  assert copy.control_inputs == [dy.op]
+  assert dy.op in [*copy.control_inputs, *(y.op for y in copy.inputs)]
 
 
 def test_second_gradient_of_conv2d():

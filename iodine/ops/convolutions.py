@@ -94,14 +94,14 @@ def kernel_gradient(
 
   A kernel with fewer outputs than inputs changes the two roles. Many channels
   are summed in matrix products where AVX2 is all there is, see
-  `_kernel_gradient_by_taps`; wide rows are cut into tiles elsewhere, see
+  `_kernel_gradient_by_shifts`; wide rows are cut into tiles elsewhere, see
   `_tiled_kernel_gradient`.
   """
   kernel, _, inputs, outputs = shape
   if stride > 1 or kernel % 2 == 0:
     return plain_kernel_gradient(x, shape, dy, stride)
   if _products_are_faster(x, shape):
-    return _kernel_gradient_by_taps(x, shape, dy)
+    return _kernel_gradient_by_shifts(x, shape, dy)
   if outputs < inputs:
     exchanged = plain_kernel_gradient(
       dy, tf.TensorShape([kernel, kernel, outputs, inputs]), x, stride
@@ -155,15 +155,14 @@ def _tiled_kernel_gradient(
   )
 
 
-# Positions of a product, whose operands should fit the caches.
-_POSITIONS = 1536
-
-# Of inputs and of outputs. With 32, oneDNN is as fast.
-_MANY_CHANNELS = 48
+# Of inputs and of outputs; fewer make products too narrow.
+_MANY_CHANNELS = 32
+# Of an image; small ones are no faster.
+_MANY_POSITIONS = 1536
 
 
 def _products_are_faster(x: tf.Tensor, shape: tf.TensorShape) -> bool:
-  """Returns whether oneDNN's AVX2 form falls behind the products of taps.
+  """Returns whether oneDNN's AVX2 form falls behind products of shifts.
 
   It reads eight channels at a time of pixels that lie far apart.
   """
@@ -174,7 +173,7 @@ def _products_are_faster(x: tf.Tensor, shape: tf.TensorShape) -> bool:
     and not tf.config.list_physical_devices("GPU")
     and x.dtype == tf.float32
     and min(inputs, outputs) >= _MANY_CHANNELS
-    and height * width >= _POSITIONS
+    and height * width >= _MANY_POSITIONS
   )
 
 
@@ -188,47 +187,44 @@ def _widest_is_avx2() -> bool:
   return not wider and not {"AVX2", "X86_V3"}.isdisjoint(names)
 
 
-def _kernel_gradient_by_taps(
+def _kernel_gradient_by_shifts(
   x: tf.Tensor, shape: tf.TensorShape, dy: tf.Tensor
 ) -> tf.Tensor:
-  """Computes `plain_kernel_gradient` with stride 1, a product for each tap.
+  """Computes `plain_kernel_gradient` with stride 1, a product for each image.
 
-  Both are padded to the same size, so that a tap is one distance between their
-  positions, over the ends of rows and images, too: there dy is zero. Slices of
-  the first dimension are no copies. A blank image at the end lets the
-  positions fill the last product.
+  A tap shifts x against dy by some columns and some rows. With all shifts of x
+  by columns, and all of dy by rows, side by side as channels, one product has
+  every tap. Images come one after the other, as the shifts are k times as large
+  as they are.
   """
   num, height, width, inputs = x.shape
   kernel, _, _, outputs = shape
-  before, around = kernel // 2, kernel - 1
-  row = width + around
-  # Behind the last position of dy are zeros only.
-  needed = num * (height + around) * row - around * (row + 1)
-  length = -(-needed // _POSITIONS) * _POSITIONS
+  around, shifts = [kernel // 2] * 2, np.arange(kernel)
+  columns = np.arange(width)[:, None] + shifts
+  positions = np.arange(height * width)[:, None] + width * shifts[::-1]
 
-  def margins(start: int) -> tf.Tensor:
-    return tf.constant(
-      [[0, 1], *[[start, around - start]] * 2, [0, 0]], tf.int32
-    )
-
-  of_x, of_dy = margins(before), margins(0)
-  # As in `_tiled_kernel_gradient`: no copy before its gradient is there.
-  with tf.control_dependencies([dy]):
-    padded = tf.pad(x, of_x)
-  positions = tf.reshape(padded, [-1, inputs])
-  gradients = tf.reshape(
-    tf.reshape(tf.pad(dy, of_dy), [-1, outputs])[:length],
-    [-1, _POSITIONS, outputs],
-  )
-  taps = [
-    tf.matmul(
-      tf.reshape(positions[start : start + length], [-1, _POSITIONS, inputs]),
-      gradients,
+  def add(i: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    of_x = tf.gather(
+      tf.pad(x[i], tf.constant([[0, 0], around, [0, 0]])), columns, axis=1
+    )  # [H, W, k, C]
+    rows = tf.pad(dy[i], tf.constant([around, [0, 0], [0, 0]]))
+    of_dy = tf.gather(tf.reshape(rows, [-1, outputs]), positions)
+    product = tf.matmul(
+      tf.reshape(of_x, [-1, kernel * inputs]),
+      tf.reshape(of_dy, [-1, kernel * outputs]),
       transpose_a=True,
     )
-    for start in (m * row + n for m in range(kernel) for n in range(kernel))
-  ]
-  return tf.reshape(tf.reduce_sum(tf.stack(taps), axis=1), shape)
+    return i + 1, total + product
+
+  _, total = tf.while_loop(
+    lambda i, _: i < num,
+    add,
+    (tf.constant(0), tf.zeros([kernel * inputs, kernel * outputs])),
+    parallel_iterations=2,
+    maximum_iterations=num,  # for those that count operations
+  )
+  taps = tf.reshape(total, [kernel, inputs, kernel, outputs])
+  return tf.transpose(taps, [2, 0, 1, 3])
 
 
 # ------------------------------------------------------------ vectors
