@@ -60,12 +60,8 @@ def _compare(first: list[Any], second: list[Any]) -> dict[str, Any]:
   pairs = np.array([first, second], np.float64)
   # Scenes without objects have no value of some metrics.
   pairs = pairs[:, ~np.isnan(pairs).any(axis=0)]
-  ours, theirs = map(evaluation.summarize, pairs)
-  difference = evaluation.summarize(pairs[0] - pairs[1])
-  return {
-    "first": ours.mean,
-    "second": theirs.mean,
-    "difference": difference.mean,
-    "error": difference.standard_error,
-    "scenes": pairs.shape[1],
-  }
+  of_pairs = (*pairs, pairs[0] - pairs[1])
+  ours, theirs, difference = map(evaluation.summarize, of_pairs)
+  found = {"first": ours.mean, "second": theirs.mean}
+  found |= {"difference": difference.mean, "error": difference.standard_error}
+  return {**found, "scenes": pairs.shape[1]}

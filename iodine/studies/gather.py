@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,25 +10,34 @@ from typing import Any
 import numpy as np
 import tabulate
 
-from iodine import building, config_files, entries, evaluation, files, training
+from iodine import config_files, entries, evaluation, files, training
 from iodine.commands import common
 from iodine.drawing import canvas, charts, plotting
-from iodine.studies import evaluated, sweep
+from iodine.studies import evaluated
 
 Config = common.Config
 Groups = Mapping[str, Sequence[evaluated.Evaluated]]
 Rows = Mapping[str, Mapping[str, Any]]
+Panels = dict[str, dict[str, list[Any]]]
 
 METRICS = {"ari_nobg": "foreground ARI", "ari": "ARI"}
 METRICS |= {"miou": "mIoU", "mse": "MSE"}
 # Foreground ARI: Greff et al. 2019, table 1.
 PAPER = {"tetrominoes": 0.992, "multi_dsprites": 0.767, "clevr6": 0.988}
-# The paper's model may differ in these, and still be the paper's.
-_RECIPE = {"scale_val", "num_iters", "recompute", "compute_dtype"}
-_RECIPE |= {"refinement_batch_size"}
-# What makes no group of its own.
-_IGNORED = {"seed", "evaluation", "plot", "benchmark", "segment"}
-_IGNORED |= {"generated_path", "num_scenes", *entries.OF_CALL}
+# In these a config may differ from the paper's, and is still the paper's.
+_MAY_DIFFER = (
+  *config_files.MAY_DIFFER,
+  "data.max_num_objects",
+  "data.min_num_objects",
+  "model.decoder.pixel_decoder.compute_dtype",
+  "model.num_iters",
+  "model.output_dist.component_dist.scale_val",
+  "model.refinement_batch_size",
+  "model.refinement_core.encoder_net.compute_dtype",
+)
+# What tells groups apart: names at the top before what follows from them.
+_TELLING = (*entries.MODEL, *entries.OF_NAMED["own"], "stop_after_steps")
+_TELLING += ("skip_nonfinite", "stages", *entries.PARTS)
 _LOGGED = {"loss/total": "total", "loss/ari_nobg": "ari_nobg"}
 
 
@@ -52,7 +60,7 @@ def run(
   shared = os.path.commonpath([os.path.abspath(x) for x in folders])
   output = config["output"] or os.path.relpath(os.path.join(shared, "gathered"))
   files.check_folder(output)
-  scenes = list(dict.fromkeys(config["plot"]["scenes"]))
+  scenes = config["plot"]["scenes"]
   runs = [evaluated.measure_once(x, open_run, scenes) for x in folders]
   for each in runs:
     step, stop = each.found["step"], each.config["stop_after_steps"]
@@ -61,12 +69,12 @@ def run(
   groups = group(runs, os.path.basename(shared))
   rows = {label: summarize(members) for label, members in groups.items()}
   for name, theirs in papers.items():
-    if kind_of(theirs) in [kind_of(each.config) for each in runs]:
+    if any(is_of_paper(each.config, theirs) for each in runs):
       rows[f"the paper ({name})"] = {"n": None, "ari_nobg": (PAPER[name], None)}
   print(f"\n{as_table(rows, 'simple')}\n", flush=True)
   for name, kind in (("table.md", "github"), ("table.tex", "latex_booktabs")):
     files.write(os.path.join(output, name), as_table(rows, kind) + "\n")
-  files.write(os.path.join(output, "table.csv"), _as_csv(rows, groups))
+  files.write(os.path.join(output, "table.csv"), _as_csv(rows))
   with canvas.styled(config["plot"]):
     if panels := _curves(groups):
       figure = charts.groups_plot(panels, evaluation.catalogue.TITLES)
@@ -87,111 +95,89 @@ def group(
     runs: which.
     otherwise: the name of the group where they differ in nothing else.
   """
-  leaves = [_leaves(each.config) for each in runs]
-  every = dict.fromkeys(name for each in leaves for name in each)
-  names = [n for n in every if _count(leaves, [n]) > 1]
-  roots = {os.path.dirname(os.path.abspath(x.run_folder)) for x in runs}
-  tables = [sweep.read_table(root).get("runs", {}) for root in roots]
-  swept = {n for table in tables for row in table.values() for n in row}
-  kept = [n for n in names if n in swept] or [n for n in names if "." not in n]
-  # Of the rest, what does not follow from these.
-  for name in names:
-    if _count(leaves, [*kept, name]) > _count(leaves, kept):
+  told = [
+    {k: str(v) for k, v in config_files.leaves(each)}
+    for each in ({k: x.config.get(k) for k in _TELLING} for x in runs)
+  ]
+
+  def count(names: Sequence[str]) -> int:
+    return len({tuple(each.get(name) for name in names) for each in told})
+
+  kept: list[str] = []
+  for name in dict.fromkeys(name for each in told for name in each):
+    # Of the parts, only what does not follow from a name at the top.
+    others = kept if "." in name else []
+    if count([*others, name]) > count(others):
       kept.append(name)
   groups = collections.defaultdict(list)
-  for each, own in zip(runs, leaves, strict=True):
-    label = ", ".join(f"{n}={own[n]}" for n in kept if n in own)
+  for each, own in zip(runs, told, strict=True):
+    label = ", ".join(f"{name}={own[name]}" for name in kept if name in own)
     groups[label or otherwise].append(each)
   return dict(groups)
 
 
-def _leaves(config: Config) -> dict[str, str]:
-  """Returns what may tell groups apart, as text."""
-  kept = {k: v for k, v in config.items() if k not in _IGNORED}
-  return {
-    name: value if isinstance(value, str) else json.dumps(value, default=str)
-    for name, value in config_files.leaves(kept)
-    if not name.startswith(("save_", "validate_"))
-  }
-
-
-def _count(leaves: Sequence[Mapping[str, str]], names: Sequence[str]) -> int:
-  return len({tuple(each.get(name) for name in names) for each in leaves})
+def is_of_paper(config: Config, theirs: Config) -> bool:
+  """Returns whether a config is the paper's but for how it is trained."""
+  return not config_files.differences(config, theirs, ignored=_MAY_DIFFER)
 
 
 def summarize(runs: Sequence[evaluated.Evaluated]) -> dict[str, Any]:
-  """Returns n, and by metric mean and standard deviation over the runs."""
+  """Returns n, folders, and by metric mean and deviation over the runs."""
   row: dict[str, Any] = {"n": len(runs)}
   for name in METRICS:
     found = [each.found.get(name, {}).get("mean") for each in runs]
     if None not in found:
       deviation = float(np.std(found, ddof=1)) if len(found) > 1 else None
       row[name] = (float(np.mean(found)), deviation)
-  return row
-
-
-def kind_of(config: Config) -> dict[str, str]:
-  """Returns what a config has in common with others of the same experiment."""
-  names = (building.CONSTRUCTOR, "dataset_variant")
-  data = {name: config["data"].get(name) for name in names}
-  return {
-    name: value
-    for name, value in _leaves({"model": config["model"], "data": data}).items()
-    # What an older config does not know is off in a newer one.
-    if value not in ("null", "false", "0", "0.0")
-    and name.rpartition(".")[2] not in _RECIPE
-  }
+  return {**row, "folders": " ".join(each.folder for each in runs)}
 
 
 def as_table(rows: Rows, kind: str) -> str:
   """Returns a table of a kind that tabulate knows."""
   spread = evaluation.tables.spread
   cells = [
-    {"runs": label, "n": row["n"]}
-    | {METRICS[name]: spread(*row[name]) for name in METRICS if name in row}
+    [label, row["n"], *(m in row and spread(*row[m]) or None for m in METRICS)]
     for label, row in rows.items()
   ]
+  headers = ["runs", "n", *METRICS.values()]
   text = tabulate.tabulate(
-    cells, "keys", kind, missingval="-", disable_numparse=True
+    cells, headers, kind, missingval="-", disable_numparse=True
   )
   return text.replace("±", r"$\pm$") if kind.startswith("latex") else text
 
 
-def _as_csv(rows: Rows, groups: Groups) -> str:
+def _as_csv(rows: Rows) -> str:
   headers = [f"{name}_{x}" for name in METRICS for x in ("mean", "deviation")]
   lines = [
-    [label, row["n"], *(v for m in METRICS for v in row.get(m, (None, None)))]
-    + [" ".join(each.folder for each in groups.get(label, ()))]
+    [label, row["n"], *(x for m in METRICS for x in row.get(m, (None, None)))]
+    + [row.get("folders")]
     for label, row in rows.items()
   ]
   return evaluation.tables.csv_text(["runs", "n", *headers, "folders"], lines)
 
 
-def _curves(groups: Groups) -> dict[str, dict[str, list[Any]]]:
+def _curves(groups: Groups) -> Panels:
   """Returns what was logged, by metric and by group."""
-  panels: dict[str, dict[str, list[Any]]] = {}
+  panels: Panels = collections.defaultdict(dict)
   for label, members in groups.items():
     for each in members:
       logged = training.read_scalars(each.run_folder, list(_LOGGED))
       for tag, curve in logged.items():
-        named = panels.setdefault(_LOGGED[tag], {})
-        named.setdefault(label, []).append(curve)
+        panels[_LOGGED[tag]].setdefault(label, []).append(curve)
   return panels
 
 
 def _same_scenes(groups: Groups) -> list[tuple[str, list[plotting.Info]]]:
   """Returns decomposed scenes of runs that see what the first one sees."""
-  result: list[tuple[str, list[plotting.Info]]] = []
-  for label, members in groups.items():
-    for each in members:
-      name = f"{os.path.basename(each.folder)}: {label}"
-      first = result[0][1] if result else each.shown
-      if np.array_equal(_images(first), _images(each.shown)):
-        result.append((name, list(each.shown)))
-      else:
-        print(f"{each.folder} sees other scenes, which are not drawn")
-  return result
-
-
-def _images(infos: Sequence[plotting.Info]) -> np.ndarray:
-  return np.array([info["data"]["image"] for info in infos])
+  titled = [
+    (f"{os.path.basename(each.folder)}: {label}", list(each.shown))
+    for label, members in groups.items()
+    for each in members
+  ]
+  images = [
+    np.array([x["data"]["image"] for x in shown]) for _, shown in titled
+  ]
+  is_same = [np.array_equal(x, images[0]) for x in images]
+  if others := [x for (x, _), same in zip(titled, is_same) if not same]:
+    print(f"other scenes, which are not drawn: {', '.join(others)}")
+  return [x for x, same in zip(titled, is_same) if same]

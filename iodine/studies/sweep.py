@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import itertools
 import json
 import os
 import pathlib
+import re
 import shlex
+import shutil
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import tabulate
@@ -25,15 +31,94 @@ from iodine import (
   kinds,
 )
 from iodine.commands import common, experiment, help
-from iodine.studies import launching
 from iodine.training import run_folder
 
 Config = common.Config
 Row = dict[str, Any]  # what a run has of its own, by dotted paths
 
 TABLE = "sweep.json"
+SECONDS = 0.5  # between two looks at what runs
 # In these the same sweep may differ when it goes on.
 _MAY_DIFFER = {"stop_after_steps", *entries.OF_CALL}
+# What submitit calls what people say; other names are its own.
+_SLURM = {"partition": "slurm_partition", "gpus": "gpus_per_node"}
+
+
+class Process(subprocess.Popen[bytes]):
+  """A process with the methods of submitit's jobs."""
+
+  def done(self) -> bool:
+    """Returns whether it has ended."""
+    return self.poll() is not None
+
+  def cancel(self, check: bool = True) -> None:
+    """Has it save and end."""
+    self.terminate()
+
+
+@dataclasses.dataclass(eq=False)
+class Training:
+  """A training that begins, or goes on, in a folder.
+
+  Attributes:
+    folder: of the run, its number at the end.
+    stop: its last step.
+    words: what stands after `with`, but for the folder.
+  """
+
+  folder: str
+  stop: int
+  words: list[str]
+
+  @property
+  def log(self) -> str:
+    """Returns the file of what it prints."""
+    return f"{self.folder}.log"
+
+  def saved(self) -> int:
+    """Returns the step of its newest checkpoint, 0 for none."""
+    newest = checkpoints.latest(self.folder)
+    return int(newest.rpartition("-")[2]) if newest else 0
+
+  def is_done(self) -> bool:
+    """Returns whether its last step is saved."""
+    return self.saved() >= self.stop
+
+  def told(self) -> tuple[int, str]:
+    """Returns the step that it has come to, and the last line it printed."""
+    with open(self.log, "ab+") as file:
+      file.seek(max(0, file.tell() - 8192))
+      text = file.read().decode(errors="replace").strip() or "no output"
+    steps = map(int, re.findall(r"^step (\d+)/", text, re.MULTILINE))
+    return min(self.stop, max(self.saved(), *steps, 0)), text.split("\n")[-1]
+
+  def start(self) -> Process:
+    """Starts its process."""
+    place = [f"checkpoint_dir={self.folder!r}", "continue_run=True"]
+    if not self.saved():
+      stem, _, number = self.folder.rpartition("_")
+      place = [f"checkpoint_dir={stem!r}", f"--id={number}"]
+      # One that ended before its first checkpoint begins again.
+      with run_folder.locked(self.folder):
+        shutil.rmtree(self.folder)
+    command = [sys.executable, "-m", "iodine", "with", *self.words, *place]
+    with open(self.log, "ab") as log:
+      # Ctrl-C in the terminal reaches it once, by whoever waits for it.
+      return Process(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+      )
+
+  def run(self) -> None:
+    """Trains to the end, as submitit has it done on another machine."""
+    process = self.start()
+    try:
+      process.wait()
+    finally:
+      process.terminate()
 
 
 def run(
@@ -55,9 +140,8 @@ def run(
   updates = dict(config_files.leaves(given.updates))
   own = ("sweep", "continue_run")
   updates = {k: v for k, v in updates.items() if not k.startswith(own)}
-  stems = [pathlib.Path(name).stem for name in given.names]
-  default = os.path.join("runs", "_".join(stems) or "sweep")
-  root = updates.pop("checkpoint_dir", None) or default
+  name = "_".join(pathlib.Path(name).stem for name in given.names)
+  root = updates.pop("checkpoint_dir", os.path.join("runs", name))
   checkpoints.check_name(root)
   runs = [given._replace(updates={**updates, **row}) for row in rows]
   tf.config.set_visible_devices([], "GPU")  # they are for the runs
@@ -67,17 +151,14 @@ def run(
     list(config_files.stages(each))
     for part in ("model", "optimizer", "data"):
       building.build(each[part], part)
-  files.check_folder(root)
   with run_folder.locked(root):
-    folders = _number(root, given.names, updates, rows)
-    trust = [f"--trust={given.trusted}"] if given.trusted else []
+    start = launcher(config["sweep_launcher"], root, config["sweep_slurm"])
     trainings = [
-      launching.Training(folder, each["stop_after_steps"], [*own.words, *trust])
-      for folder, own, each in zip(folders, runs, configs, strict=True)
+      Training(folder, each["stop_after_steps"], own.words)
+      for folder, own, each in zip(_number(root, runs), runs, configs)
     ]
-    name, place = config["sweep_launcher"], os.path.join(root, "submitit")
-    start = launching.launcher(name, place, config["sweep_slurm"])
-    most = config["sweep_parallel"] or (len(rows) if name else 1)
+    is_here = config["sweep_launcher"] is None
+    most = config["sweep_parallel"] or (1 if is_here else len(rows))
     print(f"{len(rows)} runs, into {root}", flush=True)
     _train_all(trainings, start, most, given)
   return _tell_end(trainings, rows)
@@ -109,41 +190,60 @@ def list_rows(swept: Config, is_zipped: bool) -> list[Row]:
   return [row for i, row in enumerate(rows) if row not in rows[:i]]
 
 
-def _number(
-  root: str, names: Sequence[str], updates: Config, rows: list[Row]
-) -> list[str]:
+def _number(root: str, runs: Sequence[experiment.Given]) -> list[str]:
   """Returns the folders of runs: those they had before, or the next numbers.
 
-  They are written to a table beside the runs.
+  A table beside them says what each was given.
   """
-  shared = {k: v for k, v in updates.items() if k not in _MAY_DIFFER}
-  text = json.dumps([{"with": names, "entries": shared}, rows])
-  table, rows = json.loads(text)  # as it is read
-  before = read_table(root) or {**table, "runs": {}}
-  runs = before.pop("runs")
-  if before != table:
-    raise errors.UserError(
-      f"the sweep in `{root}` was begun with other entries ({before}): give "
-      "the same, or another `checkpoint_dir`"
-    )
-  found = []
-  for row in rows:
-    known = [name for name, own in runs.items() if own == row]
-    found += known or [f"run_{len(runs) + 1}"]
-    runs[found[-1]] = row
-  files.write_json(os.path.join(root, TABLE), {**table, "runs": runs})
-  return [os.path.join(root, name) for name in found]
+  path = os.path.join(root, TABLE)
+  table = files.read_json(path) if os.path.exists(path) else {}
+  folders = []
+  for run in runs:
+    given = {k: v for k, v in run.updates.items() if k not in _MAY_DIFFER}
+    row = json.loads(json.dumps({"with": run.names, **given}))  # as it is read
+    if row not in table.values():
+      table[f"run_{len(table) + 1}"] = row
+    folders += [os.path.join(root, k) for k, v in table.items() if v == row]
+  files.write_json(path, table)
+  return folders
 
 
-def read_table(root: str) -> dict[str, Any]:
-  """Returns `with`, `entries`, and `runs` by name; {} where is no sweep."""
-  path = pathlib.Path(root, TABLE)
-  return json.loads(path.read_text("utf-8")) if path.exists() else {}
+def launcher(
+  name: str | None, root: str, options: Mapping[str, Any]
+) -> Callable[[Training], Any]:
+  """Returns what starts a training, as a process or a job of submitit.
+
+  Args:
+    name: None for this machine, or "slurm".
+    root: the folder of the sweep, in which submitit has one of its own.
+    options: of Slurm: `hours`, `gpus`, `partition` and submitit's own; by
+      `cluster="local"` submitit runs the jobs on this machine.
+  """
+  # So that trainings find what this process finds, wherever they start.
+  os.environ["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, sys.path))
+  if name is None:
+    return Training.start
+  options = {"cluster": "slurm", "hours": 24, **options}
+  with errors.as_user_error(
+    (Exception,),
+    lambda error: (
+      "there is no Slurm here, or submitit does not take `sweep_slurm` "
+      f"({errors.reason(error)}): give `partition`, `gpus`, `hours` and names "
+      "of submitit where Slurm is, after `pip install -r requirements-slurm.txt`"
+    ),
+  ):
+    submitit = importlib.import_module("submitit")
+    place, cluster = os.path.join(root, "submitit"), options.pop("cluster")
+    executor = submitit.AutoExecutor(place, cluster=cluster)
+    options["timeout_min"] = int(60 * options.pop("hours"))
+    known = {_SLURM.get(k, k): v for k, v in options.items()}
+    executor.update_parameters(**known)
+  return lambda training: executor.submit(training.run)
 
 
 def _train_all(
-  trainings: list[launching.Training],
-  start: Callable[[launching.Training], Any],
+  trainings: Sequence[Training],
+  start: Callable[[Training], Any],
   most: int,
   given: experiment.Given,
 ) -> None:
@@ -152,34 +252,32 @@ def _train_all(
   However it ends, the runs end, too, and have saved.
   """
   waiting = [each for each in trainings if not each.is_done()]
-  running: list[tuple[launching.Training, Any]] = []
+  jobs: dict[Training, Any] = {}
   bar = progress(trainings)
   try:
-    while waiting or running:
-      while waiting and len(running) < most:
-        running.append((waiting[0], start(waiting.pop(0))))
-      ended = [pair for pair in running if pair[1].poll() is not None]
-      running = [pair for pair in running if pair not in ended]
-      for each, _ in ended:
+    while waiting or jobs:
+      for each in waiting[: most - len(jobs)]:
+        waiting.remove(each)
+        jobs[each] = start(each)
+      time.sleep(SECONDS)
+      for each in [each for each, job in jobs.items() if job.done()]:
+        del jobs[each]
         step, said = each.told()
-        bar.total -= max(0, each.stop - step)  # what a failed one leaves out
-        how = "done" if each.is_done() else f"FAILED: {said}"
-        bar.write(f"{each.folder}: {how}")
+        bar.total -= each.stop - step  # what a failed one leaves out
+        bar.write(f"{each.folder}: {'done' if each.is_done() else said}")
       bar.update(_num_steps(trainings) - bar.n)
-      if not ended:
-        time.sleep(launching.SECONDS)
   finally:
-    for _, process in running:
-      process.terminate()
-    for _, process in running:
-      process.wait()
+    for job in jobs.values():
+      job.cancel(check=False)
+    for job in jobs.values():
+      job.wait()
     bar.close()
-    if running or waiting:
-      words = " ".join(map(shlex.quote, ["sweep", "with", *given.words]))
+    if jobs or waiting:
+      words = shlex.join(["sweep", "with", *given.words])
       print(f"go on with `{help.program()} {words}`", flush=True)
 
 
-def progress(trainings: Sequence[launching.Training]) -> tqdm.tqdm:
+def progress(trainings: Sequence[Training]) -> tqdm.tqdm:
   """Returns a bar of all steps, whose rate is that of the steps from now on."""
   total, done = sum(each.stop for each in trainings), _num_steps(trainings)
   # Not too often, as it may be written to a file.
@@ -188,12 +286,12 @@ def progress(trainings: Sequence[launching.Training]) -> tqdm.tqdm:
   )
 
 
-def _num_steps(trainings: Sequence[launching.Training]) -> int:
-  return sum(min(x.told()[0], x.stop) for x in trainings)
+def _num_steps(trainings: Sequence[Training]) -> int:
+  return sum(each.told()[0] for each in trainings)
 
 
 def _tell_end(
-  trainings: Sequence[launching.Training], rows: Sequence[Row]
+  trainings: Sequence[Training], rows: Sequence[Row]
 ) -> dict[str, str]:
   """Prints what became of the runs; raises a UserError where some failed."""
   failed = [each for each in trainings if not each.is_done()]
