@@ -326,8 +326,8 @@ def gather(_config: Config) -> Config:
 @ex.command
 def compare_runs(_config: Config) -> Config:
   """Compares two runs scene by scene."""
-  command = _command("compare_runs", _config, room="studies")
-  return command.run(_config, _run_opener())
+  command = _command("gather", _config, room="studies")
+  return command.compare(_config, _run_opener())
 
 
 @ex.command(unobserved=True)

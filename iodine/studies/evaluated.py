@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import iodine as project
-from iodine import checkpoints, errors, evaluation, files, replicas
+from iodine import checkpoints, errors, evaluation, files, kinds, replicas
 from iodine.commands import common, evaluate
+from iodine.readers import paths
 
 Config = common.Config
 # Takes a run's folder; returns the config that `evaluate` has, the checkpoint.
@@ -43,38 +44,24 @@ class Evaluated(NamedTuple):
 
 
 def find(runs: Any) -> list[str]:
-  """Returns the folders of runs: of folders, sweeps, globs, or a list."""
-  if runs is None:
-    raise errors.UserError(
-      "`runs` is not set: give folders of runs, such as `runs=runs/sweep` or "
-      "`'runs=[runs/a,runs/b]'`"
-    )
+  """Returns the runs that folders are, or have in them; or globs, or a list."""
+  kinds.check("runs", runs, kinds.Path | list[kinds.Path])
   if isinstance(runs, str):
     # A shell's `[runs/a,runs/b]` is no list to Sacred.
     runs = re.sub(r"^\[(.*)\]$", r"\1", runs).split(",")
-  found = []
-  for path in runs:
-    path = path.strip(" '\"")
-    inside = [run for place in _sorted(path) or [path] for run in _in(place)]
+  found: dict[str, None] = {}
+  for path in (each.strip(" '\"") for each in runs):
+    inside = [x.removesuffix(".index") for x in glob.glob(f"{path}.index")]
+    for pattern in (f"{path}/*.index", f"{path}/*_*/*.index"):
+      inside += map(os.path.dirname, glob.glob(pattern))
     if not inside:
       raise errors.UserError(
         f"there is no checkpoint of a run at `{path}`: give `runs` the folders "
         "that trainings or `sweep` printed"
       )
-    found += inside
-  return list(dict.fromkeys(map(os.path.normpath, found)))
-
-
-def _in(place: str) -> list[str]:
-  """Returns a run itself, or those in a folder of runs."""
-  if checkpoints.latest(place) or os.path.exists(f"{place}.index"):
-    return [place]
-  return [x for x in _sorted(f"{place}/*/") if checkpoints.latest(x)]
-
-
-def _sorted(pattern: str) -> list[str]:
-  """Returns what a glob finds, run_10 after run_9."""
-  return sorted(glob.glob(pattern), key=lambda path: (len(path), path))
+    inside.sort(key=paths.by_number)
+    found |= dict.fromkeys(map(os.path.normpath, inside))
+  return list(found)
 
 
 def measure_once(

@@ -9,15 +9,13 @@ import json
 import os
 import pathlib
 import re
-import shlex
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-import tabulate
 import tensorflow as tf
 import tqdm
 
@@ -34,12 +32,9 @@ from iodine.commands import common, experiment, help
 from iodine.training import run_folder
 
 Config = common.Config
-Row = dict[str, Any]  # what a run has of its own, by dotted paths
 
-TABLE = "sweep.json"
-SECONDS = 0.5  # between two looks at what runs
-# In these the same sweep may differ when it goes on.
-_MAY_DIFFER = {"stop_after_steps", *entries.OF_CALL}
+# In these a run may differ when it goes on.
+_MAY_DIFFER = {"stop_after_steps", *entries.OF_CALL, *entries.WRITES}
 # What submitit calls what people say; other names are its own.
 _SLURM = {"partition": "slurm_partition", "gpus": "gpus_per_node"}
 
@@ -61,14 +56,16 @@ class Training:
   """A training that begins, or goes on, in a folder.
 
   Attributes:
-    folder: of the run, its number at the end.
+    given: what it is given, but for the folder.
     stop: its last step.
-    words: what stands after `with`, but for the folder.
+    row: what it has of its own, by dotted paths.
+    folder: of the run, its number at the end.
   """
 
-  folder: str
+  given: experiment.Given
   stop: int
-  words: list[str]
+  row: Config
+  folder: str = ""
 
   @property
   def log(self) -> str:
@@ -101,15 +98,11 @@ class Training:
       # One that ended before its first checkpoint begins again.
       with run_folder.locked(self.folder):
         shutil.rmtree(self.folder)
-    command = [sys.executable, "-m", "iodine", "with", *self.words, *place]
+    command = [sys.executable, "-m", "iodine", "with", *self.given.words]
     with open(self.log, "ab") as log:
       # Ctrl-C in the terminal reaches it once, by whoever waits for it.
       return Process(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
+        command + place, stdout=log, stderr=log, start_new_session=True
       )
 
   def run(self) -> None:
@@ -125,8 +118,8 @@ def run(
   config: Config,
   given: experiment.Given,
   get_config: Callable[[Sequence[str], dict[str, Any]], Config],
-) -> dict[str, str]:
-  """Trains what is not trained yet, and prints a table.
+) -> dict[str, Config]:
+  """Trains what is not trained yet, and says what came of it.
 
   Args:
     config: the complete config, with the entries of a sweep.
@@ -134,37 +127,42 @@ def run(
     get_config: returns the complete config of names and updates.
 
   Returns:
-    What became of every run, by its folder.
+    By the folders of runs what each has of its own.
   """
-  rows = list_rows(given.updates.get("sweep", {}), config["sweep_zip"])
-  updates = dict(config_files.leaves(given.updates))
-  own = ("sweep", "continue_run")
-  updates = {k: v for k, v in updates.items() if not k.startswith(own)}
   name = "_".join(pathlib.Path(name).stem for name in given.names)
-  root = updates.pop("checkpoint_dir", os.path.join("runs", name))
+  root = given.updates.get("checkpoint_dir", os.path.join("runs", name))
   checkpoints.check_name(root)
-  runs = [given._replace(updates={**updates, **row}) for row in rows]
+  own = ("sweep", "continue_run", "checkpoint_dir")
+  leaves = config_files.leaves(given.updates)
+  shared = {k: v for k, v in leaves if not k.startswith(own)}
   tf.config.set_visible_devices([], "GPU")  # they are for the runs
-  configs = [get_config(each.names, each.updates) for each in runs]
-  for each in configs:
+  trainings = []
+  for row in list_rows(given.updates.get("sweep", {}), config["sweep_zip"]):
+    each = given._replace(updates={**shared, **row})
+    complete = get_config(each.names, each.updates)
     # What is wrong is said before the first run starts.
-    list(config_files.stages(each))
+    list(config_files.stages(complete))
     for part in ("model", "optimizer", "data"):
-      building.build(each[part], part)
+      building.build(complete[part], part)
+    trainings.append(Training(each, complete["stop_after_steps"], row))
   with run_folder.locked(root):
-    start = launcher(config["sweep_launcher"], root, config["sweep_slurm"])
-    trainings = [
-      Training(folder, each["stop_after_steps"], own.words)
-      for folder, own, each in zip(_number(root, runs), runs, configs)
-    ]
-    is_here = config["sweep_launcher"] is None
-    most = config["sweep_parallel"] or (1 if is_here else len(rows))
-    print(f"{len(rows)} runs, into {root}", flush=True)
-    _train_all(trainings, start, most, given)
-  return _tell_end(trainings, rows)
+    start, by_submitit = launcher(config, root), config["sweep_launcher"]
+    most = config["sweep_parallel"] or (len(trainings) if by_submitit else 1)
+    _number(root, trainings)
+    _train_all(trainings, start, most)
+  failed = [x for x in trainings if not x.is_done()]
+  if failed:
+    reasons = [f"`{each.log}` ({each.told()[1]})" for each in failed]
+    raise errors.UserError(
+      f"{len(failed)} of {len(trainings)} runs failed, "
+      f"{errors.join_some(reasons)}: mend what these files say, and give the "
+      "same command, which goes on with what is not finished"
+    )
+  print(f"one table of them: `{help.program()} gather with runs={root}`")
+  return {each.folder: each.row for each in trainings}
 
 
-def list_rows(swept: Config, is_zipped: bool) -> list[Row]:
+def list_rows(swept: Config, is_zipped: bool) -> list[dict[str, Any]]:
   """Returns what each run has of its own.
 
   Args:
@@ -190,46 +188,44 @@ def list_rows(swept: Config, is_zipped: bool) -> list[Row]:
   return [row for i, row in enumerate(rows) if row not in rows[:i]]
 
 
-def _number(root: str, runs: Sequence[experiment.Given]) -> list[str]:
-  """Returns the folders of runs: those they had before, or the next numbers.
+def _number(root: str, trainings: Sequence[Training]) -> None:
+  """Gives trainings the folders that they had before, or the next numbers.
 
   A table beside them says what each was given.
   """
-  path = os.path.join(root, TABLE)
+  path = os.path.join(root, "sweep.json")
   table = files.read_json(path) if os.path.exists(path) else {}
-  folders = []
-  for run in runs:
-    given = {k: v for k, v in run.updates.items() if k not in _MAY_DIFFER}
-    row = json.loads(json.dumps({"with": run.names, **given}))  # as it is read
+  for each in trainings:
+    leaves = each.given.updates.items()
+    row = {k: v for k, v in leaves if k not in _MAY_DIFFER}
+    row = json.loads(json.dumps({"with": each.given.names, **row}))  # as read
     if row not in table.values():
       table[f"run_{len(table) + 1}"] = row
-    folders += [os.path.join(root, k) for k, v in table.items() if v == row]
+    (name,) = (name for name, other in table.items() if other == row)
+    each.folder = os.path.join(root, name)
   files.write_json(path, table)
-  return folders
 
 
-def launcher(
-  name: str | None, root: str, options: Mapping[str, Any]
-) -> Callable[[Training], Any]:
+def launcher(config: Config, root: str) -> Callable[[Training], Any]:
   """Returns what starts a training, as a process or a job of submitit.
 
   Args:
-    name: None for this machine, or "slurm".
+    config: with `sweep_launcher`, and in `sweep_slurm` `hours`, `gpus`,
+      `partition` and submitit's own names; by `cluster="local"` it runs the
+      jobs on this machine.
     root: the folder of the sweep, in which submitit has one of its own.
-    options: of Slurm: `hours`, `gpus`, `partition` and submitit's own; by
-      `cluster="local"` submitit runs the jobs on this machine.
   """
   # So that trainings find what this process finds, wherever they start.
   os.environ["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, sys.path))
-  if name is None:
+  if config["sweep_launcher"] is None:
     return Training.start
-  options = {"cluster": "slurm", "hours": 24, **options}
+  options = {"cluster": "slurm", "hours": 24, **config["sweep_slurm"]}
   with errors.as_user_error(
     (Exception,),
     lambda error: (
       "there is no Slurm here, or submitit does not take `sweep_slurm` "
-      f"({errors.reason(error)}): give `partition`, `gpus`, `hours` and names "
-      "of submitit where Slurm is, after `pip install -r requirements-slurm.txt`"
+      f"({errors.reason(error)}): give `partition`, `gpus`, `hours` and other "
+      "names of submitit, after `pip install -r requirements-slurm.txt`"
     ),
   ):
     submitit = importlib.import_module("submitit")
@@ -242,39 +238,39 @@ def launcher(
 
 
 def _train_all(
-  trainings: Sequence[Training],
-  start: Callable[[Training], Any],
-  most: int,
-  given: experiment.Given,
+  trainings: Sequence[Training], start: Callable[[Training], Any], most: int
 ) -> None:
   """Runs what is not finished, so many at a time, with the time that is left.
 
   However it ends, the runs end, too, and have saved.
   """
   waiting = [each for each in trainings if not each.is_done()]
+  print(
+    f"{len(waiting)} of {len(trainings)} runs are left to train; if they are "
+    "interrupted, the same command goes on",
+    flush=True,
+  )
   jobs: dict[Training, Any] = {}
-  bar = progress(trainings)
-  try:
-    while waiting or jobs:
-      for each in waiting[: most - len(jobs)]:
-        waiting.remove(each)
-        jobs[each] = start(each)
-      time.sleep(SECONDS)
-      for each in [each for each, job in jobs.items() if job.done()]:
-        del jobs[each]
-        step, said = each.told()
-        bar.total -= each.stop - step  # what a failed one leaves out
-        bar.write(f"{each.folder}: {'done' if each.is_done() else said}")
-      bar.update(_num_steps(trainings) - bar.n)
-  finally:
-    for job in jobs.values():
-      job.cancel(check=False)
-    for job in jobs.values():
-      job.wait()
-    bar.close()
-    if jobs or waiting:
-      words = shlex.join(["sweep", "with", *given.words])
-      print(f"go on with `{help.program()} {words}`", flush=True)
+  with progress(trainings) as bar:
+    try:
+      while waiting or jobs:
+        for each in waiting[: most - len(jobs)]:
+          waiting.remove(each)
+          jobs[each] = start(each)
+        time.sleep(0.5)
+        for each in [each for each, job in jobs.items() if job.done()]:
+          del jobs[each]
+          step, said = each.told()
+          bar.total -= each.stop - step  # what a failed one leaves out
+          row = ", ".join(f"{k}={v}" for k, v in each.row.items())
+          how = "done" if each.is_done() else f"FAILED: {said}"
+          bar.write(f"{each.folder} ({row}): {how}")
+        bar.update(_num_steps(trainings) - bar.n)
+    finally:
+      for job in jobs.values():
+        job.cancel(check=False)
+      for job in jobs.values():
+        job.wait()
 
 
 def progress(trainings: Sequence[Training]) -> tqdm.tqdm:
@@ -288,26 +284,3 @@ def progress(trainings: Sequence[Training]) -> tqdm.tqdm:
 
 def _num_steps(trainings: Sequence[Training]) -> int:
   return sum(each.told()[0] for each in trainings)
-
-
-def _tell_end(
-  trainings: Sequence[Training], rows: Sequence[Row]
-) -> dict[str, str]:
-  """Prints what became of the runs; raises a UserError where some failed."""
-  failed = [each for each in trainings if not each.is_done()]
-  status = {x.folder: "failed" if x in failed else "done" for x in trainings}
-  table = [
-    {"run": folder, **row, "status": state}
-    for (folder, state), row in zip(status.items(), rows, strict=True)
-  ]
-  print(f"\n{tabulate.tabulate(table, headers='keys')}", flush=True)
-  if failed:
-    reasons = [f"`{each.log}` ({each.told()[1]})" for each in failed]
-    raise errors.UserError(
-      f"{len(failed)} of {len(rows)} runs failed: "
-      f"{errors.join_some(reasons)}: mend what these files say, and give the "
-      "same command, which goes on with what is not finished"
-    )
-  root = os.path.dirname(trainings[0].folder)
-  print(f"one table of them: `{help.program()} gather with runs={root}`")
-  return status
