@@ -289,9 +289,11 @@ def benchmark(_config: Config) -> Config:
 
 
 @ex.command
-def sweep(_config: Config, model: Config, sweep: Config) -> Config:
+def sweep(
+  _config: Config, model: Config, sweep: Config, sweep_slurm: Config
+) -> Config:
   """Trains many runs: seeds, or other entries with their values."""
-  del sweep  # an argument so that Sacred knows its entries
+  del sweep, sweep_slurm  # arguments so that Sacred knows their entries
   given = ex.given
   config_files.require_experiment(model)
   command = _command("sweep", _config, room="studies")
