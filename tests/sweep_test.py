@@ -51,7 +51,7 @@ def started(monkeypatch):
       name = folder / f"ckpt-{training.stop}.index"
       code = f"print('step 2/3'); open({str(name)!r}, 'w')"
     with open(training.log, "ab") as log:
-      return subprocess.Popen([sys.executable, "-c", code], stdout=log)
+      return sweep.Process([sys.executable, "-c", code], stdout=log)
 
   monkeypatch.setattr(sweep.Training, "start", start)
   return calls
