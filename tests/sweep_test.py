@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 import main
-from iodine.commands import experiment
 from iodine.studies import gather, sweep
 
 try:
@@ -45,7 +44,7 @@ def started(monkeypatch):
     calls.append(training)
     folder = pathlib.Path(training.folder)
     folder.mkdir(exist_ok=True)
-    if "learn_rate=0.5" in training.given.words:
+    if "learn_rate=0.5" in training.words:
       code = "print('error: no luck'); exit(1)"
     else:
       name = folder / f"ckpt-{training.stop}.index"
@@ -113,7 +112,7 @@ def test_a_run_that_fails_is_named_and_ends_no_other(
   assert rates == {"run_1": 0.5, "run_2": 0.1}
   assert table["run_1"] == table["run_2"] and table["run_1"]["n_z"] == 4
   assert [x.folder for x in started] == [f"{root}/run_{i}" for i in (1, 2)]
-  first, second = (x.given.words for x in started)
+  first, second = (x.words for x in started)
   assert "n_z=4" in first and "learn_rate=0.1" in second
   assert not any("sweep" in word.split("=")[0] for word in first)
   # Called again it does what is not done; values may be added, in any order.
@@ -137,14 +136,8 @@ def test_a_run_that_fails_is_named_and_ends_no_other(
   assert "sweep.json` cannot be read" in said
 
 
-def training(folder, stop, *names, **updates):
-  return sweep.Training(
-    experiment.Given([*names], updates, None), stop, {}, str(folder)
-  )
-
-
 def test_the_time_that_is_left_is_told(tmp_path):
-  each = training(tmp_path / "run_1", 100)
+  each = sweep.Training([], 100, {}, str(tmp_path / "run_1"))
   assert each.told() == (0, "no output")
   bar = sweep.progress([each])
   bar.start_t -= 60.0  # a minute ago

@@ -19,22 +19,12 @@ from typing import Annotated, Any
 import tensorflow as tf
 import tqdm
 
-from iodine import (
-  building,
-  checkpoints,
-  config_files,
-  entries,
-  errors,
-  files,
-  kinds,
-)
+from iodine import building, checkpoints, config_files, errors, files, kinds
 from iodine.commands import common, experiment, help
 from iodine.training import run_folder
 
 Config = common.Config
 
-# In these a run may differ when it goes on.
-_MAY_DIFFER = {"stop_after_steps", *entries.OF_CALL, *entries.WRITES}
 # What submitit calls what people say; other names are its own.
 _SLURM = {"partition": "slurm_partition", "gpus": "gpus_per_node"}
 
@@ -56,13 +46,13 @@ class Training:
   """A training that begins, or goes on, in a folder.
 
   Attributes:
-    given: what it is given, but for the folder.
+    words: what stands after `with`, but for the folder.
     stop: its last step.
     row: what it has of its own, by dotted paths.
     folder: of the run, its number at the end.
   """
 
-  given: experiment.Given
+  words: list[str]
   stop: int
   row: Config
   folder: str = ""
@@ -98,12 +88,10 @@ class Training:
       # One that ended before its first checkpoint begins again.
       with run_folder.locked(self.folder):
         shutil.rmtree(self.folder)
-    command = [sys.executable, "-m", "iodine", "with", *self.given.words]
+    command = [sys.executable, "-m", "iodine", "with", *self.words, *place]
     with open(self.log, "ab") as log:
       # Ctrl-C in the terminal reaches it once, by whoever waits for it.
-      return Process(
-        command + place, stdout=log, stderr=log, start_new_session=True
-      )
+      return Process(command, stdout=log, stderr=log, start_new_session=True)
 
   def run(self) -> None:
     """Trains to the end, as submitit has it done on another machine."""
@@ -144,11 +132,11 @@ def run(
     list(config_files.stages(complete))
     for part in ("model", "optimizer", "data"):
       building.build(complete[part], part)
-    trainings.append(Training(each, complete["stop_after_steps"], row))
+    trainings.append(Training(each.words, complete["stop_after_steps"], row))
   with run_folder.locked(root):
     start, by_submitit = launcher(config, root), config["sweep_launcher"]
     most = config["sweep_parallel"] or (len(trainings) if by_submitit else 1)
-    _number(root, trainings)
+    _number(root, given, trainings)
     _train_all(trainings, start, most)
   failed = [x for x in trainings if not x.is_done()]
   if failed:
@@ -188,17 +176,20 @@ def list_rows(swept: Config, is_zipped: bool) -> list[dict[str, Any]]:
   return [row for i, row in enumerate(rows) if row not in rows[:i]]
 
 
-def _number(root: str, trainings: Sequence[Training]) -> None:
+def _number(
+  root: str, given: experiment.Given, trainings: Sequence[Training]
+) -> None:
   """Gives trainings the folders that they had before, or the next numbers.
 
   A table beside them says what each was given.
   """
   path = os.path.join(root, "sweep.json")
   table = files.read_json(path) if os.path.exists(path) else {}
+  shared = config_files.for_another_call(given.updates)
+  shared.pop("stop_after_steps", None)  # it goes on until there
+  shared = {"with": given.names, **dict(config_files.leaves(shared))}
   for each in trainings:
-    leaves = each.given.updates.items()
-    row = {k: v for k, v in leaves if k not in _MAY_DIFFER}
-    row = json.loads(json.dumps({"with": each.given.names, **row}))  # as read
+    row = json.loads(json.dumps({**shared, **each.row}))  # as it is read
     if row not in table.values():
       table[f"run_{len(table) + 1}"] = row
     (name,) = (name for name, other in table.items() if other == row)
@@ -245,11 +236,8 @@ def _train_all(
   However it ends, the runs end, too, and have saved.
   """
   waiting = [each for each in trainings if not each.is_done()]
-  print(
-    f"{len(waiting)} of {len(trainings)} runs are left to train; if they are "
-    "interrupted, the same command goes on",
-    flush=True,
-  )
+  left = f"{len(waiting)} of {len(trainings)} runs are left to train"
+  print(f"{left}, with which the same command goes on", flush=True)
   jobs: dict[Training, Any] = {}
   with progress(trainings) as bar:
     try:
