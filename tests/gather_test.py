@@ -158,6 +158,7 @@ def test_runs_are_found(root):
     three[0],
     three[2],
   ]
+  assert evaluated.find(f"{root.parent}/*") == three
   one = f"{root}/run_1/ckpt-100"
   assert evaluated.find([one, f"{root}/run_1/"]) == [one, three[0]]
 
@@ -211,3 +212,18 @@ def test_curves_with_a_band(tmp_path):
   ]
   path = canvas.save(figure, str(tmp_path / "curves"))
   assert path == str(tmp_path / "curves.png")
+
+
+def test_the_truth_stands_above_those_who_see_it():
+  from iodine.drawing import plotting
+
+  def seen(value):
+    outputs = {"recons": np.zeros([1, 1, 1, 8, 8, 3])}
+    outputs["pred_mask"] = np.full([1, 1, 2, 8, 8, 1], 0.5)
+    image = np.full([1, 1, 8, 8, 3], value)
+    return [{"data": {"image": image}, "outputs": outputs}] * 2
+
+  runs = [("a", seen(0.0)), ("b", seen(0.0)), ("c", seen(1.0))]
+  figure = plotting.side_by_side_plot(runs)
+  labels = [text.get_text() for text in figure.texts]
+  assert labels == ["truth", "a", "b", "truth", "c"]

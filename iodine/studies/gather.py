@@ -58,17 +58,16 @@ def run(
   runs = [evaluated.measure_once(x, open_run, scenes) for x in folders]
   groups = group(runs, os.path.basename(shared))
   rows = {label: summarize(members) for label, members in groups.items()}
+  empty = summarize([])
   for name, theirs in papers.items():
     if any(is_of_paper(each.config, theirs) for each in runs):
-      means = {"ari_nobg_mean": PAPER[name]}
-      rows[f"the paper ({name})"] = {**summarize([]), **means}
+      rows[f"the paper ({name})"] = {**empty, "ari_nobg_mean": PAPER[name]}
   print(f"\n{as_table(rows, 'simple')}\n", flush=True)
-  headers = ["runs", *summarize([])]
   lines = [[label, *row.values()] for label, row in rows.items()]
   for name, text in (
     ("table.md", as_table(rows, "github")),
     ("table.tex", as_table(rows, "latex_booktabs")),
-    ("table.csv", evaluation.tables.csv_text(headers, lines)),
+    ("table.csv", evaluation.tables.csv_text(["runs", *empty], lines)),
   ):
     files.write(os.path.join(output, name), text)
   _draw(config["plot"], groups, output)
@@ -128,11 +127,9 @@ def summarize(runs: Sequence[evaluated.Evaluated]) -> dict[str, Any]:
   for name in METRICS:
     means = [each.found.get(name, {}).get("mean") for each in runs]
     means = [] if None in means else means
+    deviation = float(np.std(means, ddof=1)) if len(means) > 1 else None
     row[f"{name}_mean"] = float(np.mean(means)) if means else None
-    has_more = len(means) > 1
-    row[f"{name}_deviation"] = (
-      float(np.std(means, ddof=1)) if has_more else None
-    )
+    row[f"{name}_deviation"] = deviation
   return {**row, "folders": " ".join(each.folder for each in runs)}
 
 
