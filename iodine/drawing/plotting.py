@@ -152,7 +152,7 @@ def side_by_side_plot(runs: Sequence[tuple[str, Sequence[Info]]]) -> Figure:
       `IODINE.eval` with B = 1.
   """
   rows: list[Row] = []
-  seen = None
+  seen: Any = None
   for title, infos in runs:
     images = np.array([info["data"]["image"] for info in infos])
     if not np.array_equal(images, seen):
