@@ -56,6 +56,10 @@ def run(
   output = config["output"] or os.path.relpath(os.path.join(shared, "gathered"))
   files.check_folder(output)
   runs = [evaluated.measure_once(x, open_run, scenes) for x in folders]
+  for each in runs:
+    step, stop = each.found["step"], each.config["stop_after_steps"]
+    if step < stop:
+      print(f"{each.folder} is at step {step} of {stop}", flush=True)
   groups = group(runs, os.path.basename(shared))
   rows = {label: summarize(members) for label, members in groups.items()}
   empty = summarize([])
