@@ -289,9 +289,11 @@ def benchmark(_config: Config) -> Config:
 
 
 @ex.command
-def sweep(_config: Config, model: Config, sweep: Config) -> Config:
+def sweep(
+  _config: Config, model: Config, sweep: Config, sweep_slurm: Config
+) -> Config:
   """Trains many runs: seeds, or other entries with their values."""
-  del sweep  # an argument so that Sacred knows its entries
+  del sweep, sweep_slurm  # arguments so that Sacred knows their entries
   given = ex.given
   config_files.require_experiment(model)
   command = _command("sweep", _config, room="studies")
@@ -326,8 +328,8 @@ def gather(_config: Config) -> Config:
 @ex.command
 def compare_runs(_config: Config) -> Config:
   """Compares two runs scene by scene."""
-  command = _command("compare_runs", _config, room="studies")
-  return command.run(_config, _run_opener())
+  command = _command("gather", _config, room="studies")
+  return command.compare(_config, _run_opener())
 
 
 @ex.command(unobserved=True)

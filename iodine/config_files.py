@@ -34,7 +34,7 @@ CHECKPOINT_REMEDY = (
 
 # What scenes are chosen and how they are computed does not change a result
 # behind anybody's back.
-_MAY_DIFFER = (
+MAY_DIFFER = (
   "data.batch_size",
   "data.cache",
   "data.num_test_scenes",
@@ -62,17 +62,12 @@ def read(path: str, remedy: str = "write it again") -> dict[str, Any]:
       f"`{path}` is not a config file: give a JSON file, whose name ends in "
       "`.json`, or the name of a config"
     )
-  # Not JSON, or nested too deeply.
-  with (
-    errors.as_user_error(
-      (ValueError, RecursionError),
-      lambda error: f"`{path}` cannot be read ({error}): {remedy}",
-    ),
-    open(path, encoding="utf-8") as file,
-  ):
-    config = json.load(file)
-    if not isinstance(config, dict):
-      raise ValueError(f"a {type(config).__name__} is not a dict of entries")
+  config = files.read_json(path, remedy)
+  if not isinstance(config, dict):
+    kind = type(config).__name__
+    raise errors.UserError(
+      f"`{path}` cannot be read (a {kind} is not a dict of entries): {remedy}"
+    )
   building.check_trusted(config, f"`{path}`")
   config = _without_gone(config, path)
   entries.check(config, source=path)
@@ -374,7 +369,7 @@ def differences(
   config: Config,
   stored: Config,
   paths: Sequence[str] = ("data", "model"),
-  ignored: Sequence[str] = _MAY_DIFFER,
+  ignored: Sequence[str] = MAY_DIFFER,
 ) -> str:
   """Returns in what a config differs from a stored one; "" for nothing.
 

@@ -232,6 +232,20 @@ def write_json(path: Path, content: Any) -> None:
   write(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
 
 
+def read_json(
+  path: Path, remedy: str = "remove it, so that it is made anew"
+) -> Any:
+  """Reads a JSON file; a UserError says what to do where it is broken."""
+  with (
+    errors.as_user_error(
+      (ValueError, RecursionError),  # no JSON, or nested too deeply
+      lambda error: f"`{path}` cannot be read ({error}): {remedy}",
+    ),
+    open(path, encoding="utf-8") as file,
+  ):
+    return json.load(file)
+
+
 def _finite(content: Any) -> Any:
   """Returns nested dicts and lists with None for what is not finite."""
   if isinstance(content, Mapping):

@@ -11,7 +11,7 @@ import pytest
 
 import main
 from iodine.commands import evaluate
-from iodine.studies import compare_runs, evaluated, gather
+from iodine.studies import evaluated, gather
 
 ROWS = {
   "run_1": {"model.kl_weight": 1.0, "seed": 3},
@@ -29,8 +29,7 @@ def root(tmp_path_factory, five_scenes):
     config = helpers.tiny_config({**updates, "batch_size": 3})
     helpers.save_checkpoint(root / name, config, step=100 + i)
     (root / name / "config.json").write_text(json.dumps(config))
-  table = {"with": [], "entries": {}, "runs": ROWS}
-  (root / "sweep.json").write_text(json.dumps(table))
+  (root / "run_1.log").touch()  # as `sweep` leaves them
   return root
 
 
@@ -63,7 +62,8 @@ def test_the_table_is_of_evaluations_by_hand(
   assert list(result)[1] == "model.kl_weight=2.0" and row["n"] == 2
   for name in gather.METRICS:
     pair = [x[name]["mean"] for x in (first, second)]
-    assert row[name] == (np.mean(pair), np.std(pair, ddof=1))
+    assert row[f"{name}_mean"] == np.mean(pair)
+    assert row[f"{name}_deviation"] == np.std(pair, ddof=1)
   kept = list((root / "run_1/evaluations").glob("ckpt-100-*.json"))
   (found,) = [json.loads(path.read_text()) for path in kept]
   assert found["per_iteration"] == first["per_iteration"]
@@ -87,7 +87,7 @@ def test_files_are_there(root, gathered):
   assert np.std(np.asarray(PIL.Image.open(output / "scenes.png"))) > 10
   with open(output / "table.csv", newline="") as file:
     rows = list(csv.DictReader(file))
-  assert float(rows[0]["ari_mean"]) == result[rows[0]["runs"]]["ari"][0]
+  assert float(rows[0]["ari_mean"]) == result[rows[0]["runs"]]["ari_mean"]
   assert rows[0]["folders"] == f"{root}/run_1 {root}/run_2"
   assert rows[1]["ari_deviation"] == ""
   markdown = (output / "table.md").read_text()
@@ -114,7 +114,7 @@ def test_differences_are_paired(root, tmp_path, capsys):
   stored = json.loads((tmp_path / "a.json").read_text())
   assert stored["mse"] == found and len(stored["runs"]) == 2
   # Scenes without a value of both do not count.
-  some = compare_runs._compare([1.0, None, 3.0], [0.0, 1.0, 1.0])
+  some = gather.paired([1.0, None, 3.0], [0.0, 1.0, 1.0])
   assert (some["difference"], some["scenes"]) == (1.5, 2)
   assert some["error"] == pytest.approx(0.5)
 
@@ -127,7 +127,7 @@ def opener():
 @pytest.mark.parametrize(
   "words, part",
   [
-    (["gather", "with", "seed=0"], "`runs` is not set"),
+    (["gather", "with", "seed=0"], "`runs` is None: give a path, or a list"),
     (["gather", "with", "runs=/no/such"], "no checkpoint of a run at `/no/su"),
     (["gather", "with", "runs=/no/*"], "no checkpoint of a run at `/no/*`"),
     (["compare_runs", "with", "runs={root}"], "`runs` has 3 runs: give two"),
@@ -158,6 +158,7 @@ def test_runs_are_found(root):
     three[0],
     three[2],
   ]
+  assert evaluated.find(f"{root.parent}/*") == three
   one = f"{root}/run_1/ckpt-100"
   assert evaluated.find([one, f"{root}/run_1/"]) == [one, three[0]]
 
@@ -180,12 +181,12 @@ def test_groups_are_what_differs_but_the_seed():
 
 
 def test_the_paper_stands_beside_its_own_model():
-  theirs = gather.kind_of(main.get_config(("tetrominoes",)))
+  theirs = main.get_config(("tetrominoes",))
   minutes = main.get_config(("tetrominoes", "minutes"))
-  assert gather.kind_of(minutes) == theirs
+  assert gather.is_of_paper(minutes, theirs)
   other = main.get_config(("tetrominoes",), {"num_components": 5})
   for config in (other, main.get_config(("quick",))):
-    assert gather.kind_of(config) != theirs
+    assert not gather.is_of_paper(config, theirs)
 
 
 def test_curves_with_a_band(tmp_path):
@@ -211,3 +212,18 @@ def test_curves_with_a_band(tmp_path):
   ]
   path = canvas.save(figure, str(tmp_path / "curves"))
   assert path == str(tmp_path / "curves.png")
+
+
+def test_the_truth_stands_above_those_who_see_it():
+  from iodine.drawing import plotting
+
+  def seen(value):
+    outputs = {"recons": np.zeros([1, 1, 1, 8, 8, 3])}
+    outputs["pred_mask"] = np.full([1, 1, 2, 8, 8, 1], 0.5)
+    image = np.full([1, 1, 8, 8, 3], value)
+    return [{"data": {"image": image}, "outputs": outputs}] * 2
+
+  runs = [("a", seen(0.0)), ("b", seen(0.0)), ("c", seen(1.0))]
+  figure = plotting.side_by_side_plot(runs)
+  labels = [text.get_text() for text in figure.texts]
+  assert labels == ["truth", "a", "b", "truth", "c"]

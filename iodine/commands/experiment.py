@@ -111,7 +111,8 @@ class Given(NamedTuple):
   def words(self) -> list[str]:
     """Returns it as words of a command line, after `with`."""
     leaves = config_files.leaves(self.updates)
-    return [*self.names, *(f"{key}={value!r}" for key, value in leaves)]
+    trust = [f"--trust={self.trusted}"] if self.trusted else []
+    return [*self.names, *(f"{k}={v!r}" for k, v in leaves), *trust]
 
 
 _CONTINUED = Reading((), False, lambda updates: None)

@@ -142,25 +142,22 @@ def iterations_plot(
 
 
 def side_by_side_plot(runs: Sequence[tuple[str, Sequence[Info]]]) -> Figure:
-  """Draws the same scenes as several models decompose them, a row a model.
+  """Draws scenes as several models decompose them, a row a model.
 
-  What is found of an object has its colour in the true mask, in every row.
+  Above stands what they are, once for models that see the same. What is found
+  of an object has its colour in the true mask, in every row.
 
   Args:
     runs: of each model its title, and what it makes of the scenes, each as from
       `IODINE.eval` with B = 1.
   """
-  (_, first), *_ = runs
-  truth: list[Tile | None] = []
-  for info in first:
-    image = _frame(info["data"]["image"][0], -1, info)
-    truth += [Tile(image, "image"), None]
-    if "true_mask" in info["data"]:
-      true_mask = _frame(info["data"]["true_mask"][0], -1, info)
-      mixed = palette.mix(true_mask, palette.slot_colors(len(true_mask)))
-      truth[-1] = Tile(mixed, "true mask")
-  rows = [Row(truth, "truth")]
+  rows: list[Row] = []
+  seen: Any = None
   for title, infos in runs:
+    images = np.array([info["data"]["image"] for info in infos])
+    if not np.array_equal(images, seen):
+      rows.append(Row([x for info in infos for x in _scene(info)], "truth"))
+    seen = images
     tiles = []
     for info in infos:
       recons = info["outputs"]["recons"][0, -1, 0]
@@ -168,6 +165,16 @@ def side_by_side_plot(runs: Sequence[tuple[str, Sequence[Info]]]) -> Figure:
       tiles += [Tile(recons, "reconstruction"), Tile(mixed, "mask")]
     rows.append(Row(tiles, title))
   return canvas.Tiles(rows).figure
+
+
+def _scene(info: Info) -> list[Tile | None]:
+  """Returns an image and its true mask, where there is one."""
+  image = Tile(_frame(info["data"]["image"][0], -1, info), "image")
+  if "true_mask" not in info["data"]:
+    return [image, None]
+  true_mask = _frame(info["data"]["true_mask"][0], -1, info)
+  mixed = palette.mix(true_mask, palette.slot_colors(len(true_mask)))
+  return [image, Tile(mixed, "true mask")]
 
 
 def _matched(info: Info) -> np.ndarray:

@@ -63,10 +63,10 @@ def _tabulate(
   )
 
 
-def spread(mean: float, standard_deviation: float | None) -> str:
-  """Returns a cell of a mean and its deviation, where there is one."""
-  cells = [mean] if standard_deviation is None else [mean, standard_deviation]
-  return " ± ".join(f"{number:.4f}" for number in cells)
+def spread(mean: float | None, deviation: float | None) -> str:
+  """Returns a cell of a mean and its deviation, each where there is one."""
+  numbers = [x for x in (mean, deviation) if x is not None]
+  return " ± ".join(f"{number:.4f}" for number in numbers) or "-"
 
 
 # ------------------------------------------------------------------------- CSV

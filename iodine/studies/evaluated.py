@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import iodine as project
-from iodine import checkpoints, errors, evaluation, files, replicas
+from iodine import checkpoints, errors, evaluation, files, kinds, replicas
 from iodine.commands import common, evaluate
-from iodine.studies import sweep
+from iodine.readers import paths
 
 Config = common.Config
 # Takes a run's folder; returns the config that `evaluate` has, the checkpoint.
@@ -44,36 +44,24 @@ class Evaluated(NamedTuple):
 
 
 def find(runs: Any) -> list[str]:
-  """Returns the folders of runs: of folders, sweeps, globs, or a list."""
-  if runs is None:
-    raise errors.UserError(
-      "`runs` is not set: give folders of runs, such as `runs=runs/sweep` or "
-      "`'runs=[runs/a,runs/b]'`"
-    )
+  """Returns the runs that folders are, or have in them; or globs, or a list."""
+  kinds.check("runs", runs, kinds.Path | list[kinds.Path])
   if isinstance(runs, str):
     # A shell's `[runs/a,runs/b]` is no list to Sacred.
-    listed = re.fullmatch(r"\[(.+)\]", runs)
-    parts = listed[1].split(",") if listed else [runs]
-    runs = [part.strip(" '\"") for part in parts]
-  found = []
-  for path in runs:
-    places = sorted(glob.glob(path)) or [path]
-    inside = [run for place in places for run in _runs_in(place)]
+    runs = re.sub(r"^\[(.*)\]$", r"\1", runs).split(",")
+  found: dict[str, None] = {}
+  for path in (each.strip(" '\"") for each in runs):
+    inside = [x.removesuffix(".index") for x in glob.glob(f"{path}.index")]
+    for pattern in (f"{path}/*.index", f"{path}/*_*/*.index"):
+      inside += map(os.path.dirname, glob.glob(pattern))
     if not inside:
       raise errors.UserError(
         f"there is no checkpoint of a run at `{path}`: give `runs` the folders "
         "that trainings or `sweep` printed"
       )
-    found += inside
-  return list(dict.fromkeys(map(os.path.normpath, found)))
-
-
-def _runs_in(place: str) -> list[str]:
-  if table := sweep.read_table(place):
-    names = [os.path.join(place, name) for name in table["runs"]]
-    return [run for name in names for run in _runs_in(name)]
-  is_one = checkpoints.latest(place) or os.path.exists(f"{place}.index")
-  return [place] if is_one else []
+    inside.sort(key=paths.by_number)
+    found |= dict.fromkeys(map(os.path.normpath, inside))
+  return list(found)
 
 
 def measure_once(
@@ -92,7 +80,7 @@ def measure_once(
   stem = f"{os.path.basename(opened.prefix)}-{digest(config, opened, DECIDE)}"
   name = os.path.join("evaluations", f"{stem}.json")
   path = common.results_path(config, opened.prefix, name)
-  shown: list[dict[str, Any]] = []
+  shown: list[evaluation.Scene] = []
   if scenes or not os.path.exists(path):
     files.check_folder(os.path.dirname(path))
     strategy = replicas.make_strategy(config)
@@ -102,19 +90,20 @@ def measure_once(
       result = evaluate.measure(config, models, dataset, batches, strategy)
       found = evaluate.as_json(config, opened, result)
       files.write_json(path, {**found, "scenes": result.scenes})
-    own, *_ = models.values()
-    unread, size = dataset.batches("test"), dataset.batch_size
-    decomposed, _ = evaluation.decompose_scenes(
-      own.model, unread, size, scenes, seed=config["seed"]
+    (own, *_), unread = models.values(), dataset.batches("test")
+    shown, _ = evaluation.decompose_scenes(
+      own.model, unread, dataset.batch_size, scenes, seed=config["seed"]
     )
-    for scene in decomposed:
-      outputs = scene.info["outputs"]
-      kept = {name: outputs[name] for name in ("recons", "pred_mask")}
-      shown.append({"data": scene.info["data"], "outputs": kept})
   # Also what was measured just now, so that it is the same the next time.
-  found = json.loads(pathlib.Path(path).read_text("utf-8"))
+  found = files.read_json(path)
   run_folder = checkpoints.run_folder(opened.prefix)
-  return Evaluated(folder, run_folder, config, found, shown)
+  return Evaluated(folder, run_folder, config, found, [_few(x) for x in shown])
+
+
+def _few(scene: evaluation.Scene) -> dict[str, Any]:
+  """Returns what a picture of masks needs, as of many runs all is too much."""
+  outputs = {k: scene.info["outputs"][k] for k in ("recons", "pred_mask")}
+  return {"data": scene.info["data"], "outputs": outputs}
 
 
 def digest(

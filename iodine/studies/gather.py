@@ -1,9 +1,8 @@
-"""Any set of runs in one table, with curves and a picture."""
+"""Any set of runs in one table, with pictures; two of them scene by scene."""
 
 from __future__ import annotations
 
 import collections
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,10 +10,10 @@ from typing import Any
 import numpy as np
 import tabulate
 
-from iodine import building, config_files, entries, evaluation, files, training
+from iodine import config_files, entries, errors, evaluation, files, training
 from iodine.commands import common
 from iodine.drawing import canvas, charts, plotting
-from iodine.studies import evaluated, sweep
+from iodine.studies import evaluated
 
 Config = common.Config
 Groups = Mapping[str, Sequence[evaluated.Evaluated]]
@@ -24,12 +23,16 @@ METRICS = {"ari_nobg": "foreground ARI", "ari": "ARI"}
 METRICS |= {"miou": "mIoU", "mse": "MSE"}
 # Foreground ARI: Greff et al. 2019, table 1.
 PAPER = {"tetrominoes": 0.992, "multi_dsprites": 0.767, "clevr6": 0.988}
-# The paper's model may differ in these, and still be the paper's.
-_RECIPE = {"scale_val", "num_iters", "recompute", "compute_dtype"}
-_RECIPE |= {"refinement_batch_size"}
-# What makes no group of its own.
-_IGNORED = {"seed", "evaluation", "plot", "benchmark", "segment"}
-_IGNORED |= {"generated_path", "num_scenes", *entries.OF_CALL}
+# In these data sets may differ, and have the same scenes.
+_NOT_OF_SCENES = {"batch_size", "cache", "seed", "shuffle_buffer", "train"}
+# In these a config may differ from the paper's, and still be the paper's.
+_RECIPE = {"compute_dtype", "num_iters", "recompute", "refinement_batch_size"}
+_RECIPE |= {"max_num_objects", "min_num_objects", "num_test_scenes", "path"}
+_RECIPE |= {"scale_val", "test", *_NOT_OF_SCENES}
+# What tells groups apart: names at the top before what follows from them.
+_TELLING = (*entries.MODEL, *entries.OF_NAMED["own"], "stop_after_steps")
+_TELLING += ("skip_nonfinite", "stages", *entries.PARTS)
+_OF_MODEL = ("model", "data")
 _LOGGED = {"loss/total": "total", "loss/ari_nobg": "ari_nobg"}
 
 
@@ -48,11 +51,10 @@ def run(
   Returns:
     By group, what the table has.
   """
-  folders = evaluated.find(config["runs"])
+  folders, scenes = evaluated.find(config["runs"]), config["plot"]["scenes"]
   shared = os.path.commonpath([os.path.abspath(x) for x in folders])
   output = config["output"] or os.path.relpath(os.path.join(shared, "gathered"))
   files.check_folder(output)
-  scenes = list(dict.fromkeys(config["plot"]["scenes"]))
   runs = [evaluated.measure_once(x, open_run, scenes) for x in folders]
   for each in runs:
     step, stop = each.found["step"], each.config["stop_after_steps"]
@@ -60,20 +62,19 @@ def run(
       print(f"{each.folder} is at step {step} of {stop}", flush=True)
   groups = group(runs, os.path.basename(shared))
   rows = {label: summarize(members) for label, members in groups.items()}
+  empty = summarize([])
   for name, theirs in papers.items():
-    if kind_of(theirs) in [kind_of(each.config) for each in runs]:
-      rows[f"the paper ({name})"] = {"n": None, "ari_nobg": (PAPER[name], None)}
+    if any(is_of_paper(each.config, theirs) for each in runs):
+      rows[f"the paper ({name})"] = {**empty, "ari_nobg_mean": PAPER[name]}
   print(f"\n{as_table(rows, 'simple')}\n", flush=True)
-  for name, kind in (("table.md", "github"), ("table.tex", "latex_booktabs")):
-    files.write(os.path.join(output, name), as_table(rows, kind) + "\n")
-  files.write(os.path.join(output, "table.csv"), _as_csv(rows, groups))
-  with canvas.styled(config["plot"]):
-    if panels := _curves(groups):
-      figure = charts.groups_plot(panels, evaluation.catalogue.TITLES)
-      canvas.save(figure, os.path.join(output, "curves"))
-    if scenes:
-      picture = plotting.side_by_side_plot(_same_scenes(groups))
-      canvas.save(picture, os.path.join(output, "scenes"))
+  lines = [[label, *row.values()] for label, row in rows.items()]
+  for name, text in (
+    ("table.md", as_table(rows, "github")),
+    ("table.tex", as_table(rows, "latex_booktabs")),
+    ("table.csv", evaluation.tables.csv_text(["runs", *empty], lines)),
+  ):
+    files.write(os.path.join(output, name), text)
+  _draw(config["plot"], groups, output)
   print(f"tables, curves and scenes: {output}", flush=True)
   return rows
 
@@ -87,111 +88,136 @@ def group(
     runs: which.
     otherwise: the name of the group where they differ in nothing else.
   """
-  leaves = [_leaves(each.config) for each in runs]
-  every = dict.fromkeys(name for each in leaves for name in each)
-  names = [n for n in every if _count(leaves, [n]) > 1]
-  roots = {os.path.dirname(os.path.abspath(x.run_folder)) for x in runs}
-  tables = [sweep.read_table(root).get("runs", {}) for root in roots]
-  swept = {n for table in tables for row in table.values() for n in row}
-  kept = [n for n in names if n in swept] or [n for n in names if "." not in n]
-  # Of the rest, what does not follow from these.
-  for name in names:
-    if _count(leaves, [*kept, name]) > _count(leaves, kept):
+  told = [
+    dict(config_files.leaves({k: each.config.get(k) for k in _TELLING}))
+    for each in runs
+  ]
+
+  def labels(names: Sequence[str]) -> list[str]:
+    return [
+      ", ".join(f"{name}={own[name]}" for name in names if name in own)
+      for own in told
+    ]
+
+  kept: list[str] = []
+  for name in dict.fromkeys(name for own in told for name in own):
+    # Of the parts, only what does not follow from names at the top.
+    others = kept if "." in name else []
+    if len({*labels([*others, name])}) > len({*labels(others)}):
       kept.append(name)
   groups = collections.defaultdict(list)
-  for each, own in zip(runs, leaves, strict=True):
-    label = ", ".join(f"{n}={own[n]}" for n in kept if n in own)
+  for label, each in zip(labels(kept), runs, strict=True):
     groups[label or otherwise].append(each)
   return dict(groups)
 
 
-def _leaves(config: Config) -> dict[str, str]:
-  """Returns what may tell groups apart, as text."""
-  kept = {k: v for k, v in config.items() if k not in _IGNORED}
-  return {
-    name: value if isinstance(value, str) else json.dumps(value, default=str)
-    for name, value in config_files.leaves(kept)
-    if not name.startswith(("save_", "validate_"))
-  }
-
-
-def _count(leaves: Sequence[Mapping[str, str]], names: Sequence[str]) -> int:
-  return len({tuple(each.get(name) for name in names) for each in leaves})
+def is_of_paper(config: Config, theirs: Config) -> bool:
+  """Returns whether a config differs from the paper's in its recipe at most."""
+  ours, paper = (
+    {
+      path: value
+      for path, value in config_files.leaves({k: x[k] for k in _OF_MODEL})
+      # What an older config does not know is off in a newer one.
+      if value and path.rpartition(".")[2] not in _RECIPE
+    }
+    for x in (config, theirs)
+  )
+  return ours == paper
 
 
 def summarize(runs: Sequence[evaluated.Evaluated]) -> dict[str, Any]:
-  """Returns n, and by metric mean and standard deviation over the runs."""
-  row: dict[str, Any] = {"n": len(runs)}
+  """Returns n, mean and deviation of each metric over the runs, and folders."""
+  row: dict[str, Any] = {"n": len(runs) or None}
   for name in METRICS:
-    found = [each.found.get(name, {}).get("mean") for each in runs]
-    if None not in found:
-      deviation = float(np.std(found, ddof=1)) if len(found) > 1 else None
-      row[name] = (float(np.mean(found)), deviation)
-  return row
-
-
-def kind_of(config: Config) -> dict[str, str]:
-  """Returns what a config has in common with others of the same experiment."""
-  names = (building.CONSTRUCTOR, "dataset_variant")
-  data = {name: config["data"].get(name) for name in names}
-  return {
-    name: value
-    for name, value in _leaves({"model": config["model"], "data": data}).items()
-    # What an older config does not know is off in a newer one.
-    if value not in ("null", "false", "0", "0.0")
-    and name.rpartition(".")[2] not in _RECIPE
-  }
+    means = [each.found.get(name, {}).get("mean") for each in runs]
+    means = [] if None in means else means
+    deviation = float(np.std(means, ddof=1)) if len(means) > 1 else None
+    row[f"{name}_mean"] = float(np.mean(means)) if means else None
+    row[f"{name}_deviation"] = deviation
+  return {**row, "folders": " ".join(each.folder for each in runs)}
 
 
 def as_table(rows: Rows, kind: str) -> str:
   """Returns a table of a kind that tabulate knows."""
   spread = evaluation.tables.spread
+  names = [(f"{name}_mean", f"{name}_deviation") for name in METRICS]
   cells = [
-    {"runs": label, "n": row["n"]}
-    | {METRICS[name]: spread(*row[name]) for name in METRICS if name in row}
+    [label, row["n"], *(spread(row[x], row[y]) for x, y in names)]
     for label, row in rows.items()
   ]
+  headers = ["runs", "n", *METRICS.values()]
   text = tabulate.tabulate(
-    cells, "keys", kind, missingval="-", disable_numparse=True
+    cells, headers, kind, missingval="-", disable_numparse=True
   )
-  return text.replace("±", r"$\pm$") if kind.startswith("latex") else text
+  is_latex = kind.startswith("latex")
+  return (text.replace("±", r"$\pm$") if is_latex else text) + "\n"
 
 
-def _as_csv(rows: Rows, groups: Groups) -> str:
-  headers = [f"{name}_{x}" for name in METRICS for x in ("mean", "deviation")]
-  lines = [
-    [label, row["n"], *(v for m in METRICS for v in row.get(m, (None, None)))]
-    + [" ".join(each.folder for each in groups.get(label, ()))]
-    for label, row in rows.items()
-  ]
-  return evaluation.tables.csv_text(["runs", "n", *headers, "folders"], lines)
-
-
-def _curves(groups: Groups) -> dict[str, dict[str, list[Any]]]:
-  """Returns what was logged, by metric and by group."""
-  panels: dict[str, dict[str, list[Any]]] = {}
+def _draw(options: Config, groups: Groups, output: str) -> None:
+  """Draws what was logged, and the scenes that were decomposed."""
+  panels: dict[str, dict[str, list[Any]]] = collections.defaultdict(dict)
+  rows = []
   for label, members in groups.items():
     for each in members:
+      rows.append((f"{os.path.basename(each.folder)}: {label}", each.shown))
       logged = training.read_scalars(each.run_folder, list(_LOGGED))
       for tag, curve in logged.items():
-        named = panels.setdefault(_LOGGED[tag], {})
-        named.setdefault(label, []).append(curve)
-  return panels
+        panels[_LOGGED[tag]].setdefault(label, []).append(curve)
+  with canvas.styled(options):
+    if panels:
+      figure = charts.groups_plot(panels, evaluation.catalogue.TITLES)
+      canvas.save(figure, os.path.join(output, "curves"))
+    if options["scenes"]:
+      figure = plotting.side_by_side_plot(rows)
+      canvas.save(figure, os.path.join(output, "scenes"))
 
 
-def _same_scenes(groups: Groups) -> list[tuple[str, list[plotting.Info]]]:
-  """Returns decomposed scenes of runs that see what the first one sees."""
-  result: list[tuple[str, list[plotting.Info]]] = []
-  for label, members in groups.items():
-    for each in members:
-      name = f"{os.path.basename(each.folder)}: {label}"
-      first = result[0][1] if result else each.shown
-      if np.array_equal(_images(first), _images(each.shown)):
-        result.append((name, list(each.shown)))
-      else:
-        print(f"{each.folder} sees other scenes, which are not drawn")
+def compare(config: Config, open_run: evaluated.OpenRun) -> dict[str, Any]:
+  """Compares two runs scene by scene, in a table and as JSON.
+
+  Args:
+    config: the complete config, with `runs`.
+    open_run: see `evaluated.OpenRun`.
+
+  Returns:
+    By the name of a metric: the means, their difference, its standard error.
+  """
+  folders, json_path = evaluated.find(config["runs"]), config["json_path"]
+  if len(folders) != 2:
+    raise errors.UserError(
+      f"`runs` has {len(folders)} runs: give two, such as "
+      "`'runs=[runs/a,runs/b]'`"
+    )
+  first, second = (evaluated.measure_once(x, open_run) for x in folders)
+  ignored = [f"data.{name}" for name in _NOT_OF_SCENES]
+  differences = config_files.differences(
+    first.config, second.config, ("data",), ignored
+  )
+  ours, theirs = (each.found["scenes"] for each in (first, second))
+  if differences or len(ours["mse"]) != len(theirs["mse"]):
+    raise errors.UserError(
+      "the runs are not evaluated on the same scenes "
+      f"({differences or 'there are not as many'}): give these entries in "
+      "this call, such as `data.path=` and `evaluation.num_scenes=`"
+    )
+  result = {k: paired(ours[k], theirs[k]) for k in ours if k in theirs}
+  headers = ["metric", *folders, "difference", "standard error", "scenes"]
+  rows = [[name, *row.values()] for name, row in result.items()]
+  table = tabulate.tabulate(rows, headers, floatfmt=".4f", missingval="-")
+  print(f"\n{table}\n\nthe first minus the second, scene by scene", flush=True)
+  if json_path is not None:
+    files.write_json(json_path, {"runs": folders, **result})
+    print(f"differences: {json_path}", flush=True)
   return result
 
 
-def _images(infos: Sequence[plotting.Info]) -> np.ndarray:
-  return np.array([info["data"]["image"] for info in infos])
+def paired(first: Sequence[Any], second: Sequence[Any]) -> dict[str, Any]:
+  """Returns means, their difference, and its error over pairs of scenes."""
+  pairs = np.array([first, second], np.float64)
+  # Scenes without objects have no value of some metrics.
+  pairs = pairs[:, ~np.isnan(pairs).any(axis=0)]
+  of_pairs = (*pairs, pairs[0] - pairs[1])
+  ours, theirs, difference = map(evaluation.summarize, of_pairs)
+  means = {"first": ours.mean, "second": theirs.mean}
+  means["difference"] = difference.mean
+  return {**means, "error": difference.standard_error, "scenes": pairs.shape[1]}

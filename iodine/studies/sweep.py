@@ -2,46 +2,112 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import itertools
 import json
 import os
 import pathlib
-import shlex
+import re
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-import tabulate
 import tensorflow as tf
 import tqdm
 
-from iodine import (
-  building,
-  checkpoints,
-  config_files,
-  entries,
-  errors,
-  files,
-  kinds,
-)
+from iodine import building, checkpoints, config_files, errors, files, kinds
 from iodine.commands import common, experiment, help
-from iodine.studies import launching
 from iodine.training import run_folder
 
 Config = common.Config
-Row = dict[str, Any]  # what a run has of its own, by dotted paths
 
-TABLE = "sweep.json"
-# In these the same sweep may differ when it goes on.
-_MAY_DIFFER = {"stop_after_steps", *entries.OF_CALL}
+# What submitit calls what people say; other names are its own.
+_SLURM = {"partition": "slurm_partition", "gpus": "gpus_per_node"}
+
+
+class Process(subprocess.Popen[bytes]):
+  """A process with the methods of submitit's jobs."""
+
+  def done(self) -> bool:
+    """Returns whether it has ended."""
+    return self.poll() is not None
+
+  def cancel(self, check: bool = True) -> None:
+    """Has it save and end."""
+    self.terminate()
+
+
+@dataclasses.dataclass(eq=False)
+class Training:
+  """A training that begins, or goes on, in a folder.
+
+  Attributes:
+    words: what stands after `with`, but for the folder.
+    stop: its last step.
+    row: what it has of its own, by dotted paths.
+    folder: of the run, its number at the end.
+  """
+
+  words: list[str]
+  stop: int
+  row: Config
+  folder: str = ""
+
+  @property
+  def log(self) -> str:
+    """Returns the file of what it prints."""
+    return f"{self.folder}.log"
+
+  def saved(self) -> int:
+    """Returns the step of its newest checkpoint, 0 for none."""
+    newest = checkpoints.latest(self.folder)
+    return int(newest.rpartition("-")[2]) if newest else 0
+
+  def is_done(self) -> bool:
+    """Returns whether its last step is saved."""
+    return self.saved() >= self.stop
+
+  def told(self) -> tuple[int, str]:
+    """Returns the step that it has come to, and the last line it printed."""
+    with open(self.log, "ab+") as file:
+      file.seek(max(0, file.tell() - 8192))
+      text = file.read().decode(errors="replace").strip() or "no output"
+    steps = map(int, re.findall(r"^step (\d+)/", text, re.MULTILINE))
+    return min(self.stop, max(self.saved(), *steps, 0)), text.split("\n")[-1]
+
+  def start(self) -> Process:
+    """Starts its process."""
+    place = [f"checkpoint_dir={self.folder!r}", "continue_run=True"]
+    if not self.saved():
+      stem, _, number = self.folder.rpartition("_")
+      place = [f"checkpoint_dir={stem!r}", f"--id={number}"]
+      # One that ended before its first checkpoint begins again.
+      with run_folder.locked(self.folder):
+        shutil.rmtree(self.folder)
+    command = [sys.executable, "-m", "iodine", "with", *self.words, *place]
+    with open(self.log, "ab") as log:
+      # Ctrl-C in the terminal reaches it once, by whoever waits for it.
+      return Process(command, stdout=log, stderr=log, start_new_session=True)
+
+  def run(self) -> None:
+    """Trains to the end, as submitit has it done on another machine."""
+    process = self.start()
+    try:
+      process.wait()
+    finally:
+      process.terminate()
 
 
 def run(
   config: Config,
   given: experiment.Given,
   get_config: Callable[[Sequence[str], dict[str, Any]], Config],
-) -> dict[str, str]:
-  """Trains what is not trained yet, and prints a table.
+) -> dict[str, Config]:
+  """Trains what is not trained yet, and says what came of it.
 
   Args:
     config: the complete config, with the entries of a sweep.
@@ -49,41 +115,42 @@ def run(
     get_config: returns the complete config of names and updates.
 
   Returns:
-    What became of every run, by its folder.
+    By the folders of runs what each has of its own.
   """
-  rows = list_rows(given.updates.get("sweep", {}), config["sweep_zip"])
-  updates = dict(config_files.leaves(given.updates))
-  own = ("sweep", "continue_run")
-  updates = {k: v for k, v in updates.items() if not k.startswith(own)}
-  stems = [pathlib.Path(name).stem for name in given.names]
-  default = os.path.join("runs", "_".join(stems) or "sweep")
-  root = updates.pop("checkpoint_dir", None) or default
+  name = "_".join(pathlib.Path(name).stem for name in given.names)
+  root = given.updates.get("checkpoint_dir", os.path.join("runs", name))
   checkpoints.check_name(root)
-  runs = [given._replace(updates={**updates, **row}) for row in rows]
+  own = ("sweep", "continue_run", "checkpoint_dir")
+  leaves = config_files.leaves(given.updates)
+  shared = {k: v for k, v in leaves if not k.startswith(own)}
   tf.config.set_visible_devices([], "GPU")  # they are for the runs
-  configs = [get_config(each.names, each.updates) for each in runs]
-  for each in configs:
+  trainings = []
+  for row in list_rows(given.updates.get("sweep", {}), config["sweep_zip"]):
+    each = given._replace(updates={**shared, **row})
+    complete = get_config(each.names, each.updates)
     # What is wrong is said before the first run starts.
-    list(config_files.stages(each))
+    list(config_files.stages(complete))
     for part in ("model", "optimizer", "data"):
-      building.build(each[part], part)
-  files.check_folder(root)
+      building.build(complete[part], part)
+    trainings.append(Training(each.words, complete["stop_after_steps"], row))
   with run_folder.locked(root):
-    folders = _number(root, given.names, updates, rows)
-    trust = [f"--trust={given.trusted}"] if given.trusted else []
-    trainings = [
-      launching.Training(folder, each["stop_after_steps"], [*own.words, *trust])
-      for folder, own, each in zip(folders, runs, configs, strict=True)
-    ]
-    name, place = config["sweep_launcher"], os.path.join(root, "submitit")
-    start = launching.launcher(name, place, config["sweep_slurm"])
-    most = config["sweep_parallel"] or (len(rows) if name else 1)
-    print(f"{len(rows)} runs, into {root}", flush=True)
-    _train_all(trainings, start, most, given)
-  return _tell_end(trainings, rows)
+    start, by_submitit = launcher(config, root), config["sweep_launcher"]
+    most = config["sweep_parallel"] or (len(trainings) if by_submitit else 1)
+    _number(root, given, trainings)
+    _train_all(trainings, start, most)
+  failed = [x for x in trainings if not x.is_done()]
+  if failed:
+    reasons = [f"`{each.log}` ({each.told()[1]})" for each in failed]
+    raise errors.UserError(
+      f"{len(failed)} of {len(trainings)} runs failed, "
+      f"{errors.join_some(reasons)}: mend what these files say, and give the "
+      "same command, which goes on with what is not finished"
+    )
+  print(f"one table of them: `{help.program()} gather with runs={root}`")
+  return {each.folder: each.row for each in trainings}
 
 
-def list_rows(swept: Config, is_zipped: bool) -> list[Row]:
+def list_rows(swept: Config, is_zipped: bool) -> list[dict[str, Any]]:
   """Returns what each run has of its own.
 
   Args:
@@ -110,76 +177,91 @@ def list_rows(swept: Config, is_zipped: bool) -> list[Row]:
 
 
 def _number(
-  root: str, names: Sequence[str], updates: Config, rows: list[Row]
-) -> list[str]:
-  """Returns the folders of runs: those they had before, or the next numbers.
+  root: str, given: experiment.Given, trainings: Sequence[Training]
+) -> None:
+  """Gives trainings the folders that they had before, or the next numbers.
 
-  They are written to a table beside the runs.
+  A table beside them says what each was given.
   """
-  shared = {k: v for k, v in updates.items() if k not in _MAY_DIFFER}
-  text = json.dumps([{"with": names, "entries": shared}, rows])
-  table, rows = json.loads(text)  # as it is read
-  before = read_table(root) or {**table, "runs": {}}
-  runs = before.pop("runs")
-  if before != table:
-    raise errors.UserError(
-      f"the sweep in `{root}` was begun with other entries ({before}): give "
-      "the same, or another `checkpoint_dir`"
-    )
-  found = []
-  for row in rows:
-    known = [name for name, own in runs.items() if own == row]
-    found += known or [f"run_{len(runs) + 1}"]
-    runs[found[-1]] = row
-  files.write_json(os.path.join(root, TABLE), {**table, "runs": runs})
-  return [os.path.join(root, name) for name in found]
+  path = os.path.join(root, "sweep.json")
+  table = files.read_json(path) if os.path.exists(path) else {}
+  shared = config_files.for_another_call(given.updates)
+  shared.pop("stop_after_steps", None)  # it goes on until there
+  shared = {"with": given.names, **dict(config_files.leaves(shared))}
+  for each in trainings:
+    row = json.loads(json.dumps({**shared, **each.row}))  # as it is read
+    if row not in table.values():
+      table[f"run_{len(table) + 1}"] = row
+    (name,) = (name for name, other in table.items() if other == row)
+    each.folder = os.path.join(root, name)
+  files.write_json(path, table)
 
 
-def read_table(root: str) -> dict[str, Any]:
-  """Returns `with`, `entries`, and `runs` by name; {} where is no sweep."""
-  path = pathlib.Path(root, TABLE)
-  return json.loads(path.read_text("utf-8")) if path.exists() else {}
+def launcher(config: Config, root: str) -> Callable[[Training], Any]:
+  """Returns what starts a training, as a process or a job of submitit.
+
+  Args:
+    config: with `sweep_launcher`, and in `sweep_slurm` `hours`, `gpus`,
+      `partition` and submitit's own names; by `cluster="local"` it runs the
+      jobs on this machine.
+    root: the folder of the sweep, in which submitit has one of its own.
+  """
+  # So that trainings find what this process finds, wherever they start.
+  os.environ["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, sys.path))
+  if config["sweep_launcher"] is None:
+    return Training.start
+  options = {"cluster": "slurm", "hours": 24, **config["sweep_slurm"]}
+  with errors.as_user_error(
+    (Exception,),
+    lambda error: (
+      "there is no Slurm here, or submitit does not take `sweep_slurm` "
+      f"({errors.reason(error)}): give `partition`, `gpus`, `hours` and other "
+      "names of submitit, after `pip install -r requirements-slurm.txt`"
+    ),
+  ):
+    submitit = importlib.import_module("submitit")
+    place, cluster = os.path.join(root, "submitit"), options.pop("cluster")
+    executor = submitit.AutoExecutor(place, cluster=cluster)
+    options["timeout_min"] = int(60 * options.pop("hours"))
+    known = {_SLURM.get(k, k): v for k, v in options.items()}
+    executor.update_parameters(**known)
+  return lambda training: executor.submit(training.run)
 
 
 def _train_all(
-  trainings: list[launching.Training],
-  start: Callable[[launching.Training], Any],
-  most: int,
-  given: experiment.Given,
+  trainings: Sequence[Training], start: Callable[[Training], Any], most: int
 ) -> None:
   """Runs what is not finished, so many at a time, with the time that is left.
 
   However it ends, the runs end, too, and have saved.
   """
   waiting = [each for each in trainings if not each.is_done()]
-  running: list[tuple[launching.Training, Any]] = []
-  bar = progress(trainings)
-  try:
-    while waiting or running:
-      while waiting and len(running) < most:
-        running.append((waiting[0], start(waiting.pop(0))))
-      ended = [pair for pair in running if pair[1].poll() is not None]
-      running = [pair for pair in running if pair not in ended]
-      for each, _ in ended:
-        step, said = each.told()
-        bar.total -= max(0, each.stop - step)  # what a failed one leaves out
-        how = "done" if each.is_done() else f"FAILED: {said}"
-        bar.write(f"{each.folder}: {how}")
-      bar.update(_num_steps(trainings) - bar.n)
-      if not ended:
-        time.sleep(launching.SECONDS)
-  finally:
-    for _, process in running:
-      process.terminate()
-    for _, process in running:
-      process.wait()
-    bar.close()
-    if running or waiting:
-      words = " ".join(map(shlex.quote, ["sweep", "with", *given.words]))
-      print(f"go on with `{help.program()} {words}`", flush=True)
+  left = f"{len(waiting)} of {len(trainings)} runs are left to train"
+  print(f"{left}, with which the same command goes on", flush=True)
+  jobs: dict[Training, Any] = {}
+  with progress(trainings) as bar:
+    try:
+      while waiting or jobs:
+        for each in waiting[: most - len(jobs)]:
+          waiting.remove(each)
+          jobs[each] = start(each)
+        time.sleep(0.5)
+        for each in [each for each, job in jobs.items() if job.done()]:
+          del jobs[each]
+          step, said = each.told()
+          bar.total -= each.stop - step  # what a failed one leaves out
+          row = ", ".join(f"{k}={v}" for k, v in each.row.items())
+          how = "done" if each.is_done() else f"FAILED: {said}"
+          bar.write(f"{each.folder} ({row}): {how}")
+        bar.update(_num_steps(trainings) - bar.n)
+    finally:
+      for job in jobs.values():
+        job.cancel(check=False)
+      for job in jobs.values():
+        job.wait()
 
 
-def progress(trainings: Sequence[launching.Training]) -> tqdm.tqdm:
+def progress(trainings: Sequence[Training]) -> tqdm.tqdm:
   """Returns a bar of all steps, whose rate is that of the steps from now on."""
   total, done = sum(each.stop for each in trainings), _num_steps(trainings)
   # Not too often, as it may be written to a file.
@@ -188,28 +270,5 @@ def progress(trainings: Sequence[launching.Training]) -> tqdm.tqdm:
   )
 
 
-def _num_steps(trainings: Sequence[launching.Training]) -> int:
-  return sum(min(x.told()[0], x.stop) for x in trainings)
-
-
-def _tell_end(
-  trainings: Sequence[launching.Training], rows: Sequence[Row]
-) -> dict[str, str]:
-  """Prints what became of the runs; raises a UserError where some failed."""
-  failed = [each for each in trainings if not each.is_done()]
-  status = {x.folder: "failed" if x in failed else "done" for x in trainings}
-  table = [
-    {"run": folder, **row, "status": state}
-    for (folder, state), row in zip(status.items(), rows, strict=True)
-  ]
-  print(f"\n{tabulate.tabulate(table, headers='keys')}", flush=True)
-  if failed:
-    reasons = [f"`{each.log}` ({each.told()[1]})" for each in failed]
-    raise errors.UserError(
-      f"{len(failed)} of {len(rows)} runs failed: "
-      f"{errors.join_some(reasons)}: mend what these files say, and give the "
-      "same command, which goes on with what is not finished"
-    )
-  root = os.path.dirname(trainings[0].folder)
-  print(f"one table of them: `{help.program()} gather with runs={root}`")
-  return status
+def _num_steps(trainings: Sequence[Training]) -> int:
+  return sum(each.told()[0] for each in trainings)
