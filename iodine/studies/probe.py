@@ -1,10 +1,10 @@
 """What the latents of slots tell of the objects that they stand for.
 
 Property prediction as in Dittadi et al. 2022 (arXiv:2107.00637), and DCI of
-Eastwood & Williams 2018 by importances of a random forest.
+Eastwood & Williams 2018 by importances of random forests.
 
-Dimensions: N scenes, K slots, L objects of a scene, Z latent size, O objects
-that are to be seen, in the end those that have a slot, n numbers of a factor.
+Dimensions: N scenes, K slots, L objects of a scene, O objects of all scenes, Z
+latent size, n numbers of a factor, F numbers of all factors.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import scipy.optimize
@@ -37,26 +37,17 @@ with errors.as_user_error(
   import sklearn
 
 Config = common.Config
-Found = Mapping[str, np.ndarray]
+# By name [O] integer classes, or [O, n] numbers.
+Factors = Mapping[str, np.ndarray]
 
-_LEAST_OBJECTS = 10  # of a side; fewer say nothing
-_ROUNDS = 10  # of `match_by_loss`
 _FACTORS = "entities/factors/"
+# The last one knows nothing but the mean, or the most frequent class.
+_PROBES = ("linear", "mlp", "baseline")
+_LAYERS = {"hidden_layer_sizes": (64, 64), "alpha": 1e-2, "max_iter": 500}
 # All latents at each branch: else those that say nothing get a share.
 _FOREST = {"n_estimators": 50, "max_features": None}
-_LAYERS = {"hidden_layer_sizes": (64, 64), "alpha": 1e-2, "max_iter": 500}
-
-
-class Factor(NamedTuple):
-  """What is known of one factor.
-
-  Attributes:
-    kind: "scalar", "categorical" or "angle".
-    values: [O, n] classes [O, 1], or numbers; of angles cosine and sine.
-  """
-
-  kind: str
-  values: np.ndarray
+_LEAST_OBJECTS = 10  # on each side of a split; fewer say nothing
+_ROUNDS = 10  # of `match_by_loss`
 
 
 def run(
@@ -90,17 +81,16 @@ def run(
   with errors.as_user_error(
     (ValueError,),
     lambda error: (
-      f"scikit-learn cannot probe `{path}` ({errors.reason(error)}): encode "
-      "more scenes, with factors that are numbers"
+      f"`{path}` cannot be probed ({errors.reason(error)}): encode more "
+      "scenes, with factors that are numbers, see docs/latents.md"
     ),
   ):
-    measured = measure(found, kinds, config["probe"])
-  print(f"\n{table(measured)}\n", flush=True)
+    result = {"latents": path, **measure(found, kinds, config["probe"])}
+  print(f"\n{table(result)}\n", flush=True)
   with canvas.styled(config["plot"]):
-    figure = charts.importance_plot(**measured["importance"])
+    figure = charts.importance_plot(**result["importance"])
     picture = canvas.save(figure, picture)
   print(f"importance of latents: {picture}", flush=True)
-  result = {"latents": path, **measured}
   if config["json_path"] is not None:
     files.write_json(config["json_path"], result)
     print(f"metrics: {config['json_path']}", flush=True)
@@ -108,198 +98,141 @@ def run(
 
 
 def measure(
-  found: Found, kinds: Mapping[str, str], options: Config
+  found: Mapping[str, np.ndarray], kinds: Mapping[str, str], options: Config
 ) -> dict[str, Any]:
-  """Measures all that there is to measure.
+  """Measures all that there is to measure, over splits of the scenes.
 
   Args:
     found: what `latents.read_latents` gives.
     kinds: of factors, where they are known.
     options: `probe` of the config.
+
+  Raises:
+    ValueError: if masks, factors or scenes do not suffice.
   """
+  mean, by_masks = found["mean"], options["matching"] == "masks"
   values = {k: x[:, 1:] for k, x in found.items() if k.startswith(_FACTORS)}
-  if "entities/slot" in found:
-    seen = found["entities/visibility"] * found["entities/pixels"]
-    chosen = seen[:, 1:] > 0  # objects that are to be seen
-  elif options["matching"] == "masks":
-    raise errors.UserError(
-      "no slot is matched to an object, as the scenes have no masks: encode "
-      "scenes with masks, or give `probe.matching=loss`"
-    )
+  if "entities/pixels" in found:
+    chosen = found["entities/pixels"][:, 1:] > 0  # objects that are to be seen
+  elif by_masks:
+    raise ValueError("it has no masks, and `probe.matching=loss` needs none")
   else:
-    chosen = np.ones([*values.values(), found["mean"]][0].shape[:2], bool)
-  factors = factors_of(values, kinds, chosen)
-  if not factors:
-    raise errors.UserError(
-      "there are no factors that differ between objects: encode scenes that "
-      "have some, see docs/data.md"
-    )
-  with warnings.catch_warnings():
-    # After so many iterations a probe is as good as it gets.
-    warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
-    rounds = [
-      _measure_once(found, factors, chosen, options, seed)
-      for seed in tqdm.trange(options["seeds"], unit=" seeds")
-    ]
-  scores, importance, numbers = (
-    tf.nest.map_structure(_spread, *each) for each in zip(*rounds, strict=True)
-  )
-  for name, factor in factors.items():
-    is_class = factor.kind == "categorical"
-    scores["factors"][name]["score"] = "accuracy" if is_class else "r2"
-  return {
-    "matching": options["matching"],
-    "seeds": options["seeds"],
-    "num_scenes": len(chosen),
-    "num_objects": int(chosen.sum()),
-    "num_matched": numbers["mean"],
-    **scores,
-    "importance": {
-      "factors": list(importance),
-      "values": [x["mean"] for x in importance.values()],
-    },
+    chosen = np.ones([*values.values(), mean][0].shape[:2], bool)
+  factors = factors_of({k: x[chosen] for k, x in values.items()}, kinds)
+  scene, _ = np.nonzero(chosen)
+  rounds = []
+  for seed in tqdm.trange(options["seeds"], unit=" seeds"):
+    # At random, but so many.
+    order = np.random.default_rng(seed).permutation(len(chosen))
+    is_train = (order >= round(options["held_out"] * len(chosen)))[scene]
+    if by_masks:
+      slot = found["entities/slot"][:, 1:][chosen]
+    else:
+      slot = match_by_loss(mean, factors, scene, is_train, seed)
+    train, test = is_train & (slot >= 0), ~is_train & (slot >= 0)
+    with warnings.catch_warnings():
+      # After so many iterations a probe is as good as it gets.
+      warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
+      rounds.append(probe(mean[scene, slot], factors, train, test, seed))
+  result = tf.nest.map_structure(_spread, *rounds)
+  for name, y in factors.items():
+    result["factors"][name]["score"] = "r2" if y.ndim > 1 else "accuracy"
+  importance = {
+    "factors": list(result["importance"]),
+    "values": [x["mean"] for x in result["importance"].values()],
   }
+  counts = {"num_scenes": len(chosen), "num_objects": len(scene)}
+  return {**options, **counts, **result, "importance": importance}
 
 
-def factors_of(
-  values: Mapping[str, np.ndarray],
-  kinds: Mapping[str, str],
-  chosen: np.ndarray,
-) -> dict[str, Factor]:
+def factors_of(values: Factors, kinds: Mapping[str, str]) -> Factors:
   """Returns the factors that differ between objects, columns likewise.
 
   Args:
-    values: {name in the file: [N, L, n]}.
+    values: {name in the file: [O, n]}.
     kinds: {name: kind}; a factor that is not in it is looked at.
-    chosen: [N, L] which are objects that are to be seen.
+
+  Returns:
+    Classes, or numbers, of angles cosine and sine.
   """
   factors = {}
-  for path, of_all in values.items():
-    name, numbers = path.removeprefix(_FACTORS), of_all[chosen].astype(float)
-    varies = numbers.std(axis=0) > 1e-6
+  for path, of_objects in values.items():
+    name, y = path.removeprefix(_FACTORS), of_objects.astype(np.float64)
+    kind = kinds.get(name) or latent_plots.guess_kind(y)
+    varies = y.std(axis=0) > 1e-6
     if varies.any():
-      kind = kinds.get(name) or latent_plots.guess_kind(numbers)
+      y = y[:, varies]
       if kind == "angle":
-        numbers = np.concatenate([np.cos(numbers), np.sin(numbers)], axis=1)
-      else:
-        numbers = numbers[:, varies]
-      factors[name] = Factor(kind, numbers)
+        y = np.concatenate([np.cos(y), np.sin(y)], axis=1)
+      factors[name] = y[:, 0] if kind == "categorical" else y
+  if not factors:
+    raise ValueError("it has no factors that differ between objects")
   return factors
 
 
-def _measure_once(
-  found: Found,
-  factors: Mapping[str, Factor],
-  chosen: np.ndarray,
-  options: Config,
+def probe(
+  x: np.ndarray,
+  factors: Factors,
+  train: np.ndarray,
+  test: np.ndarray,
   seed: int,
-) -> tuple[dict[str, Any], dict[str, np.ndarray], int]:
-  """Returns scores with DCI, importances, how many objects have a slot."""
-  # At random, but so many.
-  order = np.random.default_rng(seed).permutation(len(chosen))
-  scene, _ = np.nonzero(chosen)
-  side = (order >= round(options["held_out"] * len(chosen)))[scene]
-  if options["matching"] == "masks":
-    slot = found["entities/slot"][:, 1:][chosen]
-  else:
-    slot = match_by_loss(found["mean"], factors, scene, side, seed)
-  has_slot = slot >= 0
-  x, side = found["mean"][scene, slot][has_slot], side[has_slot]
-  if min(side.sum(), (~side).sum()) < _LEAST_OBJECTS:
-    raise errors.UserError(
-      f"{len(x)} objects have a slot, {side.sum()} of them to learn from: "
-      f"encode more scenes, so that both sides of the split have "
-      f"{_LEAST_OBJECTS}"
-    )
-  scores, importance, informativeness = {}, {}, []
-  for name, (kind, values) in factors.items():
-    y, probes = values[has_slot].squeeze(), _probes(kind, seed)
-    forest = probes.pop("forest")
-    scores[name] = {k: _score(probes[k], x, y, side) for k in probes}
-    columns = {name: y}
-    if kind == "scalar" and y.ndim > 1:
-      columns = {f"{name} {i}": each for i, each in enumerate(y.T, start=1)}
-    for title, each in columns.items():
-      informativeness.append(_score(forest, x, each, side))
-      importance[title] = forest[-1].feature_importances_
-  whole = dci(np.array(list(importance.values())), informativeness)
-  return {"factors": scores, "dci": whole}, importance, len(x)
-
-
-def match_by_loss(
-  mean: np.ndarray,
-  factors: Mapping[str, Factor],
-  scene: np.ndarray,
-  side: np.ndarray,
-  seed: int,
-) -> np.ndarray:
-  """Gives objects the slots that a linear probe predicts them best from.
-
-  The probe is fitted to random pairs of slots and objects first, and then to
-  those of the least squared error, some times over. Sides of the split are
-  matched alike, the probe is fitted to one.
+) -> dict[str, Any]:
+  """Fits probes to some objects, and scores them by others.
 
   Args:
-    mean: [N, K, Z].
-    factors: what is to be predicted, in comparable sizes, classes as one-hot.
-    scene: [O] of the objects, whose numbers do not decrease.
-    side: [O] which objects the probe is fitted to.
-    seed: of the first pairs.
+    x: [O, Z].
+    factors: of them.
+    train: [O] which to fit to.
+    test: [O] which to score by: R2, or accuracy.
+    seed: of the probes' initial values.
 
   Returns:
-    [O] slots, -1 for none.
+    factors: {name: {probe: score}}; dci; importance: {title: [Z]} of every
+    number of the factors, by random forests; and num_matched.
   """
-  scale = sklearn.preprocessing.StandardScaler().fit_transform
-  targets = np.concatenate(
-    [
-      y == np.unique(y) if kind == "categorical" else scale(y)
-      for kind, y in factors.values()
-    ],
-    axis=1,
-  )
-  objects = np.split(np.arange(len(scene)), np.flatnonzero(np.diff(scene)) + 1)
-  costs = np.random.default_rng(seed).uniform(size=[len(scene), mean.shape[1]])
-  for _ in range(_ROUNDS + 1):
-    slot = np.full(len(scene), -1)
-    for mine in objects:
-      rows, columns = scipy.optimize.linear_sum_assignment(costs[mine])
-      slot[mine[rows]] = columns
-    chosen = side & (slot >= 0)
-    probe = sklearn.linear_model.Ridge()
-    probe.fit(mean[scene, slot][chosen], targets[chosen])
-    said = [probe.predict(slots) for slots in mean]
-    costs = np.square(targets[:, None] - np.array(said)[scene]).sum(axis=-1)
-  return slot
+  if min(train.sum(), test.sum()) < _LEAST_OBJECTS:
+    raise ValueError(f"slots have {train.sum()} and {test.sum()} objects")
+  x = sklearn.preprocessing.StandardScaler().fit(x[train]).transform(x)
+  scores: dict[str, dict[str, float]] = {}
+  importance, informativeness = {}, []
+  for name, y in factors.items():
+    probes = _probes(y.ndim == 1, seed)
+    scores[name] = {
+      key: probes[key].fit(x[train], y[train]).score(x[test], y[test])
+      for key in _PROBES
+    }
+    columns = y.reshape(len(y), -1).T
+    for i, column in enumerate(columns, start=1):
+      forest = probes["forest"].fit(x[train], column[train])
+      title = f"{name} {i}" if len(columns) > 1 else name
+      importance[title] = forest.feature_importances_
+      informativeness.append(forest.score(x[test], column[test]))
+  return {
+    "num_matched": train.sum() + test.sum(),
+    "factors": scores,
+    "dci": dci(np.array(list(importance.values())), informativeness),
+    "importance": importance,
+  }
 
 
-def _probes(kind: str, seed: int) -> dict[str, Any]:
-  """Returns probes for a factor; the baseline knows no latents."""
+def _probes(of_classes: bool, seed: int) -> dict[str, Any]:
   forest, mlp = ({**x, "random_state": seed} for x in (_FOREST, _LAYERS))
-  if kind == "categorical":
-    probes = {
+  if of_classes:
+    return {
       "linear": sklearn.linear_model.LogisticRegression(max_iter=1000),
       "mlp": sklearn.neural_network.MLPClassifier(**mlp),
       "baseline": sklearn.dummy.DummyClassifier(),
       "forest": sklearn.ensemble.RandomForestClassifier(**forest),
     }
-  else:
-    probes = {
-      "linear": sklearn.linear_model.LinearRegression(),
-      "mlp": sklearn.compose.TransformedTargetRegressor(
-        sklearn.neural_network.MLPRegressor(**mlp),
-        transformer=sklearn.preprocessing.StandardScaler(),
-      ),
-      "baseline": sklearn.dummy.DummyRegressor(),
-      "forest": sklearn.ensemble.RandomForestRegressor(**forest),
-    }
-  scaler = sklearn.preprocessing.StandardScaler
-  make = sklearn.pipeline.make_pipeline
-  return {name: make(scaler(), probe) for name, probe in probes.items()}
-
-
-def _score(probe: Any, x: np.ndarray, y: np.ndarray, side: np.ndarray) -> float:
-  """Fits a probe; returns R2, or accuracy, on what is held out."""
-  return float(probe.fit(x[side], y[side]).score(x[~side], y[~side]))
+  return {
+    "linear": sklearn.linear_model.LinearRegression(),
+    "mlp": sklearn.compose.TransformedTargetRegressor(
+      sklearn.neural_network.MLPRegressor(**mlp),
+      transformer=sklearn.preprocessing.StandardScaler(),
+    ),
+    "baseline": sklearn.dummy.DummyRegressor(),
+    "forest": sklearn.ensemble.RandomForestRegressor(**forest),
+  }
 
 
 def dci(importance: np.ndarray, scores: Sequence[float]) -> dict[str, float]:
@@ -312,8 +245,8 @@ def dci(importance: np.ndarray, scores: Sequence[float]) -> dict[str, float]:
   only one of has no entropy: nan.
 
   Args:
-    importance: [F, Z] of latents for factors, each row sums to 1.
-    scores: [F] R2, or accuracy, on held-out objects.
+    importance: [F, Z], each row sums to 1.
+    scores: [F] R2, or accuracy.
   """
   used = importance[:, importance.sum(axis=0) > 0]
   with np.errstate(divide="ignore", invalid="ignore"):
@@ -322,37 +255,74 @@ def dci(importance: np.ndarray, scores: Sequence[float]) -> dict[str, float]:
       for x in (used, importance.T)
     )
   return {
-    "disentanglement": float(np.average(of_latents, weights=used.sum(axis=0))),
-    "completeness": float(of_factors.mean()),
-    "informativeness": float(np.mean(scores)),
+    "disentanglement": np.average(of_latents, weights=used.sum(axis=0)),
+    "completeness": of_factors.mean(),
+    "informativeness": np.mean(scores),
   }
+
+
+def match_by_loss(
+  mean: np.ndarray,
+  factors: Factors,
+  scene: np.ndarray,
+  is_train: np.ndarray,
+  seed: int,
+) -> np.ndarray:
+  """Gives objects the slots that a linear probe predicts them best from.
+
+  The probe is fitted to random pairs of slots and objects first, and then to
+  those of the least squared error, some times over. Sides of the split are
+  matched alike, the probe is fitted to one.
+
+  Args:
+    mean: [N, K, Z].
+    factors: to be predicted, in comparable sizes, classes as one-hot.
+    scene: [O] of the objects.
+    is_train: [O] which objects the probe is fitted to.
+    seed: of the first pairs.
+
+  Returns:
+    [O] slots, -1 for none.
+  """
+  scale = sklearn.preprocessing.StandardScaler().fit_transform
+  targets = [
+    scale(y) if y.ndim > 1 else y[:, None] == np.unique(y)
+    for y in factors.values()
+  ]
+  target = np.concatenate(targets, axis=1)
+  costs = np.random.default_rng(seed).uniform(size=[len(scene), mean.shape[1]])
+  for _ in range(_ROUNDS + 1):
+    slot = np.full(len(scene), -1)
+    for n in range(len(mean)):
+      objects = np.arange(*np.searchsorted(scene, [n, n + 1]))
+      rows, columns = scipy.optimize.linear_sum_assignment(costs[objects])
+      slot[objects[rows]] = columns
+    known = is_train & (slot >= 0)
+    ridge = sklearn.linear_model.Ridge()
+    ridge.fit(mean[scene, slot][known], target[known])
+    said = np.array([ridge.predict(slots) for slots in mean])
+    costs = np.square(target[:, None] - said[scene]).sum(axis=-1)
+  return slot
 
 
 def _spread(*values: Any) -> dict[str, Any]:
   """Returns mean and standard deviation over the seeds."""
   deviation = np.std(values, axis=0, ddof=1).tolist() if values[1:] else None
-  return {
-    "mean": np.mean(values, axis=0).tolist(),
-    "standard_deviation": deviation,
-  }
+  mean = np.mean(values, axis=0).tolist()
+  return {"mean": mean, "standard_deviation": deviation}
 
 
 def table(result: Mapping[str, Any]) -> str:
-  """Returns the tables of what `measure` returned."""
+  """Returns the table of what `measure` returned, and what it is of."""
   spread = evaluation.tables.spread
   rows = [
-    [
-      name,
-      of["score"],
-      *(spread(**of[x]) for x in ("linear", "mlp", "baseline")),
-    ]
+    [name, of["score"], *(spread(**of[key]) for key in _PROBES)]
     for name, of in result["factors"].items()
   ]
   rows += [["DCI", name, spread(**x)] for name, x in result["dci"].items()]
-  headers = ["factor", "score", "linear", "MLP", "knows nothing"]
+  headers = ["factor", "score", *_PROBES]
   head = (
-    f"{result['num_matched']:.0f} of {result['num_objects']} visible "
-    f"objects of {result['num_scenes']} scenes have a slot, matched by "
-    f"{result['matching']}"
+    f"{result['num_matched']['mean']:.0f} of {result['num_objects']} visible "
+    f"objects have a slot, matched by {result['matching']}"
   )
   return f"{head}\n\n{tabulate.tabulate(rows, headers, disable_numparse=True)}"
