@@ -37,8 +37,9 @@ with errors.as_user_error(
   import sklearn
 
 Config = common.Config
-# By name [O] integer classes, or [O, n] numbers.
-Factors = Mapping[str, np.ndarray]
+Array = np.ndarray
+# By name [O] classes, or [O, n] numbers.
+Factors = Mapping[str, Array]
 
 _FACTORS = "entities/factors/"
 # The last one knows nothing but the mean, or the most frequent class.
@@ -69,12 +70,7 @@ def run(
   folder = config["pictures_dir"] or config["results_dir"]
   picture = os.path.join(folder or os.path.dirname(path), "probe")
   files.check_folder(os.path.dirname(picture))
-  stop = config["evaluation"]["num_scenes"]
-  found = {
-    name: values[:stop]
-    for name, values in latents.read_latents(path, lazy=True).items()
-    if name == "mean" or name.startswith("entities/")
-  }
+  found = latents.read_latents(path, lazy=True)
   told = json.loads(latents.about(path).get("config", "{}"))
   mapping = config_files.get(told, "model.factor_evaluator.mapping") or ()
   kinds = {name: kind for name, _, kind in mapping}
@@ -85,7 +81,9 @@ def run(
       "scenes, with factors that are numbers, see docs/latents.md"
     ),
   ):
-    result = {"latents": path, **measure(found, kinds, config["probe"])}
+    stop = config["evaluation"]["num_scenes"]
+    measured = measure(found, kinds, config["probe"], stop)
+  result = {"latents": path, **measured}
   print(f"\n{table(result)}\n", flush=True)
   with canvas.styled(config["plot"]):
     figure = charts.importance_plot(**result["importance"])
@@ -98,7 +96,10 @@ def run(
 
 
 def measure(
-  found: Mapping[str, np.ndarray], kinds: Mapping[str, str], options: Config
+  found: Mapping[str, Any],
+  kinds: Mapping[str, str],
+  options: Config,
+  stop: int | None = None,
 ) -> dict[str, Any]:
   """Measures all that there is to measure, over splits of the scenes.
 
@@ -106,14 +107,19 @@ def measure(
     found: what `latents.read_latents` gives.
     kinds: of factors, where they are known.
     options: `probe` of the config.
+    stop: how many scenes count; None for all.
 
   Raises:
     ValueError: if masks, factors or scenes do not suffice.
   """
-  mean, by_masks = found["mean"], options["matching"] == "masks"
-  values = {k: x[:, 1:] for k, x in found.items() if k.startswith(_FACTORS)}
+  mean, by_masks = found["mean"][:stop], options["matching"] == "masks"
+  # The background is no object.
+  of_objects = {
+    k: x[:stop, 1:] for k, x in found.items() if k.startswith("entities/")
+  }
+  values = {k: x for k, x in of_objects.items() if k.startswith(_FACTORS)}
   if "entities/pixels" in found:
-    chosen = found["entities/pixels"][:, 1:] > 0  # objects that are to be seen
+    chosen = of_objects["entities/pixels"] > 0  # which are to be seen
   elif by_masks:
     raise ValueError("it has no masks, and `probe.matching=loss` needs none")
   else:
@@ -126,7 +132,7 @@ def measure(
     order = np.random.default_rng(seed).permutation(len(chosen))
     is_train = (order >= round(options["held_out"] * len(chosen)))[scene]
     if by_masks:
-      slot = found["entities/slot"][:, 1:][chosen]
+      slot = of_objects["entities/slot"][chosen]
     else:
       slot = match_by_loss(mean, factors, scene, is_train, seed)
     train, test = is_train & (slot >= 0), ~is_train & (slot >= 0)
@@ -171,11 +177,7 @@ def factors_of(values: Factors, kinds: Mapping[str, str]) -> Factors:
 
 
 def probe(
-  x: np.ndarray,
-  factors: Factors,
-  train: np.ndarray,
-  test: np.ndarray,
-  seed: int,
+  x: Array, factors: Factors, train: Array, test: Array, seed: int
 ) -> dict[str, Any]:
   """Fits probes to some objects, and scores them by others.
 
@@ -235,7 +237,7 @@ def _probes(of_classes: bool, seed: int) -> dict[str, Any]:
   }
 
 
-def dci(importance: np.ndarray, scores: Sequence[float]) -> dict[str, float]:
+def dci(importance: Array, scores: Sequence[float]) -> dict[str, float]:
   """Returns disentanglement, completeness and informativeness.
 
   Disentanglement of a latent is 1 minus the entropy of its importances over
@@ -262,12 +264,8 @@ def dci(importance: np.ndarray, scores: Sequence[float]) -> dict[str, float]:
 
 
 def match_by_loss(
-  mean: np.ndarray,
-  factors: Factors,
-  scene: np.ndarray,
-  is_train: np.ndarray,
-  seed: int,
-) -> np.ndarray:
+  mean: Array, factors: Factors, scene: Array, is_train: Array, seed: int
+) -> Array:
   """Gives objects the slots that a linear probe predicts them best from.
 
   The probe is fitted to random pairs of slots and objects first, and then to
