@@ -128,15 +128,17 @@ def test_what_is_missing_is_said(monkeypatch, tmp_path, capsys):
   alike = np.zeros([80, 4, 1], np.uint8)
   alike[np.flatnonzero(np.random.default_rng(0).permutation(80) < 20)] = 1
   bare = {k: v for k, v in found.items() if "factors" not in k}
-  path = tmp_path / "latents.h5"
-  for content, matching, part in (
-    (found, "masks", "slots have 9 and 3 objects"),
-    ({**made_up(), "entities/factors/shape": alike}, "masks", "class"),
-    (bare, "masks", "no factors that differ"),
-    ({"mean": found["mean"]}, "masks", "no masks, and `probe.matching=loss`"),
-    ({"mean": found["mean"]}, "loss", "no factors that differ"),
+  for i, (content, matching, part) in enumerate(
+    (
+      (found, "masks", "slots have 9 and 3 objects"),
+      ({**made_up(), "entities/factors/shape": alike}, "masks", "class"),
+      (bare, "masks", "no factors that differ"),
+      ({"mean": found["mean"]}, "masks", "no masks, and `probe.matching=loss`"),
+      ({"mean": found["mean"]}, "loss", "no factors that differ"),
+    )
   ):
-    words = [f"latents={write(path, content)}", f"probe.matching={matching}"]
+    path = write(tmp_path / f"{i}.h5", content)
+    words = [f"latents={path}", f"probe.matching={matching}"]
     line = helpers.fails_with_sentence(capsys, "probe", "with", *words)
     assert f"`{path}` cannot be probed (" in line and part in line
     assert "encode more scenes, with factors that are numbers" in line
