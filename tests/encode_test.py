@@ -115,7 +115,7 @@ def test_what_was_interrupted_goes_on(options, whole, tmp_path, monkeypatch):
   assert len(calls) == 4  # there already
 
 
-def test_photos_have_names_and_probabilities_may_be_kept(tmp_path):
+def test_photos_have_names_and_probabilities_may_be_kept(tmp_path, capsys):
   for i in (2, 10, 1):
     pixels = helpers.noise([8, 8, 3], seed=i)
     helpers.save_image(tmp_path / f"photos/{i}.png", pixels)
@@ -138,8 +138,11 @@ def test_photos_have_names_and_probabilities_may_be_kept(tmp_path):
   for name in ("text.h5", "none.h5"):
     with pytest.raises(errors.UserError, match="not a file of latents"):
       iodine.read_latents(tmp_path / name)
-  with pytest.raises(errors.UserError, match="choose another `output`"):
-    latents.check(str(tmp_path / "text.h5"))
+  words += [f"checkpoint_dir={tmp_path}/run", f"output={tmp_path}/text.h5"]
+  assert "choose another `output`" in helpers.fails_with_sentence(
+    capsys, "encode", "with", "tetrominoes", *words
+  )
+  assert (tmp_path / "text.h5").read_text() == "a text"
 
 
 def test_objects_come_before_the_background():

@@ -12,12 +12,8 @@ from iodine.checkpoints.finding import (
   open_checkpoint,
   run_folder,
 )
-from iodine.checkpoints.packed import is_unpacked, pack
-from iodine.checkpoints.restoring import (
-  restore,
-  restore_model,
-  without_optimizer,
-)
+from iodine.checkpoints.packed import is_unpacked
+from iodine.checkpoints.restoring import restore, restore_model
 from iodine.checkpoints.store import CheckpointStore
 from iodine.checkpoints.tf2 import variables_by_path
 from iodine.config_files import as_evaluated
@@ -34,11 +30,9 @@ __all__ = [
   "is_unpacked",
   "latest",
   "open_checkpoint",
-  "pack",
   "restore",
   "restore_model",
   "run_folder",
   "tf1",
   "variables_by_path",
-  "without_optimizer",
 ]

@@ -69,8 +69,8 @@ class Opened(NamedTuple):
 
   @property
   def seed(self) -> int:
-    """Returns the seed of the run that it is of, which TF1's do not have."""
-    return int(self.tensors[f"seed{VALUE_SUFFIX}"])
+    """Returns the seed of its run; 0 of TF1's, which have none."""
+    return int(self.tensors.get(f"seed{VALUE_SUFFIX}", 0))
 
 
 class Report(NamedTuple):

@@ -36,17 +36,6 @@ def restore(
   return tf2.restore(opened, model=model, **objects)
 
 
-def without_optimizer(opened: finding.Opened) -> finding.Opened:
-  """Returns a checkpoint without what Adam knows but for the step."""
-  kind = tf1 if opened.is_tf1 else tf2
-  kept = {
-    name: value
-    for name, value in opened.tensors.items()
-    if not kind.is_optimizer_state(name)
-  }
-  return opened._replace(tensors=kept)
-
-
 def restore_model(
   path: finding.Path,
   config: Mapping[str, Any] | None = None,

@@ -188,13 +188,9 @@ def restore(
   return finding.Report(status, {**shapes, **opened.shapes})
 
 
-def is_optimizer_state(name: str) -> bool:
-  """Returns whether a name is of what Adam knows; the step is not."""
-  return name in _POWERS or name.split("/")[-1] in _SLOTS
-
-
 def _is_of_optimizer(name: str) -> bool:
-  return name == _GLOBAL_STEP or is_optimizer_state(name)
+  is_slot = name.split("/")[-1] in _SLOTS
+  return is_slot or name in (_GLOBAL_STEP, *_POWERS)
 
 
 # ------------------------------------------------------------------- export

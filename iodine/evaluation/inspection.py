@@ -147,8 +147,8 @@ def inspect(
     seeds: of the samples, see `IODINE.__call__`.
 
   Returns:
-    info [B, ...] and latent_kl [B, K, Z], see `Scene`; and statistics, of which
-    a `SceneStatistics` is made.
+    info [B, ...] and latent_kl [B, K, Z], see `Scene`; statistics, of which a
+    `SceneStatistics` is made; and scores, see `scores.score`.
   """
   data = model.cut_frames(data)
   estimates, inputs = model.encode(data["image"], seed=seeds)
@@ -156,8 +156,9 @@ def inspect(
   # These concern the batch with the copies that fill it up.
   del info["losses"]["total"]
   info.get("factor_regressor", {}).pop("metrics", None)
+  scored = scores.score(model, data, estimates)
   if model.regresses(data):
-    info["losses"]["factor"] = scores.score(model, data, estimates)["factor"]
+    info["losses"]["factor"] = scored["factor"]
   order = _order(info)
   info = info_lib.reorder(info, order)
   prior = model.latent_dist.default_prior()
@@ -166,8 +167,12 @@ def inspect(
   statistics = {"losses": info["losses"], "metrics": info["metrics"]}
   if "mask" in data:
     statistics |= _describe_objects(info)
-  latent_kl = utils.reorder(kl, order)
-  return {"info": info, "latent_kl": latent_kl, "statistics": statistics}
+  return {
+    "info": info,
+    "latent_kl": utils.reorder(kl, order),
+    "statistics": statistics,
+    "scores": scored,
+  }
 
 
 def _describe_objects(info: Info) -> Info:

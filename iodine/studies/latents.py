@@ -1,14 +1,12 @@
 """Files of latents: what `encode` writes and `read_latents` reads.
 
-Pieces are written one after the other, each of them whole or not at all, and
-joined to one HDF5 file at the end.
-
 Dimensions: N scenes.
 """
 
 from __future__ import annotations
 
 import os
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,13 +15,10 @@ import numpy as np
 
 from iodine import errors, files
 
-Arrays = Mapping[str, np.ndarray]
-
 # The attribute that says what a file follows from.
 MADE_FROM = "made_from"
 # Of a chunk, which is read as a whole.
 _CHUNK_BYTES = 2**18
-_PIECE = ".npz"
 
 
 def read_latents(
@@ -69,12 +64,10 @@ def read_latents(
 
   def take(name: str, item: Any) -> None:
     if isinstance(item, h5py.Dataset):
-      is_text = h5py.check_string_dtype(item.dtype)
-      values = item.asstr() if is_text else item
-      found[name] = values if lazy else values[()]
+      found[name] = item.asstr() if name == "names" else item
 
   file.visititems(take)
-  return found
+  return found if lazy else {name: x[()] for name, x in found.items()}
 
 
 def about(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -85,65 +78,41 @@ def about(path: str | os.PathLike[str]) -> dict[str, Any]:
     return dict(file.attrs)
 
 
-def check(path: str) -> None:
-  """Checks early that a file can be written, and replaces no other kind."""
-  files.check_writable(path)
-  if os.path.exists(path) and MADE_FROM not in about(path):
-    raise errors.UserError(
-      f"`{path}` is there already, and is not a file of latents: choose "
-      "another `output`, or remove it"
-    )
+def pieces(folder: str) -> dict[int, pathlib.Path]:
+  """Returns the pieces of a file to be, by the number of scenes at their end.
+
+  They are NPZ files named by it, of arrays with a row for each scene.
+  """
+  found = sorted(pathlib.Path(folder).glob("*.npz"))
+  return {int(path.stem): path for path in found}
 
 
-class Pieces:
-  """A folder of pieces, each named by the number of scenes up to its end."""
+def join(
+  folder: str, path: str, attributes: Mapping[str, Any], names: Sequence[str]
+) -> None:
+  """Makes one file of all pieces, which is there when it is complete.
 
-  def __init__(self, folder: str):
-    """Takes the folder and what an earlier call has left in it."""
-    self._folder = folder
-    names = [x for x in os.listdir(folder) if x.endswith(_PIECE)]
-    self._names = sorted(names)
-    self.num_scenes = int(self._names[-1].removesuffix(_PIECE)) if names else 0
-
-  def add(self, piece: Arrays) -> None:
-    """Writes a piece of scenes that follow."""
-    self.num_scenes += len(piece["mean"])
-    self._names.append(f"{self.num_scenes:012}{_PIECE}")
-    path = os.path.join(self._folder, self._names[-1])
-    with files.replaced(path) as temporary:
-      np.savez(temporary, **piece)  # type: ignore[arg-type]
-
-  def join(
-    self, path: str, attributes: Mapping[str, Any], names: Sequence[str]
-  ) -> None:
-    """Makes one file of all, which is there when it is complete.
-
-    Args:
-      path: of the file.
-      attributes: what it says about itself.
-      names: of the scenes; () for none.
-    """
-    with files.replaced(path) as temporary, h5py.File(temporary, "w") as file:
-      file.attrs.update(attributes)
-      if names:
-        file["names"] = list(names[: self.num_scenes])
-      for piece in self._names:
-        with np.load(os.path.join(self._folder, piece)) as arrays:
-          for name, values in arrays.items():
-            _append(file, name, values)
-
-
-def _append(file: h5py.File, name: str, values: np.ndarray) -> None:
-  shape = values.shape[1:]
-  if name not in file:
-    file.create_dataset(
-      name,
-      (0, *shape),
-      values.dtype,
-      maxshape=(None, *shape),
-      chunks=(max(1, _CHUNK_BYTES // max(1, values[0].nbytes)), *shape),
-      compression="gzip" if name in ("labels", "masks") else None,
-    )
-  start = len(file[name])
-  file[name].resize(start + len(values), axis=0)
-  file[name][start:] = values
+  Args:
+    folder: of the pieces.
+    path: of the file.
+    attributes: what it says about itself.
+    names: of the scenes; () for none.
+  """
+  found = pieces(folder)
+  num_scenes = max(found)
+  with files.replaced(path) as temporary, h5py.File(temporary, "w") as file:
+    file.attrs.update(attributes)
+    if names:
+      file["names"] = list(names[:num_scenes])
+    for stop, piece in found.items():
+      with np.load(piece) as arrays:
+        for name, rows in arrays.items():
+          size = min(num_scenes, 1 + _CHUNK_BYTES // rows[0].nbytes)
+          whole = file.require_dataset(
+            name,
+            (num_scenes, *rows.shape[1:]),
+            rows.dtype,
+            chunks=(size, *rows.shape[1:]),
+            compression="gzip" if name in ("labels", "masks") else None,
+          )
+          whole[stop - len(rows) : stop] = rows

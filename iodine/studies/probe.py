@@ -1,28 +1,54 @@
-"""What the latents of slots tell of the objects that they stand for."""
+"""What the latents of slots tell of the objects that they stand for.
+
+Property prediction as in Dittadi et al. 2022 (arXiv:2107.00637), and DCI of
+Eastwood & Williams 2018 by importances of random forests.
+
+Dimensions: N scenes, K slots, L objects of a scene, O objects of all scenes, Z
+latent size, n numbers of a factor, F numbers of all factors.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import scipy.optimize
+import scipy.stats
 import tabulate
 import tensorflow as tf
 import tqdm
 
 from iodine import config_files, errors, evaluation, files
 from iodine.commands import common, evaluate
-from iodine.drawing import canvas, charts
-from iodine.studies import encode, latents, probing
+from iodine.drawing import canvas, charts, latent_plots
+from iodine.studies import encode, latents
+
+with errors.as_user_error(
+  (ModuleNotFoundError,),
+  lambda _: (
+    "`probe` needs scikit-learn, which is not installed: run `pip install -r "
+    "requirements-probe.txt`"
+  ),
+):
+  import sklearn
 
 Config = common.Config
-Found = Mapping[str, np.ndarray]
+Array = np.ndarray
+# By name [O] classes, or [O, n] numbers.
+Factors = Mapping[str, Array]
 
-# Fewer objects than this say nothing.
-_LEAST_OBJECTS = 10
 _FACTORS = "entities/factors/"
+# The last one knows nothing but the mean, or the most frequent class.
+_PROBES = ("linear", "mlp", "baseline")
+_LAYERS = {"hidden_layer_sizes": (64, 64), "alpha": 1e-2, "max_iter": 500}
+# All latents at each branch: else those that say nothing get a share.
+_FOREST = {"n_estimators": 50, "max_features": None}
+_LEAST_OBJECTS = 10  # on each side of a split; fewer say nothing
+_ROUNDS = 10  # of `match_by_loss`
 
 
 def run(
@@ -32,8 +58,8 @@ def run(
 
   Args:
     config: the complete config.
-    checkpoint: a path, or what `checkpoints.open_checkpoint` returned; not
-      used where there is a file.
+    checkpoint: see `checkpoints.open_checkpoint`; not used where there is a
+      file.
     path: of a file that `encode` wrote, or None.
 
   Returns:
@@ -44,22 +70,25 @@ def run(
   folder = config["pictures_dir"] or config["results_dir"]
   picture = os.path.join(folder or os.path.dirname(path), "probe")
   files.check_folder(os.path.dirname(picture))
-  stop = config["evaluation"]["num_scenes"]
-  found = {
-    name: values[:stop]
-    for name, values in latents.read_latents(path, lazy=True).items()
-    if name == "mean" or name.startswith("entities/")
-  }
+  found = latents.read_latents(path, lazy=True)
   told = json.loads(latents.about(path).get("config", "{}"))
   mapping = config_files.get(told, "model.factor_evaluator.mapping") or ()
   kinds = {name: kind for name, _, kind in mapping}
-  measured = measure(found, kinds, config["probe"], path)
-  print(f"\n{table(measured)}\n", flush=True)
+  with errors.as_user_error(
+    (ValueError,),
+    lambda error: (
+      f"`{path}` cannot be probed ({errors.reason(error)}): encode more "
+      "scenes, with factors that are numbers, see docs/latents.md"
+    ),
+  ):
+    stop = config["evaluation"]["num_scenes"]
+    measured = measure(found, kinds, config["probe"], stop)
+  result = {"latents": path, **measured}
+  print(f"\n{table(result)}\n", flush=True)
   with canvas.styled(config["plot"]):
-    figure = charts.importance_plot(**measured["importance"])
+    figure = charts.importance_plot(**result["importance"])
     picture = canvas.save(figure, picture)
   print(f"importance of latents: {picture}", flush=True)
-  result = {"latents": path, **measured}
   if config["json_path"] is not None:
     files.write_json(config["json_path"], result)
     print(f"metrics: {config['json_path']}", flush=True)
@@ -67,124 +96,231 @@ def run(
 
 
 def measure(
-  found: Found, kinds: Mapping[str, str], options: Config, path: str
+  found: Mapping[str, Any],
+  kinds: Mapping[str, str],
+  options: Config,
+  stop: int | None = None,
 ) -> dict[str, Any]:
-  """Measures all that there is to measure.
+  """Measures all that there is to measure, over splits of the scenes.
 
   Args:
     found: what `latents.read_latents` gives.
     kinds: of factors, where they are known.
     options: `probe` of the config.
-    path: of the file, for messages.
+    stop: how many scenes count; None for all.
+
+  Raises:
+    ValueError: if masks, factors or scenes do not suffice.
   """
-  values = {
-    name.removeprefix(_FACTORS): x[:, 1:]
-    for name, x in found.items()
-    if name.startswith(_FACTORS)
+  mean, by_masks = found["mean"][:stop], options["matching"] == "masks"
+  # The background is no object.
+  of_objects = {
+    k: x[:stop, 1:] for k, x in found.items() if k.startswith("entities/")
   }
-  if "entities/slot" in found:
-    seen = found["entities/visibility"] * found["entities/pixels"]
-    chosen = seen[:, 1:] > 0  # objects that are to be seen
-  elif options["matching"] == "masks":
-    raise errors.UserError(
-      f"in `{path}` no slot is matched to an object, as the scenes have no "
-      "masks: encode scenes with masks, or give `probe.matching=loss`"
-    )
+  values = {k: x for k, x in of_objects.items() if k.startswith(_FACTORS)}
+  if "entities/pixels" in found:
+    chosen = of_objects["entities/pixels"] > 0  # which are to be seen
+  elif by_masks:
+    raise ValueError("it has no masks, and `probe.matching=loss` needs none")
   else:
-    any_of_them, *_ = [*values.values(), found["mean"]]
-    chosen = np.ones(any_of_them.shape[:2], bool)
-  factors = probing.factors_of(values, kinds, chosen)
+    chosen = np.ones([*values.values(), mean][0].shape[:2], bool)
+  factors = factors_of({k: x[chosen] for k, x in values.items()}, kinds)
+  scene, _ = np.nonzero(chosen)
+  rounds = []
+  for seed in tqdm.trange(options["seeds"], unit=" seeds"):
+    # At random, but so many.
+    order = np.random.default_rng(seed).permutation(len(chosen))
+    is_train = (order >= round(options["held_out"] * len(chosen)))[scene]
+    if by_masks:
+      slot = of_objects["entities/slot"][chosen]
+    else:
+      slot = match_by_loss(mean, factors, scene, is_train, seed)
+    train, test = is_train & (slot >= 0), ~is_train & (slot >= 0)
+    with warnings.catch_warnings():
+      # After so many iterations a probe is as good as it gets.
+      warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
+      rounds.append(probe(mean[scene, slot], factors, train, test, seed))
+  result = tf.nest.map_structure(_spread, *rounds)
+  for name, y in factors.items():
+    result["factors"][name]["score"] = "r2" if y.ndim > 1 else "accuracy"
+  importance = {
+    "factors": list(result["importance"]),
+    "values": [x["mean"] for x in result["importance"].values()],
+  }
+  counts = {"num_scenes": len(chosen), "num_objects": len(scene)}
+  return {**options, **counts, **result, "importance": importance}
+
+
+def factors_of(values: Factors, kinds: Mapping[str, str]) -> Factors:
+  """Returns the factors that differ between objects, columns likewise.
+
+  Args:
+    values: {name in the file: [O, n]}.
+    kinds: {name: kind}; a factor that is not in it is looked at.
+
+  Returns:
+    Classes, or numbers, of angles cosine and sine.
+  """
+  factors = {}
+  for path, of_objects in values.items():
+    name, y = path.removeprefix(_FACTORS), of_objects.astype(np.float64)
+    kind = kinds.get(name) or latent_plots.guess_kind(y)
+    varies = y.std(axis=0) > 1e-6
+    if varies.any():
+      y = y[:, varies]
+      if kind == "angle":
+        y = np.concatenate([np.cos(y), np.sin(y)], axis=1)
+      factors[name] = y[:, 0] if kind == "categorical" else y
   if not factors:
-    raise errors.UserError(
-      f"in `{path}` there are no factors that differ between objects: encode "
-      "scenes that have some, see docs/data.md"
-    )
-  with errors.as_user_error(
-    (ValueError,),
-    lambda error: (
-      f"scikit-learn cannot probe `{path}` ({errors.reason(error)}): encode "
-      "more scenes, with factors that are numbers"
-    ),
-  ):
-    rounds = [
-      _measure_once(found, factors, chosen, options, path, seed)
-      for seed in tqdm.trange(options["seeds"], unit=" seeds")
-    ]
-  numbers, scores, whole = zip(*rounds, strict=True)
-  result = tf.nest.map_structure(_spread, *scores)
-  for factor in factors:
-    kind = "accuracy" if factor.is_class else "r2"
-    result["factors"][factor.name]["score"] = kind
+    raise ValueError("it has no factors that differ between objects")
+  return factors
+
+
+def probe(
+  x: Array, factors: Factors, train: Array, test: Array, seed: int
+) -> dict[str, Any]:
+  """Fits probes to some objects, and scores them by others.
+
+  Args:
+    x: [O, Z].
+    factors: of them.
+    train: [O] which to fit to.
+    test: [O] which to score by: R2, or accuracy.
+    seed: of the probes' initial values.
+
+  Returns:
+    factors: {name: {probe: score}}; dci; importance: {title: [Z]} of every
+    number of the factors, by random forests; and num_matched.
+  """
+  if min(train.sum(), test.sum()) < _LEAST_OBJECTS:
+    raise ValueError(f"slots have {train.sum()} and {test.sum()} objects")
+  x = sklearn.preprocessing.StandardScaler().fit(x[train]).transform(x)
+  scores: dict[str, dict[str, float]] = {}
+  importance, informativeness = {}, []
+  for name, y in factors.items():
+    probes = _probes(y.ndim == 1, seed)
+    scores[name] = {
+      key: probes[key].fit(x[train], y[train]).score(x[test], y[test])
+      for key in _PROBES
+    }
+    columns = y.reshape(len(y), -1).T
+    for i, column in enumerate(columns, start=1):
+      forest = probes["forest"].fit(x[train], column[train])
+      title = f"{name} {i}" if len(columns) > 1 else name
+      importance[title] = forest.feature_importances_
+      informativeness.append(forest.score(x[test], column[test]))
   return {
-    "matching": options["matching"],
-    "seeds": options["seeds"],
-    "num_scenes": len(chosen),
-    "num_objects": int(chosen.sum()),
-    "num_matched": float(np.mean(numbers)),
-    **result,
-    "importance": {
-      "factors": list(whole[0].titles),
-      "values": np.mean([x.values for x in whole], axis=0).tolist(),
-    },
+    "num_matched": train.sum() + test.sum(),
+    "factors": scores,
+    "dci": dci(np.array(list(importance.values())), informativeness),
+    "importance": importance,
   }
 
 
-def _measure_once(
-  found: Found,
-  factors: Sequence[probing.Factor],
-  chosen: np.ndarray,
-  options: Config,
-  path: str,
-  seed: int,
-) -> tuple[int, dict[str, Any], probing.Importances]:
-  """Returns how many objects have a slot, scores with DCI, importances."""
-  # At random, but so many.
-  order = np.random.default_rng(seed).permutation(len(chosen))
-  is_train = order >= round(options["held_out"] * len(chosen))
-  if options["matching"] == "masks":
-    slots = np.where(chosen, found["entities/slot"][:, 1:], -1)
-  else:
-    slots = probing.match_by_loss(
-      found["mean"], factors, chosen, is_train, seed
-    )
-  scene, number = np.nonzero(slots >= 0)
-  sides = is_train[scene]
-  if min(sides.sum(), (~sides).sum()) < _LEAST_OBJECTS:
-    raise errors.UserError(
-      f"in `{path}` {len(scene)} objects have a slot, {sides.sum()} of them "
-      f"to learn from: encode more scenes, so that both sides of the split "
-      f"have {_LEAST_OBJECTS}"
-    )
-  x = found["mean"][scene, slots[scene, number]]
-  rows = [f._replace(values=f.values[scene, number]) for f in factors]
-  scores = {f.name: probing.predict(x, f, sides, seed) for f in rows}
-  whole = probing.importances(x, rows, sides, seed)
-  result = {"factors": scores, "dci": probing.dci(whole)}
-  return len(scene), result, whole
+def _probes(of_classes: bool, seed: int) -> dict[str, Any]:
+  forest, mlp = ({**x, "random_state": seed} for x in (_FOREST, _LAYERS))
+  if of_classes:
+    return {
+      "linear": sklearn.linear_model.LogisticRegression(max_iter=1000),
+      "mlp": sklearn.neural_network.MLPClassifier(**mlp),
+      "baseline": sklearn.dummy.DummyClassifier(),
+      "forest": sklearn.ensemble.RandomForestClassifier(**forest),
+    }
+  return {
+    "linear": sklearn.linear_model.LinearRegression(),
+    "mlp": sklearn.compose.TransformedTargetRegressor(
+      sklearn.neural_network.MLPRegressor(**mlp),
+      transformer=sklearn.preprocessing.StandardScaler(),
+    ),
+    "baseline": sklearn.dummy.DummyRegressor(),
+    "forest": sklearn.ensemble.RandomForestRegressor(**forest),
+  }
 
 
-def _spread(*values: float) -> dict[str, float | None]:
+def dci(importance: Array, scores: Sequence[float]) -> dict[str, float]:
+  """Returns disentanglement, completeness and informativeness.
+
+  Disentanglement of a latent is 1 minus the entropy of its importances over
+  the factors, in the unit of the largest one; the mean over latents is weighted
+  by their importances. Completeness of a factor is that over the latents; the
+  mean is over factors. Informativeness is the mean of the scores. What there is
+  only one of has no entropy: nan.
+
+  Args:
+    importance: [F, Z], each row sums to 1.
+    scores: [F] R2, or accuracy.
+  """
+  used = importance[:, importance.sum(axis=0) > 0]
+  with np.errstate(divide="ignore", invalid="ignore"):
+    of_latents, of_factors = (
+      1.0 - scipy.stats.entropy(x) / np.log(len(x))
+      for x in (used, importance.T)
+    )
+  return {
+    "disentanglement": np.average(of_latents, weights=used.sum(axis=0)),
+    "completeness": of_factors.mean(),
+    "informativeness": np.mean(scores),
+  }
+
+
+def match_by_loss(
+  mean: Array, factors: Factors, scene: Array, is_train: Array, seed: int
+) -> Array:
+  """Gives objects the slots that a linear probe predicts them best from.
+
+  The probe is fitted to random pairs of slots and objects first, and then to
+  those of the least squared error, some times over. Sides of the split are
+  matched alike, the probe is fitted to one.
+
+  Args:
+    mean: [N, K, Z].
+    factors: to be predicted, in comparable sizes, classes as one-hot.
+    scene: [O] of the objects.
+    is_train: [O] which objects the probe is fitted to.
+    seed: of the first pairs.
+
+  Returns:
+    [O] slots, -1 for none.
+  """
+  scale = sklearn.preprocessing.StandardScaler().fit_transform
+  targets = [
+    scale(y) if y.ndim > 1 else y[:, None] == np.unique(y)
+    for y in factors.values()
+  ]
+  target = np.concatenate(targets, axis=1)
+  costs = np.random.default_rng(seed).uniform(size=[len(scene), mean.shape[1]])
+  for _ in range(_ROUNDS + 1):
+    slot = np.full(len(scene), -1)
+    for n in range(len(mean)):
+      objects = np.arange(*np.searchsorted(scene, [n, n + 1]))
+      rows, columns = scipy.optimize.linear_sum_assignment(costs[objects])
+      slot[objects[rows]] = columns
+    known = is_train & (slot >= 0)
+    ridge = sklearn.linear_model.Ridge()
+    ridge.fit(mean[scene, slot][known], target[known])
+    said = np.array([ridge.predict(slots) for slots in mean])
+    costs = np.square(target[:, None] - said[scene]).sum(axis=-1)
+  return slot
+
+
+def _spread(*values: Any) -> dict[str, Any]:
   """Returns mean and standard deviation over the seeds."""
-  deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
-  return {"mean": float(np.mean(values)), "standard_deviation": deviation}
+  deviation = np.std(values, axis=0, ddof=1).tolist() if values[1:] else None
+  mean = np.mean(values, axis=0).tolist()
+  return {"mean": mean, "standard_deviation": deviation}
 
 
 def table(result: Mapping[str, Any]) -> str:
-  """Returns the tables of what `measure` returned."""
+  """Returns the table of what `measure` returned, and what it is of."""
   spread = evaluation.tables.spread
   rows = [
-    [
-      name,
-      of["score"],
-      *(spread(**of[x]) for x in ("linear", "mlp", "baseline")),
-    ]
+    [name, of["score"], *(spread(**of[key]) for key in _PROBES)]
     for name, of in result["factors"].items()
   ]
   rows += [["DCI", name, spread(**x)] for name, x in result["dci"].items()]
-  headers = ["factor", "score", "linear", "MLP", "knows nothing"]
+  headers = ["factor", "score", *_PROBES]
   head = (
-    f"{result['num_matched']:.0f} of {result['num_objects']} visible "
-    f"objects of {result['num_scenes']} scenes have a slot, matched by "
-    f"{result['matching']}"
+    f"{result['num_matched']['mean']:.0f} of {result['num_objects']} visible "
+    f"objects have a slot, matched by {result['matching']}"
   )
   return f"{head}\n\n{tabulate.tabulate(rows, headers, disable_numparse=True)}"
