@@ -9,7 +9,7 @@ import shutil
 import tensorflow as tf
 
 import iodine
-from iodine import checkpoints, errors, evaluation, files
+from iodine import checkpoints, config_files, errors, evaluation, files
 from iodine.commands import common, evaluate
 
 _README = pathlib.Path(__file__).with_name("packed_readme.md")
@@ -43,6 +43,9 @@ def run(
     optimizer = tf.train.Checkpoint(global_step=optimizer.global_step)
   if os.path.exists(checkpoints.config_path(opened.prefix)):
     stored = checkpoints.config_beside(opened.prefix)
+  # On what it was trained, but not where it wrote there.
+  environment = {"environment": stored.get("environment", {})}
+  stored = {**config_files.for_another_call(stored), **environment}
   about = {"step": opened.step, "version": iodine.__version__}
   readme = _README.read_text(encoding="utf-8").format(
     name=os.path.basename(output),
