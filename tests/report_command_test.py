@@ -184,7 +184,7 @@ def test_nothing_is_cut_on_a_phone(report, browser):
   finally:
     send("Emulation.clearDeviceMetricsOverride", {})
   assert sizes[0] == (390, 390) and len(sizes) > 10
-  assert all(scroll <= client for scroll, client in sizes)
+  assert all(scroll <= client for scroll, client in sizes), sizes
 
 
 def test_the_file_refers_to_nothing_outside(report):

@@ -63,9 +63,9 @@ def _tabulate(
   )
 
 
-def spread(mean: float | None, deviation: float | None) -> str:
+def spread(mean: float | None, standard_deviation: float | None) -> str:
   """Returns a cell of a mean and its deviation, each where there is one."""
-  numbers = [x for x in (mean, deviation) if x is not None]
+  numbers = [x for x in (mean, standard_deviation) if x is not None]
   return " ± ".join(f"{number:.4f}" for number in numbers) or "-"
 
 
