@@ -32,7 +32,7 @@ def run(config: Config, checkpoint: common.Checkpoint) -> None:
   """
   host, port = config["explore"]["host"], config["explore"]["port"]
   with errors.as_user_error(
-    (OSError,),
+    (OSError, OverflowError),
     lambda error: (
       f"cannot serve at `explore.host` {host}, `explore.port` {port} "
       f"({errors.reason(error)}): give another port, or 0 for a free one"
