@@ -109,8 +109,7 @@ class Application:
     return _json(sheet.describe(found.reconstruction[:, 0], *found))
 
   def _upload(self, request: Request) -> Response:
-    name = request.args.get("name", "file")
-    (image,) = self._engine.read(request.get_data(), name)
+    (image,) = self._engine.read(request.get_data())
     return _json({"picture": sheet.png_uri(image)})
 
   def _npz(self, request: Request) -> Response:
@@ -126,8 +125,9 @@ class Application:
     zoom = -(-_GIF_SIZE // max(self._engine.image_shape[:2]))
     large = wide.repeat(zoom, axis=1).repeat(zoom, axis=2)
     frames = np.rint(255 * large).astype(np.uint8)
-    times: dict[str, Any] = {"duration": _FRAME_MILLISECONDS, "loop": 0}
-    content = imageio.imwrite("<bytes>", frames, extension=".gif", **times)
+    content = imageio.imwrite(
+      "<bytes>", frames, extension=".gif", duration=_FRAME_MILLISECONDS, loop=0
+    )
     return Response(content, mimetype="image/gif")
 
   def _latents(self, request: Request, most: int) -> np.ndarray:

@@ -19,7 +19,6 @@ import tensorflow as tf
 from iodine import evaluation, segmentation
 from iodine.drawing import sheet
 from iodine.modules import iodine, types
-from iodine.readers import image_files
 
 # How many graphs, and how many answers, are kept.
 _NUM_GRAPHS, _NUM_ANSWERS = 8, 32
@@ -40,7 +39,6 @@ class Engine:
     scenes: batches of one scene each.
     deviations: of every latent from 0 beforehand, [Z].
     names: will be what the latents are called, [Z]; None where nothing is.
-    infer: `_infer`, which keeps its last answers.
   """
 
   def __init__(self, model: iodine.IODINE, scenes: Sequence[dict[str, Any]]):
@@ -55,25 +53,12 @@ class Engine:
     prior = model.latent_dist.default_prior()
     self.deviations = prior.stddev().numpy().tolist()
     self.names: futures.Future[Names] = futures.Future()
-    self._lock, self._asked = threading.Lock(), 0.0
+    self._lock, self._asked = threading.RLock(), 0.0
     self._decoder = evaluation.Decoder(model, batch_size=1)
     self._inferring = functools.lru_cache(_NUM_GRAPHS)(self._compile)
-    self.infer = functools.lru_cache(_NUM_ANSWERS)(self._infer)
+    self._answer = functools.lru_cache(_NUM_ANSWERS)(self._infer)
 
-  def decode(self, latents: np.ndarray) -> types.Rendering:
-    """Decodes [N, K, Z] to N images, in NumPy."""
-    with self._lock:
-      self._asked = time.monotonic()
-      return self._decoder(latents)
-
-  def read(self, content: bytes, name: str) -> np.ndarray:
-    """Reads a file as `segment` does: what the model sees, [1, H, W, C]."""
-    height, width, channels = self.image_shape
-    framing = image_files.Framing((height, width), None, channels == 1)
-    image = image_files.read(content, framing, name)
-    return segmentation.prepare(image, self.image_shape)[0]
-
-  def _infer(self, source: int | bytes, **options: int) -> dict[str, Any]:
+  def infer(self, source: int | bytes, **options: int) -> dict[str, Any]:
     """Decomposes a scene, by its number, or a picture, a file's content.
 
     Args:
@@ -82,16 +67,30 @@ class Engine:
 
     Returns:
       What `sheet.of_scene` does; samples and means of the latents, [T][K][Z],
-      and the KL of each in the end, [K][Z].
+      and the KL of each in the end, [K][Z]. The last answers are kept.
     """
+    with self._lock:
+      self._asked = time.monotonic()
+      return self._answer(source, **options)
+
+  def decode(self, latents: np.ndarray) -> types.Rendering:
+    """Decodes [N, K, Z] to N images, in NumPy."""
+    with self._lock:
+      self._asked = time.monotonic()
+      return self._decoder(latents)
+
+  def read(self, content: bytes) -> np.ndarray:
+    """Reads a file as `segment` does: what the model sees, [1, H, W, C]."""
+    return segmentation.prepare(content, self.image_shape)[0]
+
+  def _infer(self, source: int | bytes, **options: int) -> dict[str, Any]:
     if isinstance(source, bytes):
       # A model for films sees the picture again and again.
       length = self._model.frame_index(options["refinements"]) + 1
-      image = self.read(source, "picture").repeat(length, axis=0)
+      image = self.read(source).repeat(length, axis=0)
       batch = {"image": tf.constant(image[None])}
     else:
       batch = self.scenes[source]
-    self._asked = time.monotonic()
     found = self._decompose(batch, **options)
     latents = found["info"]["latent"]
     return {

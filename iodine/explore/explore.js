@@ -2,8 +2,6 @@
 // The page of `python main.py explore`. What is done here stays here: `state`
 // is all of it, and the address has it. The server infers and decodes.
 
-const [MAX_SLOTS, MAX_UPLOAD] = [16, 20 * 2 ** 20];
-
 let about, state, found, views;
 let [names, second] = [[], []]; // of the latents; the second scene's slots
 let moved; // the latent that was moved last, or that says most
@@ -125,8 +123,7 @@ function changed(text, isEdit = true) {
 }
 
 function add(text, slot) {
-  if (state.edit.length === MAX_SLOTS)
-    return say(`There are ${MAX_SLOTS} slots already.`);
+  if (state.edit.length === 16) return say("There are 16 slots already.");
   state.chosen = state.edit.push({ ...slot, from: null }) - 1;
   return changed(text);
 }
@@ -229,12 +226,10 @@ function verdict(before, after) {
   const isSame = (k, other) =>
     2 * count((x, y) => x === k && y === other) >=
     count((x, y) => x === k || y === other);
-  const isMissed = (k) => ![...new Set(after)].some((x) => isSame(k, x));
+  const isFound = (k) => [...new Set(after)].some((x) => isSame(k, x));
   const present = [...new Set(before)].sort();
-  const missed = present.filter(isMissed).map((k) => k + 1);
-  const number = `${present.length - missed.length} of ${present.length}`;
-  const rest = missed.length ? ` Not found: slot ${missed.join(", ")}.` : "";
-  return `Found ${number} slots that were there.${rest}`;
+  const list = (slots) => slots.map((k) => k + 1).join(", ") || "none";
+  return `Of slots ${list(present)} it found ${list(present.filter(isFound))}.`;
 }
 
 function save(download, href) {
@@ -251,8 +246,8 @@ async function saveAnswer(name, path, latents) {
 
 async function upload([file]) {
   if (!file) return;
-  if (file.size > MAX_UPLOAD) return say("A file has at most 20 MB.");
-  use(await askFor(`upload?name=${encodeURIComponent(file.name)}`, file));
+  if (file.size > 20 * 2 ** 20) return say("A file has at most 20 MB.");
+  use(await askFor("upload", file));
 }
 
 for (const id in actions) find(id).onclick = actions[id];

@@ -138,12 +138,11 @@ class SceneView {
 
 function drawCurve(name, values, now) {
   const [least, most] = [Math.min(...values), Math.max(...values)];
-  const height = (y) => 38 - (36 * (y - least)) / (most - least || 1);
-  const points = values.map((y, t) => `${t},${height(y)}`);
-  const box = `viewBox="0 0 ${values.length - 1 || 1} 40"`;
+  const points = values.map((y, t) => `${t},${-y}`).join(" ");
+  const box = `0 ${-most} ${values.length - 1 || 1} ${most - least || 1}`;
   return `<figure>${name} ${+values[now].toPrecision(4)}
-<svg ${box} preserveAspectRatio="none" aria-hidden="true">
-<path d="M${now} 0v40"/><polyline points="${points.join(" ")}"/></svg>
+<svg viewBox="${box}" preserveAspectRatio="none" aria-hidden="true">
+<path d="M${now} ${-most}V${-least}"/><polyline points="${points}"/></svg>
 </figure>`;
 }
 
