@@ -548,7 +548,9 @@ def test_two_hundred_moves_leave_nothing_behind(page):
 
 def test_a_phone_shows_all_of_it(browser, address):
   size = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
-  browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+  command = browser.driver.execute_cdp_cmd
+  command("Emulation.setDeviceMetricsOverride", size)
+  command("Emulation.setTouchEmulationEnabled", {"enabled": True})
   try:
     page = Page(browser, address, 390)
     assert page.get("document.documentElement.scrollWidth") == 390
@@ -558,13 +560,21 @@ def test_a_phone_shows_all_of_it(browser, address):
       "  && x.getBoundingClientRect().right > 390).map(x => x.outerHTML)"
     )
     assert cut == []
+    # Fingers are larger than arrows.
+    small = page.get(
+      "[...document.querySelectorAll('button, select, input:not(#file)')]"
+      ".filter(x => x.type !== 'radio' && x.offsetHeight)"
+      ".filter(x => x.offsetHeight < 44).map(x => x.outerHTML)"
+    )
+    assert small == []
     # What moves stays in sight where the sliders are.
     page.js("find('latents').scrollIntoView({block: 'end'})")
     assert page.get(
       "views.edited.part('.stage canvas').getBoundingClientRect().bottom > 100"
     )
   finally:
-    browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    command("Emulation.setTouchEmulationEnabled", {"enabled": False})
+    command("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_the_keyboard_is_enough_and_all_has_a_name(page):

@@ -112,10 +112,10 @@ const redraw = () =>
 function changed(text, isEdit = true) {
   say(text);
   if (own().from !== null) views.found.draw({ slot: own().from });
-  if (state.partner < second.length)
-    views.second.draw({ slot: state.partner });
+  const slot = Math.min(state.partner, partners().length - 1);
   find("partner").replaceChildren(...partners().map(partnerOption));
-  find("partner").value = state.partner;
+  find("partner").value = state.partner = slot;
+  if (slot < second.length) views.second.draw({ slot });
   [mixing, find("mix").value] = [null, 0];
   showLatents();
   settle(isEdit);
@@ -139,9 +139,9 @@ function choosePartner(k) {
   return changed(`With ${find("partner")[k].text}.`, false);
 }
 
-// All slots; those of the second scene keep their numbers, as they come first.
-const partners = () => [...second, ...state.edit];
-const partner = () => partners()[state.partner] ?? own();
+// All slots; those of the second scene, copies, come first: they do not change.
+const partners = () => [...second.map((x) => ({ ...x })), ...state.edit];
+const partner = () => partners()[state.partner];
 
 function partnerOption(_, k) {
   const own = `slot ${k - second.length + 1}`;
