@@ -293,15 +293,8 @@ PACK: Table = {
 }
 EXPLORE: Table = {
   "explore": {
-    "host": Entry(
-      "127.0.0.1", str, "who may see the page: this machine alone", "call"
-    ),
-    "port": Entry(
-      8035,
-      Annotated[int, AtLeast(0), Below(2**16)],
-      "of the page; 0: a free one",
-      "call",
-    ),
+    "host": Entry("127.0.0.1", str, "this machine alone sees it", "call"),
+    "port": Entry(8035, Count, "of the page; 0: a free one", "call"),
   },
 }
 RESULTS: Table = {

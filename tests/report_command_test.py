@@ -157,9 +157,9 @@ def test_scenes_are_played_and_clicked(report, browser):
   # Of the first scene all but the image itself, of the second one none.
   changed = [x != y for x, y in zip(before, after, strict=True)]
   assert not any(changed[len(changed) // 2 :]) and sum(changed) > 5
-  browser.click(".view .slots button:last-child")
-  pressed = browser.query(".view .slots button", "ariaPressed")
-  assert pressed == 2 * [("false",), ("false",), ("true",)]
+  browser.click(".view .slots label:last-child")
+  chosen = browser.query(".view .slots input", "checked")
+  assert chosen == 2 * [(False,), (False,), (True,)]
   for (facts,) in browser.query(".view .facts", "textContent"):
     assert re.fullmatch(r"Slot 3: .* % of the pixels, KL .* nats", facts)
   assert browser.console_errors() == []

@@ -50,15 +50,18 @@ def describe(
 
   Returns:
     The size, the slots' colours; and `sheet`, a PNG as data URI: T rows of
-    image, reconstruction, slots (their numbers from 0), K components, K masks.
+    image, reconstruction, masks in colours, thrice the error, slots (their
+    numbers from 0), K components, K masks.
   """
   num_rows, num_slots, height, width, _ = masks.shape
-  columns = [image, reconstruction[:, 0], masks.argmax(axis=1) / 255]
+  colors, made = palette.slot_colors(num_slots), reconstruction[:, 0]
+  columns = [image, made, palette.mix(masks, colors), 3 * np.abs(image - made)]
+  columns += [masks.argmax(axis=1) / 255]
   columns += [x[:, k] for x in (components, masks) for k in range(num_slots)]
   wide = np.concatenate([canvas.to_rgb(each) for each in columns], axis=2)
   return {
     **{"height": height, "width": width, "rows": num_rows, "curves": {}},
-    "colors": palette.slot_colors(num_slots).tolist(),
+    "colors": colors.tolist(),
     "sheet": png_uri(wide.reshape(num_rows * height, -1, 3)),
   }
 

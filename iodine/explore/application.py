@@ -9,7 +9,6 @@ import mimetypes
 import pathlib
 from collections.abc import Iterable
 from typing import Annotated, Any
-from urllib import parse
 
 import imageio.v3 as imageio
 import numpy as np
@@ -24,22 +23,23 @@ _FOLDER = pathlib.Path(__file__).parent
 # What is sent; no other file is.
 _NAMES = ("page.html", "explore.js", "explore.css")
 _FILES = {f.name: f for f in (*report.ASSETS, *map(_FOLDER.joinpath, _NAMES))}
-_HEADERS = {
-  "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; "
-  "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
-  "Cross-Origin-Resource-Policy": "same-origin",
-}
+_POLICY = (
+  "default-src 'self'; img-src 'self' data:; "
+  "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
 _MAX_UPLOAD = 20 * 2**20
-_MAX_SLOTS, _MAX_REFINEMENTS, _MAX_FRAMES = 16, 50, 64
+_MAX_SLOTS, _MAX_FRAMES = 16, 64
+# How a picture is decomposed: the least and the most.
+_OPTIONS = {
+  "slots": (1, _MAX_SLOTS),
+  "refinements": (0, 50),
+  "seed": (0, 2**32 - 1),
+}
 _GIF_SIZE, _FRAME_MILLISECONDS = 280, 120
 
 
 class Application:
-  """Answers browsers; what they do is kept by themselves alone.
-
-  Attributes:
-    port: that is listened at.
-  """
+  """Answers browsers; what they do is kept by themselves alone."""
 
   def __init__(self, explored: engine.Engine, host: str, about: Any):
     """Takes what is explored.
@@ -49,12 +49,13 @@ class Application:
       host: where this listens.
       about: a dict of checkpoint, step, and the options to begin with.
     """
-    self.port = 0
     self._engine, self._host = explored, host
     images = [scene["image"][0, 0].numpy() for scene in explored.scenes]
-    self._about = {**about, "prior": explored.prior}
-    self._about["thumbnails"] = [sheet.png_uri(image) for image in images]
+    thumbnails = [sheet.png_uri(image) for image in images]
+    about |= {"thumbnails": thumbnails, "deviations": explored.deviations}
     self._answers = {
+      "/about": lambda request: _json(about),
+      "/names": lambda request: _json(explored.names.result()),
       "/infer": self._infer,
       "/decode": self._decode,
       "/upload": self._upload,
@@ -72,7 +73,7 @@ class Application:
       response = Response(error.description, error.code)
     except errors.UserError as error:
       response = Response(str(error), 400)
-    response.headers.update(_HEADERS)
+    response.headers["Content-Security-Policy"] = _POLICY
     return response(environ, start_response)
 
   def _respond(self, request: Request) -> Response:
@@ -80,10 +81,6 @@ class Application:
     path = request.path
     if request.method == "POST" and path in self._answers:
       return self._answers[path](request)
-    if path == "/about":
-      return _json(self._about)
-    if path == "/names" and self._engine.named.wait():
-      return _json(self._engine.names)
     name = "page.html" if path == "/" else path[1:]
     if request.method != "GET" or name not in _FILES:
       raise exceptions.NotFound
@@ -93,8 +90,8 @@ class Application:
   def _check_sender(self, request: Request) -> None:
     """Refuses pages from elsewhere, whatever name leads them here."""
     host = request.headers.get("Host", "")
-    name, own = host.removesuffix(f":{self.port}"), f"http://{host}"
-    is_known = name in ("localhost", "127.0.0.1", self._host)
+    own, known = f"http://{host}", ("localhost", "127.0.0.1", self._host)
+    is_known = host.split(":")[0] in known
     if not is_known or request.headers.get("Origin", own) != own:
       raise exceptions.Forbidden("this page is for this machine alone")
 
@@ -104,26 +101,20 @@ class Application:
       source: int | bytes = base64.b64decode(body["picture"].partition(",")[2])
     else:
       source = _number(body, "scene", 0, len(self._engine.scenes) - 1)
-    slots = _number(body, "slots", 1, _MAX_SLOTS)
-    refinements = _number(body, "refinements", 0, _MAX_REFINEMENTS)
-    seed = _number(body, "seed", 0, 2**32 - 1)
-    return _json(self._engine.infer(source, slots, refinements, seed))
+    options = {k: _number(body, k, *bounds) for k, bounds in _OPTIONS.items()}
+    return _json(self._engine.infer(source, **options))
 
   def _decode(self, request: Request) -> Response:
     found = self._engine.decode(self._latents(request, 1))
     return _json(sheet.describe(found.reconstruction[:, 0], *found))
 
   def _upload(self, request: Request) -> Response:
-    name = parse.unquote(request.headers.get("X-Name", "file"))
-    (image,) = self._engine.read(request.get_data(), name)
+    (image,) = self._engine.read(request.get_data())
     return _json({"picture": sheet.png_uri(image)})
 
   def _npz(self, request: Request) -> Response:
-    latents = self._latents(request, 1)
-    found = self._engine.decode(latents)
-    arrays: dict[str, Any] = {k: x[0] for k, x in found._asdict().items()}
     content = io.BytesIO()
-    np.savez(content, latents=latents[0], **arrays)
+    np.savez(content, latents=self._latents(request, 1)[0])
     return Response(content.getvalue(), mimetype="application/zip")
 
   def _gif(self, request: Request) -> Response:
@@ -134,13 +125,14 @@ class Application:
     zoom = -(-_GIF_SIZE // max(self._engine.image_shape[:2]))
     large = wide.repeat(zoom, axis=1).repeat(zoom, axis=2)
     frames = np.rint(255 * large).astype(np.uint8)
-    times: dict[str, Any] = {"duration": _FRAME_MILLISECONDS, "loop": 0}
-    content = imageio.imwrite("<bytes>", frames, extension=".gif", **times)
+    content = imageio.imwrite(
+      "<bytes>", frames, extension=".gif", duration=_FRAME_MILLISECONDS, loop=0
+    )
     return Response(content, mimetype="image/gif")
 
   def _latents(self, request: Request, most: int) -> np.ndarray:
     """Returns latents [N, K, Z] that came as lists, N at most so many."""
-    size = len(self._engine.prior[0])
+    size = len(self._engine.deviations)
     row = Annotated[list[float], kinds.Length(size, size)]
     slots = Annotated[list[row], kinds.Length(1, _MAX_SLOTS)]
     given = request.get_json(force=True)["latents"]

@@ -2,182 +2,182 @@
 // The page of `python main.py explore`. What is done here stays here: `state`
 // is all of it, and the address has it. The server infers and decodes.
 
-const [MAX_SLOTS, MAX_UPLOAD] = [16, 20 * 2 ** 20];
-
-let about, state, found, second, views, settled, partners;
-let [past, names, turn] = [[], [], 0];
-let moved = null; // the latent that was moved last
+let about, state, found, views;
+let [names, second] = [[], []]; // of the latents; the second scene's slots
+let moved; // the latent that was moved last, or that says most
 let mixing = null; // of interpolation: the latents that it began with
 
 const find = (id) => document.getElementById(id);
 const say = (text) => (find("status").textContent = text);
 const round = (x) => +x.toFixed(4);
 const latents = () => state.edit.map((slot) => slot.z);
-const own = () => state.edit?.[state.chosen];
+const own = () => state.edit[state.chosen];
 
-window.onunhandledrejection = ({ reason }) => {
-  const isLost = reason.message === "Failed to fetch";
-  say(isLost ? "No answer: is the command running?" : reason.message);
-};
+window.onunhandledrejection = ({ reason }) => say(reason.message);
 
-async function ask(path, body, headers = {}) {
-  const method = body ? "POST" : "GET";
-  const response = await fetch(path, { method, body, headers });
+// Asks the server a question, or gives it a file.
+async function ask(path, question) {
+  const body = question instanceof File ? question : JSON.stringify(question);
+  const lost = () => new Response("is the command running?", { status: 503 });
+  const response = await fetch(path, { method: "POST", body }).catch(lost);
   if (response.ok) return response;
   throw new Error(`This cannot be done: ${await response.text()}`);
 }
 
-const askFor = async (path, question) =>
-  (await ask(path, question && JSON.stringify(question))).json();
-const infer = ({ source, options }) =>
-  askFor("infer", { ...source, ...options });
+const askFor = async (path, question) => (await ask(path, question)).json();
 
-// What of a decomposition can be edited, slot by slot.
-const slotsOf = (data, { sample } = state) =>
-  (sample ? data.samples : data.means).at(-1).map((values, from) => {
-    const [z, kl] = [values.map(round), data.latent_kl[from].map(round)];
-    return { z, mark: z, kl, from };
-  });
+// Returns what does one job at a time; of those that wait only the last counts.
+function queue() {
+  let [running, wanted] = [Promise.resolve(), 0];
+  return (job) => {
+    const mine = ++wanted;
+    const run = () => mine === wanted && job();
+    return (running = running.then(run, run));
+  };
+}
+
+const [entering, drawing] = [queue(), queue()];
 
 // ------------------------------------------------------------------- state
 
+// What of a decomposition can be edited, slot by slot.
+const slotsOf = (data, { sample }) =>
+  (sample ? data.samples : data.means).at(-1).map((values, from) => {
+    const [z, kl] = [values, data.latent_kl[from]].map((x) => x.map(round));
+    return { z, mark: z, kl, from };
+  });
+
 // Infers what the next state has to show, and then makes it the state.
-async function enter(next) {
-  const [mine, begun] = [++turn, performance.now()];
-  say("Inferring …");
-  const data = await infer(next);
-  if (mine !== turn) return; // something else was opened meanwhile
-  const edit = next.edit ?? slotsOf(data, next);
-  const chosen = Math.min(next.chosen, edit.length - 1);
-  [found, state] = [data, { ...next, edit, chosen }];
-  const time = ((performance.now() - begun) / 1000).toFixed(2);
-  say(`${found.rows - 1} refinements in ${time} s. Click an object.`);
-  const shown = { ...next.options, sample: next.sample ? "yes" : "" };
-  for (const name in shown) find("options")[name].value = shown[name];
-  press(find("thumbnails").children, (k) => k === next.source.scene);
-  find("pair").inert = false;
-  await views.found.show(found, own().from ?? 0);
-  await changed();
-}
+const enter = (next, text) =>
+  entering(async () => {
+    say("Inferring …");
+    const { options } = next;
+    const infer = (source) => askFor("infer", { ...source, ...options });
+    const data = await infer(next.source);
+    const other = next.second && (await infer(next.second));
+    [found, second] = [data, other ? slotsOf(other, options) : []];
+    const edit = next.edit ?? slotsOf(data, options);
+    state = { ...next, edit, chosen: Math.min(next.chosen, edit.length - 1) };
+    for (const name in options) find("options")[name].value = options[name];
+    press(find("thumbnails"), next.source.scene);
+    find("pair").inert = false;
+    find("second-part").hidden = !other;
+    await views.found.show(data, own().from ?? 0);
+    if (other) await views.second.show(other);
+    await changed(text ?? `${data.rows - 1} refinements. Click an object.`);
+  });
 
 // Infers anew: the changes say of what, and how.
 const open = (changes) => enter({ ...state, edit: null, ...changes });
 
 async function use(source) {
   if (find("use").value === "open") return open({ source, chosen: 1 });
-  second = await infer({ ...state, source });
-  find("second-part").hidden = false;
-  await views.second.show(second, 1);
-  showPartners(secondName(1));
+  const next = { ...state, second: source, partner: 1 };
+  await enter(next, "Choose an object of the second scene, and put it in.");
   find("second").scrollIntoView({ block: "nearest" });
-  say("Choose an object of the second scene, and put it in.");
 }
 
-// Keeps the state in the address, and what was before it to be undone.
+// Keeps the state in the address; an edit can be undone.
 function settle(isEdit = true) {
-  const before = settled;
-  settled = JSON.stringify(state);
-  if (isEdit && before && before !== settled) past.push(before);
-  history.replaceState(null, "", `#${btoa(settled)}`);
+  const [depth, address] = [history.state, `#${btoa(JSON.stringify(state))}`];
+  if (isEdit && location.hash && location.hash !== address)
+    history.pushState(depth + 1, "", address);
+  else history.replaceState(depth, "", address);
 }
 
-// -------------------------------------------------------------------- editing
+// Shows the state that the address has, or else the first scene.
+async function restore() {
+  const given = location.hash.slice(1);
+  try {
+    if (given) return await enter(JSON.parse(atob(given)), "As it was.");
+  } catch {
+    history.replaceState(0, "", location.pathname);
+  }
+  const options = { ...about.options, sample: 0 };
+  state = { source: { scene: 0 }, second: null, options, edit: null };
+  Object.assign(state, { chosen: 1, partner: 0 });
+  if (about.thumbnails.length) await enter(state);
+  if (given) say("The address could not be read. This is the first scene.");
+}
 
-// Decodes what is there now; of what waits only the last counts.
-let [drawing, wanted] = [Promise.resolve(), 0];
-function redraw() {
-  const mine = ++wanted;
-  const draw = async () => {
-    if (mine !== wanted) return;
+// ----------------------------------------------------------------- editing
+
+const redraw = () =>
+  drawing(async () => {
     const data = await askFor("decode", { latents: [latents()] });
     await views.edited.show(data, state.chosen);
-  };
-  return (drawing = drawing.then(draw, draw));
-}
+  });
 
-// Shows all that depends on the slots but their pictures.
-function showSlots() {
-  mixing = null;
-  find("mix").value = 0;
-  showPartners();
+// Shows what follows from a state that was inferred.
+function changed(text, isEdit = true) {
+  say(text);
+  if (own().from !== null) views.found.draw({ slot: own().from });
+  const slot = Math.min(state.partner, partners().length - 1);
+  find("partner").replaceChildren(...partners().map(partnerOption));
+  find("partner").value = state.partner = slot;
+  if (slot < second.length) views.second.draw({ slot });
+  [mixing, find("mix").value] = [null, 0];
   showLatents();
-}
-
-function changed(text) {
-  if (text) say(text);
-  showSlots();
-  settle();
+  settle(isEdit);
   return redraw();
 }
 
 function add(text, slot) {
-  if (state.edit.length === MAX_SLOTS)
-    return say(`There are ${MAX_SLOTS} slots already.`);
-  state.chosen = state.edit.push(slot) - 1;
+  if (state.edit.length === 16) return say("There are 16 slots already.");
+  state.chosen = state.edit.push({ ...slot, from: null }) - 1;
   return changed(text);
 }
 
 function choose(chosen) {
   if (chosen < 0) return say("That object is gone. Undo brings it back.");
   state.chosen = chosen;
-  views.edited.choose(chosen);
-  if (own().from !== null) views.found.choose(own().from);
-  say(views.edited.part(".facts").textContent);
-  showSlots();
-  settle(false);
+  return changed(`Slot ${chosen + 1} is chosen.`, false);
 }
 
-const chooseFound = (from) =>
-  choose(state.edit.findIndex((slot) => slot.from === from));
-const isPlace = (i) => names[i]?.[0].startsWith("position");
+function choosePartner(k) {
+  state.partner = k;
+  return changed(`With ${find("partner")[k].text}.`, false);
+}
+
+// All slots; those of the second scene, copies, come first: they do not change.
+const partners = () => [...second.map((x) => ({ ...x })), ...state.edit];
+const partner = () => partners()[state.partner];
+
+function partnerOption(_, k) {
+  const own = `slot ${k - second.length + 1}`;
+  return new Option(second[k] ? `second scene, slot ${k + 1}` : own, k);
+}
 
 function showLatents() {
   const { kl } = own();
   const order = [...kl.keys()].sort((a, b) => kl[b] - kl[a]).slice(0, 8);
+  [moved] = order;
   find("latents").replaceChildren(...order.map(latentRow));
   find("which").textContent = `slot ${state.chosen + 1}`;
+  find("swap").disabled = !names.some((_, i) => isPlace(i));
 }
 
 function latentRow(i) {
-  const [mean, deviation] = about.prior.map((values) => values[i]);
-  const scaled = (z) => (z - mean) / deviation;
+  const deviation = about.deviations[i];
+  const [z, mark] = [own().z[i], own().mark[i]].map((x) => x / deviation);
   const row = find("latent").content.cloneNode(true).firstElementChild;
   const [range, out] = row.querySelectorAll("input, output");
-  const [name, r] = names[i] ?? [`latent ${i}`];
-  row.firstChild.textContent = name;
-  row.title = r ? `latent ${i}, correlation ${r}` : name;
-  range.value = scaled(own().z[i]);
-  out.value = scaled(own().z[i]).toFixed(2);
-  const place = Math.max(-3, Math.min(3, scaled(own().mark[i])));
-  const left = `calc(7px + (100% - 16px) * ${(place + 3) / 6})`;
-  row.querySelector("i").style.left = left;
+  row.firstChild.textContent = names[i] ?? `latent ${i}`;
+  row.title = `latent ${i}`;
+  [range.value, out.value] = [z, z.toFixed(2)];
+  const place = (Math.max(-3, Math.min(3, mark)) + 3) / 6;
+  row.querySelector("i").style.left = `calc(7px + (100% - 16px) * ${place})`;
   range.oninput = () => {
     [moved, mixing] = [i, null];
-    own().z = own().z.with(i, round(mean + deviation * range.value));
+    own().z = own().z.with(i, round(deviation * range.value));
     out.value = (+range.value).toFixed(2);
-    say(`${row.title}: ${out.value}`);
-    redraw();
+    return redraw();
   };
   range.onchange = () => settle();
   return row;
 }
 
-// Offers all slots but the chosen one, those of the second scene, too.
-function showPartners(value = find("partner").value) {
-  partners = new Map(state.edit.map((slot, k) => [`slot ${k + 1}`, slot]));
-  partners.delete(`slot ${state.chosen + 1}`);
-  if (second)
-    slotsOf(second).forEach((slot, k) => partners.set(secondName(k), slot));
-  const options = [...partners.keys()].map((text) => new Option(text));
-  find("partner").replaceChildren(...options);
-  if (partners.has(value)) find("partner").value = value;
-  const k = find("partner").selectedIndex - state.edit.length + 1;
-  if (k >= 0 && views.second.tiles) views.second.choose(k);
-}
-
-const secondName = (k) => `second scene, slot ${k + 1}`;
-const partner = () => partners.get(find("partner").value);
-const copyOf = (slot) => ({ ...slot, from: null });
+const isPlace = (i) => names[i]?.startsWith("position");
 
 const actions = {
   remove() {
@@ -188,91 +188,73 @@ const actions = {
   },
   duplicate() {
     const z = own().z.map((x, i) => (isPlace(i) ? x - 2 * Math.sign(x) : x));
-    const text = "Duplicated. Move the copy on by its latents.";
-    return add(text, { ...copyOf(own()), z });
+    return add("Duplicated. Move the copy by its latents.", { ...own(), z });
   },
-  put: () => add("Put in.", copyOf(partner())),
+  put: () => add("Put in.", partner()),
   swap() {
     const [mine, other] = [own(), partner()];
-    const [a, b] = [mine.z, other.z];
-    if (!names.some((_, i) => isPlace(i) && a[i] !== b[i]))
-      return say("No latent is known that says they are in other places.");
-    mine.z = a.map((x, i) => (isPlace(i) ? b[i] : x));
-    other.z = b.map((x, i) => (isPlace(i) ? a[i] : x));
+    const at = (a, b) => a.z.map((x, i) => (isPlace(i) ? b.z[i] : x));
+    [mine.z, other.z] = [at(mine, other), at(other, mine)];
     return changed("Swapped what the latents say of position.");
   },
-  async undo() {
-    if (!past.length) return say("There is nothing to undo.");
-    settled = past.pop();
-    await enter(JSON.parse(settled));
-    say("Undone.");
+  undo() {
+    if (history.state) history.back();
+    else say("There is nothing to undo.");
   },
   async infer() {
     const before = views.edited.labels;
-    const picture = document.createElement("canvas");
-    views.edited.paint(picture, views.edited.pixels("rebuilt"));
+    const picture = views.edited.part(".kinds canvas").toDataURL();
     const options = { ...state.options, slots: state.edit.length };
-    await open({ source: { picture: picture.toDataURL() }, options });
+    await open({ source: { picture }, options });
     say(verdict(before, views.found.labels));
   },
-  picture: () =>
-    views.edited.part(".stage canvas").toBlob((x) => save("scene.png", x)),
+  picture: () => save("scene.png", views.edited.part("canvas").toDataURL()),
   npz: () => saveAnswer("latents.npz", "npz", [latents()]),
   "refinement-gif": () => saveAnswer("refinement.gif", "gif", found.samples),
   "latent-gif"() {
-    const { z, kl } = own();
-    const i = moved ?? kl.indexOf(Math.max(...kl));
-    const [mean, deviation] = about.prior.map((values) => values[i]);
     const frames = Array.from({ length: 24 }, (_, t) => {
-      const value = mean - 3 * deviation * Math.cos((Math.PI * t) / 12);
-      return latents().with(state.chosen, z.with(i, value));
+      const value = -3 * about.deviations[moved] * Math.cos((Math.PI * t) / 12);
+      return latents().with(state.chosen, own().z.with(moved, value));
     });
-    return saveAnswer(`latent_${i}.gif`, "gif", frames);
+    return saveAnswer(`latent_${moved}.gif`, "gif", frames);
   },
 };
 
-// Says which slots were found again, by the pixels that they share.
+// Says which slots were found again: they share half of their pixels.
 function verdict(before, after) {
-  const isSame = (k, other) => {
-    const sum = [...before].map((x, i) => (x === k) + (after[i] === other));
-    return 2 * sum.filter((n) => n === 2).length >= sum.filter((n) => n).length;
-  };
-  const [present, others] = [before, after].map((x) => [...new Set(x)].sort());
-  const isMissed = (k) => !others.some((other) => isSame(k, other));
-  const missed = present.filter(isMissed).map((k) => k + 1);
-  const rest = missed.length ? ` Not found: slot ${missed.join(", ")}.` : "";
-  const number = present.length - missed.length;
-  return `Found ${number} of ${present.length} slots that were there.${rest}`;
+  const count = (isIn) => before.filter((x, i) => isIn(x, after[i])).length;
+  const isSame = (k, other) =>
+    2 * count((x, y) => x === k && y === other) >=
+    count((x, y) => x === k || y === other);
+  const isFound = (k) => [...new Set(after)].some((x) => isSame(k, x));
+  const present = [...new Set(before)].sort();
+  const list = (slots) => slots.map((k) => k + 1).join(", ") || "none";
+  return `Of slots ${list(present)} it found ${list(present.filter(isFound))}.`;
 }
 
-function save(name, blob) {
-  const link = document.createElement("a");
-  Object.assign(link, { href: URL.createObjectURL(blob), download: name });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 9000);
-  say(`Saved ${name}.`);
+function save(download, href) {
+  Object.assign(document.createElement("a"), { href, download }).click();
+  say(`Saved ${download}.`);
 }
 
 async function saveAnswer(name, path, latents) {
-  save(name, await (await ask(path, JSON.stringify({ latents }))).blob());
+  const blob = await (await ask(path, { latents })).blob();
+  save(name, URL.createObjectURL(blob));
 }
 
-// ---------------------------------------------------------------------- begin
+// ------------------------------------------------------------------- begin
 
 async function upload([file]) {
   if (!file) return;
-  if (file.size > MAX_UPLOAD) return say("A file has at most 20 MB.");
-  const headers = { "X-Name": encodeURIComponent(file.name) };
-  await use(await (await ask("upload", file, headers)).json());
+  if (file.size > 20 * 2 ** 20) return say("A file has at most 20 MB.");
+  use(await askFor("upload", file));
 }
 
 for (const id in actions) find(id).onclick = actions[id];
-find("options").onchange = ({ target: { name, value } }) => {
-  if (!find("options").reportValidity())
-    return say("That number is too small or too large.");
-  if (name === "sample") return open({ sample: !!value });
-  return open({ options: { ...state.options, [name]: +value } });
-};
+find("options").onchange = ({ target: { name, value } }) =>
+  find("options").reportValidity()
+    ? open({ options: { ...state.options, [name]: +value } })
+    : say("That number is too small or too large.");
 find("mix").oninput = ({ target }) => {
   mixing ??= own().z;
   const other = partner().z;
@@ -280,7 +262,7 @@ find("mix").oninput = ({ target }) => {
   redraw();
 };
 find("mix").onchange = () => [showLatents(), settle()];
-find("partner").onchange = showSlots;
+find("partner").onchange = ({ target }) => choosePartner(+target.value);
 find("file").onchange = ({ target }) => upload(target.files);
 document.onpaste = ({ clipboardData }) => upload(clipboardData.files);
 // There are no files before they are dropped.
@@ -288,37 +270,26 @@ document.ondragover = document.ondrop = (event) => {
   event.preventDefault();
   upload(event.dataTransfer.files);
 };
-window.onhashchange = () => location.reload();
+window.onpopstate = restore;
 
 async function begin() {
   about = await askFor("about");
-  const { checkpoint, step, options, thumbnails } = about;
+  const { checkpoint, step, thumbnails } = about;
   find("about").textContent = `${checkpoint}, step ${step}`;
   find("folder").textContent = JSON.stringify(checkpoint);
-  const put = (k) => showPartners(secondName(k));
   views = {
-    found: new SceneView(find("found"), ALL_KINDS, chooseFound),
+    found: new SceneView(find("found"), ALL_KINDS, (from) =>
+      choose(state.edit.findIndex((slot) => slot.from === from)),
+    ),
     edited: new SceneView(find("edited"), ALL_KINDS.slice(1, 3), choose),
-    second: new SceneView(find("second"), ALL_KINDS.slice(0, 1), put),
+    second: new SceneView(find("second"), ["image"], choosePartner),
   };
-  thumbnails.forEach((src, scene) => {
-    const button = document.createElement("button");
-    button.append(Object.assign(new Image(), { src, alt: `scene ${scene}` }));
-    button.onclick = () => use({ scene });
-    find("thumbnails").append(button);
-  });
-  const source = { scene: 0 };
-  state = { source, options, sample: false, edit: null, chosen: 1 };
-  if (!thumbnails.length) say("There are no scenes here: open a file.");
-  try {
-    if (location.hash) await enter(JSON.parse(atob(location.hash.slice(1))));
-    else if (thumbnails.length) await enter(state);
-  } catch {
-    await enter({ ...state, source, options, edit: null });
-    say("The address could not be read. This is the first scene.");
-  }
+  const titles = thumbnails.map((_, k) => k);
+  const image = (k) => `<img src="${thumbnails[k]}" alt="scene">`;
+  fill(find("thumbnails"), titles, (scene) => use({ scene }), image);
+  await restore();
   names = await askFor("names"); // which takes a while at first
-  if (own()) showLatents();
+  if (state.edit) showLatents();
 }
 
 begin();

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import operator
 import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 from werkzeug import serving
 
@@ -23,11 +23,6 @@ Config = common.Config
 _NUM_SCENES = 64
 
 
-class _Quiet(serving.WSGIRequestHandler):
-  def log_request(self, *_: Any) -> None:
-    """Prints nothing of requests that are answered."""
-
-
 def run(config: Config, checkpoint: common.Checkpoint) -> None:
   """Serves the page until Ctrl-C.
 
@@ -37,7 +32,7 @@ def run(config: Config, checkpoint: common.Checkpoint) -> None:
   """
   host, port = config["explore"]["host"], config["explore"]["port"]
   with errors.as_user_error(
-    (OSError,),
+    (OSError, OverflowError),
     lambda error: (
       f"cannot serve at `explore.host` {host}, `explore.port` {port} "
       f"({errors.reason(error)}): give another port, or 0 for a free one"
@@ -53,20 +48,16 @@ def run(config: Config, checkpoint: common.Checkpoint) -> None:
     print(f"no scenes, so open files: {told}", flush=True)
   restored = common.restore(config, opened)
   print(f"exploring {opened.prefix}", flush=True)
-  model, seed = restored.model, config["seed"]
+  model = restored.model
   explored = engine.Engine(model, scenes)
-  args = (model.num_components, model.num_iters, seed)
-  about = {"checkpoint": config["checkpoint_dir"], "step": restored.step}
-  about["options"] = dict(zip(engine.OPTIONS, args, strict=True))
+  options = {"slots": model.num_components, "refinements": model.num_iters}
+  options["seed"] = config["seed"]
+  about = {"step": restored.step, "options": options}
+  about["checkpoint"] = config["checkpoint_dir"]
   app = application.Application(explored, host, about)
-  server = serving.ThreadedWSGIServer(
-    host, port, app, _Quiet, fd=listener.fileno()
-  )
-  app.port = server.port
-  if scenes:  # the graphs that the first browser would wait for
-    found = explored.infer(0, *args)
-    explored.decode(np.array(found["means"][-1:], np.float32))
-  threading.Thread(None, explored.name_latents, None, args, daemon=True).start()
+  server = serving.ThreadedWSGIServer(host, port, app, fd=listener.fileno())
+  threading.Thread(target=explored.prepare, kwargs=options, daemon=True).start()
+  logging.getLogger("werkzeug").setLevel(logging.ERROR)  # not every request
   print(f"page: http://{host}:{server.port}/ (Ctrl-C ends)", flush=True)
   server.serve_forever()
 

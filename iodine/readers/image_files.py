@@ -90,9 +90,7 @@ def is_mask(path: str) -> bool:
   return os.path.splitext(path)[0].endswith(MASK)
 
 
-def read(
-  image: Any, framing: Framing | None = None, name: str = "image"
-) -> np.ndarray:
+def read(image: Any, framing: Framing | None = None) -> np.ndarray:
   """Reads an image as numbers; transparent parts lie on black.
 
   Args:
@@ -101,7 +99,6 @@ def read(
       an array [H', W'] or [H', W', 1, 3 or 4 (with opacity)], uint8 or
       floating-point in [0, 1].
     framing: what is wanted of it, see `Framing.cut`; None for all.
-    name: what bytes are called in errors.
 
   Returns:
     [H', W', 1 or 3] float32 in [0, 1].
@@ -111,8 +108,8 @@ def read(
     title = f"`{os.fspath(image)}`"
     image, size = _open(os.fspath(image), framing)
   elif isinstance(image, bytes):
-    title = f"`{name}`"
-    image, size = _open(name, framing, content=image)
+    title = "`file`"
+    image, size = _open("file", framing, content=image)
   if isinstance(image, PIL.Image.Image):
     image = _to_array(image)
   image = _with_channels(np.asarray(image), title)
