@@ -192,9 +192,6 @@ def test_a_page_from_top_to_bottom(page, made, empty_folder):
     assert os.path.exists(path), path
   if page == "figures":
     assert os.path.exists(run_python("docs/figures.md")["path"])
-  if page == "performance":
-    run_python("docs/performance.md")
-    assert os.path.exists("step_seconds_median.png")
 
 
 @SLOW
