@@ -238,9 +238,8 @@ def segment(_config: Config, images: Any, output: str | None) -> Config:
 
 @ex.command
 @ex.reads(*PRETRAINED)
-def explore(_config: Config, explore: Config) -> None:
+def explore(_config: Config) -> None:
   """Serves a page: click objects, move latents, edit scenes."""
-  del explore  # an argument so that Sacred knows its entry
   _read("serve", _config, room="explore")
 
 

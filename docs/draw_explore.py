@@ -30,7 +30,7 @@ MOVE = (
   "x.value = {}; x.oninput(); x.onchange()"
 )
 STEPS = [
-  *((f"views.found.step({t})", 2) for t in range(13)),
+  *((f"views.found.draw({{ t: {t} }})", 2) for t in range(13)),
   ("views.found.pick(1)", 7),
   *((MOVE.format(2, -1.28 + t / 5), 1) for t in range(9)),
   *((MOVE.format(1, -1.08 + t / 6), 1) for t in range(9)),
@@ -55,9 +55,7 @@ def main() -> None:
     page.wait_for(lambda: run("arguments[0](names.length)"), 120)
     run("find('found').parentNode.scrollIntoView(); arguments[0]()")
     for code, times in STEPS:
-      run(
-        f"(async () => {{ {code} }})().then(() => drawing).then(arguments[0])"
-      )
+      run(f"(async () => {{ {code} }})().then(redraw).then(arguments[0])")
       content = io.BytesIO(page.driver.get_screenshot_as_png())
       frames.append(PIL.Image.open(content).convert("RGB").resize(SHOWN))
       durations.append(MILLISECONDS * times)

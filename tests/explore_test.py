@@ -49,7 +49,7 @@ def explored(model):
 
 @pytest.fixture(scope="module")
 def app(explored):
-  about = {"checkpoint": "runs/a", "step": 7, "options": OPTIONS}
+  about = {"checkpoint": "a", "folder": "runs/a", "step": 7, "options": OPTIONS}
   return application.Application(explored, "127.0.0.1", about)
 
 

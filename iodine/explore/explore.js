@@ -6,6 +6,8 @@ let about, state, found, views;
 let [names, second] = [[], []]; // of the latents; the second scene's slots
 let moved; // the latent that was moved last, or that says most
 let mixing = null; // of interpolation: the latents that it began with
+let held; // the slider that was moved last: its moves are one edit
+const past = []; // addresses of the states before
 
 const find = (id) => document.getElementById(id);
 const say = (text) => (find("status").textContent = text);
@@ -48,7 +50,7 @@ const slotsOf = (data, { sample }) =>
   });
 
 // Infers what the next state has to show, and then makes it the state.
-const enter = (next, text) =>
+const enter = (next, text, isEdit) =>
   entering(async () => {
     say("Inferring …");
     const { options } = next;
@@ -64,7 +66,8 @@ const enter = (next, text) =>
     find("second-part").hidden = !other;
     await views.found.show(data, own().from ?? 0);
     if (other) await views.second.show(other);
-    await changed(text ?? `${data.rows - 1} refinements. Click an object.`);
+    text ??= `${data.rows - 1} refinements. Click an object.`;
+    await changed(text, isEdit);
   });
 
 // Infers anew: the changes say of what, and how.
@@ -79,23 +82,23 @@ async function use(source) {
 
 // Keeps the state in the address; an edit can be undone.
 function settle(isEdit = true) {
-  const [depth, address] = [history.state, `#${btoa(JSON.stringify(state))}`];
-  if (isEdit && location.hash && location.hash !== address)
-    history.pushState(depth + 1, "", address);
-  else history.replaceState(depth, "", address);
+  const [before, address] = [location.hash, `#${btoa(JSON.stringify(state))}`];
+  if (isEdit && before && before !== address) past.push(before);
+  history.replaceState(null, "", address);
 }
 
 // Shows the state that the address has, or else the first scene.
 async function restore() {
   const given = location.hash.slice(1);
   try {
-    if (given) return await enter(JSON.parse(atob(given)), "As it was.");
+    const before = given && JSON.parse(atob(given));
+    if (given) return await enter(before, "As it was.", false);
   } catch {
-    history.replaceState(0, "", location.pathname);
+    history.replaceState(null, "", location.pathname);
   }
   const options = { ...about.options, sample: 0 };
   state = { source: { scene: 0 }, second: null, options, edit: null };
-  Object.assign(state, { chosen: 1, partner: 0 });
+  Object.assign(state, { chosen: 1, partner: 2 });
   if (about.thumbnails.length) await enter(state);
   if (given) say("The address could not be read. This is the first scene.");
 }
@@ -173,7 +176,10 @@ function latentRow(i) {
     out.value = (+range.value).toFixed(2);
     return redraw();
   };
-  range.onchange = () => settle();
+  range.onchange = () => {
+    settle(held !== range);
+    held = range;
+  };
   return row;
 }
 
@@ -198,10 +204,12 @@ const actions = {
     return changed("Swapped what the latents say of position.");
   },
   undo() {
-    if (history.state) history.back();
-    else say("There is nothing to undo.");
+    if (!past.length) return say("There is nothing to undo.");
+    history.replaceState(null, "", past.pop());
+    return restore();
   },
   async infer() {
+    await redraw();
     const before = views.edited.labels;
     const picture = views.edited.part(".kinds canvas").toDataURL();
     const options = { ...state.options, slots: state.edit.length };
@@ -274,9 +282,9 @@ window.onpopstate = restore;
 
 async function begin() {
   about = await askFor("about");
-  const { checkpoint, step, thumbnails } = about;
+  const { checkpoint, folder, step, thumbnails } = about;
   find("about").textContent = `${checkpoint}, step ${step}`;
-  find("folder").textContent = JSON.stringify(checkpoint);
+  find("folder").textContent = JSON.stringify(folder);
   views = {
     found: new SceneView(find("found"), ALL_KINDS, (from) =>
       choose(state.edit.findIndex((slot) => slot.from === from)),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import logging
 import operator
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -53,13 +55,18 @@ def run(config: Config, checkpoint: common.Checkpoint) -> None:
   options = {"slots": model.num_components, "refinements": model.num_iters}
   options["seed"] = config["seed"]
   about = {"step": restored.step, "options": options}
-  about["checkpoint"] = config["checkpoint_dir"]
+  about["checkpoint"] = folder = config["checkpoint_dir"]
+  about["folder"] = os.path.abspath(folder)
   app = application.Application(explored, host, about)
   server = serving.ThreadedWSGIServer(host, port, app, fd=listener.fileno())
   threading.Thread(target=explored.prepare, kwargs=options, daemon=True).start()
-  logging.getLogger("werkzeug").setLevel(logging.ERROR)  # not every request
+  # Not every request, nor every number of slots that is compiled for.
+  for logger in (logging.getLogger("werkzeug"), tf.get_logger()):
+    logger.setLevel(logging.ERROR)
   print(f"page: http://{host}:{server.port}/ (Ctrl-C ends)", flush=True)
   server.serve_forever()
+  # A thread that is inside of TensorFlow would end in an abort.
+  atexit.register(os._exit, 0)
 
 
 def _scenes(config: Config) -> Iterator[dict[str, Any]]:
