@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 
 import helpers
 import numpy as np
@@ -167,6 +168,17 @@ def made_of(seed=0, **updates):
   config = helpers.tiny_config({"seed": seed, **updates})
   found = {"ari": {"mean": 0.5}}
   return evaluated.Evaluated(f"runs/{seed}", "runs/x", config, found, [])
+
+
+def test_runs_without_a_checkpoint_are_named(root, tmp_path, capsys):
+  shutil.copytree(root, tmp_path / "sweep")
+  (tmp_path / "sweep" / "run_9").mkdir()
+  (tmp_path / "sweep" / "run_9" / "config.json").write_text("{}")
+  found = evaluated.find(str(tmp_path / "sweep"))
+  assert len(found) == len(evaluated.find(str(root)))
+  assert f"left out, as there is no checkpoint yet: {tmp_path}/sweep/run_9" in (
+    capsys.readouterr().out
+  )
 
 
 def test_groups_are_what_differs_but_the_seed():

@@ -7,7 +7,7 @@ import h5py
 import helpers
 import numpy as np
 import pytest
-from sklearn import linear_model, metrics
+from sklearn import linear_model, metrics, neural_network
 
 from iodine.studies import probe
 
@@ -70,6 +70,15 @@ def test_scores_are_those_of_scikit_learn():
   np.testing.assert_allclose(scores["baseline"]["mean"], accuracy)
   assert result["num_objects"] == result["num_matched"]["mean"] == 240
   assert "position" in probe.table(result)
+
+
+def test_an_interrupted_probe_has_no_scores(monkeypatch):
+  def interrupted(*arguments):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(neural_network.MLPRegressor, "_backprop", interrupted)
+  with pytest.raises(KeyboardInterrupt):
+    probe.measure(made_up(), {}, OPTIONS)
 
 
 def test_dci_of_factored_latents_is_one_and_of_shuffled_ones_near_zero():

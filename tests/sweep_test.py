@@ -134,6 +134,11 @@ def test_a_run_that_fails_is_named_and_ends_no_other(
   (root / "sweep.json").write_text("{")
   said = helpers.fails_with_sentence(capsys, *command)
   assert "sweep.json` cannot be read" in said
+  # Without it no folder is taken for another run.
+  (root / "sweep.json").unlink()
+  started.clear()
+  main.ex.run_commandline(["main.py", *command])
+  assert [x.folder for x in started] == [f"{root}/run_{i}" for i in (6, 7)]
 
 
 def test_the_time_that_is_left_is_told(tmp_path):

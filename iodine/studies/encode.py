@@ -67,6 +67,8 @@ def run(
   if there.get(latents.MADE_FROM) == made_from:
     print(f"latents: {output} (there already)", flush=True)
     return output
+  if there:
+    print(f"{output} is of another model or other scenes: replaced", flush=True)
   own, *_ = evaluate.restore(config, opened, strategy).values()
   print(f"encoding with {opened.prefix}", flush=True)
   with files.unfinished(output, made_from) as folder:

@@ -59,6 +59,10 @@ def find(runs: Any) -> list[str]:
         f"there is no checkpoint of a run at `{path}`: give `runs` the folders "
         "that trainings or `sweep` printed"
       )
+    begun = map(os.path.dirname, glob.glob(f"{path}/*_*/config.json"))
+    if lacking := sorted({*begun} - {*inside}):
+      told = errors.join_some(lacking)
+      print(f"left out, as there is no checkpoint yet: {told}", flush=True)
     inside.sort(key=paths.by_number)
     found |= dict.fromkeys(map(os.path.normpath, inside))
   return list(found)

@@ -139,7 +139,12 @@ def measure(
     with warnings.catch_warnings():
       # After so many iterations a probe is as good as it gets.
       warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
-      rounds.append(probe(mean[scene, slot], factors, train, test, seed))
+      # The MLP catches Ctrl-C, and would be scored as it is.
+      warnings.filterwarnings("error", "Training interrupted")
+      try:
+        rounds.append(probe(mean[scene, slot], factors, train, test, seed))
+      except UserWarning as interrupt:
+        raise KeyboardInterrupt from interrupt
   result = tf.nest.map_structure(_spread, *rounds)
   for name, y in factors.items():
     result["factors"][name]["score"] = "r2" if y.ndim > 1 else "accuracy"

@@ -191,7 +191,10 @@ def _number(
   for each in trainings:
     row = json.loads(json.dumps({**shared, **each.row}))  # as it is read
     if row not in table.values():
-      table[f"run_{len(table) + 1}"] = row
+      # Where a table was lost, there are folders that it does not have.
+      taken = {*table, *os.listdir(root)}
+      numbered = (f"run_{n}" for n in itertools.count(1))
+      table[next(name for name in numbered if name not in taken)] = row
     (name,) = (name for name, other in table.items() if other == row)
     each.folder = os.path.join(root, name)
   files.write_json(path, table)
@@ -237,7 +240,7 @@ def _train_all(
   """
   waiting = [each for each in trainings if not each.is_done()]
   left = f"{len(waiting)} of {len(trainings)} runs are left to train"
-  print(f"{left}, with which the same command goes on", flush=True)
+  print(f"{left}; if interrupted, the same command goes on", flush=True)
   jobs: dict[Training, Any] = {}
   with progress(trainings) as bar:
     try:
