@@ -34,7 +34,7 @@ CHECKPOINT_REMEDY = (
 
 # What scenes are chosen and how they are computed does not change a result
 # behind anybody's back.
-MAY_DIFFER = (
+_MAY_DIFFER = (
   "data.batch_size",
   "data.cache",
   "data.num_test_scenes",
@@ -369,7 +369,7 @@ def differences(
   config: Config,
   stored: Config,
   paths: Sequence[str] = ("data", "model"),
-  ignored: Sequence[str] = MAY_DIFFER,
+  ignored: Sequence[str] = _MAY_DIFFER,
 ) -> str:
   """Returns in what a config differs from a stored one; "" for nothing.
 

@@ -153,7 +153,11 @@ def test_images_are_copied_no_sooner_than_their_gradient_is_there(
       for op in gradient.graph.get_operations()
       if x.ref() in {y.ref() for y in op.inputs}
     ]
-  assert dy.op in [*copy.control_inputs, *(y.op for y in copy.inputs)]
+  if widest_is_avx2:  # a loop, which begins when all of its inputs are there
+    assert copy.type in ("While", "StatelessWhile")
+    assert dy.op in [y.op for y in copy.inputs]
+  else:
+    assert copy.control_inputs == [dy.op]
 
 
 def test_second_gradient_of_conv2d():
