@@ -28,7 +28,7 @@ if __name__ == "__main__":
 import copy
 import importlib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 with warnings.catch_warnings():
@@ -299,36 +299,24 @@ def sweep(
   return command.run(_config, given, get_config)
 
 
-def _run_opener() -> Callable[[str], tuple[Config, Any]]:
-  """Returns what opens a run as `evaluate` does, with what this call gives."""
+@ex.command
+def gather(_config: Config) -> Config:
+  """Evaluates any set of runs into one table, with pictures."""
   given = ex.given
 
   def open_run(folder: str) -> tuple[Config, Any]:
+    """Opens a run as `evaluate` does, with what this call gives."""
     updates = {**copy.deepcopy(given.updates), "checkpoint_dir": folder}
     run = ex._create_run("evaluate", updates, given.names)
     return copy.deepcopy(dict(run.config)), ex.checkpoint(folder)
 
-  return open_run
-
-
-@ex.command
-def gather(_config: Config) -> Config:
-  """Evaluates any set of runs into one table, with pictures."""
-  opener = _run_opener()
   # Of a command that needs no scenes.
   papers = {
     name: dict(ex._create_run("benchmark", {}, (name,)).config)
     for name in ("tetrominoes", "multi_dsprites", "clevr6")
   }
   command = _command("gather", _config, room="studies")
-  return command.run(_config, opener, papers)
-
-
-@ex.command
-def compare_runs(_config: Config) -> Config:
-  """Compares two runs scene by scene."""
-  command = _command("gather", _config, room="studies")
-  return command.compare(_config, _run_opener())
+  return command.run(_config, open_run, papers)
 
 
 @ex.command(unobserved=True)

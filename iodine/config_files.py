@@ -377,14 +377,16 @@ def differences(
     config: the one at hand.
     stored: the other one.
     paths: entries at the top, whose parts are compared.
-    ignored: dotted paths of parts that may differ.
+    ignored: dotted paths of parts that may differ, or the last names of those.
   """
   here, there = (
     dict(leaves(json.loads(json.dumps({p: c.get(p) for p in paths}))))
     for c in (config, stored)
   )
   found = []
-  for path in sorted({*here, *there} - set(ignored)):
+  for path in sorted({*here, *there}):
+    if path in ignored or path.rpartition(".")[2] in ignored:
+      continue
     value, other = here.get(path, _ABSENT), there.get(path, _ABSENT)
     # What an older config does not know is off in a newer one, by 0 or None.
     is_new = _ABSENT in (value, other) and not (value and other)

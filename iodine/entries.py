@@ -326,7 +326,7 @@ SECTIONS: dict[str, Table] = {
   "Pictures: plot, report, evaluate, gather, probe": PLOT,
   "evaluate, report": EVALUATION,
   "sweep": SWEEP,
-  "gather, compare_runs": GATHER,
+  "gather": GATHER,
   "encode": ENCODE,
   "probe": PROBE,
   "pack": PACK,

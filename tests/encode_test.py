@@ -11,6 +11,7 @@ import pytest
 import iodine
 from iodine import checkpoints, errors, evaluation
 from iodine.commands import common
+from iodine.drawing import palette
 from iodine.studies import encode, latents
 
 fails_with_sentence = helpers.fails_with_sentence
@@ -67,19 +68,13 @@ def test_values_are_those_of_evaluate(whole):
     np.testing.assert_allclose(np.nanmean(found[f"metrics/{name}"]), mean)
   truth = np.concatenate([x["mask"].numpy()[:, -1] for x in batches])
   colors = np.concatenate([x["factors"]["color"].numpy() for x in batches])
-  helpers.assert_same_bits(found["entities/factors/color"], colors)
-  for n, slots in enumerate(found["entities/slot"]):
+  helpers.assert_same_bits(found["factors/color"], colors)
+  for n, slots in enumerate(found["slot"]):
     table = evaluate_counts(truth[n], found["labels"][n])
-    assert list(encode.match_entities(table)) == list(slots)
-    helpers.assert_same_bits(found["entities/pixels"][n], table.sum(axis=1))
-    for slot, entity in enumerate(found["entity"][n]):
-      color = found["factors/color"][n, slot]
-      if entity < 0:
-        assert slot not in slots and np.isnan(color).all()
-        assert found["visibility"][n, slot] == 0
-      else:
-        assert slots[entity] == slot
-        helpers.assert_same_bits(color, colors[n, entity])
+    assert list(palette.match_by_iou(table)) == list(slots)
+    helpers.assert_same_bits(found["pixels"][n], table.sum(axis=1))
+  visible = np.concatenate([x["visibility"].numpy() for x in batches])
+  helpers.assert_same_bits(found["visibility"], visible)
 
 
 def evaluate_counts(truth, labels):
@@ -132,7 +127,7 @@ def test_photos_have_names_and_probabilities_may_be_kept(tmp_path, capsys):
   assert names == ["1.png", "2.png", "10.png"]
   assert found["masks"].shape == (3, 3, 8, 8)
   np.testing.assert_allclose(found["masks"][:].sum(axis=1), 1.0, atol=1e-5)
-  missing = {"entity", "labels", "visibility", "metrics/ari"}
+  missing = {"slot", "labels", "visibility", "metrics/ari"}
   assert not missing & found.keys() and "metrics/mse" in found
   (tmp_path / "text.h5").write_text("a text")
   for name in ("text.h5", "none.h5"):
@@ -148,9 +143,9 @@ def test_photos_have_names_and_probabilities_may_be_kept(tmp_path, capsys):
 def test_objects_come_before_the_background():
   # The slots divide the background; one has an object.
   table = [[40, 30, 20], [0, 9, 0], [0, 0, 0]]
-  assert list(encode.match_entities(np.array(table, float))) == [0, 1, -1]
+  assert list(palette.match_by_iou(np.array(table, float))) == [0, 1, -1]
   table = [[1, 0], [5, 4], [6, 0]]
-  assert list(encode.match_entities(np.array(table, float))) == [-1, 1, 0]
+  assert list(palette.match_by_iou(np.array(table, float))) == [-1, 1, 0]
 
 
 def encoded(options, scenes, folder, words=()):

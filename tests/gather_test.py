@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import shutil
 
 import helpers
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 
 import main
 from iodine.commands import evaluate
-from iodine.studies import evaluated, gather
+from iodine.studies import gather
 
 ROWS = {
   "run_1": {"model.kl_weight": 1.0, "seed": 3},
@@ -98,31 +97,27 @@ def test_files_are_there(root, gathered):
   assert r" $\pm$ " in latex and "±" not in latex
 
 
-def test_differences_are_paired(root, tmp_path, capsys):
-  words = [f"runs=[{root}/run_1,{root}/run_3]", f"json_path={tmp_path}/a.json"]
-  result = helpers.run_main("compare_runs", "with", *words).result
-  assert f"{root}/run_3" in capsys.readouterr().out
+def test_differences_of_two_are_paired(root, gathered, tmp_path, capsys):
+  words = [f"runs=[{root}/run_1,{root}/run_3]", f"output={tmp_path}"]
+  helpers.run_main("gather", "with", *words, "plot.scenes=[]")
+  out = capsys.readouterr().out
+  assert f"{root}/run_3" in out and "the first minus the second" in out
   first, second = (
-    evaluated.measure_once(f"{root}/{name}", opener()).found["scenes"]["mse"]
+    json.loads(path.read_text())["scenes"]["mse"]
     for name in ("run_1", "run_3")
+    for path in (root / name / "evaluations").iterdir()
   )
   each = np.subtract(first, second)
   assert np.any(each != 0)
-  found = result["mse"]
-  assert found["difference"] == pytest.approx(np.mean(each), rel=1e-12)
+  with open(tmp_path / "differences.csv", newline="") as file:
+    (found,) = [x for x in csv.DictReader(file) if x["metric"] == "mse"]
+  assert float(found["difference"]) == pytest.approx(np.mean(each), rel=1e-12)
   error = np.std(each, ddof=1) / math.sqrt(5)
-  assert found["error"] == pytest.approx(error, rel=1e-12)
-  stored = json.loads((tmp_path / "a.json").read_text())
-  assert stored["mse"] == found and len(stored["runs"]) == 2
+  assert float(found["standard error"]) == pytest.approx(error, rel=1e-12)
+  assert float(found[f"{root}/run_3"]) == pytest.approx(np.mean(second))
   # Scenes without a value of both do not count.
   some = gather.paired([1.0, None, 3.0], [0.0, 1.0, 1.0])
-  assert (some["difference"], some["scenes"]) == (1.5, 2)
-  assert some["error"] == pytest.approx(0.5)
-
-
-def opener():
-  main.ex.given = main.ex.given._replace(names=[], updates={})
-  return main._run_opener()
+  assert some == [2.0, 0.5, 1.5, pytest.approx(0.5), 2]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +126,6 @@ def opener():
     (["gather", "with", "seed=0"], "`runs` is None: give a path, or a list"),
     (["gather", "with", "runs=/no/such"], "no checkpoint of a run at `/no/su"),
     (["gather", "with", "runs=/no/*"], "no checkpoint of a run at `/no/*`"),
-    (["compare_runs", "with", "runs={root}"], "`runs` has 3 runs: give two"),
   ],
 )
 def test_mistakes(root, capsys, words, part):
@@ -147,38 +141,30 @@ def test_other_scenes_are_not_compared(root, capsys, tmp_path):
   config = json.loads((path / "config.json").read_text())
   config["data"]["test"] = [0, 4]
   (path / "config.json").write_text(json.dumps(config))
-  words = ["compare_runs", "with", f"runs=[{root}/run_1,{path}]"]
-  assert "data.test" in helpers.fails_with_sentence(capsys, *words)
+  words = [f"runs=[{root}/run_1,{path}]", f"output={tmp_path}/out"]
+  helpers.run_main("gather", "with", *words, "plot.scenes=[]")
+  out = capsys.readouterr().out
+  assert "not compared scene by scene" in out and "data.test" in out
+  assert not (tmp_path / "out/differences.csv").exists()
 
 
 def test_runs_are_found(root):
   three = [f"{root}/run_{i}" for i in (1, 2, 3)]
-  assert evaluated.find(str(root)) == three == evaluated.find(f"{root}/run_*")
-  assert evaluated.find(f"['{root}/run_2', {root}]") == [
+  assert gather.find(str(root)) == three == gather.find(f"{root}/run_*")
+  assert gather.find(f"['{root}/run_2', {root}]") == [
     three[1],
     three[0],
     three[2],
   ]
-  assert evaluated.find(f"{root.parent}/*") == three
+  assert gather.find(f"{root.parent}/*") == three
   one = f"{root}/run_1/ckpt-100"
-  assert evaluated.find([one, f"{root}/run_1/"]) == [one, three[0]]
+  assert gather.find([one, f"{root}/run_1/"]) == [one, three[0]]
 
 
 def made_of(seed=0, **updates):
   config = helpers.tiny_config({"seed": seed, **updates})
   found = {"ari": {"mean": 0.5}}
-  return evaluated.Evaluated(f"runs/{seed}", "runs/x", config, found, [])
-
-
-def test_runs_without_a_checkpoint_are_named(root, tmp_path, capsys):
-  shutil.copytree(root, tmp_path / "sweep")
-  (tmp_path / "sweep" / "run_9").mkdir()
-  (tmp_path / "sweep" / "run_9" / "config.json").write_text("{}")
-  found = evaluated.find(str(tmp_path / "sweep"))
-  assert len(found) == len(evaluated.find(str(root)))
-  assert f"left out, as there is no checkpoint yet: {tmp_path}/sweep/run_9" in (
-    capsys.readouterr().out
-  )
+  return gather.Evaluated(f"runs/{seed}", "runs/x", config, found, [])
 
 
 def test_groups_are_what_differs_but_the_seed():
@@ -195,10 +181,10 @@ def test_groups_are_what_differs_but_the_seed():
 def test_the_paper_stands_beside_its_own_model():
   theirs = main.get_config(("tetrominoes",))
   minutes = main.get_config(("tetrominoes", "minutes"))
-  assert gather.is_of_paper(minutes, theirs)
+  assert not gather.differ(minutes, theirs, ignored=gather.RECIPE)
   other = main.get_config(("tetrominoes",), {"num_components": 5})
   for config in (other, main.get_config(("quick",))):
-    assert not gather.is_of_paper(config, theirs)
+    assert gather.differ(config, theirs, ignored=gather.RECIPE)
 
 
 def test_curves_with_a_band(tmp_path):
@@ -226,16 +212,24 @@ def test_curves_with_a_band(tmp_path):
   assert path == str(tmp_path / "curves.png")
 
 
-def test_the_truth_stands_above_those_who_see_it():
+def test_an_object_has_one_colour_whoever_finds_it():
   from iodine.drawing import plotting
 
-  def seen(value):
-    outputs = {"recons": np.zeros([1, 1, 1, 8, 8, 3])}
-    outputs["pred_mask"] = np.full([1, 1, 2, 8, 8, 1], 0.5)
-    image = np.full([1, 1, 8, 8, 3], value)
-    return [{"data": {"image": image}, "outputs": outputs}] * 2
+  true_mask = np.zeros([1, 1, 3, 8, 8, 1])
+  true_mask[0, 0, 0], true_mask[0, 0, 1, :3], true_mask[0, 0, 2, 5:] = 1, 1, 1
+  true_mask[0, 0, 0] -= true_mask[0, 0, 1] + true_mask[0, 0, 2]
 
-  runs = [("a", seen(0.0)), ("b", seen(0.0)), ("c", seen(1.0))]
-  figure = plotting.side_by_side_plot(runs)
-  labels = [text.get_text() for text in figure.texts]
-  assert labels == ["truth", "a", "b", "truth", "c"]
+  def mask_of(order, data):
+    outputs = {"recons": np.zeros([1, 1, 1, 8, 8, 3])}
+    outputs["pred_mask"] = true_mask[:, :, order]
+    outputs["components"] = np.zeros([1, 1, 3, 8, 8, 3])
+    info = {"data": {"image": np.zeros([1, 1, 8, 8, 3]), **data}}
+    tiles = plotting.compared_tiles([{**info, "outputs": outputs}] * 2)
+    titles = [tile.title for tile in tiles]
+    assert titles == ["image", "reconstruction", "mask"] * 2
+    return tiles[2].image
+
+  first = mask_of([0, 1, 2], {"true_mask": true_mask})
+  assert len(np.unique(first.reshape(-1, 3), axis=0)) == 3
+  helpers.assert_same_bits(mask_of([0, 2, 1], {"true_mask": true_mask}), first)
+  assert np.any(mask_of([0, 2, 1], {}) != mask_of([0, 1, 2], {}))

@@ -111,7 +111,6 @@ def test_it_is_opened_in_another_folder(run, made, cache, capsys, monkeypatch):
     said[path] = json.loads(pathlib.Path(f"{cache}.json").read_text())
     out = capsys.readouterr().out
     assert f"global step: {STEP}\n" in out
-    assert ("left fresh" in out) == (path == "model.zip")
   (folder,) = unpacked(cache)
   assert said["model.zip"].pop("checkpoint") == f"{folder}/ckpt-{STEP}"
   for each in said.values():
@@ -133,10 +132,10 @@ def test_a_training_goes_on_from_it(run, made, capsys):
   for name, words in (("a", []), ("b", ["pack_optimizer=True"])):
     pack(run, f"{name}.zip", *words)
     model, optimizer = helpers.build_both(iodine.restore(run)[1])
-    report = checkpoints.restore(f"{name}.zip", model, optimizer)
+    checkpoints.restore(f"{name}.zip", model, optimizer)
     assert int(optimizer.global_step) == STEP
     assert np.ravel(optimizer.m[0])[0] == len(words)
-    assert ("left fresh" in report.status.values()) != bool(words)
+    assert float(optimizer.beta1_power) == np.float32(0.95)
     capsys.readouterr()
     helpers.run_main(
       "train",
@@ -146,8 +145,7 @@ def test_a_training_goes_on_from_it(run, made, capsys):
       f"stop_after_steps={STEP + 1}",
     )
     out = capsys.readouterr().out
-    assert f"ckpt-{STEP}, Adam starts afresh\n" in out or words
-    assert f"ckpt-{STEP}\n" in out or not words
+    assert f"ckpt-{STEP}\n" in out
     assert "the run's own seed 5 is used" in out
     opened = checkpoints.open_checkpoint(f"{name}_1")
     assert (opened.step, opened.seed) == (STEP + 1, 5)

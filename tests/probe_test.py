@@ -26,20 +26,20 @@ def made_up(num_scenes=80, num_slots=4, size=5, noise=0.0, seed=0):
   mean += noise * rng.normal(size=mean.shape)
   return {
     "mean": mean,
-    "entities/slot": slots[:, :4].astype(np.int16),
-    "entities/pixels": np.full([num_scenes, 4], 5),
-    "entities/visibility": np.ones([num_scenes, 4], np.float32),
-    "entities/factors/position": position,
-    "entities/factors/shape": shape.astype(np.uint8),
+    "slot": slots[:, :4].astype(np.int16),
+    "pixels": np.full([num_scenes, 4], 5),
+    "visibility": np.ones([num_scenes, 4], np.float32),
+    "factors/position": position,
+    "factors/shape": shape.astype(np.uint8),
   }
 
 
 def of_objects(found):
   """Latents, position and shape of the objects, in the order of scenes."""
   scenes = np.arange(len(found["mean"]))[:, None]
-  x = found["mean"][scenes, found["entities/slot"][:, 1:]]
-  flat = (x, found["entities/factors/position"][:, 1:])
-  shapes = found["entities/factors/shape"][:, 1:, 0]
+  x = found["mean"][scenes, found["slot"][:, 1:]]
+  flat = (x, found["factors/position"][:, 1:])
+  shapes = found["factors/shape"][:, 1:, 0]
   return [*(a.reshape(-1, a.shape[-1]) for a in flat), shapes.ravel()]
 
 
@@ -106,9 +106,9 @@ def test_dci_by_hand():
 
 def test_objects_find_their_slots_by_the_loss():
   found = made_up(num_scenes=200)
-  slots = found["entities/slot"][:, 1:].ravel()
+  slots = found["slot"][:, 1:].ravel()
   values = {
-    name: found[f"entities/factors/{name}"][:, 1:].reshape(600, -1)
+    name: found[f"factors/{name}"][:, 1:].reshape(600, -1)
     for name in ("position", "shape")
   }
   factors = probe.factors_of(values, {})
@@ -118,7 +118,7 @@ def test_objects_find_their_slots_by_the_loss():
   matched = probe.match_by_loss(found["mean"], factors, scene, scene < 150, 0)
   assert np.mean(matched == slots) > 0.95
   for name in ("slot", "pixels", "visibility"):
-    del found[f"entities/{name}"]
+    del found[f"{name}"]
   options = {**OPTIONS, "matching": "loss"}
   result = probe.measure(found, {}, options)
   assert result["factors"]["position"]["linear"]["mean"] > 0.9
@@ -140,7 +140,7 @@ def test_what_is_missing_is_said(monkeypatch, tmp_path, capsys):
   for i, (content, matching, part) in enumerate(
     (
       (found, "masks", "slots have 9 and 3 objects"),
-      ({**made_up(), "entities/factors/shape": alike}, "masks", "class"),
+      ({**made_up(), "factors/shape": alike}, "masks", "class"),
       (bare, "masks", "no factors that differ"),
       ({"mean": found["mean"]}, "masks", "no masks, and `probe.matching=loss`"),
       ({"mean": found["mean"]}, "loss", "no factors that differ"),

@@ -7,7 +7,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from iodine import optimizers
 from iodine.checkpoints import finding
 
 BEST_VALIDATION = "best_validation"
@@ -18,9 +17,6 @@ _GONE = "/loss_scale/"
 def restore(opened: finding.Opened, **objects: Any) -> finding.Report:
   """Restores objects from a TF2 checkpoint, all of their variables or none.
 
-  Where the optimizer's state is absent, as in packed models, it starts afresh,
-  whatever the global step says.
-
   Args:
     opened: the checkpoint.
     **objects: what to restore, under the names they were saved by: `model`,
@@ -28,7 +24,7 @@ def restore(opened: finding.Opened, **objects: Any) -> finding.Report:
       else in the checkpoint is ignored.
 
   Returns:
-    What was restored of the model, and left fresh of the optimizer.
+    What was restored of the model.
   """
   objects["model"].require_variables()
   if f"{BEST_VALIDATION}{finding.VALUE_SUFFIX}" not in opened.tensors:
@@ -41,25 +37,13 @@ def restore(opened: finding.Opened, **objects: Any) -> finding.Report:
   }
   variables = variables_by_path(tf.train.Checkpoint(**objects))
   ours = {k: v for k, v in saved.items() if k.split("/")[0] in objects}
-  fresh: set[str] = set()
-  if not any(map(is_optimizer_state, ours)):
-    fresh = {name for name in variables if is_optimizer_state(name)}
-  finding.assign(opened.prefix, ours, variables, optional=fresh)
-  if fresh and isinstance(objects["optimizer"], optimizers.Adam):
-    objects["optimizer"].reset()  # others are as they were made
+  finding.assign(opened.prefix, ours, variables)
   shapes = {
     name.removeprefix("model/"): tuple(variable.shape)
     for name, variable in variables.items()
-    if name.startswith("model/") or name in fresh
+    if name.startswith("model/")
   }
-  restored = dict.fromkeys(shapes, "restored")
-  return finding.Report(restored | dict.fromkeys(fresh, "left fresh"), shapes)
-
-
-def is_optimizer_state(name: str) -> bool:
-  """Returns whether a name is of what the optimizer knows but the step."""
-  top, _, rest = name.partition("/")
-  return top == "optimizer" and rest.split("/")[0] != "global_step"
+  return finding.Report(dict.fromkeys(shapes, "restored"), shapes)
 
 
 def variables_by_path(root: Any) -> dict[str, tf.Variable]:

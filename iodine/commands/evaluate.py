@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Callable, Iterator
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -235,6 +238,25 @@ def origin(opened: checkpoints.Opened) -> dict[str, Any]:
   """Returns what a result follows from, beside the config."""
   version = project.__version__
   return {"checkpoint": opened.prefix, "step": opened.step, "version": version}
+
+
+def digest(
+  config: Config, opened: checkpoints.Opened, further: Sequence[str] = ()
+) -> str:
+  """Returns a name of all that a result follows from.
+
+  Args:
+    config: the complete config.
+    opened: the checkpoint.
+    further: entries that count, too.
+  """
+  entries = ("data", "evaluation", "model", "seed", "strategy", "tf32")
+  decisive = {name: config[name] for name in (*entries, *further)}
+  asked = [project.__version__, decisive]
+  text = json.dumps(asked, sort_keys=True, default=str)
+  # The index has the sums of all tensors.
+  content = pathlib.Path(f"{opened.prefix}.index").read_bytes()
+  return hashlib.sha256(content + text.encode()).hexdigest()[:16]
 
 
 def write_files(

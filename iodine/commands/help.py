@@ -103,14 +103,9 @@ _USES: dict[str, tuple[Sequence[str], str, str]] = {
     "sweep with laptop 'sweep.seed=[0,1]' 'sweep.model.kl_weight=[0.5,1.0]'",
   ),
   "gather": (
-    ("gather, compare_runs", "plot", "output", "evaluate, report"),
+    ("gather", "plot", "output", "evaluate, report"),
     "gather with runs=runs/tetrominoes_minutes",
     "gather with 'runs=[runs/a_1,runs/b_1]' evaluation.num_scenes=320",
-  ),
-  "compare_runs": (
-    ("gather, compare_runs", "evaluate, report", "json_path"),
-    "compare_runs with 'runs=[runs/a_1,runs/b_1]'",
-    "compare_runs with 'runs=[runs/a_1,runs/b_1]' seed=0 json_path=ab.json",
   ),
   "quickstart": (
     ("checkpoint_dir",),

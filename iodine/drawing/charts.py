@@ -137,7 +137,8 @@ def groups_plot(
   """Draws what groups of runs logged: means, and a band over the runs.
 
   A band is one standard deviation wide on either side. Curves are means over
-  the nearest twentieth of the training, as in `training_plot`.
+  the nearest twentieth of the training, as in `training_plot`, and end where
+  the shortest run of a group does.
 
   Args:
     panels: {metric: {group: curves}}, a curve being [(step, value)].
@@ -146,10 +147,12 @@ def groups_plot(
   figure, grid = canvas.new_chart(1000, 400, 1, len(panels))
   for axes, (name, groups) in zip(grid.flat, panels.items(), strict=True):
     for label, curves in groups.items():
-      steps, values = _on_common_steps(curves)
+      pairs = [np.array(curve, np.float64).T for curve in curves]
+      steps = min((steps for steps, _ in pairs), key=lambda x: x[-1])
+      values = np.array([np.interp(steps, x, _smooth(y)) for x, y in pairs])
       mean = values.mean(axis=0)
-      (line,) = axes.plot(steps, mean, label=f"{label} (n = {len(values)})")
-      if len(values) > 1:
+      (line,) = axes.plot(steps, mean, label=f"{label} (n = {len(curves)})")
+      if len(curves) > 1:
         spread, color = values.std(axis=0, ddof=1), line.get_color()
         edges = _edges({name: mean}, {name: spread}, name)
         axes.fill_between(steps, *edges, color=color, alpha=0.2, linewidth=0)
@@ -159,18 +162,6 @@ def groups_plot(
   place = {"loc": "outside lower center", "ncols": 2}
   figure.legend(handles, labels, fontsize=8, frameon=False, **place)
   return figure
-
-
-def _on_common_steps(
-  curves: Sequence[Sequence[tuple[int, float]]],
-) -> tuple[np.ndarray, np.ndarray]:
-  """Returns steps [T] that all curves reach, and smooth values [n, T]."""
-  pairs = [np.array(curve, np.float64).T for curve in curves]
-  first = max(steps[0] for steps, _ in pairs)
-  last = min(steps[-1] for steps, _ in pairs)
-  steps = np.unique(np.concatenate([steps for steps, _ in pairs]))
-  steps = steps[(steps >= first) & (steps <= max(first, last))]
-  return steps, np.array([np.interp(steps, x, _smooth(y)) for x, y in pairs])
 
 
 def _leave_out_first(axes: Axes, curves: Sequence[np.ndarray]) -> None:

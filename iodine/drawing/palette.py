@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib.colors
 import numpy as np
+import scipy.optimize
 
 # Light grey for slot 1, the background's where that has one, then the palette
 # of Okabe and Ito (2008), "Color Universal Design", without its black.
@@ -65,25 +66,31 @@ def lay_on_squares(images: Any, masks: Any) -> Any:
 
 
 def match_entities(true_mask: np.ndarray, pred_mask: np.ndarray) -> np.ndarray:
-  """Gives true entities a slot each, those of the largest overlap first.
+  """Gives true entities a slot each, so that the sum of their IoU is largest.
 
-  Objects come before the background (entity 0), which slots may share; where
-  one slot has it all, that slot has little of the objects.
+  Objects come before the background (entity 0), as where slots divide that,
+  none of them has little of it.
 
   Args:
     true_mask: [L, H, W, 1].
     pred_mask: [K, H, W, 1].
 
   Returns:
-    [L] slots; -1 for entities without pixels, and where K slots are too few.
+    [L] slots; -1 for entities that share no pixel with one, and where K slots
+    are too few.
   """
   overlap = np.einsum("lhw,khw->lk", true_mask[..., 0], pred_mask[..., 0])
-  slots = np.full(len(overlap), -1)
-  for first, rows in ((1, overlap[1:]), (0, overlap[:1])):
-    while rows.max(initial=0.0) > 0.0:
-      row, slot = np.unravel_index(np.argmax(rows), rows.shape)
-      slots[first + row] = slot
-      rows[row] = overlap[:, slot] = 0.0
+  return match_by_iou(overlap)
+
+
+def match_by_iou(overlap: np.ndarray) -> np.ndarray:
+  """Does the same with numbers of pixels [L, K] that they share."""
+  sizes = overlap.sum(axis=1)[:, None] + overlap.sum(axis=0)
+  iou = overlap / np.maximum(sizes - overlap, 1e-6)
+  iou[0] *= 1e-6
+  rows, columns = scipy.optimize.linear_sum_assignment(iou, maximize=True)
+  slots = np.full(len(iou), -1)
+  slots[rows] = np.where(iou[rows, columns] > 0, columns, -1)
   return slots
 
 

@@ -10,7 +10,7 @@ Source: the original's `iodine/modules/plotting.py` and notebook.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -141,52 +141,25 @@ def iterations_plot(
   return canvas.Tiles(rows).figure
 
 
-def side_by_side_plot(runs: Sequence[tuple[str, Sequence[Info]]]) -> Figure:
-  """Draws scenes as several models decompose them, a row a model.
+def compared_tiles(infos: Iterable[Info]) -> list[Tile]:
+  """Returns image, reconstruction and mask of each scene.
 
-  Above stands what they are, once for models that see the same. What is found
-  of an object has its colour in the true mask, in every row.
+  What is found of an object has the same colour whichever model finds it.
 
   Args:
-    runs: of each model its title, and what it makes of the scenes, each as from
-      `IODINE.eval` with B = 1.
+    infos: of the scenes, each as from `IODINE.eval` with B = 1.
   """
-  rows: list[Row] = []
-  seen: Any = None
-  for title, infos in runs:
-    images = np.array([info["data"]["image"] for info in infos])
-    if not np.array_equal(images, seen):
-      rows.append(Row([x for info in infos for x in _scene(info)], "truth"))
-    seen = images
-    tiles = []
-    for info in infos:
-      recons = info["outputs"]["recons"][0, -1, 0]
-      mixed = palette.mix(info["outputs"]["pred_mask"][0, -1], _matched(info))
-      tiles += [Tile(recons, "reconstruction"), Tile(mixed, "mask")]
-    rows.append(Row(tiles, title))
-  return canvas.Tiles(rows).figure
-
-
-def _scene(info: Info) -> list[Tile | None]:
-  """Returns an image and its true mask, where there is one."""
-  image = Tile(_frame(info["data"]["image"][0], -1, info), "image")
-  if "true_mask" not in info["data"]:
-    return [image, None]
-  true_mask = _frame(info["data"]["true_mask"][0], -1, info)
-  mixed = palette.mix(true_mask, palette.slot_colors(len(true_mask)))
-  return [image, Tile(mixed, "true mask")]
-
-
-def _matched(info: Info) -> np.ndarray:
-  """Returns colours of the slots [K, 3], those of the entities they overlap."""
-  pred_mask = info["outputs"]["pred_mask"][0, -1]
-  if "true_mask" not in info["data"]:
-    return palette.slot_colors(len(pred_mask))
-  true_mask = _frame(info["data"]["true_mask"][0], -1, info)
-  slots = palette.match_entities(true_mask, pred_mask)
-  entities = np.full(len(pred_mask), -1)
-  entities[slots[slots >= 0]] = np.flatnonzero(slots >= 0)
-  return palette.entity_colors(entities, len(true_mask))
+  tiles = []
+  for info in infos:
+    image, reconstruction, mask, *_ = _scene_tiles(info, 0, -1)
+    if "true_mask" in info["data"]:
+      pred_mask = info["outputs"]["pred_mask"][0, -1]
+      true_mask = _frame(info["data"]["true_mask"][0], -1, info)
+      entities = palette.match_entities(pred_mask, true_mask)
+      colors = palette.entity_colors(entities, len(true_mask))
+      mask = Tile(palette.mix(pred_mask, colors), "mask")
+    tiles += [image, reconstruction, mask]
+  return tiles
 
 
 def _truth(info: Info, scene: int) -> list[Tile | None]:

@@ -36,11 +36,9 @@ def read_latents(
       mean, scale, kl: [N, K, Z] of the latents; slot 0 has the largest area.
       labels: [N, H, W] the slot of every pixel; or masks, [N, K, H, W].
       metrics/<name>: [N].
-      entity: [N, K] the true entity of a slot, 0 is the background, -1 none.
-      visibility: [N, K] of that entity, 0 for none.
-      factors/<name>: [N, K, n] of that entity, nan for none.
-      entities/{slot,pixels,visibility} [N, L], entities/factors/<name>
-        [N, L, n]: all true entities; the slot is -1 for none.
+      slot: [N, L] of each true entity, -1 for none; entity 0 is the background.
+      pixels, visibility: [N, L] of each true entity.
+      factors/<name>: [N, L, n] of each true entity.
       names: [N] files or films, where the data set has some.
 
   Raises:
@@ -61,12 +59,10 @@ def read_latents(
     file = h5py.File(path, "r")
     file.attrs[MADE_FROM]
   found: dict[str, Any] = {}
-
-  def take(name: str, item: Any) -> None:
-    if isinstance(item, h5py.Dataset):
-      found[name] = item.asstr() if name == "names" else item
-
-  file.visititems(take)
+  file.visititems(found.__setitem__)
+  found = {k: x for k, x in found.items() if isinstance(x, h5py.Dataset)}
+  if "names" in found:
+    found["names"] = found["names"].asstr()
   return found if lazy else {name: x[()] for name, x in found.items()}
 
 

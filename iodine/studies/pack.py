@@ -37,21 +37,19 @@ def run(
   dataset, batches = evaluate.open_scenes(config)
   models = evaluate.restore(config, opened, strategy)
   result = evaluate.measure(config, models, dataset, batches, strategy)
-  own, *_ = models.values()
-  optimizer, stored = own.optimizer, config
+  (own, *_), stored = models.values(), config
+  optimizer = own.optimizer
   if not config["pack_optimizer"]:
-    optimizer = tf.train.Checkpoint(global_step=optimizer.global_step)
+    optimizer = common.build_optimizer(config["optimizer"], own.model)
+    optimizer.global_step.assign(own.step)
   if os.path.exists(checkpoints.config_path(opened.prefix)):
     stored = checkpoints.config_beside(opened.prefix)
   # On what it was trained, but not where it wrote there.
   environment = {"environment": stored.get("environment", {})}
   stored = {**config_files.for_another_call(stored), **environment}
   about = {"step": opened.step, "version": iodine.__version__}
-  readme = _README.read_text(encoding="utf-8").format(
-    name=os.path.basename(output),
-    table=evaluation.tables.final_table(result),
-    **about,
-  )
+  table, name = evaluation.tables.final_table(result), os.path.basename(output)
+  readme = _README.read_text("utf-8").format(name=name, table=table, **about)
   with files.replaced(output) as temporary:
     folder = temporary.removesuffix(end)
     saved = (folder, own.model, optimizer, opened.seed)

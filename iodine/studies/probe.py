@@ -36,15 +36,18 @@ with errors.as_user_error(
 ):
   import sklearn
 
+# After so many iterations a probe is as good as it gets.
+warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
+
 Config = common.Config
 Array = np.ndarray
 # By name [O] classes, or [O, n] numbers.
 Factors = Mapping[str, Array]
 
-_FACTORS = "entities/factors/"
 # The last one knows nothing but the mean, or the most frequent class.
 _PROBES = ("linear", "mlp", "baseline")
-_LAYERS = {"hidden_layer_sizes": (64, 64), "alpha": 1e-2, "max_iter": 500}
+_MLP = {"hidden_layer_sizes": (64, 64), "alpha": 1e-2, "max_iter": 200}
+_MLP |= {"solver": "lbfgs"}  # the others catch Ctrl-C and give what they have
 # All latents at each branch: else those that say nothing get a share.
 _FOREST = {"n_estimators": 50, "max_features": None}
 _LEAST_OBJECTS = 10  # on each side of a split; fewer say nothing
@@ -114,12 +117,13 @@ def measure(
   """
   mean, by_masks = found["mean"][:stop], options["matching"] == "masks"
   # The background is no object.
-  of_objects = {
-    k: x[:stop, 1:] for k, x in found.items() if k.startswith("entities/")
+  values = {
+    name.removeprefix("factors/"): x[:stop, 1:]
+    for name, x in found.items()
+    if name.startswith("factors/")
   }
-  values = {k: x for k, x in of_objects.items() if k.startswith(_FACTORS)}
-  if "entities/pixels" in found:
-    chosen = of_objects["entities/pixels"] > 0  # which are to be seen
+  if "slot" in found:
+    slots, chosen = found["slot"][:stop, 1:], found["pixels"][:stop, 1:] > 0
   elif by_masks:
     raise ValueError("it has no masks, and `probe.matching=loss` needs none")
   else:
@@ -132,19 +136,11 @@ def measure(
     order = np.random.default_rng(seed).permutation(len(chosen))
     is_train = (order >= round(options["held_out"] * len(chosen)))[scene]
     if by_masks:
-      slot = of_objects["entities/slot"][chosen]
+      slot = slots[chosen]
     else:
       slot = match_by_loss(mean, factors, scene, is_train, seed)
     train, test = is_train & (slot >= 0), ~is_train & (slot >= 0)
-    with warnings.catch_warnings():
-      # After so many iterations a probe is as good as it gets.
-      warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
-      # The MLP catches Ctrl-C, and would be scored as it is.
-      warnings.filterwarnings("error", "Training interrupted")
-      try:
-        rounds.append(probe(mean[scene, slot], factors, train, test, seed))
-      except UserWarning as interrupt:
-        raise KeyboardInterrupt from interrupt
+    rounds.append(probe(mean[scene, slot], factors, train, test, seed))
   result = tf.nest.map_structure(_spread, *rounds)
   for name, y in factors.items():
     result["factors"][name]["score"] = "r2" if y.ndim > 1 else "accuracy"
@@ -160,22 +156,24 @@ def factors_of(values: Factors, kinds: Mapping[str, str]) -> Factors:
   """Returns the factors that differ between objects, columns likewise.
 
   Args:
-    values: {name in the file: [O, n]}.
+    values: {name: [O, n]}.
     kinds: {name: kind}; a factor that is not in it is looked at.
 
   Returns:
-    Classes, or numbers, of angles cosine and sine.
+    Classes, or numbers, of angles cosine and sine. Numbers have mean 0 and
+    variance 1, which R2 does not see.
   """
   factors = {}
-  for path, of_objects in values.items():
-    name, y = path.removeprefix(_FACTORS), of_objects.astype(np.float64)
+  for name, of_objects in values.items():
+    y = of_objects.astype(np.float64)
     kind = kinds.get(name) or latent_plots.guess_kind(y)
     varies = y.std(axis=0) > 1e-6
     if varies.any():
       y = y[:, varies]
       if kind == "angle":
         y = np.concatenate([np.cos(y), np.sin(y)], axis=1)
-      factors[name] = y[:, 0] if kind == "categorical" else y
+      is_class = kind == "categorical"
+      factors[name] = y[:, 0] if is_class else sklearn.preprocessing.scale(y)
   if not factors:
     raise ValueError("it has no factors that differ between objects")
   return factors
@@ -223,7 +221,7 @@ def probe(
 
 
 def _probes(of_classes: bool, seed: int) -> dict[str, Any]:
-  forest, mlp = ({**x, "random_state": seed} for x in (_FOREST, _LAYERS))
+  forest, mlp = ({**x, "random_state": seed} for x in (_FOREST, _MLP))
   if of_classes:
     return {
       "linear": sklearn.linear_model.LogisticRegression(max_iter=1000),
@@ -233,10 +231,7 @@ def _probes(of_classes: bool, seed: int) -> dict[str, Any]:
     }
   return {
     "linear": sklearn.linear_model.LinearRegression(),
-    "mlp": sklearn.compose.TransformedTargetRegressor(
-      sklearn.neural_network.MLPRegressor(**mlp),
-      transformer=sklearn.preprocessing.StandardScaler(),
-    ),
+    "mlp": sklearn.neural_network.MLPRegressor(**mlp),
     "baseline": sklearn.dummy.DummyRegressor(),
     "forest": sklearn.ensemble.RandomForestRegressor(**forest),
   }
@@ -279,7 +274,7 @@ def match_by_loss(
 
   Args:
     mean: [N, K, Z].
-    factors: to be predicted, in comparable sizes, classes as one-hot.
+    factors: to be predicted, classes as one-hot.
     scene: [O] of the objects.
     is_train: [O] which objects the probe is fitted to.
     seed: of the first pairs.
@@ -287,10 +282,8 @@ def match_by_loss(
   Returns:
     [O] slots, -1 for none.
   """
-  scale = sklearn.preprocessing.StandardScaler().fit_transform
   targets = [
-    scale(y) if y.ndim > 1 else y[:, None] == np.unique(y)
-    for y in factors.values()
+    y if y.ndim > 1 else y[:, None] == np.unique(y) for y in factors.values()
   ]
   target = np.concatenate(targets, axis=1)
   costs = np.random.default_rng(seed).uniform(size=[len(scene), mean.shape[1]])

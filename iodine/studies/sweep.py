@@ -49,7 +49,7 @@ class Training:
     words: what stands after `with`, but for the folder.
     stop: its last step.
     row: what it has of its own, by dotted paths.
-    folder: of the run, its number at the end.
+    folder: of the run, its number at the end; the log has its name, too.
   """
 
   words: list[str]
@@ -57,23 +57,14 @@ class Training:
   row: Config
   folder: str = ""
 
-  @property
-  def log(self) -> str:
-    """Returns the file of what it prints."""
-    return f"{self.folder}.log"
-
   def saved(self) -> int:
     """Returns the step of its newest checkpoint, 0 for none."""
     newest = checkpoints.latest(self.folder)
     return int(newest.rpartition("-")[2]) if newest else 0
 
-  def is_done(self) -> bool:
-    """Returns whether its last step is saved."""
-    return self.saved() >= self.stop
-
   def told(self) -> tuple[int, str]:
     """Returns the step that it has come to, and the last line it printed."""
-    with open(self.log, "ab+") as file:
+    with open(f"{self.folder}.log", "ab+") as file:
       file.seek(max(0, file.tell() - 8192))
       text = file.read().decode(errors="replace").strip() or "no output"
     steps = map(int, re.findall(r"^step (\d+)/", text, re.MULTILINE))
@@ -89,7 +80,7 @@ class Training:
       with run_folder.locked(self.folder):
         shutil.rmtree(self.folder)
     command = [sys.executable, "-m", "iodine", "with", *self.words, *place]
-    with open(self.log, "ab") as log:
+    with open(f"{self.folder}.log", "ab") as log:
       # Ctrl-C in the terminal reaches it once, by whoever waits for it.
       return Process(command, stdout=log, stderr=log, start_new_session=True)
 
@@ -137,13 +128,11 @@ def run(
     start, by_submitit = launcher(config, root), config["sweep_launcher"]
     most = config["sweep_parallel"] or (len(trainings) if by_submitit else 1)
     _number(root, given, trainings)
-    _train_all(trainings, start, most)
-  failed = [x for x in trainings if not x.is_done()]
+    failed = _train_all(trainings, start, most)
   if failed:
-    reasons = [f"`{each.log}` ({each.told()[1]})" for each in failed]
     raise errors.UserError(
       f"{len(failed)} of {len(trainings)} runs failed, "
-      f"{errors.join_some(reasons)}: mend what these files say, and give the "
+      f"{errors.join_some(failed)}: mend what these files say, and give the "
       "same command, which goes on with what is not finished"
     )
   print(f"one table of them: `{help.program()} gather with runs={root}`")
@@ -158,18 +147,13 @@ def list_rows(swept: Config, is_zipped: bool) -> list[dict[str, Any]]:
     is_zipped: whether the lists go side by side, not each with each.
   """
   lists = dict(config_files.leaves(swept))
-  if not lists:
-    raise errors.UserError(
-      "nothing is swept: give an entry with its values, such as "
-      "`'sweep.seed=[0,1,2]'`"
-    )
   for name, values in lists.items():
     kinds.check(f"sweep.{name}", values, Annotated[list[Any], kinds.Length(1)])
-  if is_zipped and len({len(values) for values in lists.values()}) > 1:
-    lengths = ", ".join(f"`{k}` {len(v)}" for k, v in lists.items())
+  lengths = {name: len(values) for name, values in lists.items()}
+  if not lists or (is_zipped and len({*lengths.values()}) > 1):
     raise errors.UserError(
-      f"with `sweep_zip` all lists are as long as each other, and there are of "
-      f"{lengths} values: give as many of each, or leave `sweep_zip` out"
+      f"`sweep` has lists of so many values: {lengths}; give an entry with its "
+      "values, such as `'sweep.seed=[0,1,2]'`, with `sweep_zip` as many of each"
     )
   combine = zip if is_zipped else itertools.product
   rows = [dict(zip(lists, x, strict=True)) for x in combine(*lists.values())]
@@ -188,15 +172,14 @@ def _number(
   shared = config_files.for_another_call(given.updates)
   shared.pop("stop_after_steps", None)  # it goes on until there
   shared = {"with": given.names, **dict(config_files.leaves(shared))}
+  # Where a table was lost, there are folders that it does not have.
+  taken = {*table, *os.listdir(root)}
+  free = (f"run_{n}" for n in itertools.count(1) if f"run_{n}" not in taken)
   for each in trainings:
     row = json.loads(json.dumps({**shared, **each.row}))  # as it is read
-    if row not in table.values():
-      # Where a table was lost, there are folders that it does not have.
-      taken = {*table, *os.listdir(root)}
-      numbered = (f"run_{n}" for n in itertools.count(1))
-      table[next(name for name in numbered if name not in taken)] = row
-    (name,) = (name for name, other in table.items() if other == row)
-    each.folder = os.path.join(root, name)
+    known = [name for name, other in table.items() if other == row]
+    name = known[0] if known else next(free)
+    table[name], each.folder = row, os.path.join(root, name)
   files.write_json(path, table)
 
 
@@ -214,6 +197,8 @@ def launcher(config: Config, root: str) -> Callable[[Training], Any]:
   if config["sweep_launcher"] is None:
     return Training.start
   options = {"cluster": "slurm", "hours": 24, **config["sweep_slurm"]}
+  options = {_SLURM.get(k, k): v for k, v in options.items()}
+  options["timeout_min"] = int(60 * options.pop("hours"))
   with errors.as_user_error(
     (Exception,),
     lambda error: (
@@ -225,24 +210,36 @@ def launcher(config: Config, root: str) -> Callable[[Training], Any]:
     submitit = importlib.import_module("submitit")
     place, cluster = os.path.join(root, "submitit"), options.pop("cluster")
     executor = submitit.AutoExecutor(place, cluster=cluster)
-    options["timeout_min"] = int(60 * options.pop("hours"))
-    known = {_SLURM.get(k, k): v for k, v in options.items()}
-    executor.update_parameters(**known)
+    executor.update_parameters(**options)
   return lambda training: executor.submit(training.run)
 
 
 def _train_all(
   trainings: Sequence[Training], start: Callable[[Training], Any], most: int
-) -> None:
+) -> list[str]:
   """Runs what is not finished, so many at a time, with the time that is left.
 
   However it ends, the runs end, too, and have saved.
+
+  Returns:
+    Of those that failed log and last line.
   """
-  waiting = [each for each in trainings if not each.is_done()]
+  waiting = [each for each in trainings if each.saved() < each.stop]
   left = f"{len(waiting)} of {len(trainings)} runs are left to train"
   print(f"{left}; if interrupted, the same command goes on", flush=True)
   jobs: dict[Training, Any] = {}
-  with progress(trainings) as bar:
+  failed = []
+
+  def num_steps() -> int:
+    return sum(each.told()[0] for each in trainings)
+
+  with tqdm.tqdm(
+    total=sum(each.stop for each in trainings),
+    initial=num_steps(),
+    unit=" steps",
+    smoothing=0,  # the rate is that from now on
+    mininterval=5,  # as it may be written to a file
+  ) as bar:
     try:
       while waiting or jobs:
         for each in waiting[: most - len(jobs)]:
@@ -252,26 +249,17 @@ def _train_all(
         for each in [each for each, job in jobs.items() if job.done()]:
           del jobs[each]
           step, said = each.told()
-          bar.total -= each.stop - step  # what a failed one leaves out
+          how = "done"
+          if each.saved() < each.stop:
+            how = f"FAILED: {said}"
+            failed.append(f"`{each.folder}.log` ({said})")
+            bar.total -= each.stop - step
           row = ", ".join(f"{k}={v}" for k, v in each.row.items())
-          how = "done" if each.is_done() else f"FAILED: {said}"
           bar.write(f"{each.folder} ({row}): {how}")
-        bar.update(_num_steps(trainings) - bar.n)
+        bar.update(num_steps() - bar.n)
     finally:
       for job in jobs.values():
         job.cancel(check=False)
       for job in jobs.values():
         job.wait()
-
-
-def progress(trainings: Sequence[Training]) -> tqdm.tqdm:
-  """Returns a bar of all steps, whose rate is that of the steps from now on."""
-  total, done = sum(each.stop for each in trainings), _num_steps(trainings)
-  # Not too often, as it may be written to a file.
-  return tqdm.tqdm(
-    total=total, initial=done, unit=" steps", smoothing=0, mininterval=5
-  )
-
-
-def _num_steps(trainings: Sequence[Training]) -> int:
-  return sum(each.told()[0] for each in trainings)
+  return failed
