@@ -191,9 +191,9 @@ def replaced_folder(
 
 @contextlib.contextmanager
 def unfinished(path: Path, made_from: str) -> Iterator[str]:
-  """Gives a folder beside `path`, which outlives an interruption.
+  """Gives a folder beside `path`, which outlives what interrupts the making.
 
-  It is gone at the end, and where something goes wrong.
+  It is gone at the end, and where nothing was made.
 
   Args:
     path: what is being made.
@@ -209,15 +209,15 @@ def unfinished(path: Path, made_from: str) -> Iterator[str]:
         if file.read() != made_from:
           shutil.rmtree(folder)
     write(note, made_from)
-  with contextlib.ExitStack() as at_the_end:
-    at_the_end.callback(shutil.rmtree, folder)
-    try:
-      yield folder
-    except KeyboardInterrupt:
-      if len(os.listdir(folder)) > 1:
-        print(f"what is made so far is in `{folder}`: the same command goes on")
-        at_the_end.pop_all()
-      raise
+  try:
+    yield folder
+  except BaseException:
+    if len(os.listdir(folder)) > 1:
+      print(f"what is made so far is in `{folder}`: the same command goes on")
+    else:
+      shutil.rmtree(folder)
+    raise
+  shutil.rmtree(folder)
 
 
 def write(path: Path, content: str | bytes) -> None:

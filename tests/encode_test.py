@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tracemalloc
 
 import helpers
@@ -83,7 +84,9 @@ def evaluate_counts(truth, labels):
   return np.einsum("lhw,khw->lk", truth[..., 0], slots)
 
 
-def test_what_was_interrupted_goes_on(options, whole, tmp_path, monkeypatch):
+def test_what_was_interrupted_goes_on(
+  options, whole, tmp_path, monkeypatch, capsys
+):
   path = tmp_path / "latents.h5"
   words = ["encode", *options, f"output={path}"]
   rows_of, calls = encode._rows_of, []
@@ -101,6 +104,12 @@ def test_what_was_interrupted_goes_on(options, whole, tmp_path, monkeypatch):
   monkeypatch.setattr(
     encode, "_rows_of", lambda *x: calls.append(x) or rows_of(*x)
   )
+  with monkeypatch.context() as patch:
+    usage = shutil.disk_usage(tmp_path)
+    patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
+    said = helpers.fails_with_sentence(capsys, *words)
+  assert "No space left on device" in said
+  assert os.listdir(tmp_path) == ["latents.h5.partial"]
   helpers.run_main(*words)
   assert len(calls) == 4  # of three batches one was kept
   assert os.listdir(tmp_path) == ["latents.h5"]

@@ -96,7 +96,7 @@ def test_dci_of_factored_latents_is_one_and_of_shuffled_ones_near_zero():
 
 
 def test_dci_by_hand():
-  values = np.array([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+  values = np.array([[0.5, 0.5, 0.0], [-1e-17, 0.0, 1.0]])
   order = probe.dci(values, [0.5, 1.0])
   assert order["disentanglement"] == pytest.approx(1.0)
   both = (1 - np.log(2) / np.log(3) + 1) / 2

@@ -5,8 +5,10 @@ Dimensions: N scenes.
 
 from __future__ import annotations
 
+import errno
 import os
 import pathlib
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,8 +19,8 @@ from iodine import errors, files
 
 # The attribute that says what a file follows from.
 MADE_FROM = "made_from"
-# Of a chunk, which is read as a whole.
-_CHUNK_BYTES = 2**18
+# What a file needs beside its rows, in bytes.
+_ROOM = 2**23
 
 
 def read_latents(
@@ -95,20 +97,19 @@ def join(
     names: of the scenes; () for none.
   """
   found = pieces(folder)
-  num_scenes = max(found)
-  with files.replaced(path) as temporary, h5py.File(temporary, "w") as file:
-    file.attrs.update(attributes)
-    if names:
-      file["names"] = list(names[:num_scenes])
-    for stop, piece in found.items():
-      with np.load(piece) as arrays:
-        for name, rows in arrays.items():
-          size = min(num_scenes, 1 + _CHUNK_BYTES // rows[0].nbytes)
-          whole = file.require_dataset(
-            name,
-            (num_scenes, *rows.shape[1:]),
-            rows.dtype,
-            chunks=(size, *rows.shape[1:]),
-            compression="gzip" if name in ("labels", "masks") else None,
-          )
-          whole[stop - len(rows) : stop] = rows
+  num_scenes, size = max(found), sum(x.stat().st_size for x in found.values())
+  with files.replaced(path) as temporary:
+    # HDF5 would end the process on a full disk.
+    if shutil.disk_usage(folder).free < size + _ROOM:
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with h5py.File(temporary, "w") as file:
+      file.attrs.update(attributes)
+      if names:
+        file["names"] = list(names[:num_scenes])
+      for stop, piece in found.items():
+        with np.load(piece) as arrays:
+          for name, rows in arrays.items():
+            shape = (num_scenes, *rows.shape[1:])
+            options = {"chunks": True, "compression": "gzip"}
+            whole = file.require_dataset(name, shape, rows.dtype, **options)
+            whole[stop - len(rows) : stop] = rows

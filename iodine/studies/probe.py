@@ -250,6 +250,7 @@ def dci(importance: Array, scores: Sequence[float]) -> dict[str, float]:
     importance: [F, Z], each row sums to 1.
     scores: [F] R2, or accuracy.
   """
+  importance = importance.clip(0.0)  # rounding leaves some just below
   used = importance[:, importance.sum(axis=0) > 0]
   with np.errstate(divide="ignore", invalid="ignore"):
     of_latents, of_factors = (
