@@ -175,7 +175,7 @@ MADE = {
 }
 MADE_SLOWLY = {
   "studies": "runs/quick/gathered/scenes.png runs/quick/run_3/config.json "
-  "runs/rates/sweep.json difference.json",
+  "runs/rates/sweep.json runs/pair/differences.csv",
   "performance": "benchmark.json bench_1.json bench_8.json",
   "figures": "runs/pretrained/plots/scene_1_iterations.pdf "
   "runs/pretrained/plots/scene_1_traversal_film.gif",
