@@ -90,6 +90,7 @@ def run_page(page):
 def smaller_words(words):
   """Returns a command, from its script on, made smaller."""
   words += [*(() if "with" in words else ("with",)), *SMALLER.split()]
+  words = [re.sub(r"^(plot.iterations)=.*", r"\1=[0,1]", x) for x in words]
   if {"own", "quick"} & {*words}:  # of which many are held out
     words += ["data.train=[8,None]", "data.test=[0,8]"]
   if {"encode", "probe"} & {*words}:  # a probe needs some objects
