@@ -13,7 +13,7 @@ import glob
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 from iodine import building, entries, errors, files, kinds
@@ -369,7 +369,7 @@ def differences(
   config: Config,
   stored: Config,
   paths: Sequence[str] = ("data", "model"),
-  ignored: Sequence[str] = _MAY_DIFFER,
+  ignored: Collection[str] = _MAY_DIFFER,
 ) -> str:
   """Returns in what a config differs from a stored one; "" for nothing.
 

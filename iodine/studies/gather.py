@@ -107,7 +107,7 @@ def run(
   }.items():
     files.write(os.path.join(output, f"table.{kind}"), text)
   if len(runs) == 2:
-    compare(*runs, output)
+    compare(runs[0], runs[1], output)
   _draw(config["plot"], groups, output)
   print(f"tables, curves and scenes: {output}", flush=True)
   return rows
