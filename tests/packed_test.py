@@ -128,6 +128,15 @@ def test_it_is_opened_in_another_folder(run, made, cache, capsys, monkeypatch):
   iodine.restore("model.zip")
 
 
+def test_it_is_gathered_beside_a_run(run, made, capsys):
+  words = [f"runs=[{made},{run}]", "output=both", "plot.scenes=[]"]
+  rows = helpers.run_main("gather", "with", *words).result
+  (row,) = rows.values()
+  assert row["n"] == 2 and row["mse_deviation"] == 0.0
+  assert os.path.exists("both/differences.csv")
+  assert os.path.exists("evaluations")  # of the packed one
+
+
 def test_a_training_goes_on_from_it(run, made, capsys):
   for name, words in (("a", []), ("b", ["pack_optimizer=True"])):
     pack(run, f"{name}.zip", *words)

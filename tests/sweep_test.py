@@ -73,7 +73,7 @@ def test_a_grid_and_side_by_side():
     (["sweep.data.batch_sise=[1]"], "`data.batch_sise` is not an argument"),
     (["sweep.n_z=[3,0]"], "`n_z` is 0: give an integer, at least 1"),
     (["sweep.seed=3"], "`sweep.seed` is 3: give a list"),
-    ([], "give an entry with its values, such as `'sweep.seed"),
+    ([], "none; give entries and theirs, as `'sweep.seed"),
     (
       ["sweep.seed=[0,1]", "sweep.n_z=[3]", "sweep_zip=True"],
       "lists of so many values: {'n_z': 1, 'seed': 2}",

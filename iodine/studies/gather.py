@@ -87,7 +87,9 @@ def run(
     By group, what the table has.
   """
   folders, scenes = find(config["runs"]), config["plot"]["scenes"]
-  shared = os.path.commonpath([os.path.abspath(x) for x in folders])
+  shared = os.path.commonpath(
+    [os.path.dirname(os.path.abspath(x)) for x in folders]
+  )
   output = config["output"] or os.path.relpath(os.path.join(shared, "gathered"))
   files.check_folder(output)
   runs = [measure_once(x, open_run, scenes) for x in folders]
@@ -121,7 +123,8 @@ def find(runs: Any) -> list[str]:
     runs = re.sub(r"^\[(.*)\]$", r"\1", runs).split(",")
   found: list[str] = []
   for path in (each.strip(" '\"") for each in runs):
-    inside = [x.removesuffix(".index") for x in glob.glob(f"{path}.index")]
+    inside = [path] if files.is_packed(path) else []
+    inside += [x.removesuffix(".index") for x in glob.glob(f"{path}.index")]
     for pattern in (f"{path}/*.index", f"{path}/*_*/*.index"):
       inside += map(os.path.dirname, glob.glob(pattern))
     if not inside:
@@ -236,8 +239,9 @@ def compare(first: Evaluated, second: Evaluated, output: str) -> None:
   others = differ(first.config, second.config, ("data",), _NOT_OF_SCENES)
   if others or len(ours["mse"]) != len(theirs["mse"]):
     print(
-      f"not compared scene by scene, as they saw others ({others or 'fewer'}): "
-      "give `data.path=` and `evaluation.num_scenes=` in this call\n"
+      "not compared scene by scene, as they saw others "
+      f"({others or 'not as many'}): give these entries, or "
+      "`evaluation.num_scenes=`, in this call\n"
     )
     return
   rows = [[k, *paired(ours[k], theirs[k])] for k in ours if k in theirs]

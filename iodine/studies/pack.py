@@ -29,7 +29,7 @@ def run(
   if output is None or not output.endswith(end) or os.path.exists(output):
     raise errors.UserError(
       f"`output` is {output!r}: give the name of a file that is not there yet, "
-      "such as `output=model.zip`"
+      "such as `output=shared.zip`"
     )
   files.check_writable(output)
   opened = checkpoints.open_checkpoint(checkpoint)

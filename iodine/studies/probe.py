@@ -36,8 +36,9 @@ with errors.as_user_error(
 ):
   import sklearn
 
-# After so many iterations a probe is as good as it gets.
+# After so many iterations a probe is as good as it gets; classes may be few.
 warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
+warnings.filterwarnings("ignore", "The number of unique classes")
 
 Config = common.Config
 Array = np.ndarray

@@ -152,8 +152,8 @@ def list_rows(swept: Config, is_zipped: bool) -> list[dict[str, Any]]:
   lengths = {name: len(values) for name, values in lists.items()}
   if not lists or (is_zipped and len({*lengths.values()}) > 1):
     raise errors.UserError(
-      f"`sweep` has lists of so many values: {lengths}; give an entry with its "
-      "values, such as `'sweep.seed=[0,1,2]'`, with `sweep_zip` as many of each"
+      f"`sweep` has lists of so many values: {lengths or 'none'}; give entries "
+      "and theirs, as `'sweep.seed=[0,1]'`, with `sweep_zip` as many of each"
     )
   combine = zip if is_zipped else itertools.product
   rows = [dict(zip(lists, x, strict=True)) for x in combine(*lists.values())]
