@@ -211,13 +211,13 @@ def unfinished(path: Path, made_from: str) -> Iterator[str]:
     write(note, made_from)
   try:
     yield folder
-  except BaseException:
-    if len(os.listdir(folder)) > 1:
+    shutil.rmtree(folder)
+  finally:
+    made = os.listdir(folder) if os.path.isdir(folder) else []
+    if len(made) > 1:
       print(f"what is made so far is in `{folder}`: the same command goes on")
-    else:
+    elif made:
       shutil.rmtree(folder)
-    raise
-  shutil.rmtree(folder)
 
 
 def write(path: Path, content: str | bytes) -> None:
