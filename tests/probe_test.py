@@ -118,7 +118,7 @@ def test_objects_find_their_slots_by_the_loss():
   matched = probe.match_by_loss(found["mean"], factors, scene, scene < 150, 0)
   assert np.mean(matched == slots) > 0.95
   for name in ("slot", "pixels", "visibility"):
-    del found[f"{name}"]
+    del found[name]
   options = {**OPTIONS, "matching": "loss"}
   result = probe.measure(found, {}, options)
   assert result["factors"]["position"]["linear"]["mean"] > 0.9

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -120,7 +121,9 @@ def test_a_run_that_fails_is_named_and_ends_no_other(
   command[-2] = "sweep.learn_rate=[0.2,0.1]"
   main.ex.run_commandline(["main.py", *command])
   assert [x.folder for x in started] == [f"{root}/run_3"]
-  out = capsys.readouterr().out
+  out, err = capsys.readouterr()
+  # Of all steps, with the time that is left.
+  assert re.search(r" 6/6 \[\d+:\d+<\d+:\d+, .* steps/s\]", err)
   assert f"{root}/run_3 (learn_rate=0.2): done" in out
   assert "gather with runs=" in out
   # With other entries they are other runs, but for what may grow.

@@ -113,7 +113,9 @@ def _describe(
     "scores": found["scores"],
   }
   rows |= {f"factors/{k}": x for k, x in data.get("factors", {}).items()}
-  return rows | {k: x for k, x in data.items() if k == "visibility"}
+  if "visibility" in data:
+    rows["visibility"] = data["visibility"]
+  return rows
 
 
 def _rows_of(found: Found, size: int, masks: str) -> Found:
